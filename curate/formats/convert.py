@@ -1,0 +1,265 @@
+"""A row of any format as a sample, or the reason why it cannot be one.
+
+Reasons are short and few, so that they can be counted; nothing is mended in silence. Texts are taken as they are: not
+stripped, not normalised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..samples import TEXT_ROLE, Sample, to_json
+from .detect import Layout
+
+Message = dict[str, Any]
+
+ROLES = {"developer": "system", "function": "tool"} | {role: role for role in ("system", "user", "assistant", "tool")}
+"""Roles of chat messages, and what newer or older names of them stand for."""
+
+SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool": "tool",
+}
+"""ShareGPT's `from` -> role."""
+
+KEPT = ("name", "tool_call_id", "reasoning_content", "thinking")
+"""Keys of a message, beside role, content and tool calls, that chat templates render: they are part of it."""
+
+
+class Unusable(Exception):
+    """Why a row cannot be a sample, in a few words."""
+
+
+def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "") -> Sample:
+    """Read one row.
+
+    Args:
+        row: column -> JSON-like value.
+        layout: the row's format and where its parts are.
+        source: label of where it came from.
+
+    Raises:
+        Unusable: the row is no conversation that can be trained on.
+    """
+    parts = _Parts(row, layout)
+    messages = READERS[layout.format](parts)
+    if layout.format != "text":
+        messages = _with_system(parts, messages)
+        _check(messages)
+    sample = Sample(
+        messages=messages,
+        tools=_tools(parts),
+        source=source,
+        format=layout.format,
+        original=row,
+        metadata=layout.metadata(row),
+    )
+    _check_storable(sample)
+    return sample
+
+
+def _check_storable(sample: Sample) -> None:
+    """Lone surrogates have no UTF-8, and what is nested too deeply no JSON."""
+    try:
+        for text in (to_json(sample.original), sample.sample_id):
+            text.encode()
+    except UnicodeEncodeError:
+        raise Unusable("not valid Unicode") from None
+    except (RecursionError, TypeError, ValueError):
+        raise Unusable("not JSON") from None
+
+
+class _Parts:
+    """The parts of a conversation in a row, and what type they must be of."""
+
+    def __init__(self, row: Mapping[str, Any], layout: Layout) -> None:
+        self.row = row
+        self.layout = layout
+
+    def get(self, part: str) -> Any:
+        column = self.layout.columns.get(part)
+        return None if column is None else self.row.get(column)
+
+    def text(self, part: str) -> str:
+        """A string; "" where there is none."""
+        value = self.get(part)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self.wrong(part)
+        return value
+
+    def list(self, part: str) -> list[Any]:
+        """A list, or JSON text of one (CSV); [] where there is none."""
+        value = self.get(part)
+        if isinstance(value, str):
+            value = _from_json(value) if value.strip() else None
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.wrong(part)
+        return value
+
+    def wrong(self, part: str) -> Unusable:
+        return Unusable(f"wrong type in column {self.layout.columns[part]}")
+
+
+def _messages(parts: _Parts) -> list[Message]:
+    return [_message(item, parts.wrong("messages")) for item in parts.list("messages")]
+
+
+def _sharegpt(parts: _Parts) -> list[Message]:
+    return [_message(item, parts.wrong("conversations")) for item in parts.list("conversations")]
+
+
+def _alpaca(parts: _Parts) -> list[Message]:
+    messages: list[Message] = []
+    for pair in parts.list("history"):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise parts.wrong("history")
+        messages += [_turn("user", pair[0]), _turn("assistant", pair[1])]
+    asked = [text for text in (parts.text("instruction"), parts.text("input")) if text.strip()]
+    return [*messages, _turn("user", "\n\n".join(asked)), _turn("assistant", parts.text("output"))]
+
+
+def _prompt_completion(parts: _Parts) -> list[Message]:
+    messages: list[Message] = []
+    for part, role in (("prompt", "user"), ("completion", "assistant")):
+        value = parts.get(part)
+        if isinstance(value, list):
+            turns = [_message(item, parts.wrong(part)) for item in value]
+        else:
+            turns = [_turn(role, parts.text(part))]
+        if part == "completion" and not any(turn["role"] == "assistant" for turn in turns):
+            raise Unusable("no assistant turn")
+        messages += turns
+    return messages
+
+
+def _text(parts: _Parts) -> list[Message]:
+    text = parts.text("text")
+    if not text.strip():
+        raise Unusable("empty text")
+    return [_turn(TEXT_ROLE, text)]
+
+
+READERS: Mapping[str, Callable[[_Parts], list[Message]]] = {
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "prompt-completion": _prompt_completion,
+    "text": _text,
+}
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _message(item: Any, wrong: Unusable) -> Message:
+    """An OpenAI message (`role`, `content`) or a ShareGPT one (`from`, `value`)."""
+    if not isinstance(item, Mapping):
+        raise wrong
+    if item.get("from") is not None and item.get("role") is None:
+        return _spoken(item, wrong)
+    role = item.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise Unusable("unknown role")
+    message: Message = {"role": ROLES[role], "content": _content(item.get("content"))}
+    message |= {key: item[key] for key in KEPT if item.get(key) is not None}
+    calls = item.get("tool_calls")
+    if isinstance(calls, str):
+        calls = _from_json(calls)
+    if calls is None and item.get("function_call") is not None:
+        calls = [_call(item["function_call"])]
+    if calls:
+        if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+            raise Unusable("wrong type of tool_calls")
+        message["tool_calls"] = calls
+    elif message["content"] is None:
+        message["content"] = ""
+    return message
+
+
+def _spoken(item: Mapping[str, Any], wrong: Unusable) -> Message:
+    speaker, value = item["from"], item.get("value")
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        raise Unusable("unknown role")
+    if value is not None and not isinstance(value, str):
+        raise wrong
+    if speaker != "function_call":
+        return _turn(SPEAKERS[speaker], value or "")
+    called = _from_json(value or "")
+    calls = [_call(call) for call in (called if isinstance(called, list) else [called])]
+    if not calls:
+        raise Unusable("empty function call")
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def _call(called: Any) -> dict[str, Any]:
+    if not isinstance(called, Mapping) or not isinstance(called.get("name"), str):
+        raise Unusable("function call without a name")
+    return {"type": "function", "function": dict(called)}
+
+
+def _content(value: Any) -> str | None:
+    """Text, or a list of text parts joined; anything else (images, audio) cannot be trained on here."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise Unusable("wrong type of content")
+    texts = []
+    for part in value:
+        if isinstance(part, Mapping) and part.get("type", "text") == "text":
+            part = part.get("text")
+        if not isinstance(part, str):
+            raise Unusable("content that is not text")
+        texts.append(part)
+    return "".join(texts)
+
+
+def _with_system(parts: _Parts, messages: list[Message]) -> list[Message]:
+    system = parts.text("system")
+    if not system.strip():
+        return messages
+    if any(message["role"] == "system" for message in messages):
+        raise Unusable("two system messages")
+    return [_turn("system", system), *messages]
+
+
+def _tools(parts: _Parts) -> list[Any] | None:
+    return parts.list("tools") or None if "tools" in parts.layout.columns else None
+
+
+def _check(messages: list[Message]) -> None:
+    """Raise unless somebody asks something and every answer says something."""
+    asked = [message for message in messages if message["role"] == "user"]
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not messages:
+        raise Unusable("no messages")
+    if not answers:
+        raise Unusable("no assistant turn")
+    if not asked:
+        raise Unusable("no user turn")
+    if not any(message["content"].strip() for message in asked if message["content"]):
+        raise Unusable("empty prompt")
+    if any(not (message["content"] or "").strip() and not message.get("tool_calls") for message in answers):
+        raise Unusable("empty completion")
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unusable("not JSON in a column that must be") from None

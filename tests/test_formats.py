@@ -1,0 +1,364 @@
+"""What users have becomes samples, and what cannot says why; what is written can be read again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curate.errors import ConfigError, DataError
+from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, read_place, render, to_sample
+from curate.formats.read import data_files
+from curate.samples import Sample, from_row, to_table
+
+ASKED = {"role": "user", "content": "What is 2 + 2?"}
+SAID = {"role": "assistant", "content": "4"}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+SAME = {
+    "messages": {"messages": [ASKED, SAID]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "What is 2 + 2?"}, {"from": "gpt", "value": "4"}]},
+    "prompt-completion": {"prompt": "What is 2 + 2?", "completion": "4"},
+    "alpaca": {"instruction": "What is 2 + 2?", "input": "", "output": "4"},
+}
+
+
+def read(row: dict[str, Any], **columns: str) -> Sample:
+    return to_sample(row, detect([row], columns, "a test"), "here")
+
+
+def why_not(row: dict[str, Any]) -> str:
+    with pytest.raises(Unusable) as error:
+        read(row)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_one_conversation_has_one_id_in_every_format(name: str) -> None:
+    sample = read(SAME[name] | {"domain": "math"})
+    assert sample.format == name
+    assert list(sample.messages) == [ASKED, SAID]
+    assert sample.sample_id == read(SAME["messages"]).sample_id
+    assert sample.metadata == {"domain": "math"}
+    assert sample.original == SAME[name] | {"domain": "math"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "What is 2 + 2?", "response": "4"},
+        {"question": "What is 2 + 2?", "answer": "4"},
+        {"prompt": [ASKED], "completion": [SAID]},
+        {"conversation": [ASKED, SAID]},
+        {"messages": json.dumps([ASKED, SAID])},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is "}, "2 + 2?"]}, SAID]},
+    ],
+)
+def test_other_spellings_are_understood(row: dict[str, Any]) -> None:
+    assert list(read(row).messages) == [ASKED, SAID]
+
+
+def test_alpaca_joins_instruction_and_input_after_system_and_history() -> None:
+    row = {"instruction": "Add.", "input": "2 2", "output": "4", "system": "Be short.", "history": [["Hi", "Hello"]]}
+    said = [(message["role"], message["content"]) for message in read(row).messages]
+    assert said == [
+        ("system", "Be short."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Add.\n\n2 2"),
+        ("assistant", "4"),
+    ]
+
+
+def test_plain_text_is_one_message_of_its_own_role() -> None:
+    sample = read({"text": "Once upon a time.", "url": "x"})
+    assert sample.is_text and sample.messages[0]["content"] == "Once upon a time."
+
+
+def test_tool_calls_are_the_same_from_messages_and_from_sharegpt() -> None:
+    chat = read(
+        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, SAID], "tools": TOOLS}
+    )
+    turns = [
+        {"from": "human", "value": "What is 2 + 2?"},
+        {"from": "function_call", "value": json.dumps(CALL["function"])},
+        {"from": "gpt", "value": "4"},
+    ]
+    assert read({"conversations": turns, "tools": json.dumps(TOOLS)}).sample_id == chat.sample_id
+    assert chat.tools == TOOLS
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "a", "completion": " \n"}, "empty completion"),
+        ({"prompt": "", "completion": "b"}, "empty prompt"),
+        ({"prompt": 3, "completion": "b"}, "wrong type in column prompt"),
+        ({"prompt": "a", "completion": [ASKED]}, "no assistant turn"),
+        ({"instruction": "a", "input": [], "output": "b"}, "wrong type in column input"),
+        ({"messages": []}, "no messages"),
+        ({"messages": "not a list"}, "not JSON in a column that must be"),
+        ({"messages": 4}, "wrong type in column messages"),
+        ({"messages": ["hello"]}, "wrong type in column messages"),
+        ({"messages": [ASKED]}, "no assistant turn"),
+        ({"messages": [SAID]}, "no user turn"),
+        ({"messages": [ASKED, {"role": "robot", "content": "4"}]}, "unknown role"),
+        ({"messages": [ASKED, {"role": [], "content": "4"}]}, "unknown role"),
+        ({"messages": [ASKED, {"role": "assistant", "content": None}]}, "empty completion"),
+        ({"messages": [ASKED, SAID | {"content": 4}]}, "wrong type of content"),
+        ({"messages": [ASKED | {"content": [{"type": "image_url"}]}, SAID]}, "content that is not text"),
+        ({"messages": [ASKED, SAID | {"tool_calls": 3}]}, "wrong type of tool_calls"),
+        ({"messages": [ASKED, SAID], "tools": {}}, "wrong type in column tools"),
+        ({"messages": [{"role": "system", "content": "a"}, ASKED, SAID], "system": "b"}, "two system messages"),
+        ({"conversations": [{"from": "alien", "value": "b"}]}, "unknown role"),
+        ({"conversations": [{"from": "function_call", "value": "{}"}]}, "function call without a name"),
+        ({"text": "  "}, "empty text"),
+        ({"text": "\ud800"}, "not valid Unicode"),
+        ({"text": "fine", "note": "\udfff"}, "not valid Unicode"),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], reason: str) -> None:
+    assert why_not(row) == reason
+
+
+def test_a_file_has_the_format_that_most_of_its_first_rows_fit() -> None:
+    rows = [{"prompt": "a", "completion": "b", "text": None}] + [{"text": "c"}] * 3
+    assert detect(rows, {}, "f").format == "text"
+    assert detect([{"messages": [], "text": "t"}], {}, "f").format == "messages"
+
+
+def test_columns_given_by_the_user_go_before_names_that_are_known() -> None:
+    row = {"frage": "What is 2 + 2?", "antwort": "4", "text": "no"}
+    sample = read(row, **parse_columns("prompt=frage, completion=antwort"))
+    assert list(sample.messages) == [ASKED, SAID] and sample.metadata == {"text": "no"}
+    assert parse_columns({"prompt": "frage,completion=antwort"}) == {"prompt": "frage", "completion": "antwort"}
+    assert parse_columns("prompt=a,b") == {"prompt": "a,b"}
+
+
+def test_columns_that_fit_nothing_are_named_with_the_way_out() -> None:
+    with pytest.raises(DataError, match=r"frage, antwort.*--columns prompt=COLUMN"):
+        detect([{"frage": "a", "antwort": "b"}], {}, "f.csv")
+    with pytest.raises(DataError, match=r"no column 'promt'.*Did you mean 'prompt'"):
+        detect([{"prompt": "a", "completion": "b"}], {"prompt": "promt"}, "f.csv")
+    with pytest.raises(ConfigError, match="all of the parts"):
+        detect([{"a": "b"}], {"text": "a", "messages": "a"}, "f.csv")
+    for wrong in ("promt=a", "prompt", "prompt="):
+        with pytest.raises(ValueError):
+            parse_columns(wrong)
+
+
+# Files
+
+
+def rows_of(path: Path) -> list[tuple[int, Any]]:
+    return [(row.number, row.reason or row.values) for row in read_place(str(path), split="train")]
+
+
+def test_a_broken_line_of_jsonl_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"text": "a"}',
+        b"",
+        b'{"text": ',
+        b"[1]",
+        b'{"text": "\xff"}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, b"[" * 100_000, b'{"text": "b"}']))
+    said = [(1, {"text": "a"}), (3, "not JSON"), (4, "not an object"), (5, "not UTF-8"), (6, "not JSON")]
+    assert rows_of(tmp_path / "a.jsonl") == [*said, (7, "not JSON"), (8, {"text": "b"})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}',
+        '{"text": "a"}\n{"text": "b"}\n',
+    ],
+)
+def test_a_json_file_may_be_an_array_an_object_with_one_or_lines(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert rows_of(tmp_path / "a.json") == [(1, {"text": "a"}), (2, {"text": "b"})]
+
+
+def test_a_json_object_that_is_itself_a_conversation_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"messages": [ASKED, SAID]}))
+    assert rows_of(tmp_path / "a.json") == [(1, {"messages": [ASKED, SAID]})]
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a"},', "3", '{"a": [], "b": []}', "[" + "9" * 5000 + "]", "[" * 9999])
+def test_a_json_file_that_cannot_be_rows_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=r"a\.json"):
+        rows_of(tmp_path / "a.json")
+
+
+def test_csv_keeps_text_as_text_and_says_which_row_is_broken(tmp_path: Path) -> None:
+    text = '\ufeffprompt,completion\n"two\nlines",007\n\na,b,c\n"' + "x" * 200_000 + '",y\n'
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert rows_of(tmp_path / "a.csv") == [
+        (1, {"prompt": "two\nlines", "completion": "007"}),
+        (2, "wrong number of fields"),
+        (3, {"prompt": "x" * 200_000, "completion": "y"}),
+    ]
+    (tmp_path / "a.tsv").write_text("prompt\tcompletion\na,b\tc\n")
+    assert rows_of(tmp_path / "a.tsv") == [(1, {"prompt": "a,b", "completion": "c"})]
+    (tmp_path / "b.csv").write_text("prompt,prompt\na,b\n")
+    with pytest.raises(DataError, match="twice"):
+        rows_of(tmp_path / "b.csv")
+
+
+def test_a_folder_is_all_its_data_files_by_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".cache").mkdir()
+    for name in ("b.jsonl", "sub/a.jsonl", "README.md", "dataset_info.json", ".cache/c.jsonl", ".d.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write('{"text": "zipped"}\n')
+    assert [file.name for file in data_files(tmp_path)] == ["b.jsonl", "c.jsonl.gz", "a.jsonl"]
+    assert (1, {"text": "zipped"}) in rows_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl.gz", "a.parquet.gz"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"nothing that it should be")
+    with pytest.raises(DataError, match=name):
+        rows_of(tmp_path / name)
+
+
+def test_a_saved_data_set_and_parquet_come_back_as_the_rows_that_went_in(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict, Features, Json, List, Value
+
+    rows = [
+        {"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}], "n": 1, "note": None},
+        {"messages": [ASKED, SAID], "n": 2, "note": "x"},
+    ]
+    message = {"role": Value("string"), "content": Value("string"), "tool_calls": Json()}
+    features = Features({"messages": List(message), "n": Value("int64"), "note": Value("string")})
+    data = Dataset.from_list(rows, features=features)
+    data.save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"test": data}).save_to_disk(str(tmp_path / "many"))
+    data.to_parquet(str(tmp_path / "a.parquet"))
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "a.parquet") == list(enumerate(rows, start=1))
+    assert [row.values for row in read_place(str(tmp_path / "many"), split="test")] == rows
+    with pytest.raises(DataError, match=r"no split 'train'.*test"):
+        rows_of(tmp_path / "many")
+
+
+def test_a_hub_data_set_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **options: Any) -> datasets.Dataset:
+        asked.append((args, options))
+        return datasets.Dataset.from_list([{"text": "a"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [row.values for row in read_place("me/data", split="test", subset="en", revision="abc")] == [{"text": "a"}]
+    assert asked == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
+
+
+def test_a_hub_data_set_that_cannot_be_loaded_is_an_error_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(*args: Any, **options: Any) -> None:
+        raise ValueError("Unknown split\n'train'.")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match=r"'me/data' cannot be loaded: Unknown split 'train'\. Check"):
+        read_place("me/data", split="train")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORT_FORMATS if name != "original"])
+def test_a_simple_conversation_is_written_as_it_would_have_come(name: str) -> None:
+    assert render([read(SAME["messages"])], name) == [SAME[name]]
+
+
+def test_what_would_be_lost_is_an_error_that_names_the_sample_and_where_it_fits() -> None:
+    long = read({"messages": [ASKED, SAID, ASKED, SAID]})
+    with pytest.raises(DataError, match=rf"{long.sample_id}.*4 messages.*fits: original, messages, .*sharegpt"):
+        render([read(SAME["alpaca"]), long], "alpaca")
+    tooled = read({"messages": [ASKED, SAID], "tools": TOOLS})
+    with pytest.raises(DataError, match="with tools"):
+        render([tooled], "alpaca")
+    with pytest.raises(DataError, match=r"plain text.*fits: original\."):
+        render([read({"text": "a"})], "messages")
+    with pytest.raises(DataError, match="prompt-completion without loss"):
+        render([read({"messages": [ASKED, SAID, ASKED]})], "prompt-completion")
+
+
+def test_prompts_are_lists_of_messages_as_soon_as_one_must_be() -> None:
+    system = {"role": "system", "content": "s"}
+    rows = render([read(SAME["alpaca"]), read({"messages": [system, ASKED, SAID]})], "prompt-completion")
+    assert rows == [{"prompt": [ASKED], "completion": [SAID]}, {"prompt": [system, ASKED], "completion": [SAID]}]
+
+
+def test_original_rows_of_several_formats_make_no_one_table() -> None:
+    with pytest.raises(DataError, match="alpaca, messages"):
+        render([read(SAME["alpaca"]), read(SAME["messages"])], "original")
+
+
+# Laws
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["\x00", " ", "\ufeff", "{}"])
+said = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+turns = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "system", "tool", "robot"]) | json_like,
+        "content": texts | json_like,
+        "from": st.sampled_from(["human", "gpt", "function_call"]) | json_like,
+        "value": texts | json_like,
+        "tool_calls": json_like,
+        "function_call": json_like,
+    },
+)
+PARTS = ["messages", "conversations", "prompt", "completion", "instruction", "input", "output", "history", "text"]
+wild_rows = st.dictionaries(
+    st.sampled_from([*PARTS, "system", "tools", "other"]), json_like | texts | st.lists(turns, max_size=3), max_size=6
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(wild_rows)
+def test_any_row_becomes_a_sample_or_says_why_not(row: dict[str, Any]) -> None:
+    try:
+        layout = detect([row], {}, "f")
+        sample = to_sample(row, layout)
+    except (DataError, Unusable) as reason:
+        assert str(reason)
+        return
+    again = from_row(to_table([sample], 0).to_pylist()[0])
+    assert again.sample_id == sample.sample_id
+    assert list(again.original) == list(row)
+
+
+chats = st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), said), min_size=1, max_size=5)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(chats, st.sampled_from(["messages", "prompt-completion", "alpaca", "sharegpt"]))
+def test_what_is_written_and_read_again_is_the_same_conversation(chat: list[tuple[str, str]], name: str) -> None:
+    messages = [{"role": "user", "content": "q"}, *({"role": r, "content": c} for r, c in chat)]
+    sample = Sample([*messages, {"role": "assistant", "content": "a"}])
+    try:
+        rows = render([sample], name)
+    except DataError:
+        assert name == "alpaca" and len(sample.messages) > 2
+        return
+    assert read(json.loads(json.dumps(rows[0]))).sample_id == sample.sample_id
