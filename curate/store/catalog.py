@@ -1,0 +1,140 @@
+"""The DuckDB file: facts from every artifact, merged from Parquet fragments whenever the file is free.
+
+DuckDB lets one process write or several read, never both. So nothing that curate does depends on the file being free:
+facts are first written beside the artifact they belong to, a merge moves them in one short transaction, and a query
+reads the merged tables and the waiting fragments as one. What is merged is remembered in the same transaction, so a
+merge that is killed anywhere neither loses nor doubles a row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+
+from ..errors import CatalogueBusy, StoreError
+from .draft import FACTS
+
+T = TypeVar("T")
+
+LABELS = {
+    "samples": "pool",
+    "rejects": "artifact",
+    "features": "features",
+    "clusters": "clusters",
+    "ledger": "run",
+    "memory": "run",
+    "metrics": "run",
+    "subsets": "subset",
+}
+"""Fact table -> what its views call the artifact's name."""
+
+
+class Catalog:
+    """The DuckDB file of a store: opened late, closed early."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def open(self, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A writing connection with every table in place; `CatalogueBusy` when it is held for longer than `wait` s."""
+        connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path)))
+        try:
+            connection.execute(files(__package__).joinpath("schema/tables.sql").read_text(encoding="utf-8"))
+            yield connection
+        finally:
+            connection.close()
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, *, wait: float) -> None:
+        """Attach the file to another connection as `catalog`, to be read; it is made whole first if it is not."""
+
+        def attach() -> bool:
+            connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
+            found = connection.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'"
+            ).fetchall()
+            return {(name,) for name in (*LABELS, "merged")} <= set(found)
+
+        if self.path.exists() and when_free(self.path, wait, attach):
+            return
+        connection.execute("DETACH DATABASE IF EXISTS catalog")
+        with self.open(wait=wait):
+            pass
+        when_free(self.path, wait, attach)
+
+    def merge(self, waiting: Sequence[tuple[str, Path]], *, wait: float = 0.0) -> None:
+        """Move fragments, given as (artifact, file), into the tables. Safe to repeat, and to be killed."""
+        if not waiting and self.path.exists():
+            return
+        with self.open(wait=wait) as connection:
+            done = set(connection.execute("SELECT artifact, fragment FROM merged").fetchall())
+            connection.execute("BEGIN")
+            for artifact, path in waiting:
+                if (artifact, fragment_key(path)) not in done:
+                    _insert(connection, artifact, path)
+            connection.execute("COMMIT")
+        for _, path in waiting:
+            path.unlink(missing_ok=True)
+
+    def forget_after(self, artifact: str, table: str, step: int, *, wait: float) -> None:
+        """Delete an artifact's rows after a step, from a table whose fragments are keyed by their first step."""
+        first_step = "split_part(split_part(fragment, '/', 2), '-', 1)::BIGINT"
+        with self.open(wait=wait) as connection:
+            connection.execute("BEGIN")
+            connection.execute(f"DELETE FROM {table} WHERE artifact = ? AND step > ?", [artifact, step])
+            connection.execute(
+                f"DELETE FROM merged WHERE artifact = ? AND split_part(fragment, '/', 1) = ? AND {first_step} > ?",
+                [artifact, table, step],
+            )
+            connection.execute("COMMIT")
+
+
+def fragments(folder: Path, table: str = "*") -> list[Path]:
+    """Facts of an artifact that wait to be merged, oldest name first."""
+    return sorted(path for path in folder.glob(f"{FACTS}/{table}/*.parquet") if not path.name.startswith("."))
+
+
+def fragment_key(path: Path) -> str:
+    """`table/key`: what `merged` remembers a fragment by."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, path: Path) -> None:
+    table = path.parent.name
+    connection.execute(
+        f"INSERT INTO {table} BY NAME SELECT ? AS artifact, * FROM read_parquet(?)", [artifact, str(path)]
+    )
+    connection.execute("INSERT INTO merged VALUES (?, ?)", [artifact, fragment_key(path)])
+
+
+def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
+    """`open_it()`, tried again for `wait` seconds while another process holds the file; then `CatalogueBusy`."""
+    deadline, pause = time.monotonic() + wait, 0.02
+    while True:
+        try:
+            return open_it()
+        except duckdb.IOException as error:
+            if "could not set lock" not in str(error).lower():
+                raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}") from None
+            if time.monotonic() >= deadline:
+                raise CatalogueBusy(_busy_sentence(path)) from None
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+
+def quote(text: str) -> str:
+    """Text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _busy_sentence(path: Path) -> str:
+    return (
+        f"Another program holds {path} open for writing. Close it (a DuckDB shell, a notebook), or open it there with "
+        "READ_ONLY, and try again; nothing is lost meanwhile."
+    )

@@ -1,0 +1,123 @@
+"""An artifact being made. It may be stopped anywhere: what is written whole is kept, the rest is made again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import StoreError
+
+if TYPE_CHECKING:
+    from .catalog import Catalog
+    from .ledger import Ledger
+
+FACTS = "facts"
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file atomically: temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+class Draft:
+    """The folder of an artifact that is being made, and the only way to write into it.
+
+    Attributes:
+        path: the folder; a stage may keep files of its own in it.
+        summary: what the stage wants said of the result; kept with the artifact and printed.
+        rows: how many rows the artifact holds.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, catalog: Catalog) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.catalog = catalog
+        self.summary: dict[str, Any] = {}
+        self.rows: int | None = None
+
+    @property
+    def files(self) -> Path:
+        """The folder for files that are not tables: a model, a data set."""
+        return self.path / "files"
+
+    def restart(self) -> None:
+        """Forget what an earlier try wrote, for a stage that begins anew when it was stopped."""
+        for path in self.path.glob("part-*.parquet"):
+            path.unlink()
+        for folder in (self.path / FACTS, self.files):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def shard(self, number: int) -> Path:
+        """Where shard `number` is, or will be."""
+        return self.path / f"part-{number:05d}.parquet"
+
+    def pending(self, n_shards: int) -> Iterator[int]:
+        """The shards that are not written yet, in order."""
+        return (number for number in range(n_shards) if not self.shard(number).exists())
+
+    def write(self, shard: int, table: pa.Table) -> None:
+        """Write one shard of the artifact's own data (text, vectors), atomically."""
+        write_parquet(self.shard(shard), table)
+
+    def add(self, table_name: str, rows: pa.Table, *, key: str = "all") -> None:
+        """Add rows to a table of the catalogue; the same key again replaces them. Merged into DuckDB on commit."""
+        write_parquet(self.fragment(table_name, key), rows)
+
+    def ledger(self, rank: int = 0) -> Ledger:
+        """The ledger of a run that this draft is."""
+        from .ledger import Ledger
+
+        return Ledger(self.path, self.fingerprint, self.catalog, rank=rank)
+
+    def fragment(self, table_name: str, key: str) -> Path:
+        """Where the rows added under `key` wait to be merged."""
+        return self.path / FACTS / table_name / f"{key}.parquet"
+
+
+class DraftLock:
+    """Only one process makes an artifact: an advisory lock that the system drops when its holder dies."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path = path
+        self.what = what
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> DraftLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise StoreError(
+                f"Another process is making {self.what} right now. Wait for it, or give the result another --name and "
+                "config."
+            ) from None
+        self._file = file
+        return self
+
+    def is_held(self) -> bool:
+        """Whether a living process holds it. Looking is a shared lock for an instant: lookers do not see each other."""
+        if not self.path.exists():
+            return False
+        with self.path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None

@@ -1,0 +1,194 @@
+"""Read-only SQL over everything the store holds.
+
+A query runs in an in-memory database to which the catalogue is attached read-only. Each fact table is a view over the
+merged rows and the fragments that still wait, so a run is seen while it is going; texts and vectors are views over the
+artifacts' Parquet shards. Files outside the store cannot be read, and only SELECT and its kin are accepted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import QueryError
+from .catalog import LABELS, fragment_key, fragments, quote
+
+if TYPE_CHECKING:
+    from .store import Artifact, Store
+
+VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
+"""Stage -> the view over its Parquet shards, and what that view calls the artifact's name."""
+
+DICTIONARY = """
+SELECT v.view_name AS "table", coalesce(c.column_name, '') AS "column", c.data_type AS type, d.comment
+FROM duckdb_views() v
+JOIN (SELECT table_name, column_name, column_index, data_type FROM duckdb_columns() WHERE database_name = 'memory'
+      UNION ALL SELECT view_name, NULL, -1, NULL FROM duckdb_views() WHERE NOT internal) c ON c.table_name = v.view_name
+LEFT JOIN dictionary d ON d.table_name = v.view_name AND d.column_name IS NOT DISTINCT FROM c.column_name
+WHERE NOT v.internal ORDER BY v.view_name, c.column_index
+"""
+
+
+def dictionary(store: Store) -> list[dict[str, Any]]:
+    """Every table's columns with type and comment; a row without a column speaks of the table."""
+    connection = connect(store)
+    try:
+        rows: list[dict[str, Any]] = connection.sql(DICTIONARY).to_arrow_table().to_pylist()
+        return rows
+    finally:
+        connection.close()
+
+
+def run(store: Store, sql: str, params: Mapping[str, Any] | Sequence[Any] = (), *, wait: float = 5.0) -> pa.Table:
+    """Run one read-only statement and return its rows as an Arrow table."""
+    statements = _statements(sql)
+    connection = connect(store, wait=wait)
+    try:
+        result: pa.Table = connection.sql(statements[0], params=params or None).to_arrow_table()
+        return result
+    except duckdb.Error as error:
+        raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
+    finally:
+        connection.close()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _statements(sql: str) -> list[str]:
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+    if len(statements) != 1:
+        raise QueryError(f"Give one statement at a time; this text holds {len(statements)}.")
+    if statements[0].type != duckdb.StatementType.SELECT:  # EXPLAIN is none: EXPLAIN ANALYZE runs what it explains
+        raise QueryError(
+            f"curate query reads only, and this is {statements[0].type.name}. To write the result to a file, use "
+            "--format csv|json|parquet and redirect."
+        )
+    return [statements[0].query]
+
+
+def connect(store: Store, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
+    """A locked-down in-memory connection with a view a table; see the module's first lines."""
+    store.must_exist()
+    connection = duckdb.connect(":memory:")
+    store.catalog.attach(connection, wait=wait)
+    artifacts = [*store.artifacts(), *store.drafts()]
+    merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
+    labels = pa.table(_artifact_columns(store, artifacts), schema=ARTIFACTS)
+    connection.register("artifact_rows", labels)
+    connection.execute("CREATE TABLE artifact_table AS SELECT * FROM artifact_rows")
+    connection.unregister("artifact_rows")
+    connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
+    for table, label in LABELS.items():
+        connection.execute(_fact_view(table, label, artifacts, merged))
+    for stage, (view, label) in VECTORS.items():
+        connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
+    _describe(connection)
+    connection.execute(f"SET allowed_directories = [{quote(str(store.root.resolve()) + '/')}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+ARTIFACTS = pa.schema(
+    [
+        ("name", pa.string()),
+        ("stage", pa.string()),
+        ("fingerprint", pa.string()),
+        ("state", pa.string()),
+        ("rows", pa.int64()),
+        ("made_at", pa.timestamp("us", tz="UTC")),
+        ("config", pa.string()),
+        ("inputs", pa.string()),
+    ]
+)
+
+COMMENTS = {
+    "artifacts": "Everything made or begun, with its config and inputs as JSON: config->>'learning_rate'.",
+    "artifacts.name": "What it is called; name@fingerprint once another artifact has taken the name.",
+    "artifacts.stage": "The stage that made it.",
+    "artifacts.fingerprint": "Hash of stage, config and inputs.",
+    "artifacts.state": "made or unfinished.",
+    "artifacts.rows": "Rows that it holds.",
+    "artifacts.made_at": "When it was finished.",
+    "artifacts.config": "JSON of the config.",
+    "artifacts.inputs": "JSON of the inputs' fingerprints.",
+    "conversations": "The texts of pools: messages as a list of role, content and extra.",
+    "vectors": "Sketches and other vectors of features artifacts.",
+    "centroids": "The centroids of clusterings.",
+}
+"""What is said of views that stand for no table of the catalogue."""
+
+
+def _artifact_columns(store: Store, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
+    labels = store.labels()
+    return {
+        "name": [labels[a.fingerprint] for a in artifacts],
+        "stage": [a.stage for a in artifacts],
+        "fingerprint": [a.fingerprint for a in artifacts],
+        "state": ["made" if a.made_at else "unfinished" for a in artifacts],
+        "rows": [a.rows for a in artifacts],
+        "made_at": [datetime.datetime.fromisoformat(a.made_at) if a.made_at else None for a in artifacts],
+        "config": [json.dumps(a.config) for a in artifacts],
+        "inputs": [json.dumps(a.inputs) for a in artifacts],
+    }
+
+
+def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
+    parts = [f"SELECT * FROM catalog.{table}"]
+    for artifact in artifacts:
+        waiting = [
+            quote(str(path))
+            for path in fragments(artifact.path, table)
+            if (artifact.fingerprint, fragment_key(path)) not in merged
+        ]
+        if waiting:
+            parts.append(
+                f"SELECT {quote(artifact.fingerprint)} AS artifact, * FROM read_parquet([{', '.join(waiting)}])"
+            )
+    union = " UNION ALL BY NAME ".join(parts)
+    return (
+        f'CREATE VIEW {table} AS SELECT a.name AS "{label}", f.* EXCLUDE (artifact) '
+        f"FROM ({union}) f LEFT JOIN artifact_table a ON a.fingerprint = f.artifact"
+    )
+
+
+def _shard_view(view: str, label: str, artifacts: Sequence[Artifact]) -> str:
+    parts = []
+    for artifact in artifacts:
+        shards = ", ".join(quote(str(path)) for path in artifact.shards())
+        if shards:
+            name = f"(SELECT name FROM artifact_table WHERE fingerprint = {quote(artifact.fingerprint)})"
+            parts.append(f'SELECT {name} AS "{label}", * FROM read_parquet([{shards}])')
+    empty = f'SELECT NULL::VARCHAR AS "{label}", NULL::VARCHAR AS sample_id WHERE false'
+    return f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts) or empty}"
+
+
+def _describe(connection: duckdb.DuckDBPyConnection) -> None:
+    """Carry the catalogue's comments over to the views, where `label` stands for `artifact`."""
+    connection.execute(
+        "CREATE TABLE dictionary AS SELECT table_name, column_name, comment FROM duckdb_columns() "
+        "WHERE database_name = 'catalog' UNION ALL SELECT table_name, NULL, comment FROM duckdb_tables() "
+        "WHERE database_name = 'catalog'"
+    )
+    for place, comment in COMMENTS.items():
+        view, _, column = place.partition(".")
+        connection.execute("INSERT INTO dictionary VALUES (?, ?, ?)", [view, column or None, comment])
+    for table, label in LABELS.items():
+        connection.execute(
+            "UPDATE dictionary SET column_name = ? WHERE table_name = ? AND column_name = 'artifact'", [label, table]
+        )

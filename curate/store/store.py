@@ -1,0 +1,224 @@
+"""The store: artifacts by name, made once.
+
+An artifact is a folder with an `artifact.json`, which is renamed into place last: it exists when that file exists. Its
+fingerprint is its stage, its config and the fingerprints of its inputs, so the same request finds what is there, a
+stopped one goes on, and another one makes something new. DuckDB is an index over the artifacts' facts that catches up
+whenever it is free (catalog.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config import Config
+from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
+from ..log import LOGGER
+from .catalog import Catalog, fragments
+from .draft import Draft, DraftLock
+from .files import fingerprint, read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something a stage made (or is making: then `made_at` is None), and what it was made from."""
+
+    stage: str
+    name: str
+    fingerprint: str
+    path: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    made_at: str | None = None
+
+    @property
+    def files(self) -> Path:
+        """The folder of files that are not tables: a model, a data set."""
+        return self.path / "files"
+
+    def shards(self) -> list[Path]:
+        """The Parquet files of the artifact's own data, in order."""
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The shards as Arrow tables, one at a time."""
+        return (pq.read_table(path, columns=list(columns) if columns else None) for path in self.shards())
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All shards as one Arrow table."""
+        tables = list(self.tables(columns))
+        return pa.concat_tables(tables) if tables else pa.table({})
+
+
+class Store:
+    """A folder of artifacts; see the module's first lines."""
+
+    def __init__(self, root: str | Path = "store") -> None:
+        self.root = Path(root)
+        self.catalog = Catalog(self.root / "catalog.duckdb")
+        self._check_version()
+
+    def _check_version(self) -> None:
+        path = self.root / "store.json"
+        if not path.exists():
+            return
+        version = read_json(path).get("schema_version", 0)
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.root} was made by a newer curate (schema {version}; this one knows {SCHEMA_VERSION}). "
+                "Upgrade curate, or use another --store."
+            )
+
+    def _stamp(self) -> None:
+        if not (self.root / "store.json").exists():
+            write_json(self.root / "store.json", {"schema_version": SCHEMA_VERSION})
+
+    def must_exist(self) -> None:
+        """Raise unless something has been made here, or begun."""
+        if not (self.root / "store.json").exists():
+            raise StoreError(
+                f"There is no store in {self.root}. Begin one with curate ingest, or give another --store."
+            )
+
+    # What is there
+
+    def get(self, name: str, stage: str | None = None) -> Artifact:
+        """The artifact of that name; `ArtifactNotFound` says how to make it."""
+        pointer = self.root / "names" / f"{name}.json"
+        if not pointer.exists():
+            names = [path.stem for path in (self.root / "names").glob("*.json")]
+            hint = did_you_mean(name, names) if names else ""
+            make = f" Make it: curate {stage} --name {name} ..." if stage else ""
+            raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
+        artifact = self._load(self.root / read_json(pointer)["path"])
+        if stage and artifact.stage != stage:
+            raise ArtifactNotFound(f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {stage}.")
+        return artifact
+
+    def has(self, name: str) -> bool:
+        """Whether something has that name."""
+        return (self.root / "names" / f"{name}.json").exists()
+
+    def artifacts(self) -> list[Artifact]:
+        """Everything made, oldest first."""
+        found = [self._load(path.parent) for path in (self.root / "artifacts").glob("*/*/artifact.json")]
+        return sorted(found, key=lambda artifact: artifact.made_at or "")
+
+    def drafts(self) -> list[Artifact]:
+        """Everything begun and not finished."""
+        paths = (self.root / "artifacts").glob("*/*/draft.json")
+        return [self._read(path) for path in sorted(paths) if not path.with_name("artifact.json").exists()]
+
+    def labels(self) -> dict[str, str]:
+        """Fingerprint -> what to call it: its name, or `name@fingerprint` once another artifact has taken the name."""
+        pointers = {path.stem: read_json(path) for path in (self.root / "names").glob("*.json")}
+        named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
+        others = [a for a in [*self.artifacts(), *self.drafts()] if a.fingerprint not in named]
+        taken = Counter([*pointers, *(a.name for a in others)])
+        return named | {
+            a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others
+        }
+
+    def is_being_made(self, draft: Artifact) -> bool:
+        """Whether another process is at work on it now."""
+        return DraftLock(draft.path / "draft.lock", "").is_held()
+
+    def waiting(self) -> int:
+        """How many files of facts of finished artifacts are not merged into the catalogue yet."""
+        return sum(len(fragments(artifact.path)) for artifact in self.artifacts())
+
+    def query(self, sql: str, params: Mapping[str, Any] | Sequence[Any] = ()) -> pa.Table:
+        """Read-only SQL over everything; see `curate query --list` for the tables."""
+        from .query import run
+
+        return run(self, sql, params)
+
+    # Making
+
+    def make(
+        self, stage: str, fill: Callable[[Draft], None], config: Config, inputs: Mapping[str, str] | None = None
+    ) -> Artifact:
+        """The artifact that `config` describes: found, or resumed, or made by `fill`, and then named.
+
+        Args:
+            stage: what makes it.
+            fill: writes the draft; called only when something is missing. May be stopped anywhere and called again.
+            config: says what is to be made.
+            inputs: fingerprints of what it is made from, by config field.
+        """
+        inputs = dict(inputs or {})
+        mark = fingerprint(stage, config.identity(), inputs)
+        path = self.root / "artifacts" / stage / mark[3:19]
+        if not (path / "artifact.json").exists():
+            self._stamp()
+            with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
+                if not (path / "artifact.json").exists():  # another process may have finished it meanwhile
+                    self._fill(stage, fill, config, inputs, mark, path)
+        self._name(config.name, mark, path)
+        self.sync()
+        return self._load(path)
+
+    def _fill(
+        self,
+        stage: str,
+        fill: Callable[[Draft], None],
+        config: Config,
+        inputs: Mapping[str, str],
+        mark: str,
+        path: Path,
+    ) -> None:
+        manifest = {
+            "fingerprint": mark,
+            "stage": stage,
+            "name": config.name,
+            "config": config.model_dump(mode="json"),
+            "inputs": dict(inputs),
+        }
+        write_json(path / "draft.json", manifest)
+        draft = Draft(path, mark, self.catalog)
+        fill(draft)
+        made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(
+            path / "artifact.json", {**manifest, "rows": draft.rows, "summary": draft.summary, "made_at": made_at}
+        )
+        (path / "draft.json").unlink()
+
+    def discard(self, artifact: Artifact) -> None:
+        """Remove an unfinished artifact's folder."""
+        if artifact.made_at is None:
+            shutil.rmtree(artifact.path)
+
+    def sync(self, *, wait: float = 1.0) -> bool:
+        """Merge the facts of everything made into DuckDB; False, and a line in the log, when the file is not free."""
+        try:
+            waiting = [(a.fingerprint, path) for a in self.artifacts() for path in fragments(a.path)]
+            self.catalog.merge(waiting, wait=wait)
+            return True
+        except CatalogueBusy:
+            LOGGER.info("The catalogue is open in another program; new facts wait beside it and can be queried later.")
+            return False
+
+    def _name(self, name: str, mark: str, path: Path) -> None:
+        pointer = self.root / "names" / f"{name}.json"
+        content = {"fingerprint": mark, "path": path.relative_to(self.root).as_posix()}
+        if not pointer.exists() or read_json(pointer) != content:
+            write_json(pointer, content)
+
+    def _load(self, path: Path) -> Artifact:
+        return self._read(path / "artifact.json")
+
+    def _read(self, path: Path) -> Artifact:
+        values = read_json(path)
+        return Artifact(**values, path=path.parent)

@@ -1,0 +1,45 @@
+-- How do runs compare: held-out loss, tokens, seconds, planted duplicates and noise kept? ($runs: names, * for any)
+-- `copies` is the share of kept rows that repeat a conversation already kept. `duplicates` and `noise` are the shares of
+-- kept rows that the pool's column `noise` says are planted, null for a pool without it; the last rows are the pools'.
+WITH runs AS (
+    SELECT r.name AS run, (r.config::JSON)->>'selector' AS selector, p.name AS pool, r.made_at
+    FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool')
+    WHERE r.stage = 'train' AND r.name GLOB $runs
+),
+truth AS (
+    SELECT pool, position, sample_id, coalesce(planted LIKE '%_duplicate', false) AS duplicate, planted
+    FROM (SELECT pool, position, sample_id, metadata->>'noise' AS planted FROM samples)
+    WHERE pool IN (SELECT pool FROM runs)
+),
+kept AS (
+    SELECT l.run, max(l.step) AS steps, count(*) AS kept, sum(l.tokens) AS tokens,
+           1 - count(DISTINCT l.sample_id) / count(*) AS copies,
+           avg(CASE WHEN planted IS NOT NULL THEN duplicate::INT END) AS duplicates,
+           avg((planted <> '' AND NOT duplicate)::INT) AS noise
+    FROM ledger l JOIN runs r ON r.run = l.run JOIN truth t ON t.pool = r.pool AND t.position = l.position
+    WHERE l.kept GROUP BY l.run
+),
+logged AS (
+    SELECT run, arg_max(value, step) FILTER (metric = 'eval_loss') AS heldout_loss,
+           arg_max(value, step) FILTER (metric = 'train_runtime') AS seconds,
+           arg_max(value, step) FILTER (metric = 'seconds_scoring_forward')
+             + arg_max(value, step) FILTER (metric = 'seconds_score_arithmetic') AS scoring_seconds
+    FROM metrics GROUP BY run
+),
+pools AS (
+    SELECT pool, count(*) AS rows, 1 - count(DISTINCT sample_id) / count(*) AS copies,
+           avg(CASE WHEN planted IS NOT NULL THEN duplicate::INT END) AS duplicates,
+           avg((planted <> '' AND NOT duplicate)::INT) AS noise
+    FROM truth GROUP BY pool
+),
+lines AS (
+    SELECT 0 AS part, made_at, r.run, r.selector, steps, kept, tokens, heldout_loss, seconds, scoring_seconds,
+           copies, duplicates, noise
+    FROM runs r LEFT JOIN kept USING (run) LEFT JOIN logged USING (run)
+    UNION ALL BY NAME
+    SELECT 1 AS part, pool AS run, '(the pool)' AS selector, rows AS kept, copies, duplicates, noise FROM pools
+)
+SELECT run, selector, steps, kept, tokens::BIGINT AS tokens, round(heldout_loss, 4) AS heldout_loss,
+       round(seconds, 1) AS seconds, round(scoring_seconds, 1) AS scoring_seconds, round(copies, 3) AS copies,
+       round(duplicates, 3) AS duplicates, round(noise, 3) AS noise
+FROM lines ORDER BY part, made_at, run

@@ -1,0 +1,13 @@
+-- Which samples of a clustering are nearly the same? ($clusters, $least: similarity from which on, such as 0.98)
+WITH pairs AS (
+    SELECT least(sample_id, nearest_id) AS one, greatest(sample_id, nearest_id) AS other,
+           max(nearest_similarity) AS similarity
+    FROM clusters WHERE clusters = $clusters AND nearest_similarity >= $least GROUP BY ALL
+),
+texts AS (
+    SELECT sample_id, any_value(replace(left(messages[1].content, 60), chr(10), ' ')) AS start
+    FROM conversations WHERE sample_id IN (SELECT one FROM pairs UNION SELECT other FROM pairs) GROUP BY sample_id
+)
+SELECT round(similarity, 4) AS similarity, one, a.start, other, b.start AS other_start
+FROM pairs LEFT JOIN texts a ON a.sample_id = one LEFT JOIN texts b ON b.sample_id = other
+ORDER BY pairs.similarity DESC, one

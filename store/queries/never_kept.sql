@@ -1,0 +1,13 @@
+-- Which samples did a run look at and never keep, the most often refused first? ($run)
+WITH counted AS (
+    SELECT sample_id, count(*) AS candidate, avg(score) AS score, avg(loss) AS loss, min(position) AS position
+    FROM ledger WHERE run = $run GROUP BY sample_id HAVING count(*) FILTER (kept) = 0
+),
+pool AS (
+    SELECT p.name FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool') WHERE r.name = $run
+)
+SELECT candidate, round(score, 4) AS mean_score, round(loss, 4) AS mean_loss, counted.sample_id, source,
+       replace(left(messages[1].content, 60), chr(10), ' ') AS start,
+       replace(left(messages[-1].content, 40), chr(10), ' ') AS answer
+FROM counted JOIN conversations c ON c.position = counted.position AND c.pool = (SELECT name FROM pool)
+ORDER BY candidate DESC, mean_score NULLS LAST, sample_id

@@ -1,0 +1,214 @@
+"""Laws of the catalogue: no fact is lost or doubled, whoever is killed and whoever holds the file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate.config import Config
+from curate.errors import CatalogueBusy, QueryError, StoreError
+from curate.store import Draft, Store
+from curate.store.catalog import LABELS, fragments
+from curate.store.query import dictionary, parquet_bytes, run
+
+
+class Toy(Config):
+    seed: int = 0
+
+
+def facts(ids: list[str]) -> pa.Table:
+    return pa.table({"sample_id": ids, "position": list(range(len(ids)))})
+
+
+def fill(draft: Draft) -> None:
+    draft.add("samples", facts(["s1", "s2"]))
+
+
+def count(store: Store, table: str = "samples") -> int:
+    rows: list[dict[str, int]] = store.query(f"SELECT count(*) AS n FROM {table}").to_pylist()
+    return rows[0]["n"]
+
+
+HOLDER = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+connection.execute("CREATE TABLE IF NOT EXISTS notes (x INTEGER)")
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Another process has the DuckDB file open for writing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "open\n"
+        yield
+        other.stdin.close()
+
+
+def test_facts_are_merged_once_and_their_files_go(store: Store) -> None:
+    made = store.make("toy", fill, Toy(name="a"))
+    assert count(store) == 2 and store.waiting() == 0 and fragments(made.path) == []
+    store.make("toy", fill, Toy(name="a"))
+    store.sync()
+    assert count(store) == 2
+
+
+def test_a_merge_killed_between_commit_and_unlink_neither_loses_nor_doubles(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt if self.suffix == ".parquet" else FileNotFoundError
+
+    draft_unlink = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        killed(self) if self.suffix == ".parquet" else draft_unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", unlink)
+        store.make("toy", fill, Toy(name="a"))
+    assert store.waiting() == 1, "the fragment is still there"
+    assert count(store) == 2, "and is not counted beside its merged rows"
+    assert store.sync() and store.waiting() == 0
+    assert count(store) == 2
+
+
+def test_a_merge_killed_before_commit_is_done_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import curate.store.catalog as module
+
+    insert = module._insert
+
+    def killed(connection: object, artifact: str, path: Path) -> None:
+        insert(connection, artifact, path)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_insert", killed)
+        store.make("toy", fill, Toy(name="a"))
+    assert count(store) == 2 and store.waiting() == 1
+    assert store.sync() and count(store) == 2 and store.waiting() == 0
+
+
+def test_while_another_process_writes_making_goes_on_queries_say_so_and_a_later_sync_merges(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(store.catalog.path):
+        made = store.make("toy", fill, Toy(name="a"))
+        assert made.made_at and store.waiting() == 1
+        with pytest.raises(CatalogueBusy, match=r"Another program holds .*catalog\.duckdb open for writing"):
+            run(store, "SELECT 1", wait=0.1)
+    assert count(store) == 2, "waiting facts are read beside the merged ones"
+    assert store.sync() and store.waiting() == 0 and count(store) == 2
+
+
+def test_a_broken_catalogue_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "block" / "lock")
+    store.make("toy", lambda draft: None, Toy(name="a"))
+    store.catalog.path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(Exception) as caught:
+        run(store, "SELECT 1", wait=5.0)
+    assert not isinstance(caught.value, CatalogueBusy)
+
+
+def test_a_run_is_seen_in_queries_while_it_is_going(store: Store) -> None:
+    def going(draft: Draft) -> None:
+        row = {"step": [1], "rank": [0], "slot": [0], "sample_id": ["s1"], "kept": [True], "score": [0.5]}
+        draft.add("ledger", pa.table(row), key="0000000001")
+        rows = store.query("SELECT run, step, kept, score, parts FROM ledger").to_pylist()
+        assert rows == [{"run": "live", "step": 1, "kept": True, "score": 0.5, "parts": None}]
+        assert store.query("SELECT state FROM artifacts WHERE name = 'live'").to_pylist() == [{"state": "unfinished"}]
+
+    store.make("toy", going, Toy(name="live"))
+    assert count(store, "ledger") == 1
+
+
+def test_rows_are_labelled_with_the_name_and_a_displaced_artifact_keeps_its_rows(store: Store) -> None:
+    old = store.make("toy", fill, Toy(name="a", seed=1))
+    store.make("toy", fill, Toy(name="a", seed=2))
+    labels = {row["pool"] for row in store.query("SELECT DISTINCT pool FROM samples").to_pylist()}
+    assert labels == {"a", f"a@{old.fingerprint[3:11]}"}
+
+
+WRITES = [
+    "INSERT INTO catalog.samples (sample_id) VALUES ('x')",
+    "DELETE FROM catalog.samples",
+    "CREATE TABLE t AS SELECT 1",
+    "COPY (SELECT 1) TO '{root}/stolen.csv'",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{root}/stolen.csv'",
+    "SET enable_external_access = true",
+    "ATTACH '{root}/new.duckdb' AS other",
+    "INSTALL httpfs",
+    "PRAGMA database_list",
+    "SELECT 1; SELECT 2",
+    "",
+]
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_a_query_only_reads(store: Store, sql: str) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    before = sorted(path.name for path in store.root.iterdir())
+    with pytest.raises(QueryError):
+        store.query(sql.format(root=store.root))
+    assert sorted(path.name for path in store.root.iterdir()) == before
+    assert count(store) == 2
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT * FROM read_csv('{f}')", "SELECT * FROM '{f}'", "SELECT * FROM read_text('{f}')"]
+)
+def test_files_outside_the_store_cannot_be_read(store: Store, tmp_path: Path, sql: str) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a,b\n1,2\n")
+    with pytest.raises(QueryError):
+        store.query(sql.format(f=secret))
+
+
+def test_parameters_are_given_by_name_and_are_never_sql(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    sql = "SELECT sample_id FROM samples WHERE pool = $pool ORDER BY position LIMIT $top"
+    assert store.query(sql, {"pool": "a", "top": 1})["sample_id"].to_pylist() == ["s1"]
+    assert len(store.query(sql, {"pool": "a' OR true --", "top": 9})) == 0
+    with pytest.raises(QueryError, match="top"):
+        store.query(sql, {"pool": "a"})
+
+
+def test_a_mistyped_table_is_answered_with_the_near_one(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    with pytest.raises(QueryError, match=r"(?s)sample.*samples.*curate query --list"):
+        store.query("SELECT * FROM sample")
+
+
+def test_there_is_nothing_to_ask_where_there_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There is no store in"):
+        Store(tmp_path / "nowhere").query("SELECT 1")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_data_dictionary_speaks_of_every_table_and_every_column_of_facts(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    rows = dictionary(store)
+    tables = {row["table"] for row in rows}
+    assert {*LABELS, "artifacts", "conversations", "vectors", "centroids"} == tables
+    silent = [(r["table"], r["column"]) for r in rows if not r["comment"] and (r["table"] in LABELS or not r["column"])]
+    assert silent == []
+    for table, label in LABELS.items():
+        assert [r["column"] for r in rows if r["table"] == table][:2] == ["", label]
+
+
+def test_parquet_bytes_read_back_as_the_same_table(store: Store) -> None:
+    import pyarrow.parquet as pq
+
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    assert pq.read_table(pa.BufferReader(parquet_bytes(table))).equals(table)

@@ -1,0 +1,178 @@
+"""The saved questions: each runs on a small store whose answers can be counted by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate.config import Config
+from curate.samples import Sample, to_table
+from curate.store import Draft, Store
+
+QUERIES = sorted((Path(__file__).parents[1] / "store" / "queries").glob("*.sql"))
+PARAMETERS = {"run": "uds", "runs": "*", "clusters": "groups", "least": 0.9}
+
+
+class RunConfig(Config):
+    pool: str | None = None
+    selector: str | None = None
+
+
+# Row 2 is an exact copy of row 0; row 3 is spoilt.
+TEXTS = ["1 + 1 =", "Name the mayor\nof Ardo.", "1 + 1 =", "Count x."]
+PLANTED = ["", "", "exact_duplicate", "garbled"]
+SAMPLES = [
+    Sample([{"role": "user", "content": text}, {"role": "assistant", "content": "2"}], source=source)
+    for text, source in zip(TEXTS, ["sums", "facts", "sums", "noise"], strict=True)
+]
+IDS = [sample.sample_id for sample in SAMPLES]
+
+
+def pool(draft: Draft) -> None:
+    draft.write(0, to_table(SAMPLES, 0))
+    facts = [
+        {
+            "sample_id": sample.sample_id, "position": place, "source": sample.source, "format": "messages",
+            "turns": 2, "characters": sample.characters, "metadata": f'{{"noise": "{planted}"}}',
+        }
+        for place, (sample, planted) in enumerate(zip(SAMPLES, PLANTED, strict=True))
+    ]  # fmt: skip
+    draft.add("samples", pa.Table.from_pylist(facts))
+    draft.rows = len(SAMPLES)
+
+
+def ledger(rows: list[tuple[int, int, bool, float]]) -> pa.Table:
+    """(step, position, kept, loss) as the ledger holds it; every sample is ten tokens."""
+    parts = pa.map_(pa.string(), pa.float64())
+    columns = {
+        "step": [step for step, *_ in rows],
+        "rank": [0] * len(rows),
+        "slot": list(range(len(rows))),
+        "sample_id": [IDS[place] for _, place, *_ in rows],
+        "position": [place for _, place, *_ in rows],
+        "kept": [kept for *_, kept, _ in rows],
+        "score": [loss for *_, loss in rows],
+        "weight": pa.nulls(len(rows), pa.float64()),
+        "loss": [loss for *_, loss in rows],
+        "tokens": [10] * len(rows),
+        "target_tokens": [2] * len(rows),
+        "parts": pa.array([[("utility", loss), ("diversity", 1.0)] for *_, loss in rows], parts),
+    }
+    return pa.table(columns)
+
+
+def run(rows: list[tuple[int, int, bool, float]], metrics: dict[str, float]) -> Any:
+    def fill(draft: Draft) -> None:
+        draft.add("ledger", ledger(rows))
+        names = ["eval_loss", *metrics]
+        values = [9.0, *metrics.values()]
+        steps = [0] + [2] * len(metrics)
+        draft.add("metrics", pa.table({"step": steps, "metric": names, "value": values}))
+
+    return fill
+
+
+def clusters(draft: Draft) -> None:
+    rows = [
+        (IDS[0], 0, 0.9, 1, IDS[1], 0.95),
+        (IDS[1], 0, 0.8, 2, IDS[0], 0.95),
+        (IDS[3], 1, 1.0, 1, IDS[0], 0.1),
+    ]
+    names = ["sample_id", "cluster", "similarity", "representative", "nearest_id", "nearest_similarity"]
+    draft.add("clusters", pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("store"))
+    mark = store.make("ingest", pool, Config(name="demo")).fingerprint
+    uds = [(1, 0, True, 2.0), (1, 1, False, 1.0), (1, 3, False, 4.0), (2, 1, True, 3.0), (2, 2, False, 0.5)]
+    timed = {"train_runtime": 12.0, "seconds_scoring_forward": 3.0, "seconds_score_arithmetic": 1.0}
+    config = RunConfig(name="uds", pool="demo", selector="uds")
+    store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": mark})
+    every = [(1, 0, True, 2.0), (1, 2, True, 2.0), (2, 3, True, 4.0), (2, 1, True, 1.0)]
+    config = RunConfig(name="random", pool="demo", selector="random")
+    store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": mark})
+    store.make("cluster", clusters, Config(name="groups"))
+    return store
+
+
+def ask(store: Store, question: str, **params: Any) -> list[dict[str, Any]]:
+    path = next(path for path in QUERIES if path.stem == question)
+    return store.query(path.read_text(encoding="utf-8"), params).to_pylist()
+
+
+@pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)
+def test_every_saved_question_says_what_it_asks_and_its_parameters_and_finds_rows(store: Store, path: Path) -> None:
+    sql = path.read_text(encoding="utf-8")
+    header = sql.split("\n", 1)[0]
+    names = set(re.findall(r"\$(\w+)", sql))
+    assert header.startswith("-- ") and "?" in header and len(header) <= 120
+    assert set(re.findall(r"\$(\w+)", header)) == names
+    assert len(store.query(sql, {name: PARAMETERS[name] for name in names})) > 0
+
+
+def test_runs_are_compared_by_what_they_kept_beside_what_the_pool_holds(store: Store) -> None:
+    rows = {row["run"]: row for row in ask(store, "compare_runs", runs="*")}
+    assert list(rows)[-1] == "demo"
+    assert rows["uds"] == {
+        "run": "uds", "selector": "uds", "steps": 2, "kept": 2, "tokens": 20, "heldout_loss": 1.5, "seconds": 12.0,
+        "scoring_seconds": 4.0, "copies": 0.0, "duplicates": 0.0, "noise": 0.0,
+    }  # fmt: skip
+    assert (rows["random"]["kept"], rows["random"]["heldout_loss"], rows["random"]["seconds"]) == (4, 2.5, None)
+    for name in ("random", "demo"):
+        assert (rows[name]["copies"], rows[name]["duplicates"], rows[name]["noise"]) == (0.25, 0.25, 0.25)
+
+
+def test_runs_are_chosen_by_a_pattern(store: Store) -> None:
+    assert [row["run"] for row in ask(store, "compare_runs", runs="u*")] == ["uds", "demo"]
+
+
+def test_a_sample_with_copies_is_counted_once_and_shown_with_its_text(store: Store) -> None:
+    rows = ask(store, "most_kept", run="random")
+    assert rows[0]["kept"] == 2 and rows[0]["start"] == "1 + 1 =" and rows[0]["sample_id"] == IDS[0]
+    assert len(rows) == 3 and {row["kept"] for row in rows[1:]} == {1}
+    assert "Name the mayor of Ardo." in {row["start"] for row in rows}
+
+
+def test_what_was_never_kept_was_a_candidate(store: Store) -> None:
+    assert [(row["start"], row["candidate"], row["mean_loss"]) for row in ask(store, "never_kept", run="uds")] == [
+        ("Count x.", 1, 4.0)
+    ]
+
+
+def test_shares_by_source_and_by_cluster_add_up(store: Store) -> None:
+    sources = {row["source"]: row for row in ask(store, "kept_by_source", run="uds")}
+    assert (sources["sums"]["rows"], sources["sums"]["candidates"], sources["sums"]["kept"]) == (2, 2, 1)
+    assert sources["noise"]["kept"] == 0 and sources["noise"]["share_of_kept"] == 0
+    assert sum(row["share_of_pool"] for row in sources.values()) == 1
+    first, second = ask(store, "kept_by_cluster", run="uds", clusters="groups")
+    assert (first["samples"], first["candidates"], first["kept"], first["share_of_kept"]) == (2, 4, 2, 1.0)
+    assert (second["candidates"], second["kept"], second["representative"]) == (1, 0, "Count x.")
+
+
+def test_the_terms_of_the_score_are_averaged_by_step(store: Store) -> None:
+    rows = {(row["step"], row["part"]): row for row in ask(store, "score_parts_by_step", run="uds")}
+    assert rows[1, "utility"]["candidates_mean"] == pytest.approx(7 / 3)
+    assert rows[1, "utility"]["kept_mean"] == 2.0 and rows[2, "diversity"]["kept_mean"] == 1.0
+
+
+def test_forgetting_looks_only_at_samples_seen_twice(store: Store) -> None:
+    rows = {row["sample_id"]: row for row in ask(store, "forgetting", run="uds")}
+    assert set(rows) == {IDS[0], IDS[1]}
+    assert (rows[IDS[1]]["first_loss"], rows[IDS[1]]["last_loss"], rows[IDS[1]]["rises"]) == (1.0, 3.0, 1)
+    assert rows[IDS[1]]["volatility"] == pytest.approx(1.0) and rows[IDS[0]]["rises"] == 0
+
+
+def test_a_pair_of_near_duplicates_is_named_once(store: Store) -> None:
+    rows = ask(store, "near_duplicates", clusters="groups", least=0.9)
+    assert [{row["start"], row["other_start"]} for row in rows] == [{"1 + 1 =", "Name the mayor of Ardo."}]
+
+
+def test_a_curriculum_goes_by_the_loss_before_training(store: Store) -> None:
+    rows = ask(store, "curriculum", run="uds")
+    assert [(row["sample_id"], row["loss"]) for row in rows] == [(IDS[0], 2.0), (IDS[1], 3.0), (IDS[3], 4.0)]
