@@ -1,0 +1,16 @@
+"""Distances between sketches."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i − b_j‖₂ = √(‖a_i‖² + ‖b_j‖² − 2⟨a_i, b_j⟩), (n, D) and (m, D) -> (n, m) float64.
+
+    In float64, so that the cancellation leaves distances right to 1e-7 of the vectors' length: near-duplicates are what
+    this is for.
+    """
+    a, b = a.double(), b.double()
+    squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * (a @ b.mT)
+    return squared.clamp_min(0).sqrt()
