@@ -1,0 +1,110 @@
+"""What every batch selector is: signals it wants, a score, and a memory. It gets numbers, never the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..signals import Signal
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a selector may know of the run.
+
+    Attributes:
+        vocab_size: V of the model's head.
+        max_length: T, the most tokens of a text.
+        seed: of the run.
+    """
+
+    vocab_size: int
+    max_length: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CandidateBatch:
+    """B candidates of one step and what is known of them.
+
+    Attributes:
+        step: the optimizer step, from 1.
+        positions: (B,) int64, rows of the pool: unlike sample ids, they tell copies apart.
+        tokens: (B,) int64.
+        values: the signals asked for, (B,) or (B, d) each.
+        reference: stored features asked for, (B,) each.
+    """
+
+    step: int
+    positions: Tensor
+    tokens: Tensor
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    reference: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def rows(self, index: Tensor) -> CandidateBatch:
+        """Only those candidates."""
+        return CandidateBatch(
+            self.step,
+            self.positions[index],
+            self.tokens[index],
+            {name: value[index] for name, value in self.values.items()},
+            {name: value[index] for name, value in self.reference.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a selector says of B candidates.
+
+    Attributes:
+        total: (B,); the k highest are kept; NaN is never kept.
+        parts: named terms, (B,) each: they become entries of the ledger's `parts`.
+        weights: (B,) loss weights of the kept, for methods that reweight, or None.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
+
+
+class Selector(nn.Module):
+    """A batch selector: no parameters; its buffers are its memory, so torch saves, loads and moves it.
+
+    Subclasses take keyword arguments only, `facts` first, and set `signals` (what to measure each step; none: no
+    scoring pass) and `features` (what to join from the store).
+    """
+
+    signals: Mapping[str, Signal]
+    features: Sequence[str] = ()
+    keeps_all: bool = False
+    """Nothing is ever left out: the loop then leaves the batches as they came."""
+
+    def __init__(self, *, facts: Facts) -> None:
+        super().__init__()
+        self.facts = facts
+        self.signals = {}
+
+    def score(self, batch: CandidateBatch) -> Scores:
+        """Score the candidates; reads the state, never writes it."""
+        raise NotImplementedError("an abstract selector scores nothing")
+
+    def update(self, batch: CandidateBatch, kept: Tensor) -> None:
+        """Take note of which candidates were kept: the only place that writes the state.
+
+        Args:
+            batch: the candidates scored.
+            kept: (k,) int64, rows of the batch, ascending.
+        """
+
+
+def choose(total: Tensor, k: int) -> Tensor:
+    """Rows of the k highest scores, ascending; ties go to the earlier row; NaN is never chosen: (B,) -> (≤ k,)."""
+    ranked = torch.argsort(total.nan_to_num(nan=-torch.inf), descending=True, stable=True)
+    ranked = ranked[total[ranked].isnan().logical_not()]
+    return ranked[:k].sort().values

@@ -1,0 +1,24 @@
+"""Uniform sampling as scoring: the k highest of independent Gumbel noises are a uniform k-subset. No scoring pass."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+
+from .base import CandidateBatch, Scores, Selector
+
+
+class Random(Selector):
+    """Noise hashed from (seed, step, row of the pool): it needs no state and is the same after a resume."""
+
+    def score(self, batch: CandidateBatch) -> Scores:
+        """Gumbel noise."""
+        noise = [self._gumbel(f"{self.facts.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
+        return Scores(torch.tensor(noise, dtype=torch.float64))
+
+    @staticmethod
+    def _gumbel(key: str) -> float:
+        bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+        return -math.log(-math.log((bits + 0.5) / 2**64))

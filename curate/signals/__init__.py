@@ -1,0 +1,6 @@
+"""What one look of a model at a sample says of it: measured over a pool a feature, in a training step a signal."""
+
+from .probe import Backbone, Probe, measure
+from .signals import Entropy, Loss, MeanHidden, Signal, Sketch, Utility
+
+__all__ = ["Backbone", "Entropy", "Loss", "MeanHidden", "Probe", "Signal", "Sketch", "Utility", "measure"]

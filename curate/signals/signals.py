@@ -1,0 +1,94 @@
+"""The signals: each a pure function of a probe, with its settings as fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..numerics.spectral import frobenius_norm, nuclear_norm
+from ..numerics.srft import TwoSided
+from .probe import Probe
+
+Signal = Callable[[Probe], Tensor]
+"""Probe -> (b,) or (b, d)."""
+
+Tokens = Literal["all", "completion"]
+Implementation = Literal["exact", "reference"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean cross-entropy over the target tokens, (b,), in nats."""
+
+    def __call__(self, probe: Probe) -> Tensor:
+        return probe.loss
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Mean entropy of the predictions of the target tokens, (b,), in nats."""
+
+    def __call__(self, probe: Probe) -> Tensor:
+        return probe.entropy
+
+
+@dataclass(frozen=True)
+class MeanHidden:
+    """Mean of the last hidden states over all real tokens, (b, d) float32."""
+
+    def __call__(self, probe: Probe) -> Tensor:
+        return probe.hidden().sum(1) / probe.mask.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Utility:
+    """u = ‖Z‖_*, the nuclear norm of a text's logits, (b,) float64. Source: UDS, arXiv 2510.16882.
+
+    Where we differ: padding does not count (the released code takes the norm over padded positions too), and Z is never
+    formed.
+
+    Attributes:
+        norm: `nuclear`, or `frobenius` as an ablation; both from the same Gram matrix.
+        tokens: over `all` real tokens, or those of the `completion`, which the loss sees.
+        implementation: `exact`, or `reference`: singular values of full logits, for parity and tests.
+    """
+
+    norm: Literal["nuclear", "frobenius"] = "nuclear"
+    tokens: Tokens = "all"
+    implementation: Implementation = "exact"
+
+    def __call__(self, probe: Probe) -> Tensor:
+        hidden = probe.hidden(self.tokens)
+        if self.implementation == "reference":
+            logits = _logits(probe, hidden)
+            singular = torch.linalg.svdvals(logits)
+            return singular.sum(-1) if self.norm == "nuclear" else singular.square().sum(-1).sqrt()
+        gram = probe.head.gram(hidden)
+        return nuclear_norm(gram) if self.norm == "nuclear" else frobenius_norm(gram)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """S = S_L Z S_Rᵀ, the isometric two-sided SRFT sketch of a text's logits, (b, d1·d2) float32, row-major.
+
+    Source: UDS, arXiv 2510.16882; there √(T·V)/2 times as long (see `TwoSided.paper_scale`).
+    """
+
+    srft: TwoSided
+    tokens: Tokens = "all"
+    implementation: Implementation = "exact"
+
+    def __call__(self, probe: Probe) -> Tensor:
+        hidden = probe.hidden(self.tokens)
+        if self.implementation == "reference":
+            return self.srft.reference(_logits(probe, hidden))
+        return probe.head.sketch(hidden, self.srft)
+
+
+def _logits(probe: Probe, hidden: Tensor) -> Tensor:
+    """Full logits, zero where the hidden state is (padding, or tokens left out)."""
+    return probe.head.logits(hidden) * (hidden != 0).any(-1, keepdim=True)
