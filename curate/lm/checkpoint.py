@@ -1,0 +1,77 @@
+"""Checkpoints that are whole: the Trainer's, plus the selector's memory and the run's tally, marked when complete.
+
+A checkpoint without its mark was cut off by a kill and is removed; the resume takes the newest with one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from .selection import Selection, Tally
+
+MARK = "curate.json"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in `checkpoint-STEP`."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoint folders, oldest first, whole or not."""
+    return sorted(folder.glob("checkpoint-*"), key=step_of)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint; removes those that a kill cut off."""
+    whole = None
+    for checkpoint in checkpoints(folder):
+        if (checkpoint / MARK).exists():
+            whole = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    return whole
+
+
+def save(checkpoint: Path, selection: Selection, rank: int) -> None:
+    """Add a process's selector and tally to a checkpoint that the Trainer has written."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
+    if state:
+        save_file(state, checkpoint / f"selector-{rank}.safetensors")
+    content = {"tally": asdict(selection.tally), "seconds": selection.watch.seconds}
+    (checkpoint / f"tally-{rank}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def mark(checkpoint: Path, about: dict[str, Any]) -> None:
+    """Say that a checkpoint is whole: the last thing written to it, atomically."""
+    temporary = checkpoint / f".{MARK}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(about, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(checkpoint / MARK)
+
+
+def load(checkpoint: Path, selection: Selection, rank: int) -> None:
+    """Put a process's selector and tally back."""
+    state = checkpoint / f"selector-{rank}.safetensors"
+    if state.exists():
+        selection.selector.load_state_dict(load_file(state))
+    content = json.loads((checkpoint / f"tally-{rank}.json").read_text(encoding="utf-8"))
+    selection.tally = Tally(**content["tally"])
+    selection.watch.seconds.update(content["seconds"])
+
+
+def rotate(folder: Path, limit: int | None) -> None:
+    """Keep the newest `limit` whole checkpoints."""
+    whole = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / MARK).exists()]
+    for checkpoint in whole[: -limit or None] if limit else []:
+        (checkpoint / MARK).unlink()
+        shutil.rmtree(checkpoint)

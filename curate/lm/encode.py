@@ -1,0 +1,212 @@
+"""From a conversation to tokens, and which of them the loss trains on.
+
+The tokenizer's own chat template renders the conversation. Where the template marks what the assistant generates, those
+marks are the mask; where it does not, each assistant turn is what rendering one more message adds to the prefix before
+it. A sample for which neither works is refused, never trained on wrongly.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import DataError
+from ..numerics.losses import IGNORE
+from ..samples import Message, Sample
+
+LossOn = Literal["assistant", "all"]
+
+
+class MaskError(DataError):
+    """It cannot be told which tokens of a sample the assistant wrote."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample as the model will see it.
+
+    Attributes:
+        input_ids: (L,) int32, cut to the greatest length.
+        target: (L,) bool: the loss trains on predicting this token.
+        length: tokens before the cut.
+    """
+
+    input_ids: np.ndarray[Any, np.dtype[np.int32]]
+    target: np.ndarray[Any, np.dtype[np.bool_]]
+    length: int
+
+    @property
+    def truncated(self) -> bool:
+        """Some tokens were cut off."""
+        return self.length > len(self.input_ids)
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens that the loss trains on; the first token of a text is never predicted."""
+        return int(self.target[1:].sum())
+
+
+class Encoder:
+    """Encodes samples for one tokenizer.
+
+    Args:
+        tokenizer: with a chat template.
+        max_length: longer texts are cut at the end.
+        loss_on: `assistant` turns, or `all` tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, loss_on: LossOn = "assistant") -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.loss_on = loss_on
+        self._marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
+            tokenizer.chat_template or ""
+        )
+
+    def __call__(self, sample: Sample) -> Encoded:
+        """Tokens and mask; `MaskError` when the mask cannot be told."""
+        ids, target = self._text(sample) if sample.is_text else self._chat(sample)
+        if self.loss_on == "all":
+            target = [True] * len(ids)
+        cut = self.max_length
+        return Encoded(np.asarray(ids[:cut], dtype=np.int32), np.asarray(target[:cut], dtype=bool), len(ids))
+
+    def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
+        ids = list(self.tokenizer(sample.messages[0]["content"])["input_ids"])
+        if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:
+            ids.append(self.tokenizer.eos_token_id)
+        return ids, [True] * len(ids)
+
+    def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
+        messages = [_template_message(message) for message in sample.messages]
+        if self._marks:
+            out: Any = self.tokenizer.apply_chat_template(
+                messages,
+                tools=_tools(sample),
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+            return list(out["input_ids"]), [bool(mark) for mark in out["assistant_masks"]]
+        return self._from_prefixes(messages, _tools(sample), sample)
+
+    def _from_prefixes(
+        self, messages: list[dict[str, Any]], tools: Any, sample: Sample
+    ) -> tuple[list[int], list[bool]]:
+        whole = self._render(messages, tools)
+        spans = []
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:turn], tools, add_generation_prompt=True) if turn else ""
+            after = self._render(messages[: turn + 1], tools)
+            if not (whole.startswith(before) and whole.startswith(after) and len(before) <= len(after)):
+                raise MaskError(
+                    f"Sample {sample.sample_id}: the chat template has no generation marks and renders turn {turn + 1} "
+                    "differently once more turns follow, so its assistant tokens cannot be told apart. Give a "
+                    "--chat-template with {% generation %} marks, or --loss-on all."
+                )
+            spans.append((len(before), len(after)))
+        out: Any = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        target = [any(start < to and at < end for start, end in spans) for at, to in out["offset_mapping"]]
+        return list(out["input_ids"]), target
+
+    def _render(self, messages: list[dict[str, Any]], tools: Any, **options: Any) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options))
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: tool-call arguments as mappings, no null content."""
+    out = {key: copy.deepcopy(value) for key, value in message.items() if value is not None}
+    out.setdefault("content", "")
+    for call in out.get("tool_calls") or ():
+        function = call.get("function", {}) if isinstance(call, dict) else {}
+        if isinstance(function.get("arguments"), str):
+            try:
+                function["arguments"] = json.loads(function["arguments"])
+            except json.JSONDecodeError:
+                continue
+    return out
+
+
+def _tools(sample: Sample) -> Any:
+    return list(sample.tools) if sample.tools else None
+
+
+class TokenTable:
+    """Encoded samples, flat in memory: 5 bytes a token.
+
+    Attributes:
+        ids: sample ids, in the order given.
+        positions: (n,) int64, their rows in the pool.
+        lengths: (n,) int64, tokens after the cut.
+        target_tokens: (n,) int64.
+        truncated: (n,) bool.
+    """
+
+    def __init__(self, rows: Iterable[tuple[int, str, Encoded]]) -> None:
+        kept = list(rows)
+        self.ids = [sample_id for _, sample_id, _ in kept]
+        self.positions = np.array([position for position, _, _ in kept], dtype=np.int64)
+        self.lengths = np.array([len(row.input_ids) for _, _, row in kept], dtype=np.int64)
+        self.target_tokens = np.array([row.target_tokens for _, _, row in kept], dtype=np.int64)
+        self.truncated = np.array([row.truncated for _, _, row in kept], dtype=bool)
+        self._starts = np.concatenate([[0], self.lengths.cumsum()])
+        self._input_ids = np.concatenate([row.input_ids for _, _, row in kept] or [np.zeros(0, np.int32)])
+        self._target = np.concatenate([row.target for _, _, row in kept] or [np.zeros(0, bool)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A row for the collator: `input_ids`, `labels`, and `index`, its place in this table."""
+        span = slice(self._starts[index], self._starts[index + 1])
+        ids = self._input_ids[span].astype(np.int64)
+        return {"input_ids": ids, "labels": np.where(self._target[span], ids, IGNORE), "index": index}
+
+    def find(self, input_ids: np.ndarray[Any, Any]) -> str:
+        """The id of the (first) sample with exactly these tokens."""
+        for row in np.flatnonzero(self.lengths == len(input_ids)):
+            if np.array_equal(self[int(row)]["input_ids"], input_ids):
+                return self.ids[row]
+        raise KeyError("no sample of the pool has these tokens")
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
+    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L); `index` (b,)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    shape = (len(rows), longest)
+    ids = torch.full(shape, pad_token_id, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        n = len(row["input_ids"])
+        ids[i, :n] = torch.from_numpy(row["input_ids"])
+        labels[i, :n] = torch.from_numpy(row["labels"])
+        mask[i, :n] = 1
+    index = torch.tensor([row["index"] for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "index": index}
+
+
+def encode_all(
+    samples: Iterable[tuple[int, Sample]], encoder: Encoder, refuse: dict[str, str]
+) -> Iterator[tuple[int, str, Encoded]]:
+    """Encode samples with their positions; one that cannot be trained on goes to `refuse`: id -> short reason."""
+    for position, sample in samples:
+        try:
+            row = encoder(sample)
+        except MaskError:
+            refuse[sample.sample_id] = "assistant tokens cannot be told apart"
+            continue
+        if row.target_tokens:
+            yield position, sample.sample_id, row
+        else:
+            refuse[sample.sample_id] = "nothing left to train on after the cut" if row.truncated else "empty mask"

@@ -1,0 +1,151 @@
+"""Fine-tune a model on what a selector keeps: from loaded parts to a trained model, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+
+from ..log import LOGGER, Stopwatch
+from ..selectors import Facts, make_selector
+from . import checkpoint as checkpoints
+from .encode import TokenTable, collate
+from .load import look_into
+from .loss import chunk_loss
+from .selection import Plan, Selection, Sink
+from .trainer import Keeper, Progress, SelectingTrainer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to fine-tune, on what, and how.
+
+    Attributes:
+        label: shown on the progress bar.
+        table: the pool, encoded.
+        eval_table: held-out samples, encoded, or None.
+        selector: its name; selector_args: its arguments.
+        plan: candidates and kept of a step.
+        reference: stored features that the selector joins.
+        max_length: most tokens of a text.
+        max_bad: samples that may be not finite.
+        logits_budget: bytes; larger logits are never formed (see loss.py).
+        save_total_limit: checkpoints to keep.
+        arguments: of `transformers.TrainingArguments`.
+    """
+
+    label: str
+    table: TokenTable
+    eval_table: TokenTable | None
+    selector: str
+    selector_args: Mapping[str, Any]
+    plan: Plan
+    reference: Mapping[str, Tensor]
+    max_length: int
+    max_bad: int
+    logits_budget: int
+    save_total_limit: int | None
+    arguments: Mapping[str, Any]
+
+
+class RunLedger(Sink):
+    """What fine-tuning wants of a ledger: rows in, a checkpoint's step as final, and the way back to one."""
+
+    def settle(self, step: int) -> None:
+        """Everything up to `step` is final."""
+
+    def rewind(self, step: int) -> None:
+        """Drop what came after `step`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        trainer: holds the trained model.
+        selection: holds the selector's memory and the tally.
+        history: what was logged, (step, metric, value).
+    """
+
+    trainer: SelectingTrainer
+    selection: Selection
+    history: list[tuple[int, str, float]]
+
+
+def fine_tune(
+    job: Job, build: Callable[[], nn.Module], tokenizer: PreTrainedTokenizerBase, ledger: Any, folder: Path
+) -> Outcome:
+    """Train, or go on training, and evaluate at the end.
+
+    Args:
+        job: see there.
+        build: makes the model, with its trainable parts; called once, after seeding.
+        tokenizer: of the model.
+        ledger: a `RunLedger`.
+        folder: for checkpoints.
+    """
+    arguments = TrainingArguments(output_dir=str(folder), **job.arguments)
+    set_seed(arguments.seed)
+    model = build()
+    trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
+    resume = checkpoints.newest(folder) if folder.exists() else None
+    step = checkpoints.step_of(resume) if resume else 0
+    ledger.rewind(step)
+    if resume:
+        LOGGER.info(f"Resuming '{job.label}' at step {step}.")
+        checkpoints.load(resume, selection, arguments.process_index)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if job.eval_table is not None and not _evaluated(trainer):
+        trainer.evaluate()
+    return Outcome(trainer, selection, _history(trainer))
+
+
+def _assemble(
+    job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: Any, arguments: TrainingArguments
+) -> tuple[SelectingTrainer, Selection]:
+    eyes = look_into(model.to(arguments.device))
+    chunk_loss(eyes, job.logits_budget)
+    facts = Facts(vocab_size=eyes.head.vocab_size, max_length=job.max_length, seed=arguments.seed)
+    selection = Selection(
+        make_selector(job.selector, job.selector_args, facts),
+        eyes,
+        job.table,
+        job.plan,
+        sink=ledger,
+        reference=job.reference,
+        max_bad=job.max_bad,
+        watch=Stopwatch(),
+    )
+    trainer = SelectingTrainer(
+        selection=selection,
+        model=model,
+        args=arguments,
+        train_dataset=job.table,
+        eval_dataset=job.eval_table,
+        data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
+        processing_class=tokenizer,
+        callbacks=[Progress(selection, job.label), Keeper(selection, ledger.settle, job.save_total_limit)],
+    )
+    return trainer, selection
+
+
+def _evaluated(trainer: SelectingTrainer) -> bool:
+    """Whether the last step was evaluated already."""
+    last = trainer.state.log_history[-3:]
+    return any("eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in last)
+
+
+def _history(trainer: SelectingTrainer) -> list[tuple[int, str, float]]:
+    return [
+        (int(entry["step"]), metric, float(value))
+        for entry in trainer.state.log_history
+        for metric, value in entry.items()
+        if metric not in ("step", "epoch") and isinstance(value, (int, float, torch.Tensor))
+    ]

@@ -1,0 +1,236 @@
+"""Load a model and its tokenizer as they are meant to be used: safetensors, no remote code, nothing guessed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ModelError
+from ..numerics.head import Head
+
+TEMPLATES = ("chatml", "plain")
+"""Chat templates that come with curate, for models that have none."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to load.
+
+    Attributes:
+        place: folder or Hub id; a folder with an adapter is loaded on its base model.
+        dtype: of the weights: `auto` keeps the checkpoint's.
+        attn_implementation: as in transformers, or None for its default.
+        chat_template: `chatml`, `plain`, or a Jinja file; None: the tokenizer's own.
+        pad_token: a token of the vocabulary to pad with; None: the tokenizer's own.
+        trust_remote_code: run code that comes with the model.
+    """
+
+    place: str
+    dtype: str = "auto"
+    attn_implementation: str | None = None
+    chat_template: str | None = None
+    pad_token: str | None = None
+    trust_remote_code: bool = False
+
+
+def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a chat template and a padding token, padding on the right."""
+    tokenizer = _load(AutoTokenizer, options, "tokenizer")
+    if options.chat_template:
+        tokenizer.chat_template = _template(options.chat_template)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {options.place} has no chat template. Give --chat-template chatml, plain, or a Jinja file."
+        )
+    if options.pad_token:
+        if options.pad_token not in tokenizer.get_vocab():
+            raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.place}.")
+        tokenizer.pad_token = options.pad_token
+    if tokenizer.pad_token_id is None:
+        hint = f" --pad-token '{tokenizer.eos_token}' is usual." if tokenizer.eos_token else ""
+        raise ModelError(f"The tokenizer of {options.place} has no padding token. Give --pad-token TOKEN.{hint}")
+    tokenizer.padding_side = "right"
+    # Texts are cut by curate, which says how many; the tokenizer's own warning would only name the first.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
+
+
+def _template(name: str) -> str:
+    if name in TEMPLATES:
+        return files(__package__).joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise ModelError(f"There is no chat template '{name}': give {', '.join(TEMPLATES)} or a Jinja file.")
+    return path.read_text(encoding="utf-8")
+
+
+def load_model(options: ModelOptions) -> nn.Module:
+    """The causal language model, adapter included where the folder is one; not moved to a device."""
+    if (Path(options.place) / "adapter_config.json").exists():
+        from peft import PeftConfig, PeftModel
+
+        base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
+        if base is None:
+            raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
+        model = load_model(replace(options, place=base))
+        return PeftModel.from_pretrained(model, options.place)  # type: ignore[no-any-return]
+    model: nn.Module = _load(
+        AutoModelForCausalLM,
+        options,
+        "model",
+        dtype=options.dtype,
+        use_safetensors=True,
+        **({"attn_implementation": options.attn_implementation} if options.attn_implementation else {}),
+    )
+    return model
+
+
+def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        return loader.from_pretrained(options.place, trust_remote_code=options.trust_remote_code, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"No {what} could be loaded from {options.place}: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """A model as the signals see it: hidden states, and what turns them into logits.
+
+    Attributes:
+        model: the whole model, adapters included.
+        backbone: it without its head.
+        projection: the head as a module.
+        head: the head's factors.
+    """
+
+    model: nn.Module
+    backbone: nn.Module
+    projection: nn.Module
+    head: Head
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states, (b, L, d): what the head is given."""
+        states: Tensor = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        return states
+
+    @contextmanager
+    def open(self, *, refresh: bool = True) -> Iterator[None]:
+        """Evaluation mode, and back to what each module was in.
+
+        Args:
+            refresh: look afresh at a head that trains; its factors cost V·d² (a frozen one's are made once).
+        """
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        if refresh and not self.head.frozen:
+            self.head.refresh(_weight_of(self.projection))
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The transformers model under an adapter."""
+    get_base = getattr(model, "get_base_model", None)
+    return get_base() if callable(get_base) else model  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def look_into(model: nn.Module) -> Eyes:
+    """Factor a model's head, and prove on a few tokens that the factors give the model's own logits.
+
+    Known: a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling` divides,
+    and multiplies in hyperclovax), a final soft-cap. Anything else fails the proof and is refused, never approximated.
+    """
+    base = base_of(model)
+    projection = base.get_output_embeddings()  # type: ignore[operator]
+    if projection is None or not hasattr(projection, "weight"):
+        raise ModelError(f"{type(base).__name__} has no language-model head that curate can factor.")
+    config = base.config.get_text_config()  # type: ignore[union-attr, operator]
+    head = Head(
+        _weight_of(projection),
+        getattr(projection, "bias", None),
+        scale=_scale_of(config),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        frozen=not any(p.requires_grad for p in projection.parameters()),
+    )
+    eyes = Eyes(model, base.base_model, projection, head)  # type: ignore[arg-type]
+    _prove(eyes, config)
+    return eyes
+
+
+def _weight_of(projection: Any) -> Tensor:
+    """The head's matrix as it is now, with any adapter's part added."""
+    if hasattr(projection, "modules_to_save"):
+        projection = projection.modules_to_save[projection.active_adapters[0]]
+    if not hasattr(projection, "base_layer"):
+        weight: Tensor = projection.weight
+        return weight
+    if not hasattr(projection, "get_delta_weight"):
+        raise ModelError(
+            f"The adapter on the language-model head ({type(projection).__name__}) cannot be factored. Leave the head out "
+            "of --lora-target-modules."
+        )
+    base = projection.base_layer.weight.detach()
+    for adapter in projection.active_adapters:
+        base = base + projection.get_delta_weight(adapter).to(base.dtype)
+    return base  # type: ignore[no-any-return]
+
+
+def _scale_of(config: Any) -> float:
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
+
+
+def _prove(eyes: Eyes, config: Any) -> None:
+    device = eyes.head.weight.device
+    ids = torch.arange(8, device=device)[None] % config.vocab_size
+    mask = torch.ones_like(ids)
+    with eyes.open():
+        ours = eyes.head.logits(eyes.hidden(ids, mask))
+        theirs = eyes.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+    tolerance = 1e-4 if eyes.head.weight.dtype == torch.float32 else 2e-2
+    same = ours.shape == theirs.shape and (ours - theirs).norm() <= tolerance * theirs.norm()
+    if theirs.isfinite().all() and not same:
+        raise ModelError(
+            f"The head of {type(base_of(eyes.model)).__name__} does something that curate does not know, so its logits "
+            "cannot be had from hidden states. Use a selector that needs no logits: --selector random or full."
+        )
+
+
+def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_modules: str) -> nn.Module:
+    """A LoRA adapter on the named modules (`all-linear`, or names with commas between them); the rest is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    targets: str | list[str] = target_modules
+    if target_modules != "all-linear":
+        targets = [name.strip() for name in target_modules.split(",")]
+    config = LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,167 @@
+"""`transformers.Trainer` with one seam: `get_batch_samples`, where candidates become the samples trained on.
+
+It is the right seam because the Trainer counts target tokens there, before `training_step`: whoever selects later
+divides the loss by the tokens of discarded candidates. `compute_loss` is overridden only to catch a loss that is not
+finite before it reaches the weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..log import bar
+from . import checkpoint as checkpoints
+from .selection import Batch, Selection
+
+
+class SelectingTrainer(Trainer):
+    """A Trainer whose optimizer steps train on what a `Selection` keeps of their candidates.
+
+    Args:
+        selection: chooses.
+        kwargs: the Trainer's own.
+    """
+
+    def __init__(self, *, selection: Selection, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.selection = selection
+        self.remove_callback(PrinterCallback)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Any]:
+        """The Trainer's batches with only the kept rows left, and the target tokens of those."""
+        with self.selection.watch.part("data"):
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            batches = self.selection.select(batches, self.state.global_step + 1)
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The Trainer's loss; where it is not finite, the same without the samples that make it so."""
+        result = super().compute_loss(model, dict(inputs), return_outputs, **kwargs)
+        loss: Tensor = result[0] if return_outputs else result
+        if not model.training or loss.isfinite():
+            return result
+        clean = self._without_bad(model, inputs)
+        return super().compute_loss(model, clean, return_outputs, **kwargs)
+
+    def _without_bad(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The rows whose own loss is finite; the others are named, and a batch of none has no targets."""
+        good = []
+        for row in range(len(inputs["input_ids"])):
+            one = {key: value[row : row + 1] for key, value in inputs.items()}
+            with torch.no_grad():
+                good.append(bool(super().compute_loss(model, one).isfinite()))
+        keep = torch.tensor(good, device=inputs["input_ids"].device)
+        self.selection.note_bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
+        if keep.any():
+            return {key: value[keep] for key, value in inputs.items()}
+        ids = torch.full_like(inputs["input_ids"][:1, :1], self.processing_class.pad_token_id)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, -100)}
+
+    def _ids_of(self, rows: dict[str, Tensor]) -> list[str]:
+        """Sample ids of rows, found by their tokens among the pool's."""
+        table = self.selection.table
+        found = []
+        for ids, mask in zip(rows["input_ids"].cpu(), rows["attention_mask"].cpu(), strict=True):
+            found.append(table.find(ids[mask.bool()].numpy()))
+        return found
+
+
+class Keeper(TrainerCallback):
+    """Completes each checkpoint with what is ours, then settles the ledger and drops old checkpoints.
+
+    Args:
+        selection: whose state it is.
+        settle: told the step that is now safe.
+        limit: checkpoints to keep.
+    """
+
+    def __init__(self, selection: Selection, settle: Callable[[int], None], limit: int | None) -> None:
+        self.selection = selection
+        self.settle = settle
+        self.limit = limit
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """After the Trainer has written its part."""
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        with self.selection.watch.part("ledger"):
+            self.settle(state.global_step)
+        checkpoints.save(checkpoint, self.selection, args.process_index)
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            checkpoints.mark(checkpoint, {"step": state.global_step})
+            checkpoints.rotate(folder, self.limit)
+        return control
+
+
+class Progress(TrainerCallback):
+    """One bar: loss, kept share, tokens a second, share of the time spent scoring; and the seconds of training."""
+
+    def __init__(self, selection: Selection, label: str) -> None:
+        self.selection = selection
+        self.label = label
+        self._bar: Any = None
+        self._loss = "?"
+        self._began = self._step_began = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the bar."""
+        self._began = time.perf_counter()
+        self._tokens = self.selection.tally.tokens_kept
+        if state.is_world_process_zero:
+            self._bar = bar(total=state.max_steps, label=self.label, unit="step", initial=state.global_step)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Training starts where selecting ends."""
+        self._step_began = self.selection.watch.now()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        watch, tally = self.selection.watch, self.selection.tally
+        watch.add("training", watch.now() - self._step_began)
+        if self._bar is None:
+            return
+        elapsed = max(1e-9, time.perf_counter() - self._began)
+        scoring = watch.seconds.get("scoring_forward", 0.0) + watch.seconds.get("score_arithmetic", 0.0)
+        self._bar.set_postfix_str(
+            f"loss {self._loss}, kept {tally.samples_kept / max(1, tally.samples_seen):.0%}, "
+            f"{(tally.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "
+            f"scoring {scoring / max(1e-9, sum(watch.seconds.values())):.0%}",
+            refresh=False,
+        )
+        self._bar.update()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Remember the loss."""
+        if logs and "loss" in logs:
+            self._loss = f"{float(logs['loss']):.3f}"
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the bar away."""
+        if self._bar is not None:
+            self._bar.close()

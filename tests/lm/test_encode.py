@@ -1,0 +1,122 @@
+"""The loss trains on what the assistant says, whatever the template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curate.errors import ModelError
+from curate.lm.encode import Encoded, Encoder, MaskError, TokenTable, collate, encode_all
+from curate.lm.load import ModelOptions, load_tokenizer
+from curate.samples import Sample
+
+CHAT = Sample(
+    [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Sort b a."},
+        {"role": "assistant", "content": "a b"},
+        {"role": "user", "content": "Again: d c."},
+        {"role": "assistant", "content": "c d"},
+    ]
+)
+UNMARKED = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def trained_text(tokenizer: Any, row: Encoded) -> str:
+    return str(tokenizer.decode(row.input_ids[row.target]))
+
+
+def test_marks_of_the_template_are_the_mask(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    row = Encoder(tokenizer, max_length=128)(CHAT)
+    assert trained_text(tokenizer, row) == "a b<|im_end|>c d<|im_end|>"
+
+
+def test_without_marks_prefixes_tell_the_same_tokens(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    marked = Encoder(tokenizer, max_length=128)(CHAT)
+    tokenizer.chat_template = UNMARKED
+    unmarked = Encoder(tokenizer, max_length=128)(CHAT)
+    assert np.array_equal(marked.input_ids, unmarked.input_ids)
+    assert trained_text(tokenizer, unmarked) == "a b<|im_end|>\nc d<|im_end|>\n"
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    tokenizer.chat_template = UNMARKED.replace(
+        "{{ message['content'] }}", "{% if loop.last %}{{ message['content'] }}{% else %}...{% endif %}"
+    )
+    with pytest.raises(MaskError, match="renders turn 3 differently"):
+        Encoder(tokenizer, max_length=128)(CHAT)
+
+
+def test_all_tokens_can_be_trained_on(options: ModelOptions) -> None:
+    row = Encoder(load_tokenizer(options), max_length=128, loss_on="all")(CHAT)
+    assert row.target.all() and row.target_tokens == len(row.input_ids) - 1
+
+
+def test_plain_text_is_trained_on_whole_and_ended(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    row = Encoder(tokenizer, max_length=128)(Sample([{"role": "text", "content": "once upon a time"}]))
+    assert row.input_ids[-1] == tokenizer.eos_token_id and row.target.all()
+
+
+def test_tool_calls_reach_the_template_as_mappings_and_the_sample_stays_as_it_was(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    tokenizer.chat_template = "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.x }}"
+    tokenizer.chat_template += "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 41}'}}
+    sample = Sample([{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}])
+    row = Encoder(tokenizer, max_length=128)(sample)
+    assert trained_text(tokenizer, row) == "41"
+    assert call["function"]["arguments"] == '{"x": 41}'  # type: ignore[index]
+
+
+def test_a_cut_that_leaves_nothing_to_train_on_refuses_the_sample_by_id(options: ModelOptions) -> None:
+    refused: dict[str, str] = {}
+    short = Sample([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+    long = Sample([{"role": "user", "content": "q " * 100}, {"role": "assistant", "content": "a"}])
+    rows = list(encode_all([(0, short), (1, long)], Encoder(load_tokenizer(options), max_length=32), refused))
+    assert [position for position, _, _ in rows] == [0]
+    assert refused == {long.sample_id: "nothing left to train on after the cut"}
+
+
+def test_a_table_gives_rows_back_and_pads_them_on_the_right(options: ModelOptions) -> None:
+    encoder = Encoder(load_tokenizer(options), max_length=128)
+    samples = [Sample([{"role": "user", "content": "q" * n}, {"role": "assistant", "content": "ab"}]) for n in (2, 30)]
+    table = TokenTable(encode_all(enumerate(samples), encoder, {}))
+    batch = collate([table[0], table[1]], pad_token_id=9)
+    for i, sample in enumerate(samples):
+        row = encoder(sample)
+        n = len(row.input_ids)
+        assert batch["input_ids"][i, :n].tolist() == row.input_ids.tolist()
+        assert (batch["labels"][i, :n] != -100).tolist() == row.target.tolist()
+        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (batch["input_ids"].shape[1] - n)
+        assert (batch["input_ids"][i, n:] == 9).all() and (batch["labels"][i, n:] == -100).all()
+    assert table.find(table[1]["input_ids"]) == samples[1].sample_id
+
+
+def test_what_a_tokenizer_lacks_is_said_in_a_sentence(options: ModelOptions, tmp_path: Any) -> None:
+    tokenizer = load_tokenizer(options)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelError, match="has no chat template. Give --chat-template"):
+        load_tokenizer(ModelOptions(str(tmp_path / "bare")))
+    plain = load_tokenizer(ModelOptions(str(tmp_path / "bare"), chat_template="plain"))
+    assert "Assistant: a b" in plain.apply_chat_template(CHAT.messages, tokenize=False)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "padless")
+    with pytest.raises(ModelError, match="no padding token. Give --pad-token"):
+        load_tokenizer(ModelOptions(str(tmp_path / "padless"), chat_template="chatml"))
+    with pytest.raises(ModelError, match="not in the vocabulary"):
+        load_tokenizer(replace(options, pad_token="<nope>"))
+    with pytest.raises(ModelError, match="no chat template 'nope'"):
+        load_tokenizer(replace(options, chat_template="nope"))
+    with pytest.raises(ModelError, match="No tokenizer could be loaded"):
+        load_tokenizer(ModelOptions(str(tmp_path)))

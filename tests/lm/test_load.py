@@ -1,0 +1,165 @@
+"""A model's head is factored rightly, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from curate.errors import ModelError
+from curate.lm.load import ModelOptions, add_lora, load_model, look_into
+from curate.lm.loss import summed_loss
+from curate.numerics.spectral import nuclear_norm
+from curate.signals import Entropy, Loss, MeanHidden, Utility, measure
+
+SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 200}
+SIZE |= {"num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def model_of(kind: str) -> nn.Module:
+    """Tiny models of random weights whose heads differ: a bias, a scale, a quotient, a soft-cap, tied weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    config: Any = {
+        "llama": lambda: transformers.LlamaConfig(**SIZE),
+        "tied": lambda: transformers.Qwen3Config(**SIZE, head_dim=16, tie_word_embeddings=True),
+        "bias": lambda: transformers.PhiConfig(**SIZE),
+        "scale": lambda: transformers.CohereConfig(**SIZE, logit_scale=0.25),
+        "quotient": lambda: transformers.GraniteConfig(**SIZE, logits_scaling=4.0),
+        "softcap": lambda: transformers.Gemma2Config(**SIZE, head_dim=16, final_logit_softcapping=2.0),
+    }[kind]()
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    if kind == "bias":
+        nn.init.normal_(model.lm_head.bias)
+    return model  # type: ignore[no-any-return]
+
+
+KINDS = ["llama", "tied", "bias", "scale", "quotient", "softcap"]
+
+
+def inputs_of(n: int = 5, length: int = 20) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([20, 3, 11, 7, 16])[:n]
+    mask = (torch.arange(length)[None] < lengths[:, None]).long()
+    ids = torch.randint(3, 200, (n, length), generator=generator) * mask
+    labels = torch.where(mask.bool() & (torch.arange(length)[None] > 0), ids, -100)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_signals_equal_those_of_the_models_own_logits(kind: str) -> None:
+    model = model_of(kind).eval()
+    eyes, inputs = look_into(model), inputs_of()
+    signals = {"loss": Loss(), "entropy": Entropy(), "utility": Utility(), "mean": MeanHidden()}
+    with eyes.open():
+        found = measure(eyes.hidden, eyes.head, inputs, signals, micro_batch=2)
+    for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
+        ids = inputs["input_ids"][i : i + 1, :n]
+        out = model(input_ids=ids, labels=inputs["labels"][i : i + 1, :n], output_hidden_states=True)
+        log_p = torch.log_softmax(out.logits[0, :-1].double(), -1)
+        torch.testing.assert_close(found["loss"][i].double(), out.loss.double(), rtol=1e-4, atol=1e-5)
+        wanted = -(log_p.exp() * log_p).sum(-1).mean()
+        torch.testing.assert_close(found["entropy"][i].double(), wanted, rtol=1e-4, atol=1e-5)
+        wanted = torch.linalg.svdvals(out.logits[0].double()).sum()
+        torch.testing.assert_close(found["utility"][i], wanted, rtol=1e-4, atol=0)
+        torch.testing.assert_close(found["mean"][i], out.hidden_states[-1][0].mean(0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_chunked_loss_has_the_models_loss_and_gradient(kind: str) -> None:
+    model, inputs = model_of(kind), inputs_of()
+    eyes = look_into(model)
+    plain = model(**inputs, num_items_in_batch=1).loss
+    plain.backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    hidden = eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
+    total, count = summed_loss(eyes.head, hidden, inputs["labels"], budget=4 * 200 * 3)
+    total.backward()
+    assert count == (inputs["labels"][:, 1:] != -100).sum()
+    torch.testing.assert_close(total, plain, rtol=1e-5, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        if name in wanted:
+            assert parameter.grad is not None
+            torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_that_trains_is_looked_at_afresh_and_a_frozen_one_is_not() -> None:
+    inputs = inputs_of()
+    for train, changes in ((True, True), (False, False)):
+        model = model_of("llama").requires_grad_(train)
+        eyes = look_into(model)
+        before = measure_utility(eyes, inputs)
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(3)  # type: ignore[operator]
+        after = measure_utility(eyes, inputs)
+        assert torch.allclose(after, before * 3) is changes
+
+
+def measure_utility(eyes: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with eyes.open():
+        return measure(eyes.hidden, eyes.head, inputs, {"utility": Utility()})["utility"]
+
+
+def test_an_adapter_on_the_head_counts() -> None:
+    model = add_lora(model_of("llama"), r=2, alpha=4, dropout=0.0, target_modules="q_proj,lm_head")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    eyes = look_into(model)
+    assert not eyes.head.frozen
+    inputs = inputs_of(1)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=inputs["input_ids"]).logits
+    wanted = torch.linalg.svdvals(logits.double()).sum(-1)
+    torch.testing.assert_close(measure_utility(eyes, inputs), wanted, rtol=1e-4, atol=0)
+
+
+def test_looking_restores_the_mode_of_every_module() -> None:
+    model = model_of("llama").train()
+    model.get_decoder().layers[0].eval()  # type: ignore[operator]
+    before = [module.training for module in model.modules()]
+    with look_into(model).open():
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_head_that_does_something_unknown_is_refused() -> None:
+    model = model_of("llama")
+    own = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        out = own(*args, **kwargs)
+        out.logits = out.logits.square()
+        return out
+
+    model.forward = forward  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="does something that curate does not know"):
+        look_into(model)
+
+
+def test_a_text_that_is_not_finite_is_nan_and_leaves_the_others_alone() -> None:
+    model, inputs = model_of("llama").eval(), inputs_of()
+    clean = measure_utility(look_into(model), inputs)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[inputs["input_ids"][2, 4]] = torch.nan  # type: ignore[operator]
+    hit = (inputs["input_ids"] == inputs["input_ids"][2, 4]).any(1)
+    found = measure_utility(look_into(model), inputs)
+    assert found.isnan().tolist() == hit.tolist() and not hit.all()
+    torch.testing.assert_close(found[~hit], clean[~hit])
+
+
+def test_a_wrong_path_is_said_in_a_sentence() -> None:
+    with pytest.raises(ModelError, match="No model could be loaded from"):
+        load_model(ModelOptions("./nothing-here"))
+
+
+def test_the_gram_matrix_is_taken_on_the_smaller_side() -> None:
+    eyes = look_into(model_of("llama"))
+    for length, side in ((5, 5), (40, 32)):
+        gram = eyes.head.gram(torch.randn(2, length, 32))
+        assert gram.shape == (2, side, side) and nuclear_norm(gram).shape == (2,)
