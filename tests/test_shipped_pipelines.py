@@ -1,0 +1,31 @@
+"""The pipelines that ship: every entry is one that the stages accept, and the demo compares like with like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curate.pipeline import read
+
+ROOT = Path(__file__).parents[1]
+PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_every_pipeline_opens_with_what_it_is_and_can_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# ") and f"curate run pipelines/{file.name}" in text
+    made: set[str] = set()
+    for entry in read(file):
+        if entry.config is not None:
+            assert set(entry.config.refs().values()) <= made, f"{entry.label} reads what is made later, or never"
+            made.add(entry.config.name)
+
+
+def test_the_demo_s_runs_differ_in_their_selector_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    runs = [entry.config for entry in read(ROOT / "pipelines" / "demo.yaml") if entry.stage == "train" and entry.config]
+    rest = [run.model_dump(exclude={"name", "selector", "selector_args"}) for run in runs]
+    assert len(runs) == 2 and rest[0] == rest[1]
