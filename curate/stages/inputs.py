@@ -1,0 +1,94 @@
+"""What a stage reads: artifacts by name, and models and data from outside the store, each with its fingerprint.
+
+Outside things count by content: a local file or folder by its hash, a Hub repository by its commit. The name of an
+artifact may stand wherever a path may (the model that a run made, the pool that a generator made).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import EXTERNAL, Config
+from ..errors import DataError, ModelError
+from ..store import Artifact, Store
+from ..store.files import digest_path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage was given.
+
+    Attributes:
+        store: where it all is.
+        artifacts: by `Ref` field of the config.
+        places: by `External` field (lists: by `field.number.label`): a file, a folder or a Hub id to load from.
+        fingerprints: of all of them.
+    """
+
+    store: Store
+    artifacts: Mapping[str, Artifact]
+    places: Mapping[str, str]
+    fingerprints: Mapping[str, str]
+
+
+def resolve(store: Store, config: Config) -> Inputs:
+    """Find everything that `config` names."""
+    artifacts = {field: store.get(name, _maker(field)) for field, name in config.refs().items()}
+    places: dict[str, str] = {}
+    fingerprints = {field: artifact.fingerprint for field, artifact in artifacts.items()}
+    for field in config.marked(EXTERNAL):
+        value = getattr(config, field)
+        entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
+        for key, text in entries.items():
+            places[key], fingerprints[key] = place(store, text, kind="model" if field == "model" else "dataset")
+    return Inputs(store, artifacts, places, fingerprints)
+
+
+def label_all(field: str, entries: Sequence[str]) -> dict[str, str]:
+    """Entries `label=path` or `path` by `field.number.label`: labels count in the fingerprint, paths do not."""
+    return {f"{field}.{number}.{label_of(entry)}": entry for number, entry in enumerate(entries)}
+
+
+def label_of(entry: str) -> str:
+    """The label of `label=path`; of a bare path its stem, of a Hub id the id."""
+    label, equals, _ = entry.partition("=")
+    return label if equals else (Path(entry).stem if Path(entry).exists() else entry)
+
+
+def _maker(field: str) -> str | None:
+    """The stage that a reference must come from, where its field's name says so."""
+    return {"pool": "ingest", "eval_pool": "ingest", "features": "embed", "run": "train"}.get(field)
+
+
+def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:
+    """Where to load from and its fingerprint, for `[label=]path`, an artifact's name or a Hub id."""
+    text = text.split("=", 1)[-1]
+    path = Path(text).expanduser()
+    if path.exists():
+        return str(path), digest_path(path)
+    if store.has(text):
+        artifact = store.get(text)
+        return str(artifact.files), artifact.fingerprint
+    return text, _hub_revision(text, kind, str(store.root))
+
+
+def _hub_revision(repo: str, kind: str, store: str) -> str:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    error = ModelError if kind == "model" else DataError
+    advice = f"There is no {kind} '{repo}': no such file or folder, and nothing of that name in the store {store}"
+    if repo.count("/") > 1 or repo.startswith((".", "/", "~")):
+        raise error(f"{advice}. Check the path.")
+    try:
+        cached = try_to_load_from_cache(repo, "config.json") if kind == "model" else None
+        if isinstance(cached, str):
+            return f"hub:{Path(cached).parent.name}"
+        return f"hub:{HfApi().repo_info(repo, repo_type=kind).sha}"
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as reason:
+        said = str(reason).strip().splitlines()
+        raise error(
+            f"{advice}; the Hub was asked and said: {said[0] if said else type(reason).__name__}. Check the path or id."
+        ) from None

@@ -1,0 +1,30 @@
+"""Samples out of a pool in the store, a shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..samples import Sample, from_row
+from ..store import Artifact
+
+
+def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:
+    """Every row of a pool as `(position, sample)`, in order; repeated conversations come as often as they are there."""
+    for table in artifact.tables():
+        for batch in table.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield row["position"], from_row(row)
+
+
+def samples_of(artifact: Artifact, sample_ids: Collection[str]) -> dict[str, Sample]:
+    """The samples of these ids, each once (the first of its repeats); ids that the pool has not got are left out."""
+    wanted = pa.array(list(sample_ids), pa.string())
+    found: dict[str, Sample] = {}
+    for table in artifact.tables():
+        rows = table.filter(pc.is_in(table["sample_id"], value_set=wanted))
+        for row in rows.to_pylist():
+            found.setdefault(row["sample_id"], from_row(row))
+    return found

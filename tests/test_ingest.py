@@ -1,0 +1,186 @@
+"""`curate ingest`: every row is a sample or a reject, and the store can be asked about both."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curate.errors import ConfigError, DataError
+from curate.stages import make
+from curate.stages.pools import pool_samples, samples_of
+from curate.store import Artifact, Store
+
+SHARED = Path(__file__).parents[1] / "../shared/data"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def ingest(store: Store, *data: str, **options: Any) -> Artifact:
+    return make(store, "ingest", data=data, **{"name": "pool", **options})
+
+
+def test_every_row_is_a_sample_or_a_reject_with_file_and_row(tmp_path: Path, store: Store) -> None:
+    good = {"prompt": "a", "completion": "b", "domain": "math", "year": 2**70}
+    path = write_jsonl(tmp_path / "a.jsonl", [good, "{broken", good | {"completion": ""}, good | {"prompt": "c"}])
+    pool = ingest(store, f"mine={path}")
+    assert pool.rows == 2
+    assert pool.summary == {
+        "rows": 2,
+        "distinct": 2,
+        "sources": {"mine": 2},
+        "formats": {"prompt-completion": 2},
+        "rejects": {"not JSON": 1, "empty completion": 1},
+        "licences": {},
+    }
+    rejects = store.query('SELECT source, file, "row", reason FROM rejects ORDER BY "row"').to_pylist()
+    assert [(r["source"], r["file"], r["row"], r["reason"]) for r in rejects] == [
+        ("mine", path, 2, "not JSON"),
+        ("mine", path, 3, "empty completion"),
+    ]
+    facts = store.query(
+        "SELECT position, source, format, turns, characters, metadata->>'domain' AS domain, metadata->>'year' AS year "
+        "FROM samples WHERE pool = 'pool' ORDER BY position"
+    ).to_pylist()
+    common = {"source": "mine", "format": "prompt-completion", "turns": 2, "characters": 2}
+    assert facts == [common | {"position": n, "domain": "math", "year": str(2**70)} for n in (0, 1)]
+
+
+def test_a_pool_is_read_back_in_order_over_its_shards(tmp_path: Path, store: Store) -> None:
+    rows = [{"n": n, "prompt": f"q{n % 5}", "completion": "a", "b": None} for n in range(8)]
+    pool = ingest(store, write_jsonl(tmp_path / "a.jsonl", rows), shard_rows=3)
+    assert len(pool.shards()) == 3
+    back = list(pool_samples(pool))
+    assert [position for position, _ in back] == list(range(8))
+    assert [sample.original for _, sample in back] == rows
+    assert [list(sample.original) for _, sample in back] == [list(row) for row in rows], "columns stay in order"
+    ids = [sample.sample_id for _, sample in back]
+    assert pool.summary["distinct"] == len(set(ids)) == 5
+    found = samples_of(pool, [ids[6], ids[0], "nobody"])
+    assert {key: sample.original["n"] for key, sample in found.items()} == {ids[0]: 0, ids[1]: 1}
+
+
+def test_exact_copies_are_kept_unless_they_are_not_wanted(tmp_path: Path, store: Store) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}, {"text": "a"}])
+    assert ingest(store, path).rows == 3
+    single = ingest(store, path, deduplicate=True, name="single")
+    assert single.rows == 2 and single.summary["rejects"] == {"duplicate of an earlier row": 1}
+    found = store.query(
+        "SELECT r.\"row\", s.position FROM rejects r JOIN samples s USING (sample_id) WHERE s.pool = 'single'"
+    )
+    assert found.to_pylist() == [{"row": 3, "position": 0}]
+
+
+def test_strict_stops_at_the_first_row_that_cannot_be_used(tmp_path: Path, store: Store) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}, {"text": ""}])
+    with pytest.raises(DataError, match=r"a\.jsonl, row 2: empty text"):
+        ingest(store, path, strict=True)
+    assert ingest(store, path).rows == 1
+
+
+def test_nothing_usable_is_an_error_that_counts_why(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(DataError, match=r"empty text \(2\)"):
+        ingest(store, write_jsonl(tmp_path / "a.jsonl", [{"text": ""}, {"text": ""}]))
+    with pytest.raises(DataError, match="there are none"):
+        ingest(store, write_jsonl(tmp_path / "b.jsonl", []))
+    assert store.artifacts() == []
+
+
+def test_sources_keep_their_labels_and_formats_and_licences(tmp_path: Path, store: Store) -> None:
+    one = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    two = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "a", "completion": "b"}] * 2)
+    pool = ingest(store, f"web={one}", two, licence="web=cc-by-4.0,b=mit")
+    assert pool.summary["sources"] == {"b": 2, "web": 1}
+    assert pool.summary["formats"] == {"prompt-completion": 2, "text": 1}
+    assert pool.summary["licences"] == {"web": "cc-by-4.0", "b": "mit"}
+    assert ingest(store, f"web={one}", two, licence={"web": "cc-by-4.0", "b": "mit"}).fingerprint == pool.fingerprint
+    assert ingest(store, one, licence="MIT License", name="p2").summary["licences"] == {"a": "MIT License"}
+    with pytest.raises(ConfigError, match="Did you mean 'web'"):
+        ingest(store, f"web={one}", licence="wbe=mit")
+
+
+def test_an_ingest_that_was_stopped_begins_anew(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curate.stages import ingest as stage
+
+    rows = [{"text": str(n)} for n in range(10)] + ["broken"]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    real = stage.to_table
+
+    def stop(samples: Any, first: int) -> Any:
+        if first == 6:
+            raise KeyboardInterrupt
+        return real(samples, first)
+
+    monkeypatch.setattr(stage, "to_table", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(store, path, shard_rows=2)
+    monkeypatch.undo()
+    pool = ingest(store, path, shard_rows=9)
+    assert [sample.original["text"] for _, sample in pool_samples(pool)] == [str(n) for n in range(10)]
+    assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 10}]
+
+
+def test_a_pool_that_a_stage_made_can_be_ingested_by_its_name(tmp_path: Path, store: Store) -> None:
+    from curate.config import Config
+
+    def fill(draft: Any) -> None:
+        draft.files.mkdir(parents=True)
+        write_jsonl(draft.files / "pool.jsonl", [{"text": "a"}])
+
+    store.make("demo-pool", fill, Config(name="made"))
+    assert ingest(store, "made").summary["sources"] == {"made": 1}
+
+
+GOOD = b'{"prompt": "a", "completion": "b"}'
+lines = st.one_of(
+    st.text(max_size=10).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=10),
+    st.dictionaries(
+        st.sampled_from(["prompt", "completion", "x"]), st.text(max_size=3) | st.integers(), max_size=3
+    ).map(lambda row: json.dumps(row).encode()),
+    st.just(GOOD),
+)
+
+
+def is_line(line: bytes) -> bool:
+    return b"\n" not in line and bool(line.decode("utf-8", "replace").strip("\ufeff").strip())
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(lines.filter(is_line), max_size=6))
+def test_rows_and_rejects_are_all_the_lines(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("wild")
+    (folder / "a.jsonl").write_bytes(b"\n".join([*content, GOOD]))
+    pool = ingest(Store(folder / "store"), str(folder / "a.jsonl"))
+    assert pool.rows is not None
+    assert pool.rows + sum(pool.summary["rejects"].values()) == len(content) + 1
+
+
+@pytest.mark.skipif(not (SHARED / "alpaca").exists(), reason="the shared data is not here")
+def test_alpaca_comes_in_fast_and_its_empty_outputs_are_rejected(store: Store) -> None:
+    start = time.monotonic()
+    pool = ingest(store, str(SHARED / "alpaca/train.parquet"))
+    assert time.monotonic() - start < 20
+    assert pool.rows == 52_002 - 49 and pool.summary["rejects"] == {"empty completion": 49}
+
+
+@pytest.mark.skipif(not (SHARED / "pool6k").exists(), reason="the shared data is not here")
+def test_a_pool_that_repeats_itself_on_purpose_is_kept_whole(store: Store) -> None:
+    pool = ingest(store, str(SHARED / "pool6k/pool.parquet"))
+    assert pool.rows == 6000 and pool.summary["distinct"] < 6000
+    noise = store.query("SELECT count(*) AS n FROM samples WHERE metadata->>'noise' = 'duplicate'").to_pylist()
+    assert noise[0]["n"] > 0

@@ -1,0 +1,109 @@
+"""A run that is killed, or whose catalogue is taken away, ends as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curate import Store, make
+
+STEPS = 40
+OPTIONS = ["--candidates=8", "--keep=4", f"--max-steps={STEPS}", "--num-train-epochs=9", "--max-length=64"]
+OPTIONS += ["--save-steps=6", "--logging-steps=5", "--lora-dropout=0.1", "--per-device-train-batch-size=2"]
+
+
+def start(store: Store, tiny: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "curate", "train", "--store", str(store.root), "--name=run", "--pool=pool"]
+    return subprocess.Popen([*command, f"--model={tiny}", *OPTIONS], stdout=subprocess.DEVNULL)
+
+
+def prepare(root: Path, pool_file: Path) -> Store:
+    store = Store(root)
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    return store
+
+
+def wait_for_steps(store: Store, process: subprocess.Popen[bytes]) -> None:
+    """Until the run has made its checkpoint folder, or has ended."""
+    while process.poll() is None and not list(store.root.glob("artifacts/train/*/checkpoints")):
+        time.sleep(0.05)
+
+
+def content(store: Store) -> dict[str, object]:
+    """The trained weights to the bit, the ledger and the memory."""
+    model = next(store.get("run").files.glob("*.safetensors")).read_bytes()
+    tables = {name: store.query(f"SELECT * FROM {name} ORDER BY ALL") for name in ("ledger", "memory")}
+    return {"model": model, **tables}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny: str, pool_file: Path) -> dict[str, object]:
+    store = prepare(tmp_path_factory.mktemp("whole") / "store", pool_file)
+    assert start(store, tiny).wait(timeout=300) == 0
+    return content(store)
+
+
+def test_killed_at_three_random_moments_and_rerun_it_is_the_same_to_the_bit(
+    undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
+) -> None:
+    seed = int(os.environ.get("CURATE_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"CURATE_TEST_SEED={seed}")
+    moments = random.Random(seed)
+    store = prepare(tmp_path / "store", pool_file)
+    for _ in range(3):
+        process = start(store, tiny)
+        wait_for_steps(store, process)
+        time.sleep(moments.uniform(0, 4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(store, tiny).wait(timeout=300) == 0
+    again = content(store)
+    for name, value in undisturbed.items():
+        assert again[name] == value, f"{name} differs with CURATE_TEST_SEED={seed}"
+
+
+HOLD = """
+import duckdb, sys, time
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_somebody_holding_the_catalogue_open_stops_nothing_and_loses_nothing(
+    undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
+) -> None:
+    store = prepare(tmp_path / "store", pool_file)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(store.catalog.path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        assert start(store, tiny).wait(timeout=300) == 0
+        assert holder.poll() is None
+    finally:
+        holder.kill()
+        holder.wait()
+    again = content(store)
+    for name, value in undisturbed.items():
+        assert again[name] == value
+    assert store.sync() and not list(store.root.glob("artifacts/train/*/facts/*/*.parquet"))
+    assert store.query("SELECT * FROM ledger ORDER BY ALL") == undisturbed["ledger"]
+
+
+def test_a_run_is_seen_in_queries_while_it_goes_on(tmp_path: Path, tiny: str, pool_file: Path) -> None:
+    store = prepare(tmp_path / "store", pool_file)
+    process = start(store, tiny)
+    seen: list[int] = []
+    while process.poll() is None:
+        count = store.query("SELECT coalesce(max(step), 0) s FROM ledger").to_pylist()[0]["s"]
+        if count and process.poll() is None:
+            seen.append(count)
+        time.sleep(0.2)
+    assert process.returncode == 0
+    assert seen and seen[0] < STEPS and seen == sorted(seen)
