@@ -1,0 +1,5 @@
+"""`python -m curate`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""The command line: parse, one call, print. A command's flags are built when it is invoked, and not before.
+
+stdout carries data; logs, progress and messages go to stderr. Exit 0 done, 1 an error that the user can mend, 2 wrong
+usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer import _click as click
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from . import __version__, log
+from .errors import CurateError, did_you_mean
+from .stages import STAGES, module_of
+
+if TYPE_CHECKING:
+    from .config import Config
+
+COMMANDS = {
+    "query": ("curate.questions:query", "Ask the store in SQL (read-only)."),
+    "run": ("curate.pipeline:command", "Run a pipeline: a YAML list of stages."),
+    "status": ("curate.status:status", "Show what the store holds, what is stale, what is unfinished."),
+    "resume": ("curate.status:resume", "Go on with something that was begun and not finished."),
+}
+"""Command that makes no artifact -> "module:function" and what it does, in a line.
+
+The function's own signature gives the flags; where its module has a CONFIG, that does, and it is called with
+`(store, config)`.
+"""
+
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Stages(TyperGroup):
+    """Every stage and command by name and line; each becomes a command only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of a day's work."""
+        return [*STAGES, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, built now."""
+        if cmd_name in STAGES:
+            return stage_command(cmd_name)
+        return plain_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As Typer does it, with our suggestion."""
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            ctx.fail(f"There is no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and lines, from the tables alone."""
+        with formatter.section("Stages, each of which makes something in the store"):
+            formatter.write_dl(list(STAGES.items()))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _typer(**options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+def _build(name: str, function: Callable[..., Any], text: str, examples: str) -> click.Command:
+    app = _typer()
+    lines = "\n".join(line.strip() for line in examples.strip().splitlines())
+    epilog = f"Examples:\n\n\b\n{lines}" if lines else None
+    app.command(name, help=text, epilog=epilog, context_settings=SETTINGS)(function)
+    return get_command(app)
+
+
+def stage_command(stage: str) -> click.Command:
+    """A stage as a command, with its flags from its config."""
+    from .flags import with_flags
+    from .pipeline import make_and_print
+    from .store import Store
+
+    def act(root: Path, config: Config) -> None:
+        make_and_print(Store(root), stage, config)
+
+    module = module_of(stage)
+    return _build(stage, with_flags(module.CONFIG, act), STAGES[stage], module.EXAMPLES)
+
+
+def plain_command(name: str) -> click.Command:
+    """A command that makes nothing: its flags from its module's CONFIG, or from its own signature."""
+    target, line = COMMANDS[name]
+    module_name, _, function_name = target.partition(":")
+    module = import_module(module_name)
+    function = getattr(module, function_name)
+    if hasattr(module, "CONFIG"):
+        from .flags import with_flags
+
+        view = function
+
+        def act(root: Path, config: Config) -> None:
+            from .store import Store
+
+            view(Store(root), config)
+
+        function = with_flags(module.CONFIG, act)
+    return _build(name, function, line, module.EXAMPLES)
+
+
+def _show_version(given: bool) -> None:
+    if given:
+        print(f"curate {__version__}")
+        raise typer.Exit
+
+
+def build_app() -> click.Command:
+    """The whole command line."""
+    app = _typer(cls=Stages, no_args_is_help=True, context_settings=SETTINGS)
+
+    @app.callback()
+    def top(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        ] = False,
+    ) -> None:
+        """Choose the data that language models are fine-tuned on. Begin with: curate ingest --help"""
+
+    return get_command(app)
+
+
+def spelled(args: Sequence[str]) -> list[str]:
+    """Arguments with `--max_length` spelt `--max-length`: both are understood."""
+    return [re.sub(r"^--[^=]+", lambda flag: flag[0].replace("_", "-"), arg) for arg in args]
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    log.setup()
+    try:
+        code = build_app().main(spelled(sys.argv[1:] if args is None else args), "curate", standalone_mode=False)
+    except click.exceptions.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CurateError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    if code == 130:
+        print("\nInterrupted: run the same command again to resume.", file=sys.stderr)
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,148 @@
+"""Command-line flags from a config: every field is a flag, described once, where it is declared.
+
+A flag that is not given stays None, so that a config file comes first, flags go over it and `--set` over both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .config import EXTERNAL, Config, flag_of, load, scalar
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+ALIASES = {"model": ("--model-name-or-path",)}
+"""Further spellings of a flag, as other tools have it."""
+
+StoreFlag = Annotated[
+    Path, typer.Option("--store", envvar="CURATE_STORE", metavar="DIR", help="Where everything made is kept.")
+]
+ConfigFlag = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of the options above; flags go over it.")
+]
+SetFlag = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, also nested: key.sub=value.")
+]
+
+
+def with_flags(cls: type[Config], act: Callable[[Path, Config], None]) -> Callable[..., None]:
+    """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
+    own = [_parameter(name, field) for name, field in cls.model_fields.items()]
+    common = [
+        _keyword("config_file", ConfigFlag, None),
+        _keyword("sets", SetFlag, None),
+        _keyword("store", StoreFlag, Path("store")),
+    ]
+
+    def command(*, config_file: Path | None, sets: list[str] | None, store: Path, **given: Any) -> None:
+        act(store, load(cls, file=config_file, flags=_read(cls, given), sets=sets or ()))
+
+    command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    return command
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag, kind = flag_of(name, field), _kind(field)
+    spelling = [f"--{flag}/--no-{flag}" if kind == "bool" else f"--{flag}", *ALIASES.get(name, ())]
+    typed: Any = {"bool": bool, "many": list[str], "pairs": list[str]}.get(kind) or _plain(field)
+    option = typer.Option(*spelling, help=_help(field, kind), show_default=False, metavar=None)
+    return _keyword(name, Annotated[typed | None, option], None)
+
+
+def _members(field: FieldInfo) -> list[Any]:
+    """The types that a field may hold, apart from None, each without its `Annotated`."""
+    annotation = field.annotation
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    bare = [typing.get_args(part)[0] if typing.get_origin(part) is Annotated else part for part in parts]
+    return [part for part in bare if part is not type(None)]
+
+
+def _kind(field: FieldInfo) -> str:
+    """How a field is given: bool, many (a list), pairs (a mapping), any (YAML decides) or one."""
+    members = _members(field)
+    origins = [typing.get_origin(member) or member for member in members]
+    if members == [bool]:
+        return "bool"
+    if any((isinstance(origin, type) and issubclass(origin, Mapping)) or _is_model(origin) for origin in origins):
+        return "pairs"
+    if any(isinstance(o, type) and issubclass(o, Sequence) and not issubclass(o, (str, bytes)) for o in origins):
+        return "many"
+    return "one" if len(members) == 1 else "any"
+
+
+def _is_model(origin: Any) -> bool:
+    from pydantic import BaseModel
+
+    return isinstance(origin, type) and issubclass(origin, BaseModel)
+
+
+def _plain(field: FieldInfo) -> Any:
+    """The type that Typer checks and shows: numbers and choices as they are, all else as text."""
+    members = _members(field)
+    if len(members) == 1 and (members[0] in (int, float) or typing.get_origin(members[0]) is Literal):
+        return members[0]
+    return str
+
+
+def _help(field: FieldInfo, kind: str) -> str:
+    notes = {"many": ["repeatable"], "pairs": ["key=value, repeatable"]}.get(kind, [])
+    if field.is_required():
+        notes.append("required")
+    elif (default := field.get_default(call_default_factory=True)) not in (None, (), [], {}, ""):
+        notes.append(f"default: {_shown(default)}")
+    return (field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (list, tuple)):
+        return ",".join(_shown(part) for part in value)
+    return str(value)
+
+
+def _read(cls: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line as values for the config. Lists may be written with commas, paths may not."""
+    values: dict[str, Any] = {}
+    paths = cls.marked(EXTERNAL)
+    for name, value in given.items():
+        field = cls.model_fields[name]
+        kind = _kind(field)
+        if value is None:
+            continue
+        if kind == "pairs":
+            pieces = [piece for text in value for piece in re.split(r",(?=[\w.-]+=)", text)]
+            values[name] = dict(_pair(piece, flag_of(name, field), textual=_holds_text(field)) for piece in pieces)
+        elif kind == "many":
+            values[name] = list(value) if name in paths else [part for text in value for part in text.split(",")]
+        else:
+            values[name] = scalar(value) if kind == "any" else value
+    return values
+
+
+def _pair(text: str, flag: str, *, textual: bool) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--{flag} wants key=value, not '{text}'.")
+    return key, value if textual else scalar(value)
+
+
+def _holds_text(field: FieldInfo) -> bool:
+    """Whether a mapping's values are text, which YAML must not read: `2024` stays as it is written."""
+    return any(typing.get_args(member)[1:] == (str,) for member in _members(field))

@@ -1,0 +1,160 @@
+"""Pipelines: YAML files that list stages, run in order. What is made is found, so a stopped pipeline goes on.
+
+    stages:
+      - ingest: {name: pool, data: [pool.jsonl]}
+      - train: {config: configs/uds.yaml, name: uds, pool: pool}
+      - query: {file: compare_runs.sql, params: {run: uds}}
+
+An entry's `config` names a YAML file that its other keys go over. Every entry is checked before any is run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .config import Config, assign, build, read_yaml
+from .errors import ConfigError, CurateError, did_you_mean
+from .flags import StoreFlag
+from .log import LOGGER
+from .questions import about, find, write
+from .render import summary
+from .stages import STAGES, module_of, run_stage
+
+if TYPE_CHECKING:
+    from .store import Artifact, Store
+
+EXAMPLES = """
+curate run pipelines/demo.yaml
+curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
+"""
+
+QUERY = "query"
+LONGEST = 20
+"""Rows of an answer that a pipeline shows."""
+QUERY_KEYS = ("file", "params", "sql")
+
+
+def command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline.")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME.KEY=VALUE", help="An option of what is made as NAME. [repeatable]"),
+    ] = None,
+    store: StoreFlag = Path("store"),
+) -> None:
+    """`curate run`: check every entry of a pipeline, then run them in order."""
+    from .store import Store
+
+    entries = read(file, sets or (), store)
+    print("\n".join(run(Store(store), entries)))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a pipeline: a stage with its config, or a query (then `sql` is set)."""
+
+    stage: str
+    label: str
+    config: Config | None = None
+    sql: str | None = None
+    params: Mapping[str, Any] | None = None
+
+
+def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
+    """Every entry of a pipeline, checked; `sets` are `name.key=value`, by the name of what an entry makes."""
+    content = read_yaml(file)
+    if unknown := [key for key in content if key != "stages"]:
+        raise ConfigError(f"{file}: unknown key '{unknown[0]}'.{did_you_mean(str(unknown[0]), ['stages'])}")
+    stages = content.get("stages")
+    if not isinstance(stages, list) or not stages:
+        raise ConfigError(
+            f"{file} lists no stages. It wants 'stages:' and below it one '- stage: {{key: value}}' each."
+        )
+    raw = [_split(item, f"{file}, entry {number}") for number, item in enumerate(stages, 1)]
+    _override(raw, sets, file)
+    return [_entry(stage, values, f"{file}, entry {n} ({stage})", root) for n, (stage, values) in enumerate(raw, 1)]
+
+
+def _split(item: Any, where: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(item, dict) or len(item) != 1:
+        raise ConfigError(
+            f"{where}: wants one stage and its keys, as in '- ingest: {{name: pool, data: [pool.jsonl]}}'."
+        )
+    stage, values = next(iter(item.items()))
+    if stage not in (*STAGES, QUERY):
+        raise ConfigError(f"{where}: there is no stage '{stage}'.{did_you_mean(str(stage), (*STAGES, QUERY))}")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} ({stage}): wants keys and values, not {values!r}.")
+    values = dict(values)
+    base = read_yaml(Path(values.pop("config"))) if stage != QUERY and "config" in values else {}
+    return stage, {**base, **values}
+
+
+def _override(raw: Sequence[tuple[str, dict[str, Any]]], sets: Iterable[str], file: Path) -> None:
+    names = {str(values["name"]): values for _, values in raw if "name" in values}
+    for pair in sets:
+        target = max((name for name in names if pair.startswith(f"{name}.")), key=len, default=None)
+        if target is None:
+            name = pair.split("=", 1)[0].rpartition(".")[0] or pair
+            raise ConfigError(f"--set {pair}: {file} makes nothing named '{name}'.{did_you_mean(name, names)}")
+        assign(names[target], pair.removeprefix(f"{target}."))
+
+
+def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
+    if stage != QUERY:
+        config = build(module_of(stage).CONFIG, values, where=f" in {where}")
+        return Entry(stage, config.name, config=config)
+    if unknown := [key for key in values if key not in QUERY_KEYS]:
+        raise ConfigError(f"Unknown key '{unknown[0]}' in {where}.{did_you_mean(str(unknown[0]), QUERY_KEYS)}")
+    if ("file" in values) == ("sql" in values):
+        raise ConfigError(f"{where}: give either file or sql.")
+    try:
+        sql = find(values["file"], root) if "file" in values else values["sql"]
+    except CurateError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return Entry(stage, str(values.get("file", "sql")), sql=sql, params=values.get("params") or {})
+
+
+def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
+    """Run a stage; the second value is False when all of it was there already."""
+    known = {artifact.fingerprint for artifact in store.artifacts()}
+    artifact = run_stage(store, stage, config)
+    return artifact, artifact.fingerprint not in known
+
+
+def make_and_print(store: Store, stage: str, config: Config) -> None:
+    """Run one stage: its summary to stdout, and to stderr where the artifact is."""
+    artifact, fresh = make_or_find(store, stage, config)
+    if artifact.summary:
+        print("\n".join(summary(artifact.summary)))
+    LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")
+
+
+def run(store: Store, entries: Sequence[Entry]) -> list[str]:
+    """Run the entries in order: a line each on stderr, the answers of queries on stdout.
+
+    Returns:
+        `what  where` lines: the folder of every data set that was written out, and the store's.
+    """
+    places: dict[str, Path] = {}
+    for number, entry in enumerate(entries, 1):
+        start = time.monotonic()
+        if entry.config is None:
+            print(f"\n{about(entry.sql or '') or entry.label}\n")
+            write(store.query(entry.sql or "", entry.params or {}), "table", longest=LONGEST)
+            end = "answered"
+        else:
+            artifact, fresh = make_or_find(store, entry.stage, entry.config)
+            end = f"made in {time.monotonic() - start:.1f} s" if fresh else "found"
+            if destination := getattr(entry.config, "destination", None):
+                places[f"dataset {artifact.name}"] = destination
+        LOGGER.info(f"[{number}/{len(entries)}] {entry.stage} {entry.label} ... {end}")
+    places["store"] = store.root
+    width = max(map(len, places))
+    return [f"{what:<{width}}  {where}" for what, where in places.items()]

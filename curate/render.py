@@ -1,0 +1,104 @@
+"""Plain text for people: what a stage says of its result, and tables that fit the terminal."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+Row = Mapping[str, Any]
+NARROWEST = 6
+
+
+def summary(values: Mapping[str, Any], indent: int = 0) -> list[str]:
+    """`key  value` lines, aligned; mappings are indented below their key, lists of mappings become tables."""
+    pad = " " * indent
+    width = max((len(str(key)) for key, value in values.items() if not _is_nested(value)), default=0)
+    lines: list[str] = []
+    for key, value in values.items():
+        if not _is_nested(value):
+            lines.append(f"{pad}{key!s:<{width}}  {cell(value)}")
+        elif isinstance(value, Mapping):
+            lines += [f"{pad}{key}", *summary(value, indent + 2)]
+        else:
+            lines += [f"{pad}{key}", *(pad + "  " + line for line in table(value, width=terminal_width() - indent - 2))]
+    return lines
+
+
+def _is_nested(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(part, Mapping) for part in value)
+
+
+def table(rows: Sequence[Row], *, columns: Iterable[str] | None = None, width: int | None = None) -> list[str]:
+    """Rows as aligned lines under a heading: numbers to the right, long texts cut with an ellipsis to fit `width`."""
+    names = list(columns or dict.fromkeys(key for row in rows for key in row))
+    if not names:
+        return []
+    cells = [[cell(row.get(name)) for name in names] for row in rows]
+    right = [bool(rows) and all(_is_number(row.get(name)) for row in rows) for name in names]
+    natural = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    widths = _fit(natural, right, (width or terminal_width()) - 2 * (len(names) - 1))
+    ruled = [names, ["─" * w for w in widths], *cells]
+    return [_line(line, widths, right) for line in ruled]
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    parts = []
+    for text, width, to_right in zip(texts, widths, right, strict=True):
+        cut = text if len(text) <= width else text[: width - 1] + "…"
+        parts.append(cut.rjust(width) if to_right else cut.ljust(width))
+    return "  ".join(parts).rstrip()
+
+
+def _fit(natural: Sequence[int], right: Sequence[bool], room: int) -> list[int]:
+    """Take from the widest text column until all fits; numbers are never cut."""
+    widths = list(natural)
+    texts = [i for i, number in enumerate(right) if not number]
+    while sum(widths) > room and texts:
+        widest = max(texts, key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        others = sorted((widths[i] for i in texts if i != widest), reverse=True)
+        target = max(NARROWEST, min(widths[widest] - 1, others[0] if others else NARROWEST))
+        widths[widest] = max(target, widths[widest] - (sum(widths) - room))
+    return widths
+
+
+def cell(value: Any) -> str:
+    """One value on one line: four significant digits, times to the second, nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (float, Decimal)):
+        return f"{value:.4g}" if abs(float(value)) < 1e6 else f"{value:.0f}"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={cell(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(cell(part) for part in value)
+    return " ".join(str(value).split())
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that reads best: `12.3 MB`."""
+    number, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while number >= 1000 and len(units) > 1:
+        number, units = number / 1000, units[1:]
+    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 120 where there is none (COLUMNS decides)."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float, Decimal)) and not isinstance(value, bool))

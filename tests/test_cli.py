@@ -1,0 +1,299 @@
+"""Laws of the command line: what is typed becomes the config, errors say the way out, and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate import __version__
+from curate.cli import COMMANDS
+from curate.stages import STAGES
+from curate.store import Draft, Store
+
+Call = Callable[..., Any]
+
+
+def imported_by(*args: str, cwd: Path | None = None) -> set[str]:
+    """Top-level modules that a command line imports, in a process of its own."""
+    code = (
+        "import sys\nfrom curate.cli import main\n"
+        f"try: main({list(args)!r})\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "finally: print('MODULES', *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=True)
+    return set(done.stderr.rpartition("MODULES")[2].split())
+
+
+HEAVY = {"torch", "transformers", "datasets", "faiss", "sklearn", "peft"}
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"]])
+def test_help_imports_nothing_that_takes_time(args: list[str]) -> None:
+    assert imported_by(*args) & (HEAVY | {"duckdb", "pydantic", "pyarrow", "yaml", "numpy", "rich"}) == set()
+
+
+@pytest.mark.parametrize("args", [["status"], ["query", "SELECT 1"], ["query", "--list"], ["run", "--help"]])
+def test_looking_at_the_store_imports_no_torch(tmp_path: Path, store: Store, args: list[str]) -> None:
+    from curate.config import Config
+
+    store.make("ingest", lambda draft: None, Config(name="a"))
+    assert imported_by(*args, cwd=tmp_path) & HEAVY == set()
+
+
+def test_status_shows_what_another_version_made_and_says_so(curate: Call, store: Store) -> None:
+    from curate.config import Config
+
+    store.make("ingest", lambda draft: None, Config(name="old"))
+    assert "old: made by another version of curate ('data' is missing" in curate("status").out
+
+
+def test_help_lists_every_stage_and_command_with_what_it_does(curate: Call) -> None:
+    shown = " ".join(curate("--help").out.split())
+    for name, line in [*STAGES.items(), *((name, line) for name, (_, line) in COMMANDS.items())]:
+        assert f"{name} {line}" in shown
+    assert curate("--version").out == f"curate {__version__}\n"
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_every_command_has_help_with_examples_that_name_it(curate: Call, name: str) -> None:
+    result = curate(name, "--help")
+    assert result.code == 0
+    assert f"curate {name}" in result.out.partition("Examples:")[2]
+
+
+def test_flags_are_made_from_the_config(curate: Call, toy: ModuleType) -> None:
+    shown = " ".join(curate("toy", "--help").out.split())
+    for text in [
+        "--name <str> What the store calls the result. [required]",
+        "--rows <int> Rows. [default: 3]",
+        "--shuffle / --no-shuffle Shuffle. [default: on]",
+        "--kind <max_loss|uds> Kind. [default: uds]",
+        "--as <int> Kept. [default: 1]",
+        "--model, --model-name-or-path <str> Model.",
+        "--data <list[str]> Data. [repeatable]",
+        "curate toy --name t --rows 5",
+    ]:
+        assert text in shown
+
+
+def config_of(curate: Call, toy: ModuleType, *args: str) -> Any:
+    """The config that a command line comes to."""
+    seen: list[Any] = []
+
+    def look(config: Any, inputs: Any, draft: Draft) -> None:
+        seen.append(config)
+
+    toy.run = look  # type: ignore[attr-defined]
+    result = curate("toy", "--name", "t", *args)
+    assert result.code == 0, result.err
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "value"),
+    [
+        (["--rows", "7"], "rows", 7),
+        (["--rate=1e-3"], "rate", 0.001),
+        (["--no-shuffle"], "shuffle", False),
+        (["--no_shuffle"], "shuffle", False),
+        (["--kind", "max_loss"], "kind", "max_loss"),
+        (["--layers", "1,2", "--layers", "3"], "layers", (1, 2, 3)),
+        (["--options", "a=1", "--options", "b=1e-3,c=x"], "options", {"a": 1, "b": 0.001, "c": "x"}),
+        (["--words", "a=1,b=2024-01-01"], "words", {"a": "1", "b": "2024-01-01"}),
+        (["--limit", "12"], "limit", 12),
+        (["--limit", "all"], "limit", "all"),
+        (["--as", "4"], "keep", 4),
+        (["--set", "rows=9"], "rows", 9),
+        (["--set", "options.deep.er=2"], "options", {"deep": {"er": 2}}),
+        (["--workers", "2", "--workers", "3"], "workers", 3),
+    ],
+)
+def test_a_flag_becomes_the_value_of_its_field(
+    curate: Call, toy: ModuleType, args: list[str], field: str, value: Any
+) -> None:
+    assert getattr(config_of(curate, toy, *args), field) == value
+
+
+def test_a_path_may_hold_a_comma_and_model_has_two_spellings(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    for name in ("a,b.jsonl", "c.jsonl"):
+        (tmp_path / name).write_text("{}")
+    config = config_of(curate, toy, "--data", "a,b.jsonl", "--data", "x=c.jsonl", "--model_name_or_path", "c.jsonl")
+    assert config.data == ("a,b.jsonl", "x=c.jsonl") and config.model == "c.jsonl"
+
+
+def test_the_file_comes_first_then_flags_then_set(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("rows: 1\nrate: 0.1\nkeep: 1\noptions: {a: 1, b: 1, c: 1}\n")
+    flags = ["--config", "c.yaml", "--rate", "0.2", "--as", "2", "--options", "b=2", "--set", "keep=3"]
+    config = config_of(curate, toy, *flags, "--set", "options.c=3")
+    assert (config.rows, config.rate, config.keep) == (1, 0.2, 3)
+    assert config.options == {"a": 1, "b": 2, "c": 3}
+
+
+def test_the_summary_goes_to_stdout_and_where_it_is_to_stderr(curate: Call, toy: ModuleType) -> None:
+    first = curate("toy", "--name", "t")
+    assert first.out == "rows  3\nrate  0.5\nparts\n  kept  1\n"
+    assert first.err.startswith("made t (toy) in store/artifacts/toy/")
+    again = curate("toy", "--name", "t")
+    assert again.out == first.out and again.err == first.err.replace("made", "found")
+
+
+def test_the_store_is_chosen_by_flag_and_by_environment(
+    curate: Call, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate("toy", "--name", "t", "--store", "one")
+    monkeypatch.setenv("CURATE_STORE", "two")
+    curate("toy", "--name", "t")
+    assert [Store(tmp_path / root).has("t") for root in ("one", "two", "store")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["toi"], 2, "There is no command 'toi'. Did you mean 'toy'?"),
+        (["toy", "--rws", "3"], 2, "--rows"),
+        (["toy", "--rows", "many"], 2, "Invalid value for '--rows'"),
+        (["toy", "--kind", "udss"], 2, "Invalid value for '--kind'"),
+        (["toy"], 1, "'name' is missing: give --name"),
+        (["toy", "--name", "t", "--rows", "0"], 1, "rows: Input should be greater than 0 (got 0)"),
+        (["toy", "--name", "t", "--set", "rws=1"], 1, "Unknown key 'rws'. Did you mean 'rows'?"),
+        (["toy", "--name", "t", "--set", "rows"], 1, "--set wants key=value"),
+        (["toy", "--name", "t", "--options", "x"], 1, "--options wants key=value, not 'x'"),
+        (["toy", "--name", "t", "--config", "none.yaml"], 1, "There is no config file none.yaml"),
+        (["toy", "--name", "t", "--parent", "p"], 1, "There is nothing named 'p' in the store store"),
+        (["query"], 1, "Say what to ask"),
+        (["status"], 1, "There is no store in store"),
+        (["run", "none.yaml"], 1, "There is no config file none.yaml"),
+    ],
+)
+def test_an_error_says_the_way_out_in_words(
+    curate: Call, toy: ModuleType, args: list[str], code: int, said: str
+) -> None:
+    result = curate(*args)
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err and "Traceback" not in result.err
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_does(curate: Call, toy: ModuleType) -> None:
+    stop = ("toy", "--name", "t", "--options", "fail_at=1")
+    first = curate(*stop)
+    assert first.code == 130 and "Interrupted: run the same command again to resume." in first.err
+    assert curate(*stop).code == 0
+
+
+def test_a_fault_of_ours_keeps_its_traceback(curate: Call, toy: ModuleType) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    toy.run = broken  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        curate("toy", "--name", "t")
+
+
+def test_a_view_gets_its_flags_from_its_config_and_makes_nothing(
+    curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(COMMANDS, "look", (f"{toy.__name__}:look", "Look."))
+    toy.look = lambda store, config: print(store.root, config.rows)  # type: ignore[attr-defined]
+    assert curate("look", "--name", "t", "--rows", "8").out == "store 8\n"
+    assert not (tmp_path / "store").exists()
+
+
+# status and resume
+
+
+def test_status_shows_what_is_there_what_is_stale_and_what_is_unfinished(
+    curate: Call, toy: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "d.jsonl").write_text("1")
+    curate("toy", "--name", "base")
+    curate("toy", "--name", "child", "--parent", "base", "--data", "d.jsonl")
+    curate("toy", "--name", "going", "--rate", "0.9", "--options", "fail_at=1")
+    fresh = curate("status")
+    assert "Stale" not in fresh.out and "Catalogue store/catalog.duckdb" in fresh.out
+    assert [line.split()[:3] for line in fresh.out.splitlines() if " toy " in line] == [
+        ["base", "toy", "3"],
+        ["child", "toy", "3"],
+    ]
+    assert "going (toy): go on with: curate resume going\n" in fresh.out
+
+    curate("toy", "--name", "base", "--rows", "5")
+    assert "child: parent 'base' has been made anew" in curate("status").out
+    (tmp_path / "d.jsonl").write_text("2")
+    assert "child: data 'd.jsonl' has changed" in curate("status").out
+    (tmp_path / "d.jsonl").unlink()
+    assert "child: data 'd.jsonl' is gone" in curate("status").out
+
+
+def test_resume_finishes_what_was_begun_with_the_config_it_was_begun_with(curate: Call, toy: ModuleType) -> None:
+    curate("toy", "--name", "going", "--rate", "0.9", "--options", "fail_at=1")
+    result = curate("resume", "going")
+    assert result.code == 0 and result.err.startswith("made going (toy)")
+    assert Store("store").get("going").config["rate"] == 0.9
+    assert "Nothing unfinished is named 'going'" in curate("resume", "going").err
+
+
+def test_resume_refuses_when_an_input_has_changed(curate: Call, toy: ModuleType) -> None:
+    curate("toy", "--name", "base")
+    curate("toy", "--name", "going", "--parent", "base", "--options", "fail_at=1")
+    curate("toy", "--name", "base", "--rows", "5")
+    result = curate("resume", "going")
+    assert result.code == 1 and "'going' cannot go on: parent changed since it was begun" in result.err
+
+
+# query
+
+
+def test_query_reads_sql_from_the_line_a_file_a_pipe_and_the_saved_questions(
+    curate: Call, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate("toy", "--name", "t")
+    sql = "-- How many.\nSELECT count(*) AS n FROM samples WHERE pool = $pool"
+    (tmp_path / "q.sql").write_text(sql)
+    (tmp_path / "store" / "queries").mkdir()
+    (tmp_path / "store" / "queries" / "how_many.sql").write_text(sql)
+    monkeypatch.setattr(sys, "stdin", (tmp_path / "q.sql").open())
+    for source in (sql.partition("\n")[2], "q.sql", "how_many", "how_many.sql", "-"):
+        assert json.loads(curate("query", source, "--param", "pool=t", "--format", "json").out) == [{"n": 3}]
+    assert "how_many  How many." in curate("query", "--list").out
+    assert "no saved question 'how_mny'. Did you mean 'how_many'?" in curate("query", "how_mny").err
+
+
+ROWS = "SELECT * FROM (VALUES (1, 'a,b', 0.123456), (20, NULL, NULL)) t(n, s, x)"
+
+
+def test_a_table_is_aligned_and_fits_the_terminal(
+    curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate("toy", "--name", "t")
+    assert curate("query", ROWS).out == " n  s         x\n──  ───  ──────\n 1  a,b  0.1235\n20\n"
+    monkeypatch.setenv("COLUMNS", "60")
+    wide = curate("query", "SELECT repeat('long ', 100) AS text, repeat('x', 300) AS other, 123456789 AS number").out
+    assert max(map(len, wide.splitlines())) == 60
+    assert "…" in wide and "123456789" in wide
+
+
+def test_rows_for_programs_are_whole(curate: Call, toy: ModuleType) -> None:
+    curate("toy", "--name", "t")
+    assert curate("query", ROWS, "--format", "csv").out == 'n,s,x\n1,"a,b",0.123456\n20,,\n'
+    maps = curate("query", "SELECT MAP {'utility': 1.5} AS parts", "--format", "json").out
+    assert json.loads(maps) == [{"parts": {"utility": 1.5}}]
+    long = curate("query", "SELECT * FROM range(1000)", "--format", "csv").out
+    assert len(long.splitlines()) == 1001
+    shown = curate("query", "SELECT * FROM range(1000)")
+    assert len(shown.out.splitlines()) == 202 and "800 more rows" in shown.err
+
+
+def test_parquet_goes_to_stdout_as_bytes(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    command = [sys.executable, "-m", "curate", "query", ROWS, "--format", "parquet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert pq.read_table(pa.BufferReader(done.stdout))["n"].to_pylist() == [1, 20]
