@@ -6,6 +6,7 @@ usage, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +21,17 @@ from typer.main import get_command
 
 from . import __version__, log
 from .errors import CurateError, did_you_mean
+from .launch import rank
 from .stages import STAGES, module_of
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .config import Config, Options
 
 COMMANDS = {
+    "inspect": (
+        "curate.stages.inspect:inspect",
+        "Show samples as a model will see them, and a pool in tokens.",
+    ),
     "query": ("curate.questions:query", "Ask the store in SQL (read-only)."),
     "run": ("curate.pipeline:command", "Run a pipeline: a YAML list of stages."),
     "status": ("curate.status:status", "Show what the store holds, what is stale, what is unfinished."),
@@ -34,7 +40,7 @@ COMMANDS = {
 """Command that makes no artifact -> "module:function" and what it does, in a line.
 
 The function's own signature gives the flags; where its module has a CONFIG, that does, and it is called with
-`(store, config)`.
+`(store, options)`.
 """
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -103,10 +109,10 @@ def plain_command(name: str) -> click.Command:
 
         view = function
 
-        def act(root: Path, config: Config) -> None:
+        def act(root: Path, options: Options) -> None:
             from .store import Store
 
-            view(Store(root), config)
+            view(Store(root), options)
 
         function = with_flags(module.CONFIG, act)
     return _build(name, function, line, module.EXAMPLES)
@@ -141,6 +147,8 @@ def spelled(args: Sequence[str]) -> list[str]:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     log.setup()
+    if rank():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
         code = build_app().main(spelled(sys.argv[1:] if args is None else args), "curate", standalone_mode=False)
     except click.exceptions.ClickException as error:

@@ -31,7 +31,7 @@ REF, EXTERNAL, INERT = Mark("ref"), Mark("external"), Mark("inert")
 Ref = Annotated[str, REF]
 """The name of an artifact in the store."""
 
-C = TypeVar("C", bound="Config")
+Given = TypeVar("Given", bound="Options")
 
 
 def metadata_of(annotation: Any) -> tuple[Any, ...]:
@@ -39,12 +39,10 @@ def metadata_of(annotation: Any) -> tuple[Any, ...]:
     return getattr(annotation, "__metadata__", ())
 
 
-class Config(BaseModel):
-    """What every stage is configured by. Frozen; an unknown key is an error that suggests the nearest."""
+class Options(BaseModel):
+    """What a command is told. Frozen; an unknown key is an error that suggests the nearest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="What the store calls the result.")
 
     @classmethod
     def marked(cls, mark: Mark) -> list[str]:
@@ -58,6 +56,12 @@ class Config(BaseModel):
     def refs(self) -> dict[str, str]:
         """Field -> artifact name, for every `Ref` that is set."""
         return {field: value for field in self.marked(REF) if (value := getattr(self, field)) is not None}
+
+
+class Config(Options):
+    """What a stage is told: the options of a command that makes something, which has a name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="What the store calls the result.")
 
     def identity(self) -> dict[str, Any]:
         """The part of the config that decides what is made: neither the name, nor inputs, nor inert fields."""
@@ -73,8 +77,8 @@ def flag_of(name: str, field: FieldInfo) -> str:
 
 
 def load(
-    cls: type[C], *, file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Iterable[str] = ()
-) -> C:
+    cls: type[Given], *, file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Iterable[str] = ()
+) -> Given:
     """Build a config: the YAML file first, then flags, then `key.sub=value` pairs; mappings key by key."""
     values: dict[str, Any] = read_yaml(file) if file else {}
     for key, value in (flags or {}).items():
@@ -88,7 +92,7 @@ def load(
     return build(cls, values, where=f" in {file}" if file else "")
 
 
-def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given:
     """`cls(**values)`, with pydantic's errors said in one sentence."""
     try:
         return cls(**values)
@@ -131,7 +135,7 @@ def scalar(text: str) -> Any:
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
-def _sentence(cls: type[Config], error: ValidationError, where: str) -> str:
+def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .config import EXTERNAL, Config, flag_of, load, scalar
+from .config import EXTERNAL, Given, Options, flag_of, load, scalar
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SetFlag = Annotated[
 ]
 
 
-def with_flags(cls: type[Config], act: Callable[[Path, Config], None]) -> Callable[..., None]:
+def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable[..., None]:
     """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
     own = [_parameter(name, field) for name, field in cls.model_fields.items()]
     common = [
@@ -117,7 +117,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _read(cls: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given on the command line as values for the config. Lists may be written with commas, paths may not."""
     values: dict[str, Any] = {}
     paths = cls.marked(EXTERNAL)

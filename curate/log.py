@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .launch import rank
+
 LOGGER = logging.getLogger("curate")
 
 
 def setup(verbose: bool = False) -> None:
-    """Send curate's log lines to stderr, one plain line each."""
+    """Send curate's log lines to stderr, one plain line each; of several processes all warn and the first informs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     LOGGER.handlers[:] = [handler]
-    LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
+    LOGGER.setLevel(logging.WARNING if rank() else logging.DEBUG if verbose else logging.INFO)
     LOGGER.propagate = False
 
 
@@ -26,12 +28,12 @@ def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
     """A tqdm bar on stderr; silent when stderr is no terminal, or with CURATE_PROGRESS=0."""
     from tqdm import tqdm
 
-    off = True if os.environ.get("CURATE_PROGRESS") == "0" else None
+    off = True if rank() or os.environ.get("CURATE_PROGRESS") == "0" else None
     return tqdm(total=total, desc=label, unit=unit, initial=initial, disable=off, file=sys.stderr, dynamic_ncols=True)
 
 
 class Stopwatch:
-    """Seconds by part. On a GPU the queue is emptied at the ends of a part, so that work is charged where it belongs."""
+    """Seconds by part. On a GPU the queue is emptied at the ends of a part, so that work counts where it belongs."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -29,13 +29,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=step_of)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint; removes those that a kill cut off."""
+def newest(folder: Path, *, clean: bool = True) -> Path | None:
+    """The newest whole checkpoint; with `clean`, removes those that a kill cut off."""
     whole = None
     for checkpoint in checkpoints(folder):
         if (checkpoint / MARK).exists():
             whole = checkpoint
-        else:
+        elif clean:
             shutil.rmtree(checkpoint)
     return whole
 

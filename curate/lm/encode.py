@@ -24,6 +24,9 @@ from ..samples import Message, Sample
 
 LossOn = Literal["assistant", "all"]
 
+UNTOLD = "assistant tokens cannot be told apart"
+"""Reason to refuse a sample, where a `MaskError` says it at length."""
+
 
 class MaskError(DataError):
     """It cannot be told which tokens of a sample the assistant wrote."""
@@ -53,6 +56,17 @@ class Encoded:
         """Tokens that the loss trains on; the first token of a text is never predicted."""
         return int(self.target[1:].sum())
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be trained on, in a few words, or None."""
+        if self.target_tokens:
+            return None
+        return "nothing left to train on after the cut" if self.truncated else "empty mask"
+
+    def cut(self, max_length: int) -> Encoded:
+        """The same without what comes after `max_length` tokens."""
+        return Encoded(self.input_ids[:max_length], self.target[:max_length], self.length)
+
 
 class Encoder:
     """Encodes samples for one tokenizer.
@@ -61,13 +75,16 @@ class Encoder:
         tokenizer: with a chat template.
         max_length: longer texts are cut at the end.
         loss_on: `assistant` turns, or `all` tokens.
+
+    Attributes:
+        marks: the chat template marks what the assistant generates, and its marks are the mask.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, loss_on: LossOn = "assistant") -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.loss_on = loss_on
-        self._marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
+        self.marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
             tokenizer.chat_template or ""
         )
 
@@ -76,8 +93,8 @@ class Encoder:
         ids, target = self._text(sample) if sample.is_text else self._chat(sample)
         if self.loss_on == "all":
             target = [True] * len(ids)
-        cut = self.max_length
-        return Encoded(np.asarray(ids[:cut], dtype=np.int32), np.asarray(target[:cut], dtype=bool), len(ids))
+        whole = Encoded(np.asarray(ids, dtype=np.int32), np.asarray(target, dtype=bool), len(ids))
+        return whole.cut(self.max_length)
 
     def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
         ids = list(self.tokenizer(sample.messages[0]["content"])["input_ids"])
@@ -87,7 +104,7 @@ class Encoder:
 
     def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
         messages = [_template_message(message) for message in sample.messages]
-        if self._marks:
+        if self.marks:
             out: Any = self.tokenizer.apply_chat_template(
                 messages,
                 tools=_tools(sample),
@@ -204,9 +221,9 @@ def encode_all(
         try:
             row = encoder(sample)
         except MaskError:
-            refuse[sample.sample_id] = "assistant tokens cannot be told apart"
+            refuse[sample.sample_id] = UNTOLD
             continue
-        if row.target_tokens:
-            yield position, sample.sample_id, row
+        if row.refusal:
+            refuse[sample.sample_id] = row.refusal
         else:
-            refuse[sample.sample_id] = "nothing left to train on after the cut" if row.truncated else "empty mask"
+            yield position, sample.sample_id, row

@@ -7,6 +7,8 @@ A stage module has
 and may have
     more_inputs `more_inputs(config, inputs)`: further fingerprints, by name, of what the result is made from and the
                 config does not name (the answer of a query)
+    DISTRIBUTED True where the processes of one launch (torchrun) all `run`, each with a draft that knows its rank; else
+                the first runs and the others wait for it
     deliver     `deliver(config, artifact)`: what is done with the result outside the store, whether it was made now or
                 found (a copy where the user wants it)
 and nothing else is asked of it. What is already made is never made again: no stage has an "if done".
@@ -19,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
+from ..launch import rank
 
 if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duckdb may be imported for it
     from ..config import Config
@@ -31,6 +34,7 @@ STAGES = {
     "ingest": "Read a pool of instruction data into the store.",
     "embed": "Measure every sample of a pool with a model: loss, utility, sketch.",
     "cluster": "Cluster a pool by its sketches or embeddings.",
+    "select": "Choose a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
@@ -58,8 +62,14 @@ def run_stage(store: Store, stage: str, config: Config) -> Artifact:
     """Make what `config` describes, or find it made."""
     module = module_of(stage)
     inputs, fingerprints = made_from(store, stage, config)
-    artifact = store.make(stage, lambda draft: module.run(config, inputs, draft), config, fingerprints)
-    if hasattr(module, "deliver"):
+    artifact = store.make(
+        stage,
+        lambda draft: module.run(config, inputs, draft),
+        config,
+        fingerprints,
+        together=getattr(module, "DISTRIBUTED", False),
+    )
+    if hasattr(module, "deliver") and rank() == 0:
         module.deliver(config, artifact)
     return artifact
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import EXTERNAL, Config
+from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
 from ..store import Artifact, Store
 from ..store.files import digest_path
@@ -33,7 +33,7 @@ class Inputs:
     fingerprints: Mapping[str, str]
 
 
-def resolve(store: Store, config: Config) -> Inputs:
+def resolve(store: Store, config: Options) -> Inputs:
     """Find everything that `config` names."""
     artifacts = {field: store.get(name, _maker(field)) for field, name in config.refs().items()}
     places: dict[str, str] = {}
@@ -57,9 +57,19 @@ def label_of(entry: str) -> str:
     return label if equals else (Path(entry).stem if Path(entry).exists() else entry)
 
 
+MADE_BY = {
+    **dict.fromkeys(["pool", "eval_pool", "target"], "ingest"),
+    **dict.fromkeys(["features", "target_features"], "embed"),
+    **dict.fromkeys(["run", "warmup"], "train"),
+    "clusters": "cluster",
+    "subset": "select",
+}
+"""Field -> the stage that makes what it names."""
+
+
 def _maker(field: str) -> str | None:
     """The stage that a reference must come from, where its field's name says so."""
-    return {"pool": "ingest", "eval_pool": "ingest", "features": "embed", "run": "train"}.get(field)
+    return MADE_BY.get(field)
 
 
 def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:

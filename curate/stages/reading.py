@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from ..lm.load import ModelOptions
 
 
-class Reading(BaseModel):
-    """The model, and how it reads."""
+class Tokenizing(BaseModel):
+    """The model, and how its tokenizer reads."""
 
     model: Annotated[str, EXTERNAL] = Field(
         description="Model: a folder, a Hub id, or the name of a run or model in the store."
@@ -31,27 +34,31 @@ class Reading(BaseModel):
     loss_on: Literal["assistant", "all"] = Field("assistant", description="Tokens that the loss trains on.")
     chat_template: str | None = Field(None, description="chatml, plain, or a Jinja file, for a model without one.")
     pad_token: str | None = Field(None, description="Token to pad with, for a tokenizer without one.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
-    attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
-    strict: Annotated[bool, INERT] = Field(False, description="A sample with nothing to train on is an error.")
 
     def options(self, place: str) -> ModelOptions:
         """How to load the model that was found at `place`."""
         from ..lm.load import ModelOptions
 
-        return ModelOptions(
-            place=place,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            chat_template=self.chat_template,
-            pad_token=self.pad_token,
-            trust_remote_code=self.trust_remote_code,
-        )
+        names = {field.name for field in dataclasses.fields(ModelOptions)} - {"place"}
+        return ModelOptions(place, **self.model_dump(include=names))
+
+
+class Reading(Tokenizing):
+    """The model, how it reads and how it is run."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
+    attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
+    strict: Annotated[bool, INERT] = Field(False, description="A sample with nothing to train on is an error.")
 
 
 def encode_pool(
-    reading: Reading, tokenizer: PreTrainedTokenizerBase, pool: Artifact, *, distinct: bool = False
+    reading: Reading,
+    tokenizer: PreTrainedTokenizerBase,
+    pool: Artifact,
+    *,
+    distinct: bool = False,
+    only: Collection[str] | None = None,
 ) -> tuple[TokenTable, dict[str, str]]:
     """A pool as tokens, and the samples that cannot be trained on: id -> reason.
 
@@ -60,6 +67,7 @@ def encode_pool(
         tokenizer: of the model.
         pool: the artifact.
         distinct: each conversation once.
+        only: no samples but these.
     """
     from ..lm.encode import Encoder, TokenTable, encode_all
 
@@ -71,7 +79,7 @@ def encode_pool(
         with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
             for position, sample in pool_samples(pool):
                 progress.update()
-                if distinct and sample.sample_id in seen:
+                if (distinct and sample.sample_id in seen) or (only is not None and sample.sample_id not in only):
                     continue
                 seen.add(sample.sample_id)
                 yield position, sample
@@ -95,3 +103,21 @@ def _say(refused: dict[str, str], table: TokenTable, pool: Artifact, *, strict: 
     cut = int(table.truncated.sum())
     if cut:
         LOGGER.info(f"{cut} of {len(table)} samples of '{pool.name}' are longer than --max-length and are cut.")
+
+
+def reading_digest(reading: Reading, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decides a sample's tokens and mask, as a hash: tokenizer, chat template, cut and mask."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = [vocabulary, backend.to_str() if backend else "", tokenizer.chat_template]
+    text = json.dumps([*content, reading.max_length, reading.loss_on], ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def subtasks(pool: Artifact, sample_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of `sample_ids` by the pool's `subtask` column; all under one key where there is none."""
+    subtask = {sample.sample_id: str(sample.original.get("subtask") or "") for _, sample in pool_samples(pool)}
+    groups: dict[str, list[int]] = {}
+    for row, sample_id in enumerate(sample_ids):
+        groups.setdefault(subtask[sample_id], []).append(row)
+    return dict(sorted(groups.items()))

@@ -31,6 +31,7 @@ LABELS = {
     "memory": "run",
     "metrics": "run",
     "subsets": "subset",
+    "draws": "subset",
 }
 """Fact table -> what its views call the artifact's name."""
 

@@ -36,12 +36,15 @@ class Draft:
         path: the folder; a stage may keep files of its own in it.
         summary: what the stage wants said of the result; kept with the artifact and printed.
         rows: how many rows the artifact holds.
+        rank: of the process. Rank 0's summary and rows count; a stage that runs in all of them sees to it that they
+            write different files, and that rank 0 returns last.
     """
 
-    def __init__(self, path: Path, fingerprint: str, catalog: Catalog) -> None:
+    def __init__(self, path: Path, fingerprint: str, catalog: Catalog, *, rank: int = 0) -> None:
         self.path = path
         self.fingerprint = fingerprint
         self.catalog = catalog
+        self.rank = rank
         self.summary: dict[str, Any] = {}
         self.rows: int | None = None
 
@@ -73,11 +76,11 @@ class Draft:
         """Add rows to a table of the catalogue; the same key again replaces them. Merged into DuckDB on commit."""
         write_parquet(self.fragment(table_name, key), rows)
 
-    def ledger(self, rank: int = 0) -> Ledger:
-        """The ledger of a run that this draft is."""
+    def ledger(self) -> Ledger:
+        """This process's part of the ledger of a run that this draft is."""
         from .ledger import Ledger
 
-        return Ledger(self.path, self.fingerprint, self.catalog, rank=rank)
+        return Ledger(self.path, self.fingerprint, self.catalog, rank=self.rank)
 
     def fragment(self, table_name: str, key: str) -> Path:
         """Where the rows added under `key` wait to be merged."""

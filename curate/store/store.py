@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ..config import Config
 from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
+from ..launch import rank
 from ..log import LOGGER
 from .catalog import Catalog, fragments
 from .draft import Draft, DraftLock
@@ -148,7 +150,13 @@ class Store:
     # Making
 
     def make(
-        self, stage: str, fill: Callable[[Draft], None], config: Config, inputs: Mapping[str, str] | None = None
+        self,
+        stage: str,
+        fill: Callable[[Draft], None],
+        config: Config,
+        inputs: Mapping[str, str] | None = None,
+        *,
+        together: bool = False,
     ) -> Artifact:
         """The artifact that `config` describes: found, or resumed, or made by `fill`, and then named.
 
@@ -157,10 +165,13 @@ class Store:
             fill: writes the draft; called only when something is missing. May be stopped anywhere and called again.
             config: says what is to be made.
             inputs: fingerprints of what it is made from, by config field.
+            together: all processes of a launch fill the draft; else rank 0 does, and the others wait for it.
         """
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
         path = self.root / "artifacts" / stage / mark[3:19]
+        if rank():
+            return self._join(fill if together else None, config.name, mark, path)
         if not (path / "artifact.json").exists():
             self._stamp()
             with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
@@ -168,6 +179,17 @@ class Store:
                     self._fill(stage, fill, config, inputs, mark, path)
         self._name(config.name, mark, path)
         self.sync()
+        return self._load(path)
+
+    def _join(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
+        """In a process beside rank 0's: help it if there is something to do, then wait until it has named the result.
+
+        Should rank 0 fail, the launcher ends this process.
+        """
+        if fill and not (path / "artifact.json").exists():
+            fill(Draft(path, mark, self.catalog, rank=rank()))
+        while not (self.has(name) and self.get(name).fingerprint == mark):
+            time.sleep(0.1)
         return self._load(path)
 
     def _fill(

@@ -1,0 +1,119 @@
+"""`curate inspect` shows what the loss trains on, and counts what it will not."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.stages.inspect import BOLD_UNDERLINED, percentiles, printable
+from curate.stages.pools import pool_samples
+from curate.store import Store
+
+ROWS = [
+    {"prompt": "Say one.", "completion": "one"},
+    {"prompt": "Say two. " * 30, "completion": "two"},
+    {"prompt": "Say three.", "completion": "three " * 40},
+    {"text": "Plain text.", "prompt": None, "completion": None},
+]
+
+
+@pytest.fixture
+def pool(curate: Callable[..., Any], tmp_path: Path) -> dict[int, str]:
+    """A pool of two sources; its sample ids by position."""
+    for name, rows in {"a": ROWS[:3], "b": ROWS[3:]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert curate("ingest", "--name", "pool", "--data", "a.jsonl", "--data", "b.jsonl").code == 0
+    samples = pool_samples(Store(tmp_path / "store").get("pool"))
+    return {position: sample.sample_id for position, sample in samples}
+
+
+def test_exactly_the_assistants_tokens_are_marked(curate: Callable[..., Any], tiny: str, pool: dict[int, str]) -> None:
+    shown = curate("inspect", "--pool", "pool", "--model", tiny, "--sample-id", pool[0]).out
+    text = shown.split("\n\n")[2]
+    assert re.findall("⟦(.*?)⟧", text, re.DOTALL)[0].strip().startswith("one")
+    assert "Say one." in text.split("⟦")[0] and text.count("⟦") == 1
+    everything = curate("inspect", "--pool", "pool", "--model", tiny, "--sample-id", pool[0], "--loss-on", "all").out
+    assert "Say one." in everything.split("\n\n")[2].split("⟦")[1]
+
+
+def test_the_ids_shown_are_those_trained_on(curate: Callable[..., Any], tiny: str, pool: dict[int, str]) -> None:
+    from transformers import AutoTokenizer
+
+    shown = curate("inspect", "--pool", "pool", "--model", tiny, "--sample-id", pool[2], "--max-length", "20").out
+    ids = [int(word) for word in re.search(r"^ids (.*)$", shown, re.MULTILINE)[1].split()]
+    assert len(ids) == 20 and "cut to 20" in shown and "[cut here]" in shown
+    assert "Say three." in AutoTokenizer.from_pretrained(tiny).decode(ids)
+
+
+def test_the_pool_is_counted_before_and_after_the_cut(
+    curate: Callable[..., Any], tiny: str, pool: dict[int, str]
+) -> None:
+    out = curate("inspect", "--pool", "pool", "--model", tiny, "--max-length", "40").out
+    fact = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in out.splitlines()}
+    assert (fact["samples"], fact["cut"], fact["refused"]) == ("4", "2", "1")
+    assert "generation marks" in fact["trained on"]
+    assert re.search(rf"nothing left to train on after the cut +1, such as {pool[1]}", out)
+    assert re.search(r"^ +a +3 .*\n +b +1 ", out, re.MULTILINE)
+    before = re.search(r"before the cut +(\d+) +\d+ +\d+ +\d+ +(\d+)", out)
+    assert int(before[1]) <= 40 < int(before[2])
+
+
+def test_without_marks_the_prefixes_are_named_and_refusals_said_at_length(
+    curate: Callable[..., Any], tiny: str, tmp_path: Path, pool: dict[int, str]
+) -> None:
+    out = curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "chatml").out
+    assert "generation marks" in out
+    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    (tmp_path / "plain.jinja").write_text(plain)
+    assert "by prefixes" in curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "plain.jinja").out
+    (tmp_path / "odd.jinja").write_text("{{ messages | length }}" + plain)
+    out = curate(
+        "inspect", "--pool", "pool", "--model", tiny, "--chat-template", "odd.jinja", "--sample-id", pool[0]
+    ).out
+    assert "so its assistant tokens cannot be told apart" in out
+    assert re.search("assistant tokens cannot be told apart +3, such as ", out)
+
+
+def test_the_choice_is_the_seeds_and_repeats(curate: Callable[..., Any], tiny: str, pool: dict[int, str]) -> None:
+    def chosen(*options: str) -> list[str]:
+        out = curate("inspect", "--pool", "pool", "--model", tiny, *options).out
+        return re.findall(r"^Sample (\w+)", out, re.MULTILINE)
+
+    assert chosen() == chosen() and len(chosen()) == 3
+    assert sorted(chosen("--samples", "9")) == sorted(pool.values()) and chosen("--samples", "0") == []
+    assert len({tuple(chosen("--seed", str(seed), "--samples", "1")) for seed in range(9)}) > 1
+
+
+def test_an_unknown_sample_is_an_error_with_the_way_out(
+    curate: Callable[..., Any], tiny: str, pool: dict[int, str]
+) -> None:
+    outcome = curate("inspect", "--pool", "pool", "--model", tiny, "--sample-id", "nothing")
+    assert outcome.code == 1 and "has no sample nothing. Find one with curate query" in outcome.err
+    assert outcome.out == ""
+
+
+def test_on_a_terminal_the_marks_are_bold(tiny: str, tmp_path: Path, pool: dict[int, str], monkeypatch: Any) -> None:
+    from curate.stages.inspect import InspectConfig, inspect
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    inspect(Store(tmp_path / "store"), InspectConfig(pool="pool", model=tiny, sample_id=pool[0]))
+    assert f"{BOLD_UNDERLINED}one" in screen.getvalue() and "⟦" not in screen.getvalue()
+
+
+def test_text_of_a_pool_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[2J\tb\nç") == "a\\x1b[2J\tb\nç"
+
+
+def test_a_percentile_is_the_length_of_some_sample() -> None:
+    assert percentiles([5, 1, 100]) == {"p50": 5, "p90": 100, "p95": 100, "p99": 100, "max": 100}
