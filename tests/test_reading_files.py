@@ -1,0 +1,138 @@
+"""Files, folders and data sets are read as the rows that they hold, and what is broken is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.errors import DataError
+from curate.formats import read_place
+from curate.formats.read import data_files
+
+ASKED = {"role": "user", "content": "What is 2 + 2?"}
+SAID = {"role": "assistant", "content": "4"}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+
+
+def rows_of(path: Path) -> list[tuple[int, Any]]:
+    return [(row.number, row.reason or row.values) for row in read_place(str(path), split="train")]
+
+
+def test_a_broken_line_of_jsonl_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"text": "a"}',
+        b"",
+        b'{"text": ',
+        b"[1]",
+        b'{"text": "\xff"}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, b"[" * 100_000, b'{"text": "b"}']))
+    said = [(1, {"text": "a"}), (3, "not JSON"), (4, "not an object"), (5, "not UTF-8"), (6, "not JSON")]
+    assert rows_of(tmp_path / "a.jsonl") == [*said, (7, "not JSON"), (8, {"text": "b"})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}',
+        '{"text": "a"}\n{"text": "b"}\n',
+    ],
+)
+def test_a_json_file_may_be_an_array_an_object_with_one_or_lines(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert rows_of(tmp_path / "a.json") == [(1, {"text": "a"}), (2, {"text": "b"})]
+
+
+def test_a_json_object_that_is_itself_a_conversation_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"messages": [ASKED, SAID]}))
+    assert rows_of(tmp_path / "a.json") == [(1, {"messages": [ASKED, SAID]})]
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a"},', "3", '{"a": [], "b": []}', "[" + "9" * 5000 + "]", "[" * 9999])
+def test_a_json_file_that_cannot_be_rows_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=r"a\.json"):
+        rows_of(tmp_path / "a.json")
+
+
+def test_csv_keeps_text_as_text_and_says_which_row_is_broken(tmp_path: Path) -> None:
+    text = '\ufeffprompt,completion\n"two\nlines",007\n\na,b,c\n"' + "x" * 200_000 + '",y\n'
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert rows_of(tmp_path / "a.csv") == [
+        (1, {"prompt": "two\nlines", "completion": "007"}),
+        (2, "wrong number of fields"),
+        (3, {"prompt": "x" * 200_000, "completion": "y"}),
+    ]
+    (tmp_path / "a.tsv").write_text("prompt\tcompletion\na,b\tc\n")
+    assert rows_of(tmp_path / "a.tsv") == [(1, {"prompt": "a,b", "completion": "c"})]
+    (tmp_path / "b.csv").write_text("prompt,prompt\na,b\n")
+    with pytest.raises(DataError, match="twice"):
+        rows_of(tmp_path / "b.csv")
+
+
+def test_a_folder_is_all_its_data_files_by_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".cache").mkdir()
+    for name in ("b.jsonl", "sub/a.jsonl", "README.md", "dataset_info.json", ".cache/c.jsonl", ".d.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write('{"text": "zipped"}\n')
+    assert [file.name for file in data_files(tmp_path)] == ["b.jsonl", "c.jsonl.gz", "a.jsonl"]
+    assert (1, {"text": "zipped"}) in rows_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl.gz", "a.parquet.gz"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"nothing that it should be")
+    with pytest.raises(DataError, match=name):
+        rows_of(tmp_path / name)
+
+
+def test_a_saved_data_set_and_parquet_come_back_as_the_rows_that_went_in(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict, Features, Json, List, Value
+
+    rows = [
+        {"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}], "n": 1, "note": None},
+        {"messages": [ASKED, SAID], "n": 2, "note": "x"},
+    ]
+    message = {"role": Value("string"), "content": Value("string"), "tool_calls": Json()}
+    features = Features({"messages": List(message), "n": Value("int64"), "note": Value("string")})
+    data = Dataset.from_list(rows, features=features)
+    data.save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"test": data}).save_to_disk(str(tmp_path / "many"))
+    data.to_parquet(str(tmp_path / "a.parquet"))
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "a.parquet") == list(enumerate(rows, start=1))
+    assert [row.values for row in read_place(str(tmp_path / "many"), split="test")] == rows
+    with pytest.raises(DataError, match=r"no split 'train'.*test"):
+        rows_of(tmp_path / "many")
+
+
+def test_a_hub_data_set_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **options: Any) -> datasets.Dataset:
+        asked.append((args, options))
+        return datasets.Dataset.from_list([{"text": "a"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [row.values for row in read_place("me/data", split="test", subset="en", revision="abc")] == [{"text": "a"}]
+    assert asked == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
+
+
+def test_a_hub_data_set_that_cannot_be_loaded_is_an_error_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(*args: Any, **options: Any) -> None:
+        raise ValueError("Unknown split\n'train'.")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match=r"'me/data' cannot be loaded: Unknown split 'train'\. Check"):
+        read_place("me/data", split="train")
