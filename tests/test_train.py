@@ -1,4 +1,4 @@
-"""Training with selection: what it keeps, what it writes down, and that it is plain training where nothing is chosen."""
+"""Training with selection: what it keeps, what it writes down; plain training where nothing is chosen."""
 
 from __future__ import annotations
 

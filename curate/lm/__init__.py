@@ -1,4 +1,4 @@
-"""Language models: load, encode, train. The only package (with the demo's generator) that imports transformers, peft."""
+"""Language models: load, encode, train. With the demo's generator the only package that imports transformers, peft."""
 
 import warnings
 

@@ -6,17 +6,20 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
+from ..errors import ModelError, TrainingError
+from ..launch import size
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, make_selector
 from . import checkpoint as checkpoints
 from .encode import TokenTable, collate
-from .load import look_into
+from .gradients import Adam, GradientEngine, TargetStream
+from .load import look_into, prove
 from .loss import chunk_loss
 from .selection import Plan, Selection, Sink
 from .trainer import Keeper, Progress, SelectingTrainer
@@ -38,6 +41,9 @@ class Job:
         logits_budget: bytes; larger logits are never formed (see loss.py).
         save_total_limit: checkpoints to keep.
         arguments: of `transformers.TrainingArguments`.
+        target: where target batches come from, for selectors that want them.
+        reuse: make the update from the gradients that choosing measured.
+        coverage: `all` or `linear`, see `GradientEngine`.
     """
 
     label: str
@@ -52,9 +58,12 @@ class Job:
     logits_budget: int
     save_total_limit: int | None
     arguments: Mapping[str, Any]
+    target: TargetStream | None = None
+    reuse: bool = False
+    coverage: str = "all"
 
 
-class RunLedger(Sink):
+class RunLedger(Sink, Protocol):
     """What fine-tuning wants of a ledger: rows in, a checkpoint's step as final, and the way back to one."""
 
     def settle(self, step: int) -> None:
@@ -72,15 +81,17 @@ class Outcome:
         trainer: holds the trained model.
         selection: holds the selector's memory and the tally.
         history: what was logged, (step, metric, value).
+        counts: the tally of all processes together; `bad` is how many.
     """
 
     trainer: SelectingTrainer
     selection: Selection
     history: list[tuple[int, str, float]]
+    counts: dict[str, int]
 
 
 def fine_tune(
-    job: Job, build: Callable[[], nn.Module], tokenizer: PreTrainedTokenizerBase, ledger: Any, folder: Path
+    job: Job, build: Callable[[], nn.Module], tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, folder: Path
 ) -> Outcome:
     """Train, or go on training, and evaluate at the end.
 
@@ -88,14 +99,19 @@ def fine_tune(
         job: see there.
         build: makes the model, with its trainable parts; called once, after seeding.
         tokenizer: of the model.
-        ledger: a `RunLedger`.
+        ledger: where every candidate is written down.
         folder: for checkpoints.
     """
     arguments = TrainingArguments(output_dir=str(folder), **job.arguments)
+    if arguments.world_size != size():
+        raise TrainingError(
+            f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
+            "Launch with torchrun, and as many processes as devices."
+        )
     set_seed(arguments.seed)
     model = build()
     trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
-    resume = checkpoints.newest(folder) if folder.exists() else None
+    resume = checkpoints.newest(folder, clean=arguments.process_index == 0)
     step = checkpoints.step_of(resume) if resume else 0
     ledger.rewind(step)
     if resume:
@@ -104,17 +120,29 @@ def fine_tune(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
-    return Outcome(trainer, selection, _history(trainer))
+    return Outcome(trainer, selection, _history(trainer), _counts(trainer))
 
 
 def _assemble(
-    job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: Any, arguments: TrainingArguments
+    job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, arguments: TrainingArguments
 ) -> tuple[SelectingTrainer, Selection]:
-    eyes = look_into(model.to(arguments.device))
-    chunk_loss(eyes, job.logits_budget)
-    facts = Facts(vocab_size=eyes.head.vocab_size, max_length=job.max_length, seed=arguments.seed)
+    eyes = look_into(model.to(arguments.device), autocast=torch.bfloat16 if arguments.bf16 else None)
+    facts = Facts(
+        vocab_size=eyes.head.vocab_size,
+        max_length=job.max_length,
+        seed=arguments.seed,
+        keep=job.plan.keep,
+        total_steps=max(0, arguments.max_steps),
+    )
+    selector = make_selector(job.selector, job.selector_args, facts)
+    try:
+        chunk_loss(prove(eyes), job.logits_budget)
+    except ModelError:
+        if selector.signals or selector.gradients is not None:
+            raise
+        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
     selection = Selection(
-        make_selector(job.selector, job.selector_args, facts),
+        selector,
         eyes,
         job.table,
         job.plan,
@@ -133,6 +161,16 @@ def _assemble(
         processing_class=tokenizer,
         callbacks=[Progress(selection, job.label), Keeper(selection, ledger.settle, job.save_total_limit)],
     )
+    if selector.gradients is not None:
+        selection.engine = GradientEngine(
+            eyes,
+            job.target,
+            lambda: Adam.of(trainer.optimizer, model),
+            keep=job.reuse,
+            coverage=job.coverage,
+            micro_batch=job.plan.score_batch_size,
+            seed=arguments.seed,
+        )
     return trainer, selection
 
 
@@ -140,6 +178,13 @@ def _evaluated(trainer: SelectingTrainer) -> bool:
     """Whether the last step was evaluated already."""
     last = trainer.state.log_history[-3:]
     return any("eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in last)
+
+
+def _counts(trainer: SelectingTrainer) -> dict[str, int]:
+    """The tallies of all processes, added up."""
+    own = {name: len(value) if name == "bad" else value for name, value in vars(trainer.selection.tally).items()}
+    total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
+    return dict(zip(own, total.tolist(), strict=True))
 
 
 def _history(trainer: SelectingTrainer) -> list[tuple[int, str, float]]:

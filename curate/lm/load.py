@@ -45,12 +45,13 @@ class ModelOptions:
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     """The tokenizer, with a chat template and a padding token, padding on the right."""
-    tokenizer = _load(AutoTokenizer, options, "tokenizer")
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
         tokenizer.chat_template = _template(options.chat_template)
     if not tokenizer.chat_template:
         raise ModelError(
-            f"The tokenizer of {options.place} has no chat template. Give --chat-template chatml, plain, or a Jinja file."
+            f"The tokenizer of {options.place} has no chat template. Give --chat-template chatml, plain, or a Jinja "
+            "file."
         )
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
@@ -82,8 +83,7 @@ def load_model(options: ModelOptions) -> nn.Module:
         base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
         if base is None:
             raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
-        model = load_model(replace(options, place=base))
-        return PeftModel.from_pretrained(model, options.place)  # type: ignore[no-any-return]
+        return PeftModel.from_pretrained(load_model(replace(options, place=base)), options.place)
     model: nn.Module = _load(
         AutoModelForCausalLM,
         options,
@@ -97,7 +97,7 @@ def load_model(options: ModelOptions) -> nn.Module:
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
     if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return loader.from_pretrained(options.place, trust_remote_code=options.trust_remote_code, **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -114,19 +114,29 @@ class Eyes:
         backbone: it without its head.
         projection: the head as a module.
         head: the head's factors.
+        autocast: lower precision to compute hidden states in, or None.
     """
 
     model: nn.Module
     backbone: nn.Module
     projection: nn.Module
     head: Head
+    autocast: torch.dtype | None = None
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Last hidden states, (b, L, d): what the head is given."""
-        states: Tensor = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        with torch.autocast(input_ids.device.type, self.autocast, enabled=self.autocast is not None):
+            states: Tensor = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            ).last_hidden_state
         return states
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Logits of hidden states through the head as it is, adapters and gradients included: (n, d) -> (n, V)."""
+        z = self.projection(rows.to(self.head.weight.dtype)).float()
+        if self.head.scale != 1.0:
+            z = z * self.head.scale
+        return z if self.head.softcap is None else self.head.softcap * torch.tanh(z / self.head.softcap)
 
     @contextmanager
     def open(self, *, refresh: bool = True) -> Iterator[None]:
@@ -149,15 +159,15 @@ class Eyes:
 def base_of(model: nn.Module) -> nn.Module:
     """The transformers model under an adapter."""
     get_base = getattr(model, "get_base_model", None)
-    return get_base() if callable(get_base) else model  # type: ignore[no-any-return]
+    return get_base() if callable(get_base) else model
 
 
 @torch.no_grad()
-def look_into(model: nn.Module) -> Eyes:
-    """Factor a model's head, and prove on a few tokens that the factors give the model's own logits.
+def look_into(model: nn.Module, *, autocast: torch.dtype | None = None) -> Eyes:
+    """Factor a model's head.
 
     Known: a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling` divides,
-    and multiplies in hyperclovax), a final soft-cap. Anything else fails the proof and is refused, never approximated.
+    and multiplies in hyperclovax), a final soft-cap. `prove` tells whether that is all the model does.
     """
     base = base_of(model)
     projection = base.get_output_embeddings()  # type: ignore[operator]
@@ -171,8 +181,7 @@ def look_into(model: nn.Module) -> Eyes:
         softcap=getattr(config, "final_logit_softcapping", None),
         frozen=not any(p.requires_grad for p in projection.parameters()),
     )
-    eyes = Eyes(model, base.base_model, projection, head)  # type: ignore[arg-type]
-    _prove(eyes, config)
+    eyes = Eyes(model, base.base_model, projection, head, autocast)  # type: ignore[arg-type]
     return eyes
 
 
@@ -185,13 +194,13 @@ def _weight_of(projection: Any) -> Tensor:
         return weight
     if not hasattr(projection, "get_delta_weight"):
         raise ModelError(
-            f"The adapter on the language-model head ({type(projection).__name__}) cannot be factored. Leave the head out "
-            "of --lora-target-modules."
+            f"The adapter on the language-model head ({type(projection).__name__}) cannot be factored. Leave the head "
+            "out of --lora-target-modules."
         )
-    base = projection.base_layer.weight.detach()
+    base: Tensor = projection.base_layer.weight.detach()
     for adapter in projection.active_adapters:
         base = base + projection.get_delta_weight(adapter).to(base.dtype)
-    return base  # type: ignore[no-any-return]
+    return base
 
 
 def _scale_of(config: Any) -> float:
@@ -204,7 +213,10 @@ def _scale_of(config: Any) -> float:
     return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
-def _prove(eyes: Eyes, config: Any) -> None:
+@torch.no_grad()
+def prove(eyes: Eyes) -> Eyes:
+    """Check on a few tokens that the head's factors give the model's own logits; `ModelError` where they do not."""
+    config = base_of(eyes.model).config.get_text_config()  # type: ignore[operator, union-attr]
     device = eyes.head.weight.device
     ids = torch.arange(8, device=device)[None] % config.vocab_size
     mask = torch.ones_like(ids)
@@ -216,8 +228,9 @@ def _prove(eyes: Eyes, config: Any) -> None:
     if theirs.isfinite().all() and not same:
         raise ModelError(
             f"The head of {type(base_of(eyes.model)).__name__} does something that curate does not know, so its logits "
-            "cannot be had from hidden states. Use a selector that needs no logits: --selector random or full."
+            "cannot be had from hidden states. Selectors that need none work: --selector random or full."
         )
+    return eyes
 
 
 def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_modules: str) -> nn.Module:
@@ -231,6 +244,6 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None

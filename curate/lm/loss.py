@@ -8,14 +8,13 @@ makes gradients chunk by chunk. A soft-capped head, which that cannot do, is chu
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..numerics.head import Head
 from ..numerics.losses import IGNORE, next_token_labels
 from .load import Eyes, base_of
 
@@ -30,51 +29,79 @@ def chunk_loss(eyes: Eyes, budget: int) -> None:
     original = base.forward
 
     @functools.wraps(original)
-    def forward(*args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
-        if labels is None or labels.numel() * eyes.head.vocab_size * 4 <= budget:
+    def forward(
+        *args: Any,
+        labels: Tensor | None = None,
+        num_items_in_batch: Any = None,
+        loss_weights: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        small = labels is None or labels.numel() * eyes.head.vocab_size * 4 <= budget
+        if labels is None or (small and loss_weights is None):
             if labels is not None:
                 kwargs["labels"] = labels
             if num_items_in_batch is not None:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return original(*args, **kwargs)
         kwargs["use_cache"] = False
-        hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator, union-attr]
-        total, count = summed_loss(eyes.head, hidden, labels, budget)
+        hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
+        if loss_weights is not None:
+            return CausalLMOutputWithPast(loss=mean_losses(eyes, hidden, labels, budget) @ loss_weights)
+        total, count = summed_loss(eyes, hidden, labels, budget)
         return CausalLMOutputWithPast(loss=total / (count if num_items_in_batch is None else num_items_in_batch))
 
-    base.forward = forward  # type: ignore[method-assign]
+    base.forward = forward
 
 
-def summed_loss(head: Head, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+def summed_loss(eyes: Eyes, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     """Sum of the next-token cross-entropies in nats, differentiable, and how many there are.
 
     Args:
-        head: W, and what is done to its output.
+        eyes: the model, for its head.
         hidden: (b, L, d).
         labels: (b, L) int64, −100 where the loss does not look.
         budget: bytes that a chunk of float32 logits may take.
     """
     targets = next_token_labels(labels)
     real = targets != IGNORE
-    rows, wanted = hidden[real], targets[real]
-    chunk = max(1, budget // (4 * head.vocab_size))
-    if head.softcap is not None:
-        total = rows.sum() * 0
-        for start in range(0, len(rows), chunk):
-            part = slice(start, start + chunk)
-            total = total + checkpoint(_chunk, head, rows[part], wanted[part], use_reentrant=False)
-        return total, real.sum()
-    bias = None if head.bias is None else head.bias * head.scale
+    return _cross_entropy(eyes, hidden[real], targets[real], budget, "sum"), real.sum()
+
+
+def mean_losses(eyes: Eyes, hidden: Tensor, labels: Tensor, budget: int) -> Tensor:
+    """Each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 for a text without any."""
+    targets = next_token_labels(labels)
+    real = targets != IGNORE
+    losses = _cross_entropy(eyes, hidden[real], targets[real], budget, "none")
+    text = real.nonzero()[:, 0]
+    share = 1 / real.sum(1)[text]
+    return torch.zeros(len(labels), device=losses.device).index_add(0, text, losses.float() * share)
+
+
+def _cross_entropy(eyes: Eyes, rows: Tensor, wanted: Tensor, budget: int, reduction: Literal["sum", "none"]) -> Tensor:
+    """Through the live head: torch's chunked kernel where the head is one matrix, else chunks with recomputation."""
+    head, chunk = eyes.head, max(1, budget // (4 * eyes.head.vocab_size))
+    if len(rows) <= chunk:
+        return nn.functional.cross_entropy(eyes.project(rows), wanted, reduction=reduction)
+    if head.softcap is not None or not isinstance(eyes.projection, nn.Linear):
+        parts = [
+            checkpoint(_chunk, eyes, rows[at : at + chunk], wanted[at : at + chunk], reduction, use_reentrant=False)
+            for at in range(0, len(rows), chunk)
+        ]
+        return torch.cat(parts) if reduction == "none" else torch.stack(parts).sum()
     options = nn.LinearCrossEntropyOptions(
         batch_chunk_size=chunk, chunking_method=None, acc_dtype=torch.float32 if rows.dtype != torch.float32 else None
     )
+    weight, bias = eyes.projection.weight, eyes.projection.bias
     with torch.autocast(rows.device.type, enabled=False):
-        weight = head.weight.to(rows.dtype)
-        total = nn.functional.linear_cross_entropy(
-            rows * head.scale, weight, wanted, linear_bias=bias, reduction="sum", options=options
+        return nn.functional.linear_cross_entropy(
+            rows * head.scale,
+            weight.to(rows.dtype),
+            wanted,
+            linear_bias=None if bias is None else (bias * head.scale).to(rows.dtype),
+            reduction=reduction,
+            options=options,
         )
-    return total, real.sum()
 
 
-def _chunk(head: Head, rows: Tensor, wanted: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(head.logits(rows), wanted, reduction="sum")
+def _chunk(eyes: Eyes, rows: Tensor, wanted: Tensor, reduction: str) -> Tensor:
+    return nn.functional.cross_entropy(eyes.project(rows), wanted, reduction=reduction)

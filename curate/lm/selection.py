@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..log import LOGGER, Stopwatch
-from ..numerics.losses import IGNORE
+from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose
 from ..signals import Loss, Signal, measure
+from .batches import Batch, join, split
 from .encode import TokenTable
+from .gradients import GradientEngine, Measured, combine
 from .load import Eyes
-
-Batch = dict[str, Tensor]
 
 
 class Sink(Protocol):
@@ -73,8 +73,12 @@ class Selection:
         plan: how much is kept.
         sink: the ledger.
         reference: stored features by name, (n,) each, in the table's order.
+        engine: measures gradients, for selectors that want them.
         max_bad: more samples than this that are not finite end the run.
         watch: told the time by part.
+
+    Attributes:
+        ready: the gradient of the step and its loss, where the candidates' own gradients serve for the update.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Selection:
         *,
         sink: Sink,
         reference: Mapping[str, Tensor] | None = None,
+        engine: GradientEngine | None = None,
         max_bad: int = 100,
         watch: Stopwatch | None = None,
     ) -> None:
@@ -95,8 +100,10 @@ class Selection:
         self.plan = plan
         self.sink = sink
         self.reference = dict(reference or {})
+        self.engine = engine
         self.max_bad = max_bad
         self.watch = watch or Stopwatch()
+        self.ready: tuple[Blocks, Tensor] | None = None
         self.tally = Tally()
         self.signals: dict[str, Signal] = dict(selector.signals)
         if self.signals:
@@ -109,49 +116,76 @@ class Selection:
             with self.watch.part("ledger"):
                 self._record(step, index, torch.arange(len(index)), None, {})
             return batches
-        whole = _join(batches)
-        values = self._measure(whole, step)
-        batch = self._candidates(index, values, step)
+        whole = join(batches)
+        measured = self._measure(whole, step)
+        batch = self._candidates(index, measured, step)
         with self.watch.part("score_arithmetic"):
             kept, scores = self._choose(batch)
+            weights = _uneven(scores, kept)
+            self.ready = self._update_of(measured, batch, kept, weights)
         with self.watch.part("ledger"):
-            self._record(step, index, kept, scores, values)
-        return _split(whole, kept, len(batches), _first_finite(batch))
+            self._record(step, index, kept, scores, measured.values)
+            self.note_bad([self.table.ids[index[row]] for row in (~finite_rows(batch)).nonzero()[:, 0]])
+        return split(whole, kept, len(batches), _first_finite(batch), weights)
 
-    def _measure(self, whole: Batch, step: int) -> dict[str, Tensor]:
-        if not self.signals:
-            return {}
-        refresh = (step - 1) % self.plan.refresh_every == 0
-        with self.eyes.open(refresh=refresh):
-            values = measure(
-                self.eyes.hidden,
-                self.eyes.head,
-                whole,
-                self.signals,
-                micro_batch=self.plan.score_batch_size,
-                watch=self.watch,
-            )
-        return {name: value.cpu() for name, value in values.items()}
+    def _measure(self, whole: Batch, step: int) -> Measured:
+        measured = Measured()
+        if self.selector.gradients is not None:
+            assert self.engine is not None
+            measured = self.engine.measure(whole, self.selector.gradients, step, self.watch)
+        if self.signals:
+            refresh = (step - 1) % self.plan.refresh_every == 0
+            with self.eyes.open(refresh=refresh):
+                values = measure(
+                    self.eyes.hidden,
+                    self.eyes.head,
+                    whole,
+                    self.signals,
+                    micro_batch=self.plan.score_batch_size,
+                    watch=self.watch,
+                )
+            measured.values |= {name: value.cpu() for name, value in values.items()}
+        return measured
 
-    def _candidates(self, index: Tensor, values: Mapping[str, Tensor], step: int) -> CandidateBatch:
+    def _candidates(self, index: Tensor, measured: Measured, step: int) -> CandidateBatch:
         rows = index.numpy()
-        reference = {name: values_[index] for name, values_ in self.reference.items()}
-        positions = torch.from_numpy(self.table.positions[rows])
-        return CandidateBatch(step, positions, torch.from_numpy(self.table.lengths[rows]), values, reference)
+        return CandidateBatch(
+            step,
+            torch.from_numpy(self.table.positions[rows]),
+            torch.from_numpy(self.table.lengths[rows]),
+            measured.values,
+            {name: values[index] for name, values in self.reference.items()},
+            measured.pairs,
+            measured.scalars,
+        )
+
+    def _update_of(
+        self, measured: Measured, batch: CandidateBatch, kept: Tensor, weights: Tensor | None
+    ) -> tuple[Blocks, Tensor] | None:
+        """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over tokens."""
+        if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):
+            return None
+        if weights is None:
+            position = {int(p): row for row, p in enumerate(self.table.positions)}
+            tokens = torch.tensor([self.table.target_tokens[position[int(p)]] for p in batch.positions[kept]])
+            weights = tokens / tokens.sum()
+        loss = (measured.values["loss"][kept] * weights.to(measured.values["loss"])).sum()
+        return combine(measured.kept, kept, weights), loss
 
     def _choose(self, batch: CandidateBatch) -> tuple[Tensor, Scores]:
         """Score and keep, group by group; each group's kept are in the memory before the next is scored."""
         group = self.plan.group or len(batch)
         kept, found = [], []
         finite = finite_rows(batch)
-        for rows in torch.arange(len(batch)).split(group):
+        for rows in torch.split(torch.arange(len(batch)), group):
             part = batch.rows(rows)
             scores = self.selector.score(part)
             total = scores.total.where(finite[rows], torch.nan)
+            scores = replace(scores, total=total)
             picked = choose(total, max(1, len(rows) * self.plan.keep // self.plan.candidates))
             self.selector.update(part, picked)
             kept.append(rows[picked])
-            found.append(Scores(total, scores.parts, scores.weights))
+            found.append(scores)
         return torch.cat(kept), _concatenate(found)
 
     def _record(
@@ -176,15 +210,15 @@ class Selection:
                 "loss": _nullable(values["loss"]) if "loss" in values else nothing,
                 "tokens": lengths,
                 "target_tokens": self.table.target_tokens[index.numpy()],
-                "parts": [[(name, column[i]) for name, column in parts.items()] for i in range(n)],
+                "parts": [
+                    [(name, column[i]) for name, column in parts.items() if column[i] == column[i]] for i in range(n)
+                ],
             },
         )
         self.tally.tokens_seen += int(lengths.sum())
         self.tally.tokens_kept += int(lengths[mask.numpy()].sum())
         self.tally.samples_seen += n
         self.tally.samples_kept += int(mask.sum())
-        if scores is not None:
-            self.note_bad([sample_id for sample_id, total in zip(ids, scores.total.tolist(), strict=True) if total != total])
 
     def note_bad(self, ids: Sequence[str]) -> None:
         """Name and count samples that are not finite; `TrainingError` once there are too many."""
@@ -218,6 +252,14 @@ def _first_finite(batch: CandidateBatch) -> int:
     return int(finite.int().argmax())
 
 
+def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
+    """The kept samples' weights, or None where they are alike: that is the Trainer's own loss."""
+    if scores.weights is None:
+        return None
+    weights = scores.weights[kept]
+    return None if torch.allclose(weights, weights[0]) else weights
+
+
 def _nullable(values: Tensor) -> list[float | None]:
     return [value if value == value else None for value in values.tolist()]
 
@@ -227,38 +269,3 @@ def _concatenate(found: Sequence[Scores]) -> Scores:
     weights = None if first.weights is None else torch.cat([s.weights for s in found if s.weights is not None])
     parts = {name: torch.cat([s.parts[name] for s in found]) for name in first.parts}
     return Scores(torch.cat([s.total for s in found]), parts, weights)
-
-
-PADDING = {"labels": IGNORE}
-
-
-def _join(batches: Sequence[Batch]) -> Batch:
-    """Micro-batches as one batch, padded on the right to the longest. What pads ids does not matter: it is masked."""
-    longest = max(batch["input_ids"].shape[1] for batch in batches)
-    return {
-        key: torch.cat(
-            [
-                torch.nn.functional.pad(batch[key], (0, longest - batch[key].shape[1]), value=PADDING.get(key, 0))
-                for batch in batches
-            ]
-        )
-        for key in batches[0]
-    }
-
-
-def _split(whole: Batch, kept: Tensor, count: int, filler: int) -> list[Batch]:
-    """The kept rows in `count` micro-batches, each cut to its longest text.
-
-    The Trainer waits for as many micro-batches as it sent. Where fewer are kept than that, the rest hold one text
-    without targets: it adds nothing to the loss.
-    """
-    out = []
-    for rows in kept.tensor_split(count):
-        chosen = rows if len(rows) else torch.tensor([filler])
-        chosen = chosen.to(whole["input_ids"].device)
-        longest = int(whole["attention_mask"][chosen].sum(1).max())
-        batch = {key: value[chosen, :longest] for key, value in whole.items()}
-        if not len(rows):
-            batch["labels"] = torch.full_like(batch["labels"], IGNORE)
-        out.append(batch)
-    return out

@@ -2,7 +2,7 @@
 
 It is the right seam because the Trainer counts target tokens there, before `training_step`: whoever selects later
 divides the loss by the tokens of discarded candidates. `compute_loss` is overridden only to catch a loss that is not
-finite before it reaches the weights.
+finite before it reaches the weights, and `training_step` only to put in place a gradient that choosing has made.
 """
 
 from __future__ import annotations
@@ -10,15 +10,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..log import bar
 from . import checkpoint as checkpoints
-from .selection import Batch, Selection
+from .batches import Batch
+from .selection import Selection
 
 
 class SelectingTrainer(Trainer):
@@ -32,6 +41,7 @@ class SelectingTrainer(Trainer):
     def __init__(self, *, selection: Selection, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selection = selection
+        self._reusing = False
         self.remove_callback(PrinterCallback)
 
     def get_batch_samples(
@@ -42,18 +52,37 @@ class SelectingTrainer(Trainer):
             batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             batches = self.selection.select(batches, self.state.global_step + 1)
+            self._reusing = self.selection.ready is not None
         return batches, self._get_num_items_in_batch(batches, device)
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The Trainer's step, unless choosing has made the gradient already: then that is put in place, once a step."""
+        if self._reusing and self.selection.ready is None:
+            return torch.zeros((), device=self.args.device)
+        if self.selection.ready is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        blocks, loss = self.selection.ready
+        self.selection.ready = None
+        for name, parameter in self.selection.eyes.model.named_parameters():
+            if name in blocks:
+                parameter.grad = blocks[name].to(parameter.dtype)
+        return loss.detach().to(device=self.args.device, dtype=torch.float32)
+
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         """The Trainer's loss; where it is not finite, the same without the samples that make it so."""
-        result = super().compute_loss(model, dict(inputs), return_outputs, **kwargs)
-        loss: Tensor = result[0] if return_outputs else result
-        if not model.training or loss.isfinite():
+        result = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
+        if not model.training or _loss_in(result).isfinite():
             return result
         clean = self._without_bad(model, inputs)
-        return super().compute_loss(model, clean, return_outputs, **kwargs)
+        return super().compute_loss(model, clean, return_outputs, num_items_in_batch)
 
     def _without_bad(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """The rows whose own loss is finite; the others are named, and a batch of none has no targets."""
@@ -61,12 +90,13 @@ class SelectingTrainer(Trainer):
         for row in range(len(inputs["input_ids"])):
             one = {key: value[row : row + 1] for key, value in inputs.items()}
             with torch.no_grad():
-                good.append(bool(super().compute_loss(model, one).isfinite()))
+                good.append(bool(_loss_in(super().compute_loss(model, one)).isfinite()))
         keep = torch.tensor(good, device=inputs["input_ids"].device)
         self.selection.note_bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
         if keep.any():
             return {key: value[keep] for key, value in inputs.items()}
-        ids = torch.full_like(inputs["input_ids"][:1, :1], self.processing_class.pad_token_id)
+        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
+        ids = torch.full_like(inputs["input_ids"][:1, :1], tokenizer.pad_token_id)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, -100)}
 
     def _ids_of(self, rows: dict[str, Tensor]) -> list[str]:
@@ -76,6 +106,11 @@ class SelectingTrainer(Trainer):
         for ids, mask in zip(rows["input_ids"].cpu(), rows["attention_mask"].cpu(), strict=True):
             found.append(table.find(ids[mask.bool()].numpy()))
         return found
+
+
+def _loss_in(result: Tensor | tuple[Tensor, Any]) -> Tensor:
+    """The loss, with or without the model's outputs beside it."""
+    return result[0] if isinstance(result, tuple) else result
 
 
 class Keeper(TrainerCallback):
@@ -96,14 +131,17 @@ class Keeper(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """After the Trainer has written its part."""
+        assert args.output_dir is not None
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
-        with self.selection.watch.part("ledger"):
+        if not state.is_world_process_zero:
             self.settle(state.global_step)
         checkpoints.save(checkpoint, self.selection, args.process_index)
-        if args.world_size > 1:
+        if args.world_size > 1:  # rank 0 merges the parts of all, so theirs must be closed
             torch.distributed.barrier()
         if state.is_world_process_zero:
+            with self.selection.watch.part("ledger"):
+                self.settle(state.global_step)
             checkpoints.mark(checkpoint, {"step": state.global_step})
             checkpoints.rotate(folder, self.limit)
         return control
@@ -134,16 +172,14 @@ class Progress(TrainerCallback):
         """Training starts where selecting ends."""
         self._step_began = self.selection.watch.now()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         watch, tally = self.selection.watch, self.selection.tally
         watch.add("training", watch.now() - self._step_began)
         if self._bar is None:
             return
         elapsed = max(1e-9, time.perf_counter() - self._began)
-        scoring = watch.seconds.get("scoring_forward", 0.0) + watch.seconds.get("score_arithmetic", 0.0)
+        scoring = sum(spent for part, spent in watch.seconds.items() if part not in ("training", "data", "ledger"))
         self._bar.set_postfix_str(
             f"loss {self._loss}, kept {tally.samples_kept / max(1, tally.samples_seen):.0%}, "
             f"{(tally.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "

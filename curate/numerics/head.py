@@ -125,7 +125,8 @@ class Head:
             gram = part if gram is None else gram + part
         assert gram is not None
         values, vectors = torch.linalg.eigh(gram)
-        return ((vectors * values.clamp_min(0).sqrt()) @ vectors.mT).float()
+        root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
+        return root.float()
 
     def _through(self, srft: TwoSided) -> Tensor:
         """Wᵀ C₂, (d, d2) float32."""

@@ -28,7 +28,8 @@ def nuclear_norm(gram: Tensor, *, method: Method = "eigh") -> Tensor:
     """
     if method == "newton":
         return _trace_of_root(gram)
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().sum(-1)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(gram)
+    return eigenvalues.clamp_min(0).sqrt().sum(-1)
 
 
 def frobenius_norm(gram: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def _trace_of_root(gram: Tensor, iterations: int = 48) -> Tensor:
     """
     size = gram.shape[-1]
     eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
-    norm = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(gram.dtype).tiny)[..., None, None]
+    norm: Tensor = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(gram.dtype).tiny)[..., None, None]
     ridge = 1e-16 * eye
     y = gram / norm + ridge
     x = eye.expand_as(y)

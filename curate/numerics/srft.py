@@ -99,7 +99,5 @@ class TwoSided:
     @staticmethod
     def _fft(x: Tensor, side: Side) -> Tensor:
         """Along the last dimension."""
-        spectrum = torch.fft.fft(x * side.signs.to(x), dim=-1).real
+        spectrum: Tensor = torch.fft.fft(x * side.signs.to(x), dim=-1).real
         return spectrum[..., side.rows.to(x.device)] * math.sqrt(2 / len(side.rows))
-
-

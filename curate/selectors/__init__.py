@@ -7,15 +7,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from .base import CandidateBatch, Facts, Scores, Selector, choose
+from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector, choose
+from .filter_weight import FilterWeight
 from .full import Full
+from .greats import GREATS
+from .max_grad import MaxGrad
 from .max_loss import MaxLoss
 from .random import Random
+from .rho import RHO
 from .uds import UDS
 
-SELECTORS: dict[str, type[Selector]] = {"uds": UDS, "random": Random, "max_loss": MaxLoss, "full": Full}
+SELECTORS: dict[str, type[Selector]] = {
+    "uds": UDS,
+    "filter_weight": FilterWeight,
+    "greats": GREATS,
+    "rho": RHO,
+    "max_grad": MaxGrad,
+    "max_loss": MaxLoss,
+    "random": Random,
+    "full": Full,
+}
 
-__all__ = ["SELECTORS", "CandidateBatch", "Facts", "Scores", "Selector", "check_args", "choose", "make_selector"]
+__all__ = [
+    "SELECTORS",
+    "CandidateBatch",
+    "Facts",
+    "GradientNeeds",
+    "Scores",
+    "Selector",
+    "check_args",
+    "choose",
+    "make_selector",
+]
 
 
 def check_args(name: str, args: Mapping[str, Any]) -> None:

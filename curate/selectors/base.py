@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,37 @@ class Facts:
         vocab_size: V of the model's head.
         max_length: T, the most tokens of a text.
         seed: of the run.
+        keep: k, how many are kept of a step.
+        total_steps: optimizer steps of the run; 0 when not known.
     """
 
     vocab_size: int
     max_length: int
     seed: int = 0
+    keep: int = 1
+    total_steps: int = 0
+
+
+@dataclass(frozen=True)
+class GradientNeeds:
+    """What a selector wants of the candidates' gradients g_i and of a target batch's mean gradient g_T.
+
+    The metric Q is elementwise: `plain` is 1, `adam` is P = 1 / (√v̄ + ε), Adam's preconditioner at the coming step up
+    to a constant, and `adam2` is P².
+
+    Attributes:
+        metric: Q.
+        target: values["alignment"] = ⟨g_i, Q∘g_T⟩ and scalars["target_square"] = ⟨g_T, Q∘g_T⟩.
+        gram: pairs["gram"] = ⟨g_i, Q∘g_j⟩.
+        norms: values["grad_norm"] = √⟨g_i, Q∘g_i⟩.
+        warmup_steps: up to this step the metric is `plain`: Adam's v says little yet.
+    """
+
+    metric: Literal["plain", "adam", "adam2"] = "plain"
+    target: bool = False
+    gram: bool = False
+    norms: bool = False
+    warmup_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +63,8 @@ class CandidateBatch:
         tokens: (B,) int64.
         values: the signals asked for, (B,) or (B, d) each.
         reference: stored features asked for, (B,) each.
+        pairs: (B, B) each: what gradient needs ask for.
+        scalars: of the step: learning_rate, and what gradient needs ask for.
     """
 
     step: int
@@ -43,6 +72,8 @@ class CandidateBatch:
     tokens: Tensor
     values: Mapping[str, Tensor] = field(default_factory=dict)
     reference: Mapping[str, Tensor] = field(default_factory=dict)
+    pairs: Mapping[str, Tensor] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -55,6 +86,8 @@ class CandidateBatch:
             self.tokens[index],
             {name: value[index] for name, value in self.values.items()},
             {name: value[index] for name, value in self.reference.items()},
+            {name: value[index][:, index] for name, value in self.pairs.items()},
+            self.scalars,
         )
 
 
@@ -77,11 +110,12 @@ class Selector(nn.Module):
     """A batch selector: no parameters; its buffers are its memory, so torch saves, loads and moves it.
 
     Subclasses take keyword arguments only, `facts` first, and set `signals` (what to measure each step; none: no
-    scoring pass) and `features` (what to join from the store).
+    scoring pass), `features` (what to join from the store) and `gradients` (what to measure in a backward pass).
     """
 
     signals: Mapping[str, Signal]
     features: Sequence[str] = ()
+    gradients: GradientNeeds | None = None
     keeps_all: bool = False
     """Nothing is ever left out: the loop then leaves the batches as they came."""
 

@@ -87,7 +87,7 @@ class Memory(nn.Module):
             return draw if draw < size else None
         own = self.clusters == cluster
         if not own.any():
-            values, counts = self.clusters.unique(return_counts=True)
+            values, counts = torch.unique(self.clusters, return_counts=True)
             own = self.clusters == values[counts.argmax()]
         rows = own.nonzero()[:, 0]
         return int(rows[self.steps[rows].argmin()])

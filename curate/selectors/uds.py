@@ -23,9 +23,9 @@ class UDS(Selector):
 
     u_i = ‖Z_i‖_*,  δ_i = mean_m ‖S_i − S_m‖₂ over the memory (0 while it is empty),  S_i = S_L Z_i S_Rᵀ.
 
-    Where we differ from the released code: padding does not enter the norm; Z is never formed; choosing is per optimizer
-    step instead of per micro-batch (`scope=micro:4` of the run gives theirs); the memory is part of the checkpoint.
-    Sketches are isometric, the paper's are √(T·V)/2 times as long, so its α is multiplied by that here.
+    Where we differ from the released code: padding does not enter the norm; Z is never formed; choosing is per
+    optimizer step instead of per micro-batch (`scope=micro:4` of the run gives theirs); the memory is part of the
+    checkpoint. Sketches are isometric, the paper's are √(T·V)/2 times as long, so its α is multiplied by that here.
 
     Args:
         facts: the run.
@@ -36,7 +36,7 @@ class UDS(Selector):
         d1: rows of a sketch (positions); d2: its columns (vocabulary).
         norm: `nuclear`, or `frobenius` as an ablation.
         tokens: `all` real tokens, or those of the `completion`.
-        normalize: divide the utility by `tokens` or `sqrt_tokens`; it grows with length, so plain UDS prefers long ones.
+        normalize: divide the utility by `tokens` or `sqrt_tokens`; it grows with length: plain UDS prefers long ones.
         intra_batch: add the mean distance to the candidates of the same step (the paper's s_inter).
         greedy: pick one after the other, counting those already picked as memory; the score is then the pick order.
         implementation: `exact`, or `reference`: full logits, singular values, FFTs.

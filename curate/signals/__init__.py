@@ -1,6 +1,17 @@
 """What one look of a model at a sample says of it: measured over a pool a feature, in a training step a signal."""
 
 from .probe import Backbone, Probe, measure
-from .signals import Entropy, Loss, MeanHidden, Signal, Sketch, Utility
+from .signals import Entropy, HeadGradNorm, Loss, MeanHidden, Signal, Sketch, Utility
 
-__all__ = ["Backbone", "Entropy", "Loss", "MeanHidden", "Probe", "Signal", "Sketch", "Utility", "measure"]
+__all__ = [
+    "Backbone",
+    "Entropy",
+    "HeadGradNorm",
+    "Loss",
+    "MeanHidden",
+    "Probe",
+    "Signal",
+    "Sketch",
+    "Utility",
+    "measure",
+]

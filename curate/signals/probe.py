@@ -63,7 +63,7 @@ class Probe:
 
     @cached_property
     def entropy(self) -> Tensor:
-        """(b,) mean entropy of the predictions of the target tokens, in nats. Also settles `loss`: one pass for both."""
+        """(b,) mean entropy of the predictions of the target tokens, in nats. It settles `loss` too: one pass."""
         losses, entropies = token_losses(self.head, self._hidden, self.targets, entropy=True)
         assert entropies is not None
         self.loss = self._or_nan(self._mean(losses))
@@ -106,7 +106,7 @@ def measure(
     lengths = inputs["attention_mask"].sum(1)
     order = torch.argsort(lengths, stable=True)
     found: dict[str, list[Tensor]] = {name: [] for name in signals}
-    for rows in order.split(micro_batch):
+    for rows in torch.split(order, micro_batch):
         longest = int(lengths[rows].max())
         ids, mask, labels = (inputs[key][rows, :longest] for key in ("input_ids", "attention_mask", "labels"))
         with watch.part("scoring_forward"):

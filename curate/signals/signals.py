@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..numerics.losses import output_gradient_gram
 from ..numerics.spectral import frobenius_norm, nuclear_norm
 from ..numerics.srft import TwoSided
 from .probe import Probe
@@ -45,6 +46,25 @@ class MeanHidden:
 
 
 @dataclass(frozen=True)
+class HeadGradNorm:
+    """‖∇_W ℓ_i‖_F, the gradient norm of the head's weights, (b,) float64, without a backward pass.
+
+    ∇_W ℓ_i = Σ_t e_t h_tᵀ with e_t = ∂ℓ_i/∂(W h_t), so ‖∇_W ℓ_i‖² = Σ_{t,s} (h_t·h_s)(e_t·e_s).
+
+    Attributes:
+        exact: with products of different tokens; else only t = s, within about a tenth on real text.
+    """
+
+    exact: bool = True
+
+    def __call__(self, probe: Probe) -> Tensor:
+        errors = output_gradient_gram(probe.head, probe.hidden(), probe.targets, diagonal=not self.exact)
+        hidden = probe.hidden().double()
+        inner = hidden @ hidden.mT if self.exact else hidden.square().sum(-1)
+        return (inner * errors).flatten(1).sum(1).clamp_min(0).sqrt()
+
+
+@dataclass(frozen=True)
 class Utility:
     """u = ‖Z‖_*, the nuclear norm of a text's logits, (b,) float64. Source: UDS, arXiv 2510.16882.
 
@@ -65,7 +85,7 @@ class Utility:
         hidden = probe.hidden(self.tokens)
         if self.implementation == "reference":
             logits = _logits(probe, hidden)
-            singular = torch.linalg.svdvals(logits)
+            singular: Tensor = torch.linalg.svdvals(logits)
             return singular.sum(-1) if self.norm == "nuclear" else singular.square().sum(-1).sqrt()
         gram = probe.head.gram(hidden)
         return nuclear_norm(gram) if self.norm == "nuclear" else frobenius_norm(gram)

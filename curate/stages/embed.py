@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from ..config import INERT, Config, Ref
 from ..log import Stopwatch, bar
 from ..store import Draft
 from .inputs import Inputs
-from .reading import Reading, encode_pool
+from .reading import Reading, encode_pool, reading_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
+curate embed --pool pool --model REFERENCE --signals loss --name reference     # what rho compares with
 curate embed --pool pool --model run --name after     # the model that `curate train --name run` made
 """
 
@@ -32,6 +33,9 @@ class EmbedConfig(Reading, Config):
     """How a pool is embedded."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")
+    signals: tuple[Literal["loss", "entropy", "utility", "sketch", "embedding"], ...] = Field(
+        ("loss", "entropy", "utility", "sketch", "embedding"), min_length=1, description="What to measure."
+    )
     d1: int = Field(8, ge=1, description="Rows of a sketch: over positions.")
     d2: int = Field(128, ge=1, description="Columns of a sketch: over the vocabulary.")
     seed: int = Field(0, description="Seed of the sketch.")
@@ -47,17 +51,19 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure every distinct sample of the pool, shard by shard; then index the sketches."""
     import torch
 
-    from ..lm.load import load_model, load_tokenizer, look_into
+    from ..lm.load import load_model, load_tokenizer, look_into, prove
     from ..store.vectors import write_index
 
     options = config.options(inputs.places["model"])
-    table, refused = encode_pool(config, load_tokenizer(options), inputs.artifacts["pool"], distinct=True)
+    tokenizer = load_tokenizer(options)
+    table, refused = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     watch = Stopwatch()
     shards = -(-len(table) // config.shard_rows)
     pending = list(draft.pending(shards))
     if pending:
-        eyes = look_into(load_model(options).to(device))
+        model = load_model(options).to(device)
+        eyes = prove(look_into(model, autocast=torch.bfloat16 if config.bf16 else None))
         signals = _signals(config, eyes)
         done = (shards - len(pending)) * config.shard_rows
         with bar(total=len(table), label=f"embed {config.pool}", unit="sample", initial=done) as progress:
@@ -67,7 +73,9 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
                 draft.add("features", _facts(table, rows, values), key=f"{shard:05d}")
                 draft.write(shard, _vectors(table, rows, values))
     _reject(draft, refused)
-    write_index(draft.path, [draft.shard(number) for number in range(shards)], "sketch")
+    (draft.path / "reading.txt").write_text(reading_digest(config, tokenizer), encoding="utf-8")
+    if "sketch" in config.signals:
+        write_index(draft.path, [draft.shard(number) for number in range(shards)], "sketch")
     draft.rows = len(table)
     draft.summary = {
         "samples": len(table),
@@ -85,13 +93,14 @@ def _signals(config: EmbedConfig, eyes: Eyes) -> dict[str, Signal]:
     srft = TwoSided.draw(
         d1=config.d1, d2=config.d2, max_length=config.max_length, vocab_size=eyes.head.vocab_size, seed=config.seed
     )
-    return {
+    known: dict[str, Signal] = {
         "entropy": Entropy(),
         "loss": Loss(),
         "utility": Utility(),
         "sketch": Sketch(srft),
         "embedding": MeanHidden(),
     }
+    return {name: signal for name, signal in known.items() if name in config.signals}
 
 
 def _measure(
@@ -117,7 +126,7 @@ def _measure(
         batch = collate([table[row] for row in part], pad_token_id=0)
         del batch["index"]
         batch = {key: value.to(device) for key, value in batch.items()}
-        with eyes.open(), torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with eyes.open():
             values = measure(eyes.hidden, eyes.head, batch, signals, micro_batch=config.score_batch_size, watch=watch)
         for name, value in values.items():
             found.setdefault(name, []).append(value.cpu())
@@ -135,10 +144,8 @@ def _facts(table: TokenTable, rows: range, values: Mapping[str, Tensor]) -> pa.T
             "tokens": pa.array(table.lengths[span], pa.int32()),
             "target_tokens": pa.array(table.target_tokens[span], pa.int32()),
             "truncated": table.truncated[span],
-            "loss": values["loss"].double().numpy(),
-            "entropy": values["entropy"].double().numpy(),
-            "utility": values["utility"].double().numpy(),
-            "sketch_norm": values["sketch"].double().norm(dim=1).numpy(),
+            **{name: values[name].double().numpy() for name in ("loss", "entropy", "utility") if name in values},
+            **({"sketch_norm": values["sketch"].double().norm(dim=1).numpy()} if "sketch" in values else {}),
         }
     )
 
@@ -149,7 +156,7 @@ def _vectors(table: TokenTable, rows: range, values: Mapping[str, Tensor]) -> pa
     from torch.nn.functional import normalize
 
     columns = {"sample_id": pa.array(table.ids[rows.start : rows.stop])}
-    for name in ("sketch", "embedding"):
+    for name in (name for name in ("sketch", "embedding") if name in values):
         unit = normalize(values[name].float(), dim=1).half().numpy()
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(unit.reshape(-1)), unit.shape[1])
     return pa.table(columns)

@@ -106,13 +106,13 @@ def test_what_a_tokenizer_lacks_is_said_in_a_sentence(options: ModelOptions, tmp
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "bare")
-    with pytest.raises(ModelError, match="has no chat template. Give --chat-template"):
+    with pytest.raises(ModelError, match=r"has no chat template\. Give --chat-template"):
         load_tokenizer(ModelOptions(str(tmp_path / "bare")))
     plain = load_tokenizer(ModelOptions(str(tmp_path / "bare"), chat_template="plain"))
     assert "Assistant: a b" in plain.apply_chat_template(CHAT.messages, tokenize=False)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path / "padless")
-    with pytest.raises(ModelError, match="no padding token. Give --pad-token"):
+    with pytest.raises(ModelError, match=r"no padding token\. Give --pad-token"):
         load_tokenizer(ModelOptions(str(tmp_path / "padless"), chat_template="chatml"))
     with pytest.raises(ModelError, match="not in the vocabulary"):
         load_tokenizer(replace(options, pad_token="<nope>"))

@@ -9,13 +9,19 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.lm.load import ModelOptions, add_lora, load_model, look_into
+from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove
 from curate.lm.loss import summed_loss
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, Utility, measure
 
 SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 200}
-SIZE |= {"num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZE |= {
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 
 def model_of(kind: str) -> nn.Module:
@@ -53,7 +59,7 @@ def inputs_of(n: int = 5, length: int = 20) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_signals_equal_those_of_the_models_own_logits(kind: str) -> None:
     model = model_of(kind).eval()
-    eyes, inputs = look_into(model), inputs_of()
+    eyes, inputs = prove(look_into(model)), inputs_of()
     signals = {"loss": Loss(), "entropy": Entropy(), "utility": Utility(), "mean": MeanHidden()}
     with eyes.open():
         found = measure(eyes.hidden, eyes.head, inputs, signals, micro_batch=2)
@@ -78,7 +84,7 @@ def test_the_chunked_loss_has_the_models_loss_and_gradient(kind: str) -> None:
     wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     hidden = eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
-    total, count = summed_loss(eyes.head, hidden, inputs["labels"], budget=4 * 200 * 3)
+    total, count = summed_loss(eyes, hidden, inputs["labels"], budget=4 * 200 * 3)
     total.backward()
     assert count == (inputs["labels"][:, 1:] != -100).sum()
     torch.testing.assert_close(total, plain, rtol=1e-5, atol=1e-5)
@@ -139,7 +145,7 @@ def test_a_head_that_does_something_unknown_is_refused() -> None:
 
     model.forward = forward  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="does something that curate does not know"):
-        look_into(model)
+        prove(look_into(model))
 
 
 def test_a_text_that_is_not_finite_is_nan_and_leaves_the_others_alone() -> None:

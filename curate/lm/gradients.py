@@ -1,0 +1,291 @@
+"""Gradients of candidates and of a target, measured under the current weights and in the metric of the optimizer.
+
+One backward pass over the candidates gives every number that the gradient selectors ask for; for small trainable parts
+(LoRA) the per-sample gradients are kept, so that the kept samples' weighted gradient needs no second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..log import Stopwatch
+from ..numerics.gradients import (
+    Blocks,
+    Recorder,
+    Wanted,
+    capture,
+    dots_of,
+    gram_of,
+    trained_layers,
+    uncovered,
+    weighted_sum,
+)
+from ..numerics.losses import IGNORE, next_token_labels
+from ..selectors import GradientNeeds
+from .batches import Batch, cut
+from .encode import TokenTable, collate
+from .load import Eyes
+from .loss import mean_losses
+
+LOGITS_BUDGET = 64 << 20
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam's state before a step.
+
+    Attributes:
+        rate: η of the coming step.
+        beta2, eps: Adam's.
+        steps: steps taken so far.
+        second: v by parameter name; empty before the first step.
+    """
+
+    rate: float
+    beta2: float
+    eps: float
+    steps: int
+    second: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, optimizer: Any, model: nn.Module) -> Adam:
+        """Read from a torch Adam or AdamW, as the Trainer holds it."""
+        inner = getattr(optimizer, "optimizer", optimizer)
+        if not isinstance(inner, torch.optim.Adam):
+            raise ModelError(f"Adam's state is wanted, and the optimizer is {type(inner).__name__}.")
+        group = inner.param_groups[0]
+        second, steps = {}, 0
+        for name, parameter in model.named_parameters():
+            state = inner.state.get(parameter)
+            if state:
+                second[name], steps = state["exp_avg_sq"], int(state["step"])
+        return cls(float(group["lr"]), float(group["betas"][1]), float(group["eps"]), steps, second)
+
+    def preconditioner(self, name: str, candidates: Tensor) -> Tensor:
+        """P = 1 / (√v̄ + ε) for a parameter, v̄ = (β₂v + (1 − β₂)·E[G²]) / (1 − β₂^τ), τ the coming step.
+
+        E[G²] is over the candidates' own gradients (n, ...): a frozen v says nothing of the coming step in the first
+        dozens. A constant factor (the rate, β₁'s correction) is left out: it changes no choice.
+        """
+        fresh = (1 - self.beta2) * candidates.square().mean(0)
+        if name in self.second:
+            fresh = fresh + self.beta2 * self.second[name]
+        return 1 / ((fresh / (1 - self.beta2 ** (self.steps + 1))).sqrt() + self.eps)
+
+
+class TargetStream:
+    """Batches of a target pool, even over its subtasks: a function of (seed, step), so a resume needs no state.
+
+    Args:
+        table: the target, encoded.
+        groups: rows of the table by subtask.
+        size: M, rows a batch.
+        seed: of the order.
+        pad_token_id: for the collator.
+    """
+
+    def __init__(
+        self, table: TokenTable, groups: Sequence[Sequence[int]], *, size: int, seed: int, pad_token_id: int
+    ) -> None:
+        self.table = table
+        self.groups = [list(group) for group in groups if len(group)]
+        self.size = size
+        self.seed = seed
+        self.pad_token_id = pad_token_id
+
+    def rows(self, step: int) -> list[int]:
+        """The batch of a step: subtasks in turn, each through its own rows in a fresh order each time round."""
+        return [self._draw(step * self.size + i) for i in range(self.size)]
+
+    def _draw(self, count: int) -> int:
+        which = count % len(self.groups)
+        group = self.groups[which]
+        lap, place = divmod(count // len(self.groups), len(group))
+        key = np.array([self.seed, which << 32 | lap], dtype=np.uint64)
+        return int(group[np.random.Generator(np.random.Philox(key=key)).permutation(len(group))[place]])
+
+    def batch(self, step: int, device: torch.device) -> Batch:
+        """The same, as tensors."""
+        batch = collate([self.table[row] for row in self.rows(step)], self.pad_token_id)
+        del batch["index"]
+        return {key: value.to(device) for key, value in batch.items()}
+
+
+@dataclass
+class Measured:
+    """What a backward pass over the candidates of a step gave: numbers for the selector, blocks for the update."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    pairs: dict[str, Tensor] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+    kept: Blocks = field(default_factory=dict)
+
+
+class GradientEngine:
+    """Measures what `GradientNeeds` names.
+
+    Args:
+        eyes: the model.
+        target: where target batches come from, or None.
+        adam: the optimizer's state now.
+        keep: hold the per-sample gradients for the update (`update: reuse`).
+        coverage: `all`: a trainable parameter that is in no linear layer is an error; `linear`: it is left out.
+        micro_batch: texts in one pass.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        eyes: Eyes,
+        target: TargetStream | None,
+        adam: Callable[[], Adam],
+        *,
+        keep: bool = False,
+        coverage: str = "all",
+        micro_batch: int = 16,
+        seed: int = 0,
+    ) -> None:
+        left_out = uncovered(eyes.model)
+        if left_out and coverage == "all":
+            raise ModelError(
+                f"Gradients are captured in linear layers, and {len(left_out)} trainable parameters are elsewhere: "
+                f"{', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''}. Train a LoRA adapter, or choose by "
+                "the linear layers alone with --gradient-coverage linear."
+            )
+        if not trained_layers(eyes.model):
+            raise ModelError("No linear layer of the model is trained, so there are no gradients to choose by.")
+        self.eyes = eyes
+        self.target = target
+        self.adam = adam
+        self.keep = keep
+        self.micro_batch = micro_batch
+        self.seed = seed
+
+    def measure(self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch) -> Measured:
+        """The candidates' gradients, and the target's, in the metric that holds at `step`."""
+        self.eyes.model.train()
+        adam = self.adam()
+        metric = needs.metric if step > needs.warmup_steps else "plain"
+        n = len(whole["input_ids"])
+        target: Blocks = {}
+        if needs.target:
+            with watch.part("target_gradient"):
+                target = self.target_gradient(step)
+        keep = self.keep or metric != "plain" or (needs.gram and n > self.micro_batch)
+        wanted = Wanted(keep=True) if keep else Wanted(target=target or None, gram=needs.gram, norms=needs.norms)
+        with watch.part("candidate_gradients"):
+            found = self.pass_over(whole, wanted, step)
+        with watch.part("score_arithmetic"):
+            if keep:
+                self._from_blocks(found, needs, metric, target, adam)
+            if needs.target:
+                found.scalars.setdefault(
+                    "target_square", float(sum(t.double().square().sum() for t in target.values()))
+                )
+            found.scalars["learning_rate"] = adam.rate
+            found.values = {name: value.cpu() for name, value in found.values.items()}
+            found.pairs = {name: value.cpu() for name, value in found.pairs.items()}
+        return found
+
+    @staticmethod
+    def _from_blocks(found: Measured, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam) -> None:
+        """Everything asked for, from kept per-sample gradients."""
+        root: Blocks | None = None
+        if metric != "plain":
+            finite = torch.stack([block.flatten(1).isfinite().all(1) for block in found.kept.values()]).all(0)
+            p = {name: adam.preconditioner(name, block[finite]) for name, block in found.kept.items()}
+            root = {name: value.sqrt() if metric == "adam" else value for name, value in p.items()}
+        if needs.gram or needs.norms:
+            gram = gram_of(found.kept, root)
+            found.pairs["gram"] = gram
+            found.values["grad_norm"] = gram.diagonal().sqrt()
+        if needs.target:
+            h = {n: t if root is None else t * root[n].square() for n, t in target.items()}
+            found.values["alignment"] = dots_of(found.kept, h)
+            found.scalars["target_square"] = float(sum((t.double() * h[n].double()).sum() for n, t in target.items()))
+
+    def pass_over(self, whole: Batch, wanted: Wanted, step: int = 0) -> Measured:
+        """One forward and backward pass over texts, shortest first, `micro_batch` at a time; results in order.
+
+        The parameters' own `.grad` are left as they were, and so is the random state.
+        """
+        order = torch.argsort(whole["attention_mask"].sum(1), stable=True)
+        losses, recorders = [], []
+        with self._own_gradients(), self._own_dropout(step):
+            for rows in torch.split(order, len(order) if wanted.gram else self.micro_batch):
+                recorder = Recorder(self.eyes.model, wanted, len(rows), order.device)
+                with capture(self.eyes.model, recorder.take):
+                    loss = self._losses(cut(whole, rows))
+                    torch.autograd.backward(loss.sum())
+                losses.append(loss.detach())
+                recorders.append(recorder.found)
+        back = order.argsort()
+        out = Measured({"loss": torch.cat(losses)[back]})
+        if wanted.keep:
+            out.kept = {name: torch.cat([f.kept[name] for f in recorders])[back] for name in recorders[0].kept}
+        for name, field_ in (("alignment", "dots"), ("squares", "squares"), ("sketch", "sketch")):
+            parts = [getattr(found, field_) for found in recorders]
+            if parts[0] is not None:
+                out.values[name] = torch.cat(parts)[back]
+        if recorders[0].gram is not None:
+            out.pairs["gram"] = recorders[0].gram[back][:, back]
+        if "squares" in out.values:
+            out.values["grad_norm"] = out.values.pop("squares").sqrt()
+        return out
+
+    def target_gradient(self, step: int) -> Blocks:
+        """g_T: the mean of the gradients of a target batch's mean losses, for the parameters of linear layers."""
+        assert self.target is not None
+        whole = self.target.batch(step, self.eyes.head.weight.device)
+        covered = trained_layers(self.eyes.model)
+        with self._own_gradients(), self._own_dropout(-step):
+            for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
+                torch.autograd.backward(self._losses(cut(whole, rows)).sum() / self.target.size)
+            return {
+                name: p.grad.float()
+                for name, p in self.eyes.model.named_parameters()
+                if p.grad is not None and name.rpartition(".")[0] in covered
+            }
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """ℓ_i of each text. A head that trains must see samples as rows, and so forms all logits of the micro-batch."""
+        hidden = self.eyes.hidden(batch["input_ids"], batch["attention_mask"])
+        if self.eyes.head.frozen:
+            return mean_losses(self.eyes, hidden, batch["labels"], LOGITS_BUDGET)
+        targets = next_token_labels(batch["labels"])
+        losses = nn.functional.cross_entropy(self.eyes.project(hidden).mT, targets, reduction="none")
+        return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
+
+    @contextmanager
+    def _own_gradients(self) -> Iterator[None]:
+        """Gradients made inside are not left behind."""
+        parameters = list(self.eyes.model.parameters())
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        try:
+            yield
+        finally:
+            for p, grad in zip(parameters, before, strict=True):
+                p.grad = grad
+
+    @contextmanager
+    def _own_dropout(self, step: int) -> Iterator[None]:
+        """Dropout from (seed, step): the Trainer restores its random state only after a resumed run's first choice."""
+        device = self.eyes.head.weight.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed * 1_000_003 + step)
+            yield
+
+
+def combine(kept: Blocks, rows: Tensor, weights: Tensor) -> Blocks:
+    """Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give."""
+    return weighted_sum({name: block[rows.to(block.device)] for name, block in kept.items()}, weights)

@@ -1,0 +1,98 @@
+"""What a run joins to its pool: features of a reference model, clusters, batches of a target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, DataError
+from ..store import Artifact
+from .inputs import Inputs
+from .reading import encode_pool, reading_digest, subtasks
+from .train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from ..lm.encode import TokenTable
+    from ..lm.gradients import TargetStream
+
+
+def references(
+    config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    """The stored features that the selector asks for, by sample id, in the table's order."""
+    found = {}
+    if config.selector == "rho":
+        found["reference_loss"] = _reference_loss(config, inputs, table, tokenizer)
+    if config.selector_args.get("memory_policy") == "per_cluster":
+        found["cluster"] = _clusters(config, inputs, table)
+    return found
+
+
+def _clusters(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Tensor:
+    import torch
+
+    if config.clusters is None:
+        raise ConfigError("memory_policy per_cluster wants --clusters NAME: make it with curate cluster.")
+    cluster = _column(
+        inputs, inputs.artifacts["clusters"], "SELECT sample_id, cluster FROM clusters WHERE clusters = $name"
+    )
+    return torch.tensor([cluster.get(sample_id, -1) for sample_id in table.ids])
+
+
+def _reference_loss(
+    config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """The reference model's loss of every sample; refuses one that saw other tokens or another mask."""
+    import torch
+
+    if config.reference is None:
+        raise ConfigError(
+            f"Selector rho wants --reference NAME: the loss of a reference model on the pool. Make it: curate embed "
+            f"--pool {config.pool} --model REFERENCE --signals loss --name NAME."
+        )
+    artifact = inputs.artifacts["reference"]
+    if (artifact.path / "reading.txt").read_text(encoding="utf-8") != reading_digest(config, tokenizer):
+        raise ConfigError(
+            f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
+            "--loss-on than this run's, so its losses are not of the same tokens. Embed the pool again with the run's."
+        )
+    loss = _column(inputs, artifact, "SELECT sample_id, loss FROM features WHERE features = $name")
+    missing = [sample_id for sample_id in table.ids if loss.get(sample_id) is None]
+    if missing:
+        raise DataError(
+            f"The reference '{config.reference}' has no loss of {len(missing)} samples, {missing[0]} among them. Was it"
+            f" made of the pool '{config.pool}', with the signal loss?"
+        )
+    return torch.tensor([loss[sample_id] for sample_id in table.ids], dtype=torch.float64)
+
+
+def _column(inputs: Inputs, artifact: Artifact, sql: str) -> dict[str, float]:
+    rows = inputs.store.query(sql, {"name": inputs.store.labels()[artifact.fingerprint]})
+    return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+
+
+def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
+    """Batches of the target pool for a selector that wants one."""
+    from ..lm.gradients import TargetStream
+    from ..selectors import Facts, make_selector
+
+    selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))
+    if selector.gradients is None or not selector.gradients.target:
+        return None
+    if config.target is None:
+        raise ConfigError(
+            f"Selector {config.selector} wants --target POOL: samples of what the model should get good at."
+        )
+    if config.group is not None:
+        raise ConfigError(f"Selector {config.selector} chooses among all candidates of a step: leave --scope at step.")
+    table, _ = encode_pool(config, tokenizer, inputs.artifacts["target"])
+    groups = subtasks(inputs.artifacts["target"], table.ids)
+    return TargetStream(
+        table,
+        list(groups.values()),
+        size=config.target_batch_size,
+        seed=config.seed,
+        pad_token_id=int(tokenizer.pad_token_id or 0),
+    )

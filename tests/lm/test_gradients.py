@@ -1,0 +1,174 @@
+"""Gradients measured on a language model equal a loop of autograd over the samples, in every metric and mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from curate.errors import ModelError
+from curate.lm.gradients import Adam, GradientEngine, TargetStream, combine
+from curate.lm.load import ModelOptions, add_lora, load_model, look_into
+from curate.log import Stopwatch
+from curate.selectors import GradientNeeds
+
+BASE2M = Path(__file__).parents[2] / "../shared/models/base2m"
+
+
+def model_of(place: str, *, dropout: float = 0.0, checkpointing: str | None = None, full: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    model = load_model(ModelOptions(place, dtype="float32"))
+    if not full:
+        model = add_lora(model, r=4, alpha=8, dropout=dropout, target_modules="all-linear")
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.02)
+    if checkpointing:
+        kwargs = {"use_reentrant": checkpointing == "reentrant"}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)  # type: ignore[operator]
+        model.enable_input_require_grads()  # type: ignore[operator]
+    return model.train()
+
+
+def batch_of(n: int = 6, length: int = 24) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([24, 9, 15, 24, 12, 20])[:n]
+    mask = (torch.arange(length)[None] < lengths[:, None]).long()
+    ids = torch.randint(5, 390, (n, length), generator=generator) * mask
+    labels = torch.where(mask.bool() & (torch.arange(length)[None] >= 4), ids, -100)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    for value in batch.values():
+        value[3] = value[0]
+    return batch
+
+
+def engine_of(model: nn.Module, adam: Adam, **options: Any) -> GradientEngine:
+    return GradientEngine(look_into(model), None, lambda: adam, **options)
+
+
+def loop(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The slow obvious twin: one sample after the other through the model's own loss."""
+    rows: dict[str, list[torch.Tensor]] = {}
+    for i in range(len(batch["input_ids"])):
+        n = int(batch["attention_mask"][i].sum())
+        model.zero_grad()
+        model(input_ids=batch["input_ids"][i : i + 1, :n], labels=batch["labels"][i : i + 1, :n]).loss.backward()
+        for name, p in model.named_parameters():
+            if p.grad is not None:
+                rows.setdefault(name, []).append(p.grad.clone())
+    model.zero_grad()
+    return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def adam_of(model: nn.Module) -> Adam:
+    generator = torch.Generator().manual_seed(2)
+    second = {
+        name: torch.rand(p.shape, generator=generator) * 1e-3 for name, p in model.named_parameters() if p.requires_grad
+    }
+    return Adam(rate=1e-3, beta2=0.999, eps=1e-8, steps=7, second=second)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+MODES: list[dict[str, Any]] = [
+    {},
+    {"checkpointing": "reentrant"},
+    {"checkpointing": "not reentrant"},
+    {"full": True},
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["lora", "reentrant", "not reentrant", "full"])
+@pytest.mark.parametrize("place", ["tiny", "base2m"])
+def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], place: str, tiny: str) -> None:
+    if place == "base2m" and not BASE2M.exists():
+        pytest.skip("the small real model is not at hand")
+    model = model_of(tiny if place == "tiny" else str(BASE2M), **mode)
+    batch, adam = batch_of(), adam_of(model)
+    engine = engine_of(model, adam, coverage="linear", micro_batch=4)
+    vectors = loop(model, batch)
+    kept = engine.pass_over(batch, wanted_all()).kept
+    for name, block in kept.items():
+        assert relative(block, vectors[name]) < 1e-5, name
+    flat = torch.cat([vectors[name].flatten(1).double() for name in sorted(kept)], 1)
+    kept_flat = torch.cat([kept[name].flatten(1).double() for name in sorted(kept)], 1)
+    assert relative(kept_flat, flat) < 1e-6
+    target = {name: vectors[name][1:3].mean(0) for name in kept}
+    engine.target_gradient = lambda step: target  # type: ignore[method-assign]
+    g_t = torch.cat([target[name].flatten().double() for name in sorted(kept)])
+    for metric, power in (("plain", 0), ("adam", 1), ("adam2", 2)):
+        p = torch.cat([adam.preconditioner(n, vectors[n]).flatten().double() for n in sorted(kept)])
+        q = p**power
+        found = engine.measure(batch, GradientNeeds(metric=metric, target=True, gram=True), 1, Stopwatch())  # type: ignore[arg-type]
+        assert relative(found.pairs["gram"], (flat * q) @ flat.T) < 1e-5
+        assert relative(found.values["alignment"], (flat * q) @ g_t) < 1e-5
+        assert abs(found.scalars["target_square"] / float((g_t * q) @ g_t) - 1) < 1e-5
+    norms = engine.measure(batch, GradientNeeds(norms=True), 1, Stopwatch()).values["grad_norm"]
+    assert relative(norms, flat.norm(dim=1)) < 1e-5
+
+
+def wanted_all() -> Any:
+    from curate.numerics.gradients import Wanted
+
+    return Wanted(keep=True)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_kept_gradients_sum_to_what_the_same_pass_leaves_in_the_parameters(tiny: str, dropout: float) -> None:
+    model = model_of(tiny, dropout=dropout)
+    engine, batch = engine_of(model, adam_of(model), micro_batch=99), batch_of()
+    kept = engine.pass_over(batch, wanted_all(), step=3).kept
+    with engine._own_dropout(3):
+        order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
+        engine._losses({key: value[order] for key, value in batch.items()}).sum().backward()
+    for name, total in combine(kept, torch.arange(6), torch.ones(6)).items():
+        assert relative(total, model.get_parameter(name).grad) < 1e-5  # type: ignore[arg-type]
+
+
+def test_measuring_leaves_gradients_and_random_state_as_they_were(tiny: str) -> None:
+    model = model_of(tiny, dropout=0.3)
+    engine = engine_of(model, adam_of(model))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    engine.measure(batch_of(), GradientNeeds(gram=True), 1, Stopwatch())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_adams_preconditioner_is_the_one_of_its_next_step() -> None:
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.0, 0.99), weight_decay=0.0)
+    for seed in range(4):
+        model.weight.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed))
+        if seed < 3:
+            optimizer.step()
+    adam = Adam.of(optimizer, model)
+    assert adam.steps == 3 and adam.rate == 0.01
+    gradient = model.weight.grad
+    assert gradient is not None
+    p = adam.preconditioner("weight", gradient[None])
+    before = model.weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(before - model.weight.detach(), 0.01 * p * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_parameters_outside_linear_layers_are_named(tiny: str) -> None:
+    model = model_of(tiny, full=True)
+    with pytest.raises(ModelError, match=r"embed_tokens.weight.*--gradient-coverage linear"):
+        engine_of(model, adam_of(model))
+    with pytest.raises(ModelError, match="No linear layer of the model is trained"):
+        engine_of(model.requires_grad_(False), adam_of(model))
+
+
+def test_target_batches_are_even_over_subtasks_and_depend_on_the_step_alone() -> None:
+    stream = TargetStream(None, [range(5), range(5, 7)], size=4, seed=3, pad_token_id=0)  # type: ignore[arg-type]
+    rows = [stream.rows(step) for step in range(10)]
+    assert all(sum(row < 5 for row in batch) == 2 for batch in rows)
+    assert [stream.rows(step) for step in reversed(range(10))] == rows[::-1]
+    first = [row for batch in rows for row in batch if row < 5]
+    assert all(set(first[i : i + 5]) == set(range(5)) for i in range(0, 20, 5))

@@ -1,0 +1,160 @@
+"""Per-sample gradients from one pass equal a loop of autograd over the samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from curate.numerics.gradients import (
+    Recorder,
+    SignHash,
+    Wanted,
+    capture,
+    dots_of,
+    gram_of,
+    trained_layers,
+    uncovered,
+    weighted_sum,
+)
+
+PINNED = [522, 133, 527]
+
+
+class Net(nn.Module):
+    """Two linear layers and a frozen one, with dropout, optionally checkpointed."""
+
+    def __init__(self, mode: str = "plain", dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mode = mode
+        self.body = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Dropout(dropout), nn.Linear(9, 5, bias=False))
+        self.frozen = nn.Linear(5, 4).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mode == "plain":
+            return self.frozen(self.body(x))
+        return self.frozen(checkpoint(self.body, x, use_reentrant=self.mode == "reentrant"))
+
+
+def inputs() -> torch.Tensor:
+    x = torch.randn(7, 11, 6, generator=torch.Generator().manual_seed(1))
+    x[2] = x[5]
+    return x.requires_grad_()
+
+
+def losses(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return net(x).square().mean((1, 2))
+
+
+def loop(net: nn.Module, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """The slow obvious twin."""
+    out = []
+    for i in range(len(x)):
+        net.zero_grad()
+        losses(net, x[i : i + 1]).sum().backward()
+        out.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
+    net.zero_grad()
+    return out
+
+
+def flat(blocks: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([blocks[name].flatten() for name in sorted(blocks)])
+
+
+def record(net: nn.Module, x: torch.Tensor, wanted: Wanted) -> Any:
+    recorder = Recorder(net, wanted, len(x), x.device)
+    with capture(net, recorder.take):
+        losses(net, x).sum().backward()
+    return recorder.found
+
+
+@pytest.mark.parametrize("mode", ["plain", "reentrant", "not reentrant"])
+def test_everything_equals_a_loop_over_the_samples(mode: str) -> None:
+    net, x = Net(mode), inputs()
+    vectors = loop(net, x)
+    g = torch.stack([flat(blocks) for blocks in vectors])
+    generator = torch.Generator().manual_seed(2)
+    names = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    target = {name: torch.randn(p.shape, generator=generator) for name, p in names.items()}
+    p_metric = {name: torch.rand(p.shape, generator=generator) + 0.1 for name, p in names.items()}
+    for power in (0.0, 1.0, 2.0):
+        root = {name: q ** (power / 2) for name, q in p_metric.items()}
+        h = {name: target[name] * root[name].square() for name in names}
+        found = record(net, x, Wanted(target=h, root=root, gram=True, norms=True, keep=True))
+        scaled = g * flat(root)
+        torch.testing.assert_close(found.gram, scaled @ scaled.T, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(found.dots, scaled @ (flat(root) * flat(target)), rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(found.squares, scaled.square().sum(1), rtol=1e-5, atol=0)
+        torch.testing.assert_close(gram_of(found.kept, root), found.gram.double(), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(dots_of(found.kept, h), found.dots.double(), rtol=1e-4, atol=1e-8)
+    for name in names:
+        wanted = torch.stack([blocks[name] for blocks in vectors])
+        error = (found.kept[name] - wanted).norm() / wanted.norm()
+        assert error < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["plain", "not reentrant"])
+def test_with_dropout_they_sum_to_the_gradient_of_the_very_same_pass(mode: str) -> None:
+    net, x = Net(mode, dropout=0.5), inputs()
+    found = record(net, x, Wanted(keep=True))
+    for name, total in weighted_sum(found.kept, torch.ones(7)).items():
+        torch.testing.assert_close(total, net.get_parameter(name).grad, rtol=1e-5, atol=1e-8)
+
+
+def test_a_weighted_sum_is_the_gradient_of_the_weighted_loss() -> None:
+    net, x = Net(), inputs()
+    found = record(net, x, Wanted(keep=True))
+    weights = torch.rand(7, generator=torch.Generator().manual_seed(3))
+    net.zero_grad()
+    (losses(net, x) * weights).sum().backward()
+    for name, total in weighted_sum(found.kept, weights).items():
+        torch.testing.assert_close(total, net.get_parameter(name).grad, rtol=1e-5, atol=1e-8)
+
+
+def test_hooks_are_gone_after_the_pass() -> None:
+    net, x = Net(), inputs()
+    taken: list[str] = []
+    with capture(net, lambda name, a, b: taken.append(name)):
+        losses(net, x).sum().backward()
+    assert sorted(taken) == ["body.0", "body.3"]
+    losses(net, x).sum().backward()
+    assert len(taken) == 2
+
+
+def test_only_what_trains_is_covered_and_the_rest_is_named() -> None:
+    net = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 2).requires_grad_(False))
+    assert list(trained_layers(net)) == ["2"]
+    assert uncovered(net) == ["0.weight", "1.weight", "1.bias"]
+    tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False))
+    tied[1].weight = tied[0].weight
+    assert uncovered(tied) == ["0.weight"]
+
+
+def test_sketches_keep_dot_products_on_average() -> None:
+    g = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+    g[1] += g[0]
+    ratios = []
+    for seed in range(200):
+        out = torch.zeros(2, 256)
+        SignHash(256, seed).add("w", g, out)
+        ratios.append((out[0] @ out[1]) / (g[0] @ g[1]))
+    assert abs(torch.stack(ratios).mean() - 1) < 0.05
+
+
+def test_sketches_depend_on_names_and_not_on_batch_or_order() -> None:
+    g = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0))
+    whole, single, other = (torch.zeros(n, 64) for n in (3, 1, 3))
+    hashing = SignHash(64, 1)
+    hashing.add("a", g, whole)
+    hashing.add("b", g, whole)
+    SignHash(64, 1).add("b", g[1:2], single)
+    SignHash(64, 1).add("a", g[1:2], single)
+    torch.testing.assert_close(whole[1:2], single)
+    SignHash(64, 2).add("a", g, other)
+    SignHash(64, 2).add("b", g, other)
+    assert not torch.allclose(whole, other)
+    assert SignHash(1000, 7)._draw("layer", 3, torch.device("cpu"))[0].tolist() == PINNED

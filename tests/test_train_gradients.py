@@ -1,0 +1,151 @@
+"""Runs whose selector looks at gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curate import Artifact, Store, make
+from curate.errors import ConfigError, ModelError
+from curate.selectors import SELECTORS, CandidateBatch, Facts, GradientNeeds, Scores, Selector
+
+SMALL = {"candidates": 8, "keep": 4, "max_steps": 5, "max_length": 64, "logging_steps": 1, "save_steps": 2}
+SMALL |= {"learning_rate": 3e-3, "target_batch_size": 4}
+
+
+@pytest.fixture
+def pools(store: Store, pool_file: Path) -> Store:
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    make(store, "ingest", name="target", data=[str(pool_file)], deduplicate=True)
+    return store
+
+
+def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
+    return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
+
+
+def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
+    return load_file(next(artifact.files.glob("*model.safetensors")))
+
+
+def rows(store: Store, sql: str) -> list[dict[str, Any]]:
+    return store.query(sql).to_pylist()
+
+
+@pytest.mark.parametrize("selector", ["greats", "filter_weight", "max_grad"])
+def test_reusing_the_candidates_gradients_is_the_same_update_as_a_second_pass(
+    pools: Store, tiny: str, selector: str
+) -> None:
+    args = {"filter_weight": {"warmup_steps": 2}, "max_grad": {"approximation": "parameters"}}.get(selector, {})
+    shape = {"selector": selector, "selector_args": args, "target": "target", "per_device_train_batch_size": 2}
+    reuse = train(pools, tiny, "reuse", update="reuse", **shape)
+    rerun = train(pools, tiny, "rerun", update="rerun", **shape)
+    assert reuse.fingerprint != rerun.fingerprint
+    for name, value in weights(reuse).items():
+        torch.testing.assert_close(value, weights(rerun)[name], rtol=1e-3, atol=2e-5)
+    kept = [
+        rows(pools, f"SELECT step, slot FROM ledger WHERE run = '{n}' AND kept ORDER BY ALL")
+        for n in ("reuse", "rerun")
+    ]
+    assert kept[0] == kept[1]
+    losses = [
+        [r["value"] for r in rows(pools, f"SELECT value FROM metrics WHERE run='{n}' AND metric='loss' ORDER BY step")]
+        for n in ("reuse", "rerun")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -> None:
+    train(pools, tiny, selector="filter_weight", selector_args={"warmup_steps": 1}, target="target")
+    kept = rows(pools, "SELECT step, weight, parts FROM ledger WHERE kept ORDER BY step, slot")
+    for step in range(1, 6):
+        own = [row for row in kept if row["step"] == step]
+        assert sum(row["weight"] for row in own) == pytest.approx(1)
+        for row in own:
+            parts = dict(row["parts"])
+            assert parts["ess"] == pytest.approx(1 / sum(r["weight"] ** 2 for r in own))
+            assert 0 < parts["cosine"] <= 1 + 1e-6 and parts["alignment"] > 0
+    assert rows(pools, "SELECT count(*) n FROM ledger WHERE parts['alignment'] IS NULL") == [{"n": 0}]
+
+
+class Uniform(Selector):
+    """Keeps all, and says that all weigh alike."""
+
+    def __init__(self, *, facts: Facts) -> None:
+        super().__init__(facts=facts)
+        self.gradients = GradientNeeds(gram=True)
+
+    def score(self, batch: CandidateBatch) -> Scores:
+        n = len(batch)
+        return Scores(torch.zeros(n, dtype=torch.float64), {}, torch.full((n,), 1 / n, dtype=torch.float64))
+
+
+def test_keeping_all_with_even_weights_is_plain_training_bit_for_bit(
+    pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SELECTORS, "uniform", Uniform)
+    shape = {"candidates": 4, "keep": 4, "per_device_train_batch_size": 4, "lora_dropout": 0.1}
+    even = train(pools, tiny, "even", selector="uniform", update="rerun", **shape)
+    plain = train(pools, tiny, "plain", selector="full", **shape)
+    assert all(torch.equal(value, weights(even)[name]) for name, value in weights(plain).items())
+
+
+def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
+    pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from curate.lm.selection import Selection
+
+    shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "lora_dropout": 0.2}
+    whole = train(pools, tiny, **shape)
+    other = Store(tmp_path / "other")
+    for name in ("pool", "target"):
+        config = pools.get(name).config
+        make(other, "ingest", name=name, data=config["data"], deduplicate=config["deduplicate"])
+    select = Selection.select
+
+    def stop_at_4(self: Selection, batches: Any, step: int) -> Any:
+        if step == 4:
+            raise KeyboardInterrupt
+        return select(self, batches, step)
+
+    monkeypatch.setattr(Selection, "select", stop_at_4)
+    with pytest.raises(KeyboardInterrupt):
+        train(other, tiny, **shape)
+    monkeypatch.undo()
+    resumed = train(other, tiny, **shape)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    sql = "SELECT * FROM ledger ORDER BY ALL"
+    assert other.query(sql).equals(pools.query(sql))
+
+
+def test_full_fine_tuning_chooses_by_linear_layers_when_told_so(pools: Store, tiny: str) -> None:
+    shape = {"selector": "greats", "target": "target", "full": True}
+    with pytest.raises(ModelError, match="--gradient-coverage linear"):
+        train(pools, tiny, **shape)
+    assert train(pools, tiny, gradient_coverage="linear", **shape).rows == 20
+
+
+def test_rho_joins_the_reference_models_loss_and_refuses_another_reading(pools: Store, tiny: str) -> None:
+    make(pools, "embed", name="ref", pool="pool", model=tiny, max_length=64, signals=["loss"])
+    train(pools, tiny, selector="rho", reference="ref", max_steps=1)
+    odd = """SELECT count(*) n FROM ledger l JOIN features f USING (sample_id)
+             WHERE abs(l.parts['reference_loss'] - f.loss) > 1e-6 OR abs(l.score - (l.loss - f.loss)) > 1e-6"""
+    assert rows(pools, odd) == [{"n": 0}]
+    assert rows(pools, "SELECT count(utility) + count(sketch_norm) n FROM features") == [{"n": 0}]
+    make(pools, "embed", name="other", pool="pool", model=tiny, max_length=32, signals=["loss"])
+    with pytest.raises(ConfigError, match="another tokenizer, chat template, --max-length"):
+        train(pools, tiny, selector="rho", reference="other")
+    with pytest.raises(ConfigError, match="wants --reference NAME"):
+        train(pools, tiny, selector="rho")
+
+
+@pytest.mark.parametrize("selector", ["greats", "filter_weight"])
+def test_without_a_target_it_is_said(pools: Store, tiny: str, selector: str) -> None:
+    with pytest.raises(ConfigError, match=f"{selector} wants --target POOL"):
+        train(pools, tiny, selector=selector)
+    with pytest.raises(ConfigError, match="leave --scope at step"):
+        train(pools, tiny, selector=selector, target="target", scope="micro:4")
