@@ -66,7 +66,8 @@ def compare(file: Path) -> dict[str, float | bool]:
         errors["sketch"].append(relative(values["sketch"] * uds.srft.paper_scale, data["sketch"][step]))
         errors["total"].append(relative(scores.total, data["total"][step]))
         kept_equal &= kept.tolist() == data["kept"][step].tolist()
-        print(f"step {step}: " + "  ".join(f"{name} {values[-1]:.1e}" for name, values in errors.items()), kept.tolist())
+        worst = "  ".join(f"{name} {values[-1]:.1e}" for name, values in errors.items())
+        print(f"step {step}: {worst} {kept.tolist()}")
     return {
         "utility_rel_err": max(errors["utility"]),
         "sketch_rel_err": max(errors["sketch"]),

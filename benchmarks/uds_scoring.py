@@ -96,7 +96,7 @@ def main() -> None:
     with PeakBytes() as memory:
         ours(hidden)
     reference_seconds, (wanted_utility, wanted_sketch) = clock(lambda: reference(hidden), 1, device)
-    wanted_low = torch.linalg.svdvals((low_rank.double() @ head.weight.double().mT)).sum(-1)
+    wanted_low = torch.linalg.svdvals(low_rank.double() @ head.weight.double().mT).sum(-1)
     gram = head.gram(hidden)
     rows = hidden @ head._cached("root", head._root)
     methods: dict[str, Callable[[], Tensor]] = {
