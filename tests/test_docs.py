@@ -1,0 +1,217 @@
+"""Documents that lie fail: every command, flag, config, selector, table and question that they name is there.
+
+Commands are built as a user's would be, up to the point where something would be made; questions are asked of a store.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import curate.pipeline
+from curate.cli import COMMANDS, build_app, plain_command, spelled, stage_command
+from curate.config import build, load
+from curate.questions import describe, saved
+from curate.selectors import SELECTORS
+from curate.stages import STAGES, make, module_of
+from curate.store import Store
+from curate.store.catalog import LABELS
+from curate.store.query import VECTORS
+
+ROOT = Path(__file__).parents[1]
+NAMES = [*STAGES, *COMMANDS]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+README = TEXTS["README.md"]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
+
+COMMAND = re.compile(rf"\bcurate (?:{'|'.join(NAMES)})(?![\w-]).*")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL_ENDS = {">", "|", "&&", ";", "…"}
+
+
+def module_of_command(name: str) -> Any:
+    return module_of(name) if name in STAGES else import_module(COMMANDS[name][0].partition(":")[0])
+
+
+def lines_of(name: str) -> list[str]:
+    """Commands in the code blocks of a document."""
+    found = []
+    for language, block in BLOCK.findall(TEXTS[name]):
+        if language in ("sh", "console"):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?curate ", line)]
+    return found
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """(where, command line) of every command that is shown to be typed."""
+    for name in TEXTS:
+        yield from ((name, line) for line in lines_of(name))
+    for file in [*CONFIGS, *PIPELINES]:
+        comments = [line for line in file.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith("#")]
+        yield from ((file.name, found[0]) for line in comments if (found := COMMAND.search(line)))
+    for name in NAMES:
+        yield from ((f"{name} --help", line) for line in module_of_command(name).EXAMPLES.strip().splitlines())
+
+
+def mentioned() -> Iterator[tuple[str, str]]:
+    """(where, command line) of every command in running text."""
+    for name, text in TEXTS.items():
+        prose = BLOCK.sub("", text)
+        yield from ((name, line) for line in re.findall(r"`(curate [^`\n]+)`", prose))
+
+
+def words(line: str) -> list[str]:
+    """What a shell would hand to curate."""
+    parts = shlex.split(line, comments=True)[1:]
+    end = next((place for place, part in enumerate(parts) if part in SHELL_ENDS), len(parts))
+    return spelled(parts[:end])
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, pool_file: Path) -> Store:
+    """A store with one pool."""
+    store = Store(tmp_path_factory.mktemp("docs") / "store")
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    return store
+
+
+@pytest.fixture
+def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Types a command line, in the project's folder, with everything that makes something taken out."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CURATE_STORE", str(filled.root))
+    built: list[Any] = []
+    monkeypatch.setattr(curate.pipeline, "make_and_print", lambda store, stage, config: built.append(config))
+    monkeypatch.setattr(curate.pipeline, "run", lambda store, entries: built.append(entries) or [])
+    for target, _ in COMMANDS.values():
+        module_name, _, function = target.partition(":")
+        module = import_module(module_name)
+        if hasattr(module, "CONFIG"):
+            monkeypatch.setattr(module, function, lambda store, config: built.append(config))
+
+    def type_in(line: str) -> None:
+        name, *args = words(line)
+        if name == "resume" or (name == "query" and args[0].endswith(".sql") and not Path(args[0]).exists()):
+            plain_command(name).make_context(name, args)  # names something that the reader has
+            return
+        build_app().main([name, *args], "curate", standalone_mode=False)
+        for config in built:
+            if getattr(config, "sql", None):
+                filled.query(config.sql)
+
+    return type_in
+
+
+@pytest.mark.parametrize(("where", "line"), shown())
+def test_a_command_that_is_shown_can_be_typed(where: str, line: str, type_in: Callable[[str], None]) -> None:
+    type_in(line)
+
+
+@pytest.mark.parametrize(("where", "line"), mentioned())
+def test_a_command_that_is_mentioned_exists_with_its_flags(where: str, line: str) -> None:
+    name, *args = words(line)
+    if name.startswith("-"):
+        assert name in ("--help", "--version")
+        return
+    assert name in NAMES
+    if args and "--help" not in args:  # a name alone stands for the command, not for a line to type
+        (stage_command if name in STAGES else plain_command)(name).make_context(name, args)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_flag_in_a_document_is_one(name: str) -> None:
+    commands = [stage_command(stage) for stage in STAGES] + [plain_command(command) for command in COMMANDS]
+    known = {flag for command in commands for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+    assert set(FLAG.findall(TEXTS[name])) <= known | {"--help", "--version"}
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_config_says_what_it_is_and_how_to_run_it_and_is_one(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    ways = re.findall(rf"^#     curate ([\w-]+) --config configs/{file.name}$", text, re.MULTILINE)
+    assert text.startswith("# ") and len(ways) == 1
+    load(module_of(ways[0]).CONFIG, file=file)
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_a_pipeline_is_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert curate.pipeline.read(file)
+
+
+def test_the_baseline_differs_from_uds_in_its_selector_alone() -> None:
+    uds, random = (
+        load(module_of("train").CONFIG, file=ROOT / "configs" / f"{name}.yaml") for name in ("uds", "random")
+    )
+    differs = {"name", "selector", "selector_args"}
+    assert uds.model_dump(exclude=differs) == random.model_dump(exclude=differs)
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str, heading: str) -> set[str]:
+    """The names in code in the first column of the table under `heading`."""
+    rows = text.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`([\w-]+)`", row.split("|")[1])}
+
+
+def test_the_readme_names_every_selector_and_no_other() -> None:
+    assert first_cells(section("Selectors"), "name") == set(SELECTORS)
+
+
+def test_the_readme_names_every_table_and_question_and_no_other() -> None:
+    store = section("The store and SQL")
+    assert first_cells(store, "table") == {*LABELS, *(view for view, _ in VECTORS.values()), "artifacts"}
+    assert first_cells(store, "saved question") == {path.stem for path in (ROOT / "store" / "queries").glob("*.sql")}
+
+
+def test_every_question_is_listed_with_what_it_asks(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    questions = "\n".join(describe(filled)).partition("\n\n")[0]
+    for file in (ROOT / "store" / "queries").glob("*.sql"):
+        assert saved(filled.root)[file.stem].samefile(file)
+        assert re.search(rf"^  {file.stem} +\S.*\?", questions, re.MULTILINE)
+
+
+def test_the_python_example_is_python_that_the_stages_accept() -> None:
+    sources = [block for language, block in BLOCK.findall(README) if language == "python"]
+    assert sources
+    for tree in map(ast.parse, sources):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert all(hasattr(import_module(node.module or ""), alias.name) for alias in node.names)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "make":
+                values = {word.arg or "": ast.literal_eval(word.value) for word in node.keywords}
+                build(module_of(ast.literal_eval(node.args[1])).CONFIG, values)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_and_make_targets_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXTS[name])
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    files = re.findall(r"`((?:curate|configs|pipelines|tests|benchmarks|store|\.ci)/[\w./-]*)", TEXTS[name])
+    missing = [file for file in files if file not in ("store/", "curate/pool/") and not (ROOT / file).exists()]
+    assert missing == []
+    targets = re.findall(r"^([\w.]+|\$\(INSTALLED\)):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    used = re.findall(r"(?:`|^|&& )make ([a-z][\w-]*)", TEXTS[name], re.MULTILINE)
+    assert set(used) <= set(targets)
+
+
+def test_the_layers_drawn_are_the_layers_held() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in tools["contracts"] if contract["type"] == "layers")
+    drawn = next(block for _, block in BLOCK.findall(TEXTS["CONTRIBUTING.md"]) if block.startswith("cli →"))
+    assert re.findall(r"\w+", drawn) == re.findall(r"\w+", " ".join(layers))
