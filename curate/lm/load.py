@@ -75,16 +75,21 @@ def _template(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def load_model(options: ModelOptions) -> nn.Module:
-    """The causal language model, adapter included where the folder is one; not moved to a device."""
+def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
+    """The causal language model, adapter included where the folder is one; not moved to a device.
+
+    Args:
+        options: how.
+        trainable: leave an adapter's weights trainable; by default they are frozen.
+    """
     if (Path(options.place) / "adapter_config.json").exists():
         from peft import PeftConfig, PeftModel
 
         base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
         if base is None:
             raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
-        return PeftModel.from_pretrained(load_model(replace(options, place=base)), options.place)
-    model: nn.Module = _load(
+        model = load_model(replace(options, place=base))
+    return _load(  # type: ignore[no-any-return]
         AutoModelForCausalLM,
         options,
         "model",
@@ -92,7 +97,6 @@ def load_model(options: ModelOptions) -> nn.Module:
         use_safetensors=True,
         **({"attn_implementation": options.attn_implementation} if options.attn_implementation else {}),
     )
-    return model
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:

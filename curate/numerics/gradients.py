@@ -153,15 +153,15 @@ class Wanted:
 
     Attributes:
         target: H by parameter: ⟨G_i, H⟩ goes to `Found.dots`.
-        root: √Q by parameter, a metric; Gram matrix and sketches are of √Q∘G_i. None: plain.
-        gram: K_ij = ⟨√Q∘G_i, √Q∘G_j⟩, among the samples of one pass.
-        norms: ‖√Q∘G_i‖.
-        sketch: φ_i.
+        transform: f(parameter name, G_i (n, ...)), such as √Q∘G_i for a metric Q; None: as they are.
+        gram: K_ij = ⟨f(G_i), f(G_j)⟩, among the samples of one pass.
+        norms: ‖f(G_i)‖.
+        sketch: φ of f(G_i).
         keep: the G_i themselves.
     """
 
     target: Mapping[str, Tensor] | None = None
-    root: Mapping[str, Tensor] | None = None
+    transform: Callable[[str, Tensor], Tensor] | None = None
     gram: bool = False
     norms: bool = False
     sketch: SignHash | None = None
@@ -213,7 +213,7 @@ class Recorder:
         wanted, found = self.wanted, self.found
         if wanted.keep:
             found.kept[parameter] = found.kept[parameter] + block if parameter in found.kept else block
-        scaled = block if wanted.root is None else block * wanted.root[parameter]
+        scaled = block if wanted.transform is None else wanted.transform(parameter, block)
         if found.gram is not None:
             rows = scaled.flatten(1)
             found.gram += rows @ rows.mT

@@ -18,6 +18,7 @@ from ..samples import Sample
 from ..store import Artifact, Store
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+SELECTED = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")
 FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 
 
@@ -30,7 +31,7 @@ def card(
         config: the export's.
         store: where pool and run are.
         pool: where the samples come from.
-        made_by: the run that kept them; None where SQL chose them.
+        made_by: the run that kept them or the subset; None where SQL chose them.
         samples: those exported.
     """
     sources = Counter(sample.source for sample in samples)
@@ -55,8 +56,7 @@ def _front_matter(
 ) -> str:
     size = next((name for limit, name in SIZES if rows < limit), "n>10M")
     tags = ["curate", "data-selection"]
-    if made_by is not None and _has(made_by, "selector"):
-        tags.append(str(made_by.config["selector"]))
+    tags += [str(made_by.config[key]) for key in ("selector", "method") if made_by is not None and _has(made_by, key)]
     values: dict[str, Any] = {"pretty_name": config["name"], **_licence({licences.get(source) for source in sources})}
     values |= {"size_categories": [size], "tags": tags}
     if file := FILES.get(config["file_format"]):
@@ -81,10 +81,12 @@ def _how(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artif
         return f"{rows} samples of {where}, chosen by this query:\n\n```sql\n{config['sql']}\n```"
     least = config["min_times_kept"]
     often = f", at least {least} times," if least > 1 else ""
-    lines = [f"{rows} samples of {where}: those that the run `{labels[made_by.fingerprint]}` kept{often} for training."]
+    label = labels[made_by.fingerprint]
+    kept = f"those that the run `{label}` kept{often} for training" if config["run"] else f"the subset `{label}`"
+    lines = [f"{rows} samples of {where}: {kept}."]
     shown = {
         key: made_by.config[key]
-        for key in ("selector", "selector_args", "candidates", "keep", "model", "seed")
+        for key in (*SELECTED, *("selector", "selector_args", "candidates", "keep", "model", "seed"))
         if _has(made_by, key)
     }
     if shown:

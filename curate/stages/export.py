@@ -1,4 +1,4 @@
-"""`curate export`: write the samples that a run kept, or that SQL chose, as a Hugging Face data set.
+"""`curate export`: write the samples that a run kept, a subset holds or SQL chose, as a Hugging Face data set.
 
 The result is kept in the store and copied to `--to`, so that asking again costs a copy. What was chosen counts in the
 fingerprint, not only how it was asked for: when a query's answer changes, so does the export.
@@ -28,6 +28,7 @@ from .pools import samples_of
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
+curate export --subset subset --as jsonl --name chosen
 curate export --run uds --min-times-kept 2 --columns score,times_kept --as jsonl --name twice
 curate export --sql "SELECT sample_id, loss FROM features WHERE loss < 2 ORDER BY loss" --pool pool --name easy
 curate export --run uds --format messages --push-to-hub me/uds-kept --name uds-chat"""
@@ -39,8 +40,11 @@ class ExportConfig(Config):
     """Which samples, in which format, to where."""
 
     run: Ref | None = Field(None, description="Export what this run kept, in the order that it was first kept.")
+    subset: Ref | None = Field(None, description="Export this subset (curate select), in its order.")
     sql: str | None = Field(None, description="Export what this query chooses (it gives a sample_id), in its order.")
-    pool: Ref | None = Field(None, description="Where the samples are; by default the run's pool, or the only one.")
+    pool: Ref | None = Field(
+        None, description="Where the samples are; by default the run's or subset's, or the only one."
+    )
     to: Annotated[str | None, INERT] = Field(None, description="The folder to write; by default exports/NAME.")
     overwrite: Annotated[bool, INERT] = Field(False, description="Replace whatever is in that folder.")
     file_format: Literal["hf", "jsonl", "parquet"] = Field(
@@ -56,8 +60,8 @@ class ExportConfig(Config):
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if (self.run is None) == (self.sql is None):
-            raise ValueError("give either --run or --sql")
+        if [self.run, self.subset, self.sql].count(None) != 2:
+            raise ValueError("give either --run or --sql or --subset")
         return self
 
     @property
@@ -106,7 +110,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     draft.rows = len(rows)
     draft.add("subsets", _subset_facts(choice))
     draft.summary |= {"rows": len(rows), "pool": inputs.store.labels()[choice.pool.fingerprint]}
-    text = card(config.model_dump(mode="json"), inputs.store, choice.pool, inputs.artifacts.get("run"), samples)
+    text = card(config.model_dump(mode="json"), inputs.store, choice.pool, _made_by(inputs), samples)
     (draft.files / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -123,13 +127,15 @@ def deliver(config: ExportConfig, artifact: Artifact) -> None:
 
 
 def choose(config: ExportConfig, inputs: Inputs) -> Choice:
-    """What the run kept or the query answers; an id that comes twice counts where it comes first."""
+    """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
     pool = _pool(config, inputs)
     if config.sql is not None:
         rows = inputs.store.query(config.sql)
         if "sample_id" not in rows.column_names:
             raise DataError(f"The query must give a column sample_id; it gives {', '.join(rows.column_names)}.")
         what = "The query chooses no sample."
+    elif config.subset is not None:
+        rows, what = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
     else:
         rows = _kept(inputs.store, inputs.artifacts["run"], config.min_times_kept)
         what = f"The run '{config.run}' kept no sample {config.min_times_kept} times or more."
@@ -145,8 +151,8 @@ def _pool(config: ExportConfig, inputs: Inputs) -> Artifact:
     store = inputs.store
     labels = store.labels()
     pools = [artifact for artifact in store.artifacts() if artifact.stage == "ingest"]
-    if config.run is not None:
-        wanted = inputs.artifacts["run"].inputs.get("pool")
+    if made_by := _made_by(inputs):
+        wanted = made_by.inputs.get("pool")
         pools = [pool for pool in pools if pool.fingerprint == wanted]
     else:
         pools = [pool for pool in pools if labels[pool.fingerprint] == pool.name]
@@ -155,6 +161,11 @@ def _pool(config: ExportConfig, inputs: Inputs) -> Artifact:
     names = ", ".join(sorted(pool.name for pool in pools))
     said = f"The store {store.root} has several pools ({names})" if pools else "The pool of these samples is not found"
     raise ArtifactNotFound(f"{said}: give --pool.")
+
+
+def _made_by(inputs: Inputs) -> Artifact | None:
+    """The run or subset that is exported; None for what SQL chose."""
+    return inputs.artifacts.get("run") or inputs.artifacts.get("subset")
 
 
 def _kept(store: Store, made_by: Artifact, min_times: int) -> pa.Table:

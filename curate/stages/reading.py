@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -112,12 +112,3 @@ def reading_digest(reading: Reading, tokenizer: PreTrainedTokenizerBase) -> str:
     content = [vocabulary, backend.to_str() if backend else "", tokenizer.chat_template]
     text = json.dumps([*content, reading.max_length, reading.loss_on], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def subtasks(pool: Artifact, sample_ids: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of `sample_ids` by the pool's `subtask` column; all under one key where there is none."""
-    subtask = {sample.sample_id: str(sample.original.get("subtask") or "") for _, sample in pool_samples(pool)}
-    groups: dict[str, list[int]] = {}
-    for row, sample_id in enumerate(sample_ids):
-        groups.setdefault(subtask[sample_id], []).append(row)
-    return dict(sorted(groups.items()))

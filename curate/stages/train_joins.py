@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
 from ..store import Artifact
+from .candidates import subtasks_of
 from .inputs import Inputs
-from .reading import encode_pool, reading_digest, subtasks
+from .pools import pool_samples
+from .reading import encode_pool, reading_digest
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -88,10 +90,13 @@ def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedToke
     if config.group is not None:
         raise ConfigError(f"Selector {config.selector} chooses among all candidates of a step: leave --scope at step.")
     table, _ = encode_pool(config, tokenizer, inputs.artifacts["target"])
-    groups = subtasks(inputs.artifacts["target"], table.ids)
+    samples = {sample.sample_id: sample for _, sample in pool_samples(inputs.artifacts["target"])}
+    groups: dict[str, list[int]] = {}
+    for row, name in enumerate(subtasks_of([samples[sample_id] for sample_id in table.ids], config.target)):
+        groups.setdefault(name, []).append(row)
     return TargetStream(
         table,
-        list(groups.values()),
+        [groups[name] for name in sorted(groups)],
         size=config.target_batch_size,
         seed=config.seed,
         pad_token_id=int(tokenizer.pad_token_id or 0),

@@ -68,7 +68,7 @@ def adam_of(model: nn.Module) -> Adam:
     second = {
         name: torch.rand(p.shape, generator=generator) * 1e-3 for name, p in model.named_parameters() if p.requires_grad
     }
-    return Adam(rate=1e-3, beta2=0.999, eps=1e-8, steps=7, second=second)
+    return Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=7, first={}, second=second)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -97,7 +97,8 @@ def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], p
         assert relative(block, vectors[name]) < 1e-5, name
     flat = torch.cat([vectors[name].flatten(1).double() for name in sorted(kept)], 1)
     kept_flat = torch.cat([kept[name].flatten(1).double() for name in sorted(kept)], 1)
-    assert relative(kept_flat, flat) < 1e-6
+    # float32 rounding of padded against unpadded passes; full weights sum over many more terms.
+    assert relative(kept_flat, flat) < (3e-6 if mode.get("full") else 1e-6)
     target = {name: vectors[name][1:3].mean(0) for name in kept}
     engine.target_gradient = lambda step: target  # type: ignore[method-assign]
     g_t = torch.cat([target[name].flatten().double() for name in sorted(kept)])
@@ -155,6 +156,27 @@ def test_adams_preconditioner_is_the_one_of_its_next_step() -> None:
     before = model.weight.detach().clone()
     optimizer.step()
     torch.testing.assert_close(before - model.weight.detach(), 0.01 * p * gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("eps_mode", ["adam", "less"])
+def test_a_samples_update_is_the_step_that_adam_would_take_with_its_gradient(eps_mode: str) -> None:
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0, eps=1e-6)
+    for seed in range(3):
+        model.weight.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+    adam = Adam.of(optimizer, model)
+    gradient = torch.randn(2, 3, generator=torch.Generator().manual_seed(9))
+    found = adam.update("weight", gradient[None], eps_mode=eps_mode)[0]
+    if eps_mode == "less":
+        state = optimizer.state[model.weight]
+        m, v = 0.9 * state["exp_avg"] + 0.1 * gradient, 0.999 * state["exp_avg_sq"] + 0.001 * gradient**2
+        torch.testing.assert_close(found, m / (v + 1e-8).sqrt())
+        return
+    before = model.weight.detach().clone()
+    model.weight.grad = gradient
+    optimizer.step()
+    torch.testing.assert_close(before - model.weight.detach(), 0.01 * found, rtol=1e-4, atol=1e-7)
 
 
 def test_parameters_outside_linear_layers_are_named(tiny: str) -> None:

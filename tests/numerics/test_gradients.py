@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -65,6 +66,10 @@ def flat(blocks: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([blocks[name].flatten() for name in sorted(blocks)])
 
 
+def scaled_by(root: dict[str, torch.Tensor], name: str, block: torch.Tensor) -> torch.Tensor:
+    return block * root[name]
+
+
 def record(net: nn.Module, x: torch.Tensor, wanted: Wanted) -> Any:
     recorder = Recorder(net, wanted, len(x), x.device)
     with capture(net, recorder.take):
@@ -84,7 +89,9 @@ def test_everything_equals_a_loop_over_the_samples(mode: str) -> None:
     for power in (0.0, 1.0, 2.0):
         root = {name: q ** (power / 2) for name, q in p_metric.items()}
         h = {name: target[name] * root[name].square() for name in names}
-        found = record(net, x, Wanted(target=h, root=root, gram=True, norms=True, keep=True))
+        found = record(
+            net, x, Wanted(target=h, transform=functools.partial(scaled_by, root), gram=True, norms=True, keep=True)
+        )
         scaled = g * flat(root)
         torch.testing.assert_close(found.gram, scaled @ scaled.T, rtol=1e-5, atol=1e-9)
         torch.testing.assert_close(found.dots, scaled @ (flat(root) * flat(target)), rtol=1e-5, atol=1e-8)

@@ -89,9 +89,22 @@ COMMENT ON COLUMN metrics.metric IS 'Name, as the Trainer logs it.';
 COMMENT ON COLUMN metrics.value IS 'Value.';
 
 CREATE TABLE IF NOT EXISTS subsets (artifact VARCHAR, sample_id VARCHAR, rank BIGINT, score DOUBLE, weight DOUBLE);
-COMMENT ON TABLE subsets IS 'Which samples an export holds, in order.';
-COMMENT ON COLUMN subsets.artifact IS 'The export.';
+COMMENT ON TABLE subsets IS 'Which samples a subset (curate select) or an export holds, in order.';
+COMMENT ON COLUMN subsets.artifact IS 'The subset or the export.';
 COMMENT ON COLUMN subsets.sample_id IS 'The sample.';
 COMMENT ON COLUMN subsets.rank IS 'Place in the subset, from 0.';
 COMMENT ON COLUMN subsets.score IS 'Score that ranked it, if any.';
 COMMENT ON COLUMN subsets.weight IS 'Weight, if any.';
+
+CREATE TABLE IF NOT EXISTS draws (
+    artifact VARCHAR, round INTEGER, arm INTEGER, draw BIGINT, sample_id VARCHAR, position BIGINT,
+    index_value DOUBLE, reward DOUBLE);
+COMMENT ON TABLE draws IS 'Which samples a bandit (curate select --method cluster_ucb) asked a gradient of, and why.';
+COMMENT ON COLUMN draws.artifact IS 'The subset.';
+COMMENT ON COLUMN draws.round IS '0 for the cold start, then one number a batch.';
+COMMENT ON COLUMN draws.arm IS 'The cluster drawn from.';
+COMMENT ON COLUMN draws.draw IS 'Order of the draws, from 0; as many gradients were spent before it.';
+COMMENT ON COLUMN draws.sample_id IS 'The sample.';
+COMMENT ON COLUMN draws.position IS 'Its row in the pool: the first, where the pool repeats it.';
+COMMENT ON COLUMN draws.index_value IS 'The arm''s index when it was chosen, mean + beta * deviation; null in the cold start.';
+COMMENT ON COLUMN draws.reward IS 'What its gradient is worth to the target; null where that was not finite.';

@@ -1,0 +1,58 @@
+"""Pool selectors: they spend a budget over a whole pool, before training, and return a subset. A file an algorithm."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError, did_you_mean
+from .base import Candidates, Draws, Measure, Oracle, PoolSelector, Ranking, Replay, Target, averages
+from .budget import Budget, Room, parse_quota
+from .cluster_ucb import ClusterUCB
+from .k_center import KCenter
+from .less import Less
+from .random import Random
+from .rds import Rds
+from .tfidf import Tfidf
+
+POOL_SELECTORS: dict[str, type[PoolSelector]] = {
+    "less": Less,
+    "cluster_ucb": ClusterUCB,
+    "rds": Rds,
+    "k_center": KCenter,
+    "random": Random,
+    "tfidf": Tfidf,
+}
+
+__all__ = [
+    "POOL_SELECTORS",
+    "Budget",
+    "Candidates",
+    "Draws",
+    "Measure",
+    "Oracle",
+    "PoolSelector",
+    "Ranking",
+    "Replay",
+    "Room",
+    "Target",
+    "averages",
+    "make_pool_selector",
+    "parse_quota",
+]
+
+
+def make_pool_selector(name: str, args: Mapping[str, Any], seed: int = 0) -> PoolSelector:
+    """A pool selector by name; an unknown one, or an argument it does not have, is refused with the nearest."""
+    if name not in POOL_SELECTORS:
+        raise ConfigError(f"There is no method '{name}'.{did_you_mean(name, POOL_SELECTORS)}")
+    known = [parameter for parameter in inspect.signature(POOL_SELECTORS[name]).parameters if parameter != "seed"]
+    for key in args:
+        if key not in known:
+            hint = did_you_mean(key, known) or " It takes none."
+            raise ConfigError(f"Method '{name}' has no argument '{key}' in method_args.{hint}")
+    try:
+        return POOL_SELECTORS[name](seed=seed, **args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Method '{name}': {error}.") from None

@@ -1,0 +1,45 @@
+"""k-center: the subset that leaves no sample far from what was taken, greedily (Gonzalez 1985; Sener & Savarese 2018).
+
+Farthest first: argmax_i min_{s∈S} ‖x_i − x_s‖, which is within twice the best radius there is. It wants neither a
+target nor a gradient, and it likes outliers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import Candidates, Oracle, PoolSelector, Ranking, Target, given, has_vector
+from .budget import Room
+
+
+class KCenter(PoolSelector):
+    """Farthest first, from the sample closest to the mean.
+
+    A sample's score is its distance to the nearest one taken before it, √(2 − 2 cos); the first has none. A source that
+    is full is passed over and covers nothing. Cost: n k d multiplications.
+    """
+
+    needs = frozenset({"vectors"})
+    excludes = "no vector"
+
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+        """The farthest of the rest, until the room is full."""
+        vectors = given(candidates.vectors, "vectors of the pool")
+        usable = has_vector(vectors)
+        excluded = np.flatnonzero(~usable)
+        vectors = np.where(usable[:, None], vectors, 0) if len(excluded) else vectors
+        rest = usable.copy()
+        nearest = np.full(len(vectors), -np.inf)
+        priority = (vectors @ vectors[usable].mean(0, dtype=np.float64)).astype(np.float64)
+        rows: list[int] = []
+        scores: list[float] = []
+        while not room.full and (there := rest & room.open).any():
+            row = int(np.where(there, priority, -np.inf).argmax())
+            rest[row] = False
+            if not room.take(row):
+                continue
+            scores.append(float(np.sqrt(max(0.0, 2 - 2 * nearest[row]))) if rows else np.nan)
+            rows.append(row)
+            np.maximum(nearest, vectors @ vectors[row], out=nearest)
+            priority = -nearest
+        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), excluded=excluded)

@@ -1,0 +1,14 @@
+"""Chance: the baseline. It is hashed from (seed, sample id): the same samples come first whatever else is there."""
+
+from __future__ import annotations
+
+from .base import Candidates, Oracle, PoolSelector, Ranking, Target, chances, take_best
+from .budget import Room
+
+
+class Random(PoolSelector):
+    """Uniform without replacement."""
+
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+        """Highest chance first."""
+        return take_best(candidates, chances(candidates.ids, self.seed), room)

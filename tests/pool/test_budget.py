@@ -1,0 +1,96 @@
+"""A budget is what it says, and what it cannot be is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curate.errors import ConfigError
+from curate.pool import Budget, Candidates, Room, parse_quota
+
+
+def pool(n: int = 10, tokens: list[int] | None = None) -> Candidates:
+    lengths = None if tokens is None else np.array(tokens)
+    return Candidates([f"s{i}" for i in range(n)], ["a" if i < n // 2 else "b" for i in range(n)], lengths)
+
+
+def test_a_share_is_rounded_down_and_a_count_is_a_count() -> None:
+    sizes = {value: Budget(value).size(1000) for value in (0.05, 0.0015, 0.07, 2, 300)}
+    assert sizes == {0.05: 50, 0.0015: 1, 0.07: 70, 2: 2, 300: 300}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "Give either a budget"),
+        ({"samples": 5, "tokens": 5}, "Give either a budget"),
+        ({"samples": 0}, "The budget is 0"),
+        ({"samples": -0.5}, "The budget is -0.5"),
+        ({"samples": 1}, "all or one"),
+        ({"samples": 2.5}, "neither a share"),
+        ({"tokens": 0}, "budget_tokens is 0"),
+        ({"samples": 5, "quota": 0.0}, "0 is no share"),
+        ({"samples": 5, "quota": {"a": 1.5}}, "1.5 is no share"),
+    ],
+)
+def test_a_budget_that_is_none_is_an_error(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Budget(**values)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(0.05), "less than one of the pool's 10 samples"),
+        (Budget(11), "The budget is 11 samples and the pool has 10"),
+        (Budget(tokens=5), "needs the samples' lengths"),
+        (Budget(8, quota=0.4), r"at most 6 samples in and the budget is 8"),
+        (Budget(8, quota={"c": 0.4}), "no source 'c'"),
+    ],
+)
+def test_a_budget_that_the_pool_cannot_fill_is_an_error(budget: Budget, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Room(budget, pool())
+
+
+def test_more_tokens_than_the_pool_has_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="The budget is 21 tokens and the pool has 20"):
+        Room(Budget(tokens=21), pool(tokens=[2] * 10))
+
+
+def test_quotas_are_one_share_or_shares_by_source() -> None:
+    assert parse_quota("0.4") == 0.4
+    assert parse_quota("alpaca=0.5, dolly=0.2") == {"alpaca": 0.5, "dolly": 0.2}
+    for text in ("half", "a=b", "a=0.5,0.2x"):
+        with pytest.raises(ConfigError, match="neither a share"):
+            parse_quota(text)
+
+
+def test_a_full_source_is_passed_over_and_the_rest_goes_on() -> None:
+    room = Room(Budget(5, quota={"a": 0.4}), pool())
+    assert [room.take(row) for row in (0, 1, 2, 5, 6, 7)] == [True, True, False, True, True, True]
+    assert room.full and not room.take(8)
+
+
+def test_all_sources_full_is_full() -> None:
+    room = Room(Budget(4, quota=0.5), pool())
+    assert [room.take(row) for row in (0, 1)] == [True, True]
+    assert room.open.tolist() == [False] * 5 + [True] * 5 and not room.full
+    assert [room.take(row) for row in (5, 6)] == [True, True] and room.full
+
+
+def test_tokens_end_with_the_first_sample_that_does_not_fit() -> None:
+    room = Room(Budget(tokens=10), pool(tokens=[4, 4, 4, 1, 1, 1, 1, 1, 1, 1]))
+    assert [room.take(row) for row in (0, 1, 2)] == [True, True, False]
+    assert room.full and not room.take(3), "a short one is not taken in place of a better one"
+    room = Room(Budget(tokens=10, quota=0.5), pool(tokens=[4, 4, 4, 1, 1, 5, 1, 1, 1, 1]))
+    assert [room.take(row) for row in (0, 1, 5)] == [True, False, True]
+
+
+def test_a_sample_counts_once() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        Candidates(["s", "s"], ["a", "a"])
+    with pytest.raises(ValueError, match="2 candidates and 1 sources"):
+        Candidates(["s", "t"], ["a"])
