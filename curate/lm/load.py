@@ -89,6 +89,7 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
         if base is None:
             raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
         model = load_model(replace(options, place=base))
+        return PeftModel.from_pretrained(model, options.place, is_trainable=trainable)
     return _load(  # type: ignore[no-any-return]
         AutoModelForCausalLM,
         options,

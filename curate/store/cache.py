@@ -73,6 +73,8 @@ class VectorCache:
 
     def decode(self, code: bytes, count: int) -> Matrix:
         """The way back, normalised to unit length."""
+        if not count:
+            return np.zeros((0, self.width), np.float32)
         rows = np.frombuffer(code, np.uint8).reshape(count, -1)
         body = np.ascontiguousarray(rows[:, 1:])
         if self.precision == "fp16":
