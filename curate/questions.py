@@ -87,13 +87,16 @@ def about(sql: str) -> str:
 
 
 def parameters(pairs: Iterable[str]) -> dict[str, Any]:
-    """`name=value` pairs, values read as YAML."""
+    """`name=value` pairs, values read as YAML where they are YAML, else as the text they are (`runs=*`)."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ConfigError(f"--param wants name=value, not '{pair}'.")
-        values[name] = scalar(text)
+        try:
+            values[name] = scalar(text)
+        except ConfigError:
+            values[name] = text
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,27 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
 def test_what_cannot_be_is_one_sentence(store: Store, tiny: str, values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         train(store, tiny, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lr_scheduler_type": "wavy"}, "The Trainer refuses these options: wavy is not a valid SchedulerType"),
+        ({"report_to": "wandb"}, r"wants the package wandb: pip install"),
+    ],
+)
+def test_what_the_trainer_refuses_is_one_sentence(
+    store: Store, pool: Artifact, tiny: str, values: dict[str, Any], said: str
+) -> None:
+    if "wandb" in said and importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(ConfigError, match=said):
+        train(store, tiny, **values)
+
+
+def test_bfloat16_computes_on_a_cpu_too(store: Store, pool: Artifact, tiny: str) -> None:
+    run = train(store, tiny, bf16=True, max_steps=2)
+    assert all(value.isfinite().all() for value in weights(run).values())
 
 
 def test_a_pool_with_nothing_to_train_on_is_refused(store: Store, pool: Artifact, tiny: str) -> None:

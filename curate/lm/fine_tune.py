@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
-from ..errors import ModelError, TrainingError
+from ..errors import ConfigError, ModelError, TrainingError
 from ..launch import size
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, make_selector
@@ -102,7 +103,7 @@ def fine_tune(
         ledger: where every candidate is written down.
         folder: for checkpoints.
     """
-    arguments = TrainingArguments(output_dir=str(folder), **job.arguments)
+    arguments = _training_arguments(job, folder)
     if arguments.world_size != size():
         raise TrainingError(
             f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
@@ -121,6 +122,17 @@ def fine_tune(
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
     return Outcome(trainer, selection, _history(trainer), _counts(trainer))
+
+
+def _training_arguments(job: Job, folder: Path) -> TrainingArguments:
+    """The Trainer's own checks, said as ours: a scheduler that does not exist, a logger that is not installed."""
+    reporter = job.arguments.get("report_to", "none")
+    if reporter != "none" and importlib.util.find_spec(reporter) is None:
+        raise ConfigError(f'--report-to {reporter} wants the package {reporter}: pip install "curate[{reporter}]".')
+    try:
+        return TrainingArguments(output_dir=str(folder), **job.arguments)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"The Trainer refuses these options: {' '.join(str(error).split())}") from None
 
 
 def _assemble(
