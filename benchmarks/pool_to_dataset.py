@@ -91,11 +91,11 @@ def main() -> None:
     reading = {"model": args.model, "max_length": args.max_length, "chat_template": args.chat_template}
     seconds: dict[str, float] = {}
 
-    def stage(name: str, **values: Any) -> Artifact:
+    def stage(which: str, /, **values: Any) -> Artifact:
         start = time.perf_counter()
-        artifact = make(store, name, **values)
-        seconds[name] = round(time.perf_counter() - start, 1)
-        print(f"{name}: {seconds[name]} s", {k: v for k, v in artifact.summary.items() if not isinstance(v, list)})
+        artifact = make(store, which, **values)
+        seconds[which] = round(time.perf_counter() - start, 1)
+        print(f"{which}: {seconds[which]} s", {k: v for k, v in artifact.summary.items() if not isinstance(v, list)})
         return artifact
 
     stage("ingest", name="pool", data=[args.data])

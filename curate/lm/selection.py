@@ -122,7 +122,7 @@ class Selection:
         with self.watch.part("score_arithmetic"):
             kept, scores = self._choose(batch)
             weights = _uneven(scores, kept)
-            self.ready = self._update_of(measured, batch, kept, weights)
+            self.ready = self._update_of(measured, index[kept], kept, weights)
         with self.watch.part("ledger"):
             self._record(step, index, kept, scores, measured.values)
             self.note_bad([self.table.ids[index[row]] for row in (~finite_rows(batch)).nonzero()[:, 0]])
@@ -160,14 +160,13 @@ class Selection:
         )
 
     def _update_of(
-        self, measured: Measured, batch: CandidateBatch, kept: Tensor, weights: Tensor | None
+        self, measured: Measured, rows: Tensor, kept: Tensor, weights: Tensor | None
     ) -> tuple[Blocks, Tensor] | None:
         """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over tokens."""
         if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):
             return None
         if weights is None:
-            position = {int(p): row for row, p in enumerate(self.table.positions)}
-            tokens = torch.tensor([self.table.target_tokens[position[int(p)]] for p in batch.positions[kept]])
+            tokens = torch.from_numpy(self.table.target_tokens[rows.numpy()])
             weights = tokens / tokens.sum()
         loss = (measured.values["loss"][kept] * weights.to(measured.values["loss"])).sum()
         return combine(measured.kept, kept, weights), loss
