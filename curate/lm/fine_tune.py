@@ -22,6 +22,7 @@ from .encode import TokenTable, collate
 from .gradients import Adam, GradientEngine, TargetStream
 from .load import look_into, prove
 from .loss import chunk_loss
+from .rounds import Reselect, Rounds
 from .selection import Plan, Selection, Sink
 from .trainer import Keeper, Progress, SelectingTrainer
 
@@ -45,6 +46,7 @@ class Job:
         target: where target batches come from, for selectors that want them.
         reuse: make the update from the gradients that choosing measured.
         coverage: `all` or `linear`, see `GradientEngine`.
+        rounds: which of the table an epoch is trained on; None: all of it.
     """
 
     label: str
@@ -62,6 +64,7 @@ class Job:
     target: TargetStream | None = None
     reuse: bool = False
     coverage: str = "all"
+    rounds: Rounds | None = None
 
 
 class RunLedger(Sink, Protocol):
@@ -150,7 +153,7 @@ def _assemble(
     try:
         chunk_loss(prove(eyes), job.logits_budget)
     except ModelError:
-        if selector.signals or selector.gradients is not None:
+        if selector.signals or selector.gradients is not None or _chosen_by_gradients(job):
             raise
         LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
     selection = Selection(
@@ -167,23 +170,33 @@ def _assemble(
         selection=selection,
         model=model,
         args=arguments,
-        train_dataset=job.table,
+        train_dataset=job.table if job.rounds is None else job.rounds,
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         callbacks=[Progress(selection, job.label), Keeper(selection, ledger.settle, job.save_total_limit)],
     )
-    if selector.gradients is not None:
-        selection.engine = GradientEngine(
+
+    def engine(**options: Any) -> GradientEngine:
+        return GradientEngine(
             eyes,
             job.target,
             lambda: Adam.of(trainer.optimizer, model),
-            keep=job.reuse,
             coverage=job.coverage,
             micro_batch=job.plan.score_batch_size,
             seed=arguments.seed,
+            **options,
         )
+
+    if selector.gradients is not None:
+        selection.engine = engine(keep=job.reuse)
+    if job.rounds is not None:
+        trainer.add_callback(Reselect(job.rounds, engine() if _chosen_by_gradients(job) else None, selection.watch))
     return trainer, selection
+
+
+def _chosen_by_gradients(job: Job) -> bool:
+    return job.rounds is not None and job.rounds.by_gradients
 
 
 def _evaluated(trainer: SelectingTrainer) -> bool:

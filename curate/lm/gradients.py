@@ -37,6 +37,9 @@ from .loss import mean_losses
 
 LOGITS_BUDGET = 64 << 20
 
+CPU_ROWS = 256
+"""Positions whose logits are formed at once on a CPU: small products that stay in its cache are faster than large."""
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -288,7 +291,9 @@ class GradientEngine:
         """ℓ_i of each text. A head that trains must see samples as rows, and so forms all logits of the micro-batch."""
         hidden = self.eyes.hidden(batch["input_ids"], batch["attention_mask"])
         if self.eyes.head.frozen:
-            return mean_losses(self.eyes, hidden, batch["labels"], LOGITS_BUDGET)
+            cached = CPU_ROWS * 4 * self.eyes.head.vocab_size
+            budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cached)
+            return mean_losses(self.eyes, hidden, batch["labels"], budget)
         targets = next_token_labels(batch["labels"])
         losses = nn.functional.cross_entropy(self.eyes.project(hidden).mT, targets, reduction="none")
         return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)

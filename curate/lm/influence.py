@@ -1,4 +1,4 @@
-"""Gradient features at a checkpoint of a warm-up run: what LESS and ClusterUCB compare.
+"""Gradient features, at a checkpoint of a warm-up run or of a model in training: what LESS and ClusterUCB compare.
 
 Source: LESS, Xia et al., ICML 2024: of a training sample the direction of Adam's update with its gradient, of a target
 sample the plain gradient, both sketched and brought to unit length.
@@ -6,7 +6,7 @@ sample the plain gradient, both sketched and brought to unit length.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,26 +26,29 @@ from .load import ModelOptions, load_model, look_into
 
 
 class Influence:
-    """Gradient features of texts at one checkpoint.
+    """Gradient features of texts under a model and its optimizer's state.
 
     Args:
-        options: how to load; `place` is the checkpoint.
+        engine: the model and the optimizer's state. Before its first step features are plain gradients.
         sketch: what sketches gradients.
         eps_mode: `adam` or `less`, see `Adam.update`.
-        coverage: `all` or `linear`, see `GradientEngine`.
-        micro_batch: texts in one pass.
     """
 
-    def __init__(
-        self, options: ModelOptions, sketch: SignHash, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
-    ) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(options, trainable=True).to(device)
-        self.adam = adam_of(Path(options.place), model)
+    def __init__(self, engine: GradientEngine, sketch: SignHash, *, eps_mode: str = "adam") -> None:
+        self.engine = engine
         self.sketch = sketch
         self.eps_mode = eps_mode
-        self.eyes = look_into(model)
-        self.engine = GradientEngine(self.eyes, None, lambda: self.adam, coverage=coverage, micro_batch=micro_batch)
+
+    @classmethod
+    def at(
+        cls, options: ModelOptions, sketch: SignHash, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
+    ) -> Influence:
+        """The same at a checkpoint of a run: `options.place` is the checkpoint."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_model(options, trainable=True).to(device)
+        adam = adam_of(Path(options.place), model)
+        engine = GradientEngine(look_into(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch)
+        return cls(engine, sketch, eps_mode=eps_mode)
 
     def features(self, table: TokenTable, rows: Sequence[int], *, target: bool = False) -> Tensor:
         """Unit sketches (n, D) float32 on the CPU; NaN for a text whose gradient is not finite.
@@ -57,16 +60,15 @@ class Influence:
         """
         batch = collate([table[row] for row in rows], pad_token_id=0)
         del batch["index"]
-        device = self.eyes.head.weight.device
+        eyes, adam = self.engine.eyes, self.engine.adam()
+        device = eyes.head.weight.device
         whole = {key: value.to(device) for key, value in batch.items()}
-        wanted = Wanted(sketch=self.sketch, transform=None if target else self._update)
-        with self.eyes.open(refresh=False):
+        update = functools.partial(adam.update, eps_mode=self.eps_mode)
+        wanted = Wanted(sketch=self.sketch, transform=None if target or not adam.steps else update)
+        with eyes.open(refresh=False):
             sketches = self.engine.pass_over(whole, wanted).values["sketch"]
         unit = normalize(sketches.float(), dim=1)
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()
-
-    def _update(self, name: str, block: Tensor) -> Tensor:
-        return self.adam.update(name, block, eps_mode=self.eps_mode)
 
 
 def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
@@ -84,7 +86,9 @@ def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
         entry = state["state"].get(key)
         if entry is None:
             continue
-        if name not in trained or entry["exp_avg"].shape != trained[name].shape:
+        if name not in trained:
+            raise ModelError(f"The optimizer state in {file} does not fit the model, which does not train '{name}'.")
+        if entry["exp_avg"].shape != trained[name].shape:
             raise ModelError(f"The optimizer state in {file} does not fit the model: '{name}' has another shape.")
         states[name] = {k: v.to(device) if torch.is_tensor(v) and v.dim() else v for k, v in entry.items()}
     if not states:
@@ -97,9 +101,10 @@ def _names(state: Any, model: nn.Module, trained: dict[str, nn.Parameter]) -> di
     if all(isinstance(key, str) for key in state["state"]):
         return {key: key for key in state["state"]}
     names: dict[Any, str] = {}
+    groups = state["param_groups"]
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
     ours = [[n for n in trained if n in decayed], [n for n in trained if n not in decayed]]
-    for group, own in zip(state["param_groups"], ours, strict=False):
+    for group, own in zip(groups, [list(trained)] if len(groups) == 1 else ours, strict=False):
         listed = group.get("param_names") or own
         if len(listed) != len(group["params"]):
             raise ModelError(
@@ -116,26 +121,21 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def mean_rates(run: Sequence[Path]) -> list[float]:
-    """The mean learning rate that was logged between each checkpoint and the one before it; weights of the sum."""
-    rates, start = [], 0
-    for checkpoint in run:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        step = int(state["global_step"])
-        logged = [
-            float(entry["learning_rate"])
-            for entry in state["log_history"]
-            if "learning_rate" in entry and start < entry["step"] <= step
-        ]
-        rates.append(sum(logged) / len(logged) if logged else 0.0)
-        start = step
+    """The mean learning rate that was logged between each checkpoint and the one before it, as shares of their sum.
+
+    Where nothing was logged between them, the rate that was logged nearest counts.
+    """
+    states = [json.loads((path / "trainer_state.json").read_text(encoding="utf-8")) for path in run]
+    steps = [int(state["global_step"]) for state in states]
+    logged = {
+        int(entry["step"]): float(entry["learning_rate"])
+        for entry in states[-1]["log_history"]
+        if "learning_rate" in entry
+    }
+    rates = []
+    for start, step in zip([0, *steps], steps, strict=False):
+        inside = [rate for at, rate in logged.items() if start < at <= step]
+        nearest = [logged[min(logged, key=lambda at: abs(at - step))]] if logged else [0.0]
+        rates.append(sum(inside or nearest) / len(inside or nearest))
     total = sum(rates)
     return [rate / total for rate in rates] if total > 0 else [1 / len(rates)] * len(rates)
-
-
-def digest_of(checkpoint: Path) -> str:
-    """Hash of a checkpoint's weights and optimizer state."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in [*sorted(checkpoint.glob("*.safetensors")), checkpoint / "optimizer.pt"]:
-        if not file.name.startswith("selector"):
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()

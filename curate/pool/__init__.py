@@ -43,15 +43,24 @@ __all__ = [
 ]
 
 
-def make_pool_selector(name: str, args: Mapping[str, Any], seed: int = 0) -> PoolSelector:
-    """A pool selector by name; an unknown one, or an argument it does not have, is refused with the nearest."""
+def make_pool_selector(
+    name: str, args: Mapping[str, Any], seed: int = 0, *, option: str = "method_args"
+) -> PoolSelector:
+    """A pool selector by name; an unknown one, or an argument that it has not, is refused with the nearest.
+
+    Args:
+        name: of the selector.
+        args: its own arguments.
+        seed: of what it leaves to chance.
+        option: what users call `args`.
+    """
     if name not in POOL_SELECTORS:
         raise ConfigError(f"There is no method '{name}'.{did_you_mean(name, POOL_SELECTORS)}")
     known = [parameter for parameter in inspect.signature(POOL_SELECTORS[name]).parameters if parameter != "seed"]
     for key in args:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
-            raise ConfigError(f"Method '{name}' has no argument '{key}' in method_args.{hint}")
+            raise ConfigError(f"Method '{name}' has no argument '{key}' in {option}.{hint}")
     try:
         return POOL_SELECTORS[name](seed=seed, **args)
     except (TypeError, ValueError) as error:

@@ -46,7 +46,7 @@ def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Ca
         sources,
         tokens=None if tokens is None else np.array([tokens[sample_id] for sample_id in ids], np.int64),
         vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
-        clusters=None if clusters is None else _clusters(store, clusters, pool, ids),
+        clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
         texts=texts,
     )
     return candidates, np.array(positions, np.int64)
@@ -146,8 +146,8 @@ def _loaded(features: Artifact, on: str) -> Any:
     return vectors
 
 
-def _clusters(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[str]) -> Ints:
-    """(n,) cluster of each; -1 for one that was left out of the clustering."""
+def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[str]) -> Ints:
+    """(n,) cluster of each sample of the pool; -1 for one that was left out. Clusters of another pool are refused."""
     made_from = clusters.inputs.get("features")
     features = next((artifact for artifact in store.artifacts() if artifact.fingerprint == made_from), None)
     if features is None:

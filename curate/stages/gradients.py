@@ -7,7 +7,9 @@ stopped one computes only what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from ..store.files import fingerprint
 from .candidates import subtasks_of
 from .inputs import Inputs, place
 from .pools import pool_samples
-from .reading import Reading, reading_digest
+from .reading import reading_digest
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Samples whose features are kept together: what a stop can lose."""
+
+BLOCK = 16 * CHUNK
+"""Samples whose features are in memory at once."""
 
 LAST_ONLY = ("cluster_ucb",)
 """Methods that look at the current checkpoint alone."""
@@ -81,8 +86,21 @@ def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[To
 
 
 def _subtasks(pool: Artifact, target: dict[int, tuple[TokenTable, int]]) -> list[str]:
-    samples = {sample.sample_id: sample for _, sample in pool_samples(pool)}
-    return subtasks_of([samples[table.ids[row]] for table, row in target.values()], pool.name)
+    samples = dict(pool_samples(pool))
+    return subtasks_of([samples[int(table.positions[row])] for table, row in target.values()], pool.name)
+
+
+def digest_of(checkpoint: Path) -> str:
+    """Hash of a checkpoint's weights and optimizer state."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer.pt")]):
+        if file.name.startswith("selector"):
+            continue
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 class Look:
@@ -96,11 +114,9 @@ class Look:
         digest: of the reading.
     """
 
-    def __init__(self, config: SelectConfig, store: Store, reading: TrainConfig, checkpoint: Any, digest: str) -> None:
-        from ..lm.influence import digest_of
-
+    def __init__(self, config: SelectConfig, store: Store, reading: TrainConfig, checkpoint: Path, digest: str) -> None:
         self.config = config
-        self.reading: Reading = reading
+        self.reading = reading
         self.checkpoint = checkpoint
         self._influence: Influence | None = None
         key = [digest_of(checkpoint), digest, config.sketch_dim, config.sketch_seed, config.feature_precision]
@@ -117,30 +133,41 @@ class Look:
         self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
     ) -> npt.NDArray[np.float32]:
         """Unit features (n, D), from the cache or made now and kept."""
-        cache = self._caches[target]
-        ids = [table.ids[row] for table, row in places]
-        found = cache.get(ids)
-        missing = [at for at, sample_id in enumerate(ids) if sample_id not in found]
-        with bar(total=len(ids), label=label, unit="gradient", initial=len(ids) - len(missing)) as progress:
-            for start in range(0, len(missing), CHUNK):
-                chunk = [places[at] for at in missing[start : start + CHUNK]]
-                made = self._look().features(chunk[0][0], [row for _, row in chunk], target=target).numpy()
-                names = [ids[at] for at in missing[start : start + CHUNK]]
-                cache.add(names, made)
-                found.update(zip(names, cache.rounded(made), strict=True))
-                progress.update(len(chunk))
-        return np.stack([found[sample_id] for sample_id in ids])
+        return np.concatenate(list(self.blocks(places, target=target, label=label)))
+
+    def blocks(
+        self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """The same, `BLOCK` places at a time."""
+        with bar(total=len(places), label=label, unit="gradient") as progress:
+            for start in range(0, len(places), BLOCK):
+                block = places[start : start + BLOCK]
+                found = self._caches[target].get(table.ids[row] for table, row in block)
+                progress.update(len(found))
+                missing = [(table, row) for table, row in block if table.ids[row] not in found]
+                for at in range(0, len(missing), CHUNK):
+                    found |= self._made(missing[at : at + CHUNK], target=target)
+                    progress.update(len(missing[at : at + CHUNK]))
+                yield np.stack([found[table.ids[row]] for table, row in block])
+
+    def _made(self, places: Sequence[tuple[TokenTable, int]], *, target: bool) -> dict[str, npt.NDArray[np.float32]]:
+        """Features by sample id, made now and kept; as they will come out of the cache."""
+        table, cache = places[0][0], self._caches[target]
+        ids = [table.ids[row] for _, row in places]
+        made = self._look().features(table, [row for _, row in places], target=target).numpy()
+        cache.add(ids, made)
+        return dict(zip(ids, cache.rounded(made), strict=True))
 
     def _look(self) -> Influence:
         from ..lm.influence import Influence
         from ..numerics.gradients import SignHash
 
         if self._influence is None:
-            self._influence = Influence(
+            self._influence = Influence.at(
                 self.reading.options(str(self.checkpoint)),
                 SignHash(self.config.sketch_dim, self.config.sketch_seed),
                 eps_mode=self.config.eps_mode,
-                coverage=getattr(self.reading, "gradient_coverage", "all"),
+                coverage=self.reading.gradient_coverage,
                 micro_batch=self.config.score_batch_size,
             )
         return self._influence
@@ -174,11 +201,10 @@ class Scorer:
         self.looks = looks
         self.weights = weights
         self.pool = pool
+        self.target = list(target.values())
         self.means = means
         self.label = label
-        self._targets = [look.features(list(target.values()), target=True, label=f"{label}: target") for look in looks]
-        if any(np.isnan(features).any() for features in self._targets):
-            raise DataError("A sample of the target has a gradient that is not finite: take it out of the target.")
+        self._targets = [self._target(look) for look in looks]
 
     def __call__(self, rows: Ints) -> Floats:
         """(r,) -> (r,); NaN where a sample has no finite gradient, or nothing to train on."""
@@ -187,10 +213,28 @@ class Scorer:
         places = [self.pool[int(rows[at])] for at in known]
         if not places:
             return rewards
-        total = np.zeros((len(places), self.means.shape[1]))
+        total = np.zeros((len(places), len(self.target)))
         for look, weight, target in zip(self.looks, self.weights, self._targets, strict=True):
-            total += weight * (look.features(places, target=False, label=self.label) @ target.T)
-            if len(self.looks) > 1:
-                look.close()
+            blocks = look.blocks(places, target=False, label=self.label)
+            total += weight * np.concatenate([block @ target.T for block in blocks])
+            self._leave(look)
         rewards[known] = (self.means @ total.T).max(0)
         return rewards
+
+    def _target(self, look: Look) -> npt.NDArray[np.float32]:
+        """Features of the target at a checkpoint, (m, D); all finite."""
+        found = look.features(self.target, target=True, label=f"{self.label}: target")
+        bad = [self.target[at] for at in np.flatnonzero(np.isnan(found).any(1))]
+        if bad:
+            table, row = bad[0]
+            raise DataError(
+                f"{len(bad)} samples of the target have a gradient that is not finite, the first {table.ids[row]}: "
+                "take them out of the target."
+            )
+        self._leave(look)
+        return found
+
+    def _leave(self, look: Look) -> None:
+        """Of several checkpoints, one at a time is in memory."""
+        if len(self.looks) > 1:
+            look.close()

@@ -153,24 +153,30 @@ def gradient_oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, targe
 
 
 def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranking, selector: PoolSelector) -> None:
+    subset = subset_table(ranking, candidates)
+    draft.write(0, subset)
+    draft.add("subsets", subset)
+    draft.rows = len(subset)
+    if ranking.draws is not None:
+        draft.add("draws", draws_table(ranking.draws, candidates, positions))
+    if ranking.excluded is not None and len(ranking.excluded):
+        names = [candidates.ids[row] for row in ranking.excluded]
+        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.excludes] * len(names)}))
+
+
+def subset_table(ranking: Ranking, candidates: Candidates) -> pa.Table:
+    """What was taken, in order, as the catalogue has it."""
     columns = {
         "sample_id": [candidates.ids[row] for row in ranking.rows],
         "rank": range(len(ranking.rows)),
         "score": _known(ranking.scores),
         "weight": pa.nulls(len(ranking.rows), pa.float64()) if ranking.weights is None else _known(ranking.weights),
     }
-    subset = pa.table(columns, schema=SUBSETS)
-    draft.write(0, subset)
-    draft.add("subsets", subset)
-    draft.rows = len(subset)
-    if ranking.draws is not None:
-        draft.add("draws", _draws(ranking.draws, candidates, positions))
-    if ranking.excluded is not None and len(ranking.excluded):
-        names = [candidates.ids[row] for row in ranking.excluded]
-        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.excludes] * len(names)}))
+    return pa.table(columns, schema=SUBSETS)
 
 
-def _draws(draws: Draws, candidates: Candidates, positions: Ints) -> pa.Table:
+def draws_table(draws: Draws, candidates: Candidates, positions: Ints) -> pa.Table:
+    """What was asked of the oracle, in order, as the catalogue has it."""
     return pa.table(
         {
             "round": pa.array(draws.rounds, pa.int32()),

@@ -15,6 +15,7 @@ from .pools import subset_of
 from .reading import encode_pool
 from .train_config import TrainConfig
 from .train_joins import references, target_stream
+from .train_rounds import Chooser
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +29,8 @@ EXAMPLES = """\
 curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
 curate train --pool pool --model M --selector uds --set selector_args.alpha=1.5e-3 --name run2
 curate train --pool pool --model M --selector random --max-steps 500 --eval-pool heldout --name baseline
+curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
+--target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
 curate train --config configs/uds.yaml --scope micro:4      # 1 of each 4, as in the paper's released script
 """
 
@@ -49,7 +52,9 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     options = config.options(inputs.places["model"])
     tokenizer = load_tokenizer(options)
     only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
-    table, refused = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=only is not None, only=only)
+    distinct = only is not None or config.pool_selector is not None
+    table, refused = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, only=only)
+    chooser = Chooser(config, inputs, draft, table, tokenizer) if config.pool_selector else None
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"])[0] if config.eval_pool else None
 
     def build() -> nn.Module:
@@ -66,7 +71,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
 
     ledger = draft.ledger()
     outcome = fine_tune(
-        _job(config, inputs, tokenizer, table, held_out), build, tokenizer, ledger, draft.path / "checkpoints"
+        _job(config, inputs, tokenizer, table, held_out, chooser), build, tokenizer, ledger, draft.path / "checkpoints"
     )
     ledger.close_fragment()
     _write_down(draft, outcome)
@@ -74,6 +79,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     outcome.trainer.accelerator.wait_for_everyone()
     if draft.rank == 0:
         _deliver(config, draft, outcome, tokenizer, refused)
+        draft.summary |= chooser.summary() if chooser else {}
 
 
 def _job(
@@ -82,6 +88,7 @@ def _job(
     tokenizer: PreTrainedTokenizerBase,
     table: TokenTable,
     held_out: TokenTable | None,
+    chooser: Chooser | None,
 ) -> Job:
     from ..lm.fine_tune import Job
     from ..lm.selection import Plan
@@ -108,6 +115,7 @@ def _job(
         target=target_stream(config, inputs, tokenizer),
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
+        rounds=chooser.rounds() if chooser else None,
     )
 
 

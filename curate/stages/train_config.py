@@ -4,13 +4,73 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from ..config import INERT, Config, Ref
+from ..config import INERT, Config, Ref, flag_of
+from ..errors import ConfigError
+from ..pool import Budget, PoolSelector, make_pool_selector
 from .reading import Reading
 
+WANTED = {
+    "rewards": ("target", "a pool of what the model should get good at"),
+    "clusters": ("clusters", "curate cluster makes it from features of the pool"),
+}
+"""What a pool selector needs -> the option that gives it, and what that is."""
 
-class TrainConfig(Reading, Config):
+
+class Rounded(BaseModel):
+    """How the pool is narrowed down while training goes on: a subset of it for every epoch."""
+
+    pool_selector: Literal["cluster_ucb", "less", "random"] | None = Field(
+        None, description="Train each epoch on a subset of the pool that this chooses: cluster_ucb, less or random."
+    )
+    pool_selector_args: dict[str, Any] = Field({}, description="The pool selector's own, as curate select has them.")
+    reselect: Literal["epoch", "once"] | None = Field(
+        None,
+        description="Choose anew before every epoch, with the model as it is then (epoch: the default), or only before "
+        "the first (once).",
+    )
+    selection_budget: float | None = Field(
+        None, description="Size of the subset: a share of the pool's distinct samples (0.05), or how many (500)."
+    )
+    gradient_budget: float = Field(
+        0.2, gt=0, le=1, description="Of cluster_ucb: gradients before an epoch, as a share of the pool."
+    )
+    warmup: Ref | None = Field(
+        None, description="The run whose checkpoints give the gradients of the first choice; else the model's at start."
+    )
+
+    @model_validator(mode="after")
+    def _has_its_options(self) -> Rounded:
+        fields = Rounded.model_fields
+        if self.pool_selector is None:
+            for name, field in fields.items():
+                if getattr(self, name) != field.default:
+                    raise ConfigError(
+                        f"--{flag_of(name, field)} is of a pool selector: give --pool-selector cluster_ucb, less or "
+                        "random, or leave it out."
+                    )
+            return self
+        object.__setattr__(self, "reselect", self.reselect or "epoch")
+        needs = self.chooser(0).needs
+        if self.selection_budget is None:
+            raise ConfigError(f"--pool-selector {self.pool_selector} wants --selection-budget, such as 0.05.")
+        Budget(self.selection_budget)
+        for need in sorted(needs):
+            name, made = WANTED[need]
+            if getattr(self, name) is None:
+                raise ConfigError(f"--pool-selector {self.pool_selector} wants --{name} NAME: {made}.")
+        if self.warmup is not None and "rewards" not in needs:
+            raise ConfigError(f"--pool-selector {self.pool_selector} makes no use of --warmup: leave it out.")
+        return self
+
+    def chooser(self, seed: int) -> PoolSelector:
+        """The pool selector, with its arguments checked."""
+        assert self.pool_selector is not None
+        return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
+
+
+class TrainConfig(Rounded, Reading, Config):
     """How a model is fine-tuned. Names are the Hugging Face Trainer's where it has one."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")
@@ -31,7 +91,7 @@ class TrainConfig(Reading, Config):
         None, ge=1, description="Kept samples in one forward pass; fewer means accumulation. Default: all kept."
     )
     max_steps: int = Field(-1, description="Optimizer steps; -1: as many as the epochs have.")
-    num_train_epochs: float = Field(1.0, gt=0, description="Times that each sample is a candidate.")
+    num_train_epochs: float = Field(1.0, gt=0, description="Times that each sample (of the subset) is a candidate.")
     learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate.")
     lr_scheduler_type: str = Field("linear", description="As in transformers: linear, cosine, constant, ...")
     warmup_steps: float = Field(0.0, ge=0, description="Steps of warm-up; below 1 a share of all.")

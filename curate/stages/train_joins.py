@@ -75,6 +75,16 @@ def _column(inputs: Inputs, artifact: Artifact, sql: str) -> dict[str, float]:
     return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
+def encode_target(
+    config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, *, distinct: bool = False
+) -> tuple[TokenTable, list[str]]:
+    """The target as tokens, and the subtask of every row; with `distinct`, each conversation once."""
+    target = inputs.artifacts["target"]
+    table, _ = encode_pool(config, tokenizer, target, distinct=distinct)
+    samples = dict(pool_samples(target))
+    return table, subtasks_of([samples[position] for position in table.positions.tolist()], target.name)
+
+
 def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
     """Batches of the target pool for a selector that wants one."""
     from ..lm.gradients import TargetStream
@@ -89,10 +99,9 @@ def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedToke
         )
     if config.group is not None:
         raise ConfigError(f"Selector {config.selector} chooses among all candidates of a step: leave --scope at step.")
-    table, _ = encode_pool(config, tokenizer, inputs.artifacts["target"])
-    samples = {sample.sample_id: sample for _, sample in pool_samples(inputs.artifacts["target"])}
+    table, subtasks = encode_target(config, inputs, tokenizer)
     groups: dict[str, list[int]] = {}
-    for row, name in enumerate(subtasks_of([samples[sample_id] for sample_id in table.ids], config.target)):
+    for row, name in enumerate(subtasks):
         groups.setdefault(name, []).append(row)
     return TargetStream(
         table,

@@ -35,22 +35,37 @@ class VectorCache:
         self.folder = folder
         self.width = width
         self.precision = precision
+        self._where: dict[str, Path] = {}
+        self._seen: set[Path] = set()
 
     def get(self, ids: Iterable[str]) -> dict[str, Matrix]:
         """The vectors that are there, by sample id: (D,) float32 of unit length; NaN for one that is not finite."""
-        wanted = pa.array(list(set(ids)), pa.string())
+        self._look_round()
+        files: dict[Path, list[str]] = {}
+        for sample_id in dict.fromkeys(ids):
+            if sample_id in self._where:
+                files.setdefault(self._where[sample_id], []).append(sample_id)
         found: dict[str, Matrix] = {}
-        for path in sorted(self.folder.glob("*.parquet")):
-            table = pq.read_table(path, filters=[("sample_id", "in", wanted.to_pylist())] if len(wanted) else None)
+        for path, own in files.items():
+            table = pq.read_table(path, filters=[("sample_id", "in", own)])
             rows = self.decode(b"".join(table["code"].to_pylist()), len(table))
             found.update(zip(table["sample_id"].to_pylist(), rows, strict=True))
         return found
 
+    def _look_round(self) -> None:
+        """Take note of what is in files that are new since the last look, others' too; a file never changes."""
+        for path in sorted(set(self.folder.glob("*.parquet")) - self._seen):
+            ids = pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()
+            self._where |= dict.fromkeys(ids, path)
+            self._seen.add(path)
+
     def add(self, ids: Sequence[str], vectors: Matrix) -> None:
         """Keep vectors (n, D)."""
+        if not ids:
+            return
         code = self.encode(vectors)
-        size = len(code) // max(1, len(ids))
-        parts = [code[at : at + size] for at in range(0, len(code), size)] if ids else []
+        size = len(code) // len(ids)
+        parts = [code[at : at + size] for at in range(0, len(code), size)]
         table = pa.table({"sample_id": pa.array(list(ids), pa.string()), "code": pa.array(parts, pa.binary())})
         write_parquet(self.folder / f"{uuid.uuid4().hex}.parquet", table)
 

@@ -89,8 +89,10 @@ COMMENT ON COLUMN metrics.metric IS 'Name, as the Trainer logs it.';
 COMMENT ON COLUMN metrics.value IS 'Value.';
 
 CREATE TABLE IF NOT EXISTS subsets (artifact VARCHAR, sample_id VARCHAR, rank BIGINT, score DOUBLE, weight DOUBLE);
-COMMENT ON TABLE subsets IS 'Which samples a subset (curate select) or an export holds, in order.';
-COMMENT ON COLUMN subsets.artifact IS 'The subset or the export.';
+ALTER TABLE subsets ADD COLUMN IF NOT EXISTS epoch INTEGER;  -- catalogues made before it have no such column
+COMMENT ON TABLE subsets IS 'Which samples a subset (curate select), an export, or an epoch of a run with a pool selector holds, in order.';
+COMMENT ON COLUMN subsets.artifact IS 'The subset, the export or the run.';
+COMMENT ON COLUMN subsets.epoch IS 'Of a run: the epoch that it was chosen for, from 1 (with --reselect once: and all after it); else null.';
 COMMENT ON COLUMN subsets.sample_id IS 'The sample.';
 COMMENT ON COLUMN subsets.rank IS 'Place in the subset, from 0.';
 COMMENT ON COLUMN subsets.score IS 'Score that ranked it, if any.';
@@ -99,8 +101,10 @@ COMMENT ON COLUMN subsets.weight IS 'Weight, if any.';
 CREATE TABLE IF NOT EXISTS draws (
     artifact VARCHAR, round INTEGER, arm INTEGER, draw BIGINT, sample_id VARCHAR, position BIGINT,
     index_value DOUBLE, reward DOUBLE);
-COMMENT ON TABLE draws IS 'Which samples a bandit (curate select --method cluster_ucb) asked a gradient of, and why.';
-COMMENT ON COLUMN draws.artifact IS 'The subset.';
+ALTER TABLE draws ADD COLUMN IF NOT EXISTS epoch INTEGER;
+COMMENT ON TABLE draws IS 'Which samples a bandit (cluster_ucb, in curate select or before the epochs of a run) asked a gradient of, and why.';
+COMMENT ON COLUMN draws.artifact IS 'The subset or the run.';
+COMMENT ON COLUMN draws.epoch IS 'Of a run: the epoch that it was drawn for, from 1; else null. Draws are counted anew in each.';
 COMMENT ON COLUMN draws.round IS '0 for the cold start, then one number a batch.';
 COMMENT ON COLUMN draws.arm IS 'The cluster drawn from.';
 COMMENT ON COLUMN draws.draw IS 'Order of the draws, from 0; as many gradients were spent before it.';

@@ -1,0 +1,71 @@
+"""Epochs that each train on a part of the pool, chosen when they begin, with the model as it is then.
+
+The Trainer sees a dataset of fixed length whose rows change. So its sampler, its count of steps and its resume stay its
+own: the sampler's numbers are places in the round, and the rows that stand there carry their places in the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..log import Stopwatch
+from .encode import TokenTable
+from .gradients import GradientEngine
+
+Choose = Callable[[int, GradientEngine | None], Sequence[int]]
+"""Epoch, from 0, and what measures gradients under the model as it is -> rows of the table."""
+
+
+class Rounds:
+    """The rows of a token table that the current epoch is trained on.
+
+    Args:
+        table: the pool, encoded.
+        size: rows of every round.
+        choose: which rows; asked when an epoch begins, and again for the epoch that a resumed run is in.
+        by_gradients: whether it looks at gradients.
+
+    Attributes:
+        rows: of the current epoch; none before the first.
+    """
+
+    def __init__(self, table: TokenTable, size: int, choose: Choose, *, by_gradients: bool) -> None:
+        self.table = table
+        self.size = size
+        self.choose = choose
+        self.by_gradients = by_gradients
+        self.rows: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A row for the collator; its `index` is its place in the whole table."""
+        return self.table[self.rows[index]]
+
+
+class Reselect(TrainerCallback):
+    """Puts an epoch's round in place before the Trainer draws from it, and leaves the random state as it was.
+
+    Args:
+        rounds: the training set.
+        engine: measures gradients of the model in training; None where nobody looks at them.
+        watch: told the time.
+    """
+
+    def __init__(self, rounds: Rounds, engine: GradientEngine | None, watch: Stopwatch) -> None:
+        self.rounds = rounds
+        self.engine = engine
+        self.watch = watch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the data loader is asked for anything; of a resumed run, before what was trained on is skipped."""
+        devices = [args.device] if args.device.type == "cuda" else []
+        with self.watch.part("reselecting"), torch.random.fork_rng(devices):
+            self.rounds.rows = self.rounds.choose(int(state.epoch or 0), self.engine)
