@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from curate.pipeline import read
+from curate.selectors import SELECTORS
 
 ROOT = Path(__file__).parents[1]
 PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
@@ -29,3 +30,14 @@ def test_the_demo_s_runs_differ_in_their_selector_alone(monkeypatch: pytest.Monk
     runs = [entry.config for entry in read(ROOT / "pipelines" / "demo.yaml") if entry.stage == "train" and entry.config]
     rest = [run.model_dump(exclude={"name", "selector", "selector_args"}) for run in runs]
     assert len(runs) == 2 and rest[0] == rest[1]
+
+
+def test_the_selectors_compared_keep_as_many_samples_at_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    entries = read(ROOT / "pipelines" / "compare_selectors.yaml")
+    runs = [entry.config for entry in entries if entry.stage == "train" and entry.config]
+    own = {"name", "selector", "selector_args", "reference", "target", "candidates", "pool"}
+    rest = [run.model_dump(exclude=own) for run in runs]
+    assert all(other == rest[0] for other in rest)
+    assert {run.selector for run in runs} == set(SELECTORS)  # type: ignore[attr-defined]
+    assert entries[-1].label == "compare_runs.sql"

@@ -18,8 +18,9 @@ from ..launch import size
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, make_selector
 from . import checkpoint as checkpoints
+from .adam import Adam
 from .encode import TokenTable, collate
-from .gradients import Adam, GradientEngine, TargetStream
+from .gradients import GradientEngine, TargetStream
 from .load import look_into, prove
 from .loss import chunk_loss
 from .rounds import Reselect, Rounds

@@ -19,9 +19,10 @@ from transformers import Trainer
 
 from ..errors import ModelError
 from ..numerics.gradients import SignHash, Wanted
+from .adam import Adam
 from .checkpoint import MARK, checkpoints
 from .encode import TokenTable, collate
-from .gradients import Adam, GradientEngine
+from .gradients import GradientEngine
 from .load import ModelOptions, load_model, look_into
 
 

@@ -55,7 +55,7 @@ FIELDS = {
 """What a method needs -> the options that give it."""
 
 MADE = {
-    "clusters": "curate cluster makes it from features of the pool",
+    "clusters": "curate cluster --on embedding --k 50 makes it from features of the pool",
     "features": "curate embed makes it of the pool",
     "target": "a pool of samples to be good at, as curate ingest makes it",
     "target_features": "curate embed makes it of the target, with the options of the pool's features",
@@ -80,7 +80,9 @@ class SelectConfig(Config):
         None, description="Features of the pool: vectors for rds and k_center, lengths for all."
     )
     target_features: Ref | None = Field(None, description="Features of the target, for rds.")
-    clusters: Ref | None = Field(None, description="A clustering of the pool, for cluster_ucb.")
+    clusters: Ref | None = Field(
+        None, description="A clustering of the pool, for cluster_ucb: best on embeddings, with k of 20 to 50."
+    )
     warmup: Ref | None = Field(None, description="The run whose checkpoints give gradients, for less and cluster_ucb.")
     on: str = Field("embedding", description="Which vectors of the features: embedding, sketch, ...")
     budget: float | None = Field(None, description="A share of the pool's distinct samples (0.05), or how many (500).")

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.lm.gradients import Adam, GradientEngine, TargetStream, combine
+from curate.lm.adam import Adam
+from curate.lm.gradients import GradientEngine, TargetStream, combine
 from curate.lm.load import ModelOptions, add_lora, load_model, look_into
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
