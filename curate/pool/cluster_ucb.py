@@ -12,10 +12,10 @@ is spent, cold start included. The subset is the top of what was drawn.
 Where public code differs: there an exhausted arm has index 0, which wins when all means are negative; here it is out. A
 sample without a finite reward is charged, named and left out; an arm that has given nothing else is the last resort.
 
-The defaults are what did best where the whole truth was known (benchmarks/cluster_ucb_replay.py: 5,690 samples, K of 20,
-50 and 150, two targets): csp 0.05 beat 0, 0.01 and 0.1; β 1 beat 0, and 2 was no better; a floor of 2 beat 1 where K was
-large, and 8 cost the budget; batches of 1 to 64 made no difference. What the clusters are of mattered more than all of
-these: embeddings found far more than sketches, K of 20 or 50 did as well as 150 or better.
+The defaults are what did best where the whole truth was known (benchmarks/cluster_ucb_replay.py: 5,690 samples, K of
+20, 50 and 150, two targets): csp 0.05 beat 0, 0.01 and 0.1; β 1 beat 0, and 2 was no better; a floor of 2 beat 1
+where K was large, and 8 cost the budget; batches of 1 to 64 made no difference. What the clusters are of mattered
+more than all of these: embeddings found far more than sketches, K of 20 or 50 did as well as 150 or better.
 """
 
 from __future__ import annotations
