@@ -54,7 +54,7 @@ def train_plainly(folder: Path, model: str, options: dict[str, Any]) -> float:
     samples = ((i, to_sample(row, layout)) for i, row in enumerate(rows))
     encoded = list(encode_all(samples, Encoder(tokenizer, max_length=options["max_length"]), {}))
     table = TokenTable(encoded)
-    data = [{key: value for key, value in table[i].items() if key != "index"} for i in range(len(table))]
+    data = [table[i] for i in range(len(table))]
     arguments = TrainingArguments(
         output_dir=str(folder.parent / "plain"),
         max_steps=1,
@@ -65,14 +65,8 @@ def train_plainly(folder: Path, model: str, options: dict[str, Any]) -> float:
         use_cpu=True,
     )
 
-    def pad(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        out = collate([{**row, "index": 0} for row in batch], pad_token_id=int(tokenizer.pad_token_id or 0))
-        del out["index"]
-        return out
-
-    trainer = Trainer(
-        model=load_model(chosen), args=arguments, train_dataset=data, data_collator=functools.partial(pad)
-    )
+    pad = functools.partial(collate, pad_token_id=int(tokenizer.pad_token_id or 0))
+    trainer = Trainer(model=load_model(chosen), args=arguments, train_dataset=data, data_collator=pad)
     return float(trainer.train().training_loss)
 
 

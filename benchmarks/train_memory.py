@@ -63,6 +63,7 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from curate.lm.encode import Encoded, TokenTable, collate
     from curate.lm.load import look_into
     from curate.lm.loss import chunk_loss
+    from curate.lm.record import Record
     from curate.lm.selection import Plan, Selection
     from curate.lm.trainer import SelectingTrainer
     from curate.selectors import Facts, make_selector
@@ -77,12 +78,13 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     eyes = look_into(model.to(training.device))
     chunk_loss(eyes, 64 << 20)
     facts = Facts(vocab_size=args.vocab, max_length=args.length)
-    selection = Selection(make_selector("full", {}, facts), eyes, table, Plan(args.batch, args.batch), sink=Nowhere())
+    record = Record(table, Nowhere())
+    selection = Selection(make_selector("full", {}, facts), eyes, table, Plan(args.batch, args.batch), record=record)
     return SelectingTrainer(
         selection=selection,
         model=model,
         args=training,
-        train_dataset=table,
+        train_dataset=range(len(table)),
         data_collator=lambda batch: collate(batch, pad_token_id=0),
     )
 

@@ -1,4 +1,4 @@
-"""Several processes of one launch make one run, and each writes down its own candidates."""
+"""Several processes of one launch make one run: what one process would make, or each with candidates of its own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from curate import Store, make
+from curate.errors import ConfigError
 
 pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
 
-TRAIN = ["--candidates=8", "--keep=4", "--max-steps=6", "--num-train-epochs=9", "--max-length=64", "--save-steps=2"]
+TRAIN = {
+    "candidates": 8,
+    "keep": 4,
+    "max_steps": 6,
+    "num_train_epochs": 9,
+    "max_length": 64,
+    "save_steps": 2,
+    "learning_rate": 1e-2,
+}
 
 
-def launch(store: Store, *args: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+def launch(store: Store, *args: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess[str]:
     """`torchrun --standalone -m curate ...`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **env}
     return subprocess.run(
         [*command, "-m", "curate", *args, "--store", str(store.root)],
         capture_output=True,
@@ -30,22 +43,110 @@ def launch(store: Store, *args: str, processes: int = 2) -> subprocess.Completed
     )
 
 
+def train(
+    store: Store, tiny: str, *, processes: int = 2, env: dict[str, str] | None = None, **values: Any
+) -> subprocess.CompletedProcess[str]:
+    options = {"pool": "pool", **TRAIN, **values}
+    flags = [
+        f"--{key.replace('_', '-')}={value}" if value is not True else f"--{key}" for key, value in options.items()
+    ]
+    return launch(store, "train", "--name=run", f"--model={tiny}", *flags, processes=processes, **(env or {}))
+
+
 @pytest.fixture
 def pool(store: Store, pool_file: Path) -> str:
     make(store, "ingest", name="pool", data=[str(pool_file)])
     return "pool"
 
 
-def train(store: Store, tiny: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return launch(store, "train", "--name=run", "--pool=pool", f"--model={tiny}", *TRAIN, *options)
+@pytest.fixture
+def alone(tmp_path: Path, pool_file: Path) -> Store:
+    """Another store with the same pool, for what one process makes."""
+    store = Store(tmp_path / "alone")
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    return store
 
 
-def test_two_processes_make_one_run_with_the_candidates_of_both(store: Store, pool: str, tiny: str) -> None:
-    done = train(store, tiny)
+def weights(store: Store) -> dict[str, torch.Tensor]:
+    return load_file(next(store.get("run").files.glob("*.safetensors")))
+
+
+def table(store: Store, sql: str) -> pa.Table:
+    return store.query(sql)
+
+
+def assert_same_run(one: Store, other: Store) -> None:
+    """The same candidates in the same order, the same kept; numbers up to the order of float additions."""
+    chosen = "SELECT step, slot, rank, sample_id, kept, tokens FROM ledger ORDER BY ALL"
+    assert table(one, chosen).equals(table(other, chosen))
+    scored = "SELECT score, loss FROM ledger ORDER BY step, slot"
+    for mine, theirs in zip(table(one, scored).columns, table(other, scored).columns, strict=True):
+        assert mine.null_count == theirs.null_count
+        assert mine.drop_null().to_pylist() == pytest.approx(theirs.drop_null().to_pylist(), rel=1e-4)
+    held = "SELECT rank, row, sample_id, step FROM memory ORDER BY ALL"
+    assert table(one, held).equals(table(other, held))
+    counted = "SELECT metric, value FROM metrics WHERE metric LIKE 'tokens%' OR metric LIKE 'samples%' ORDER BY ALL"
+    assert table(one, counted).equals(table(other, counted))
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        # Adam divides by the gradient's size: where that is nothing but rounding, single entries differ by more.
+        assert (value - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"selector": "uds"},
+        {"selector": "filter_weight", "target": "pool", "target_batch_size": 4},
+        {"selector": "greats", "target": "pool", "target_batch_size": 4, "update": "rerun", "lora_r": 2},
+        {"selector": "full", "per_device_train_batch_size": 2},
+    ],
+    ids=lambda values: values["selector"],
+)
+def test_two_processes_keep_what_one_would_and_end_with_its_weights(
+    store: Store, alone: Store, pool: str, tiny: str, values: dict[str, Any]
+) -> None:
+    make(alone, "train", name="run", pool=pool, model=tiny, **{**TRAIN, **values})
+    done = train(store, tiny, **values)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("selector") == 1 and done.stderr.count("made run (train)") == 1
+    assert store.get("run").fingerprint == alone.get("run").fingerprint
+    assert_same_run(store, alone)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"selector": "uds"},
+        {"selector": "filter_weight", "target": "pool", "target_batch_size": 4, "gradient_checkpointing": True},
+    ],
+    ids=lambda values: values["selector"],
+)
+def test_layers_that_are_shared_out_make_the_same_run(
+    store: Store, alone: Store, pool: str, tiny: str, values: dict[str, Any], pool_file: Path, tmp_path: Path
+) -> None:
+    lines = pool_file.read_text().splitlines(keepends=True)
+    (tmp_path / "odd.jsonl").write_text("".join(lines[:53]))
+    for each in (store, alone):
+        make(each, "ingest", name="odd", data=[str(tmp_path / "odd.jsonl")])
+    # The last step has 5 candidates: one process measures a stand-in so that both gather layers equally often.
+    values = values | {"max_steps": -1, "num_train_epochs": 1, "candidates": 16, "eval_pool": "pool", "pool": "odd"}
+    make(alone, "train", name="run", model=tiny, **{**TRAIN, **values})
+    done = train(store, tiny, fsdp=True, **values)
+    assert done.returncode == 0, done.stderr
+    assert "2 layers of 0 MiB are shared out over 2 processes." in done.stderr
+    assert_same_run(store, alone)
+    loss = "SELECT value FROM metrics WHERE metric = 'eval_loss'"
+    mine, theirs = (table(s, loss)["value"][0].as_py() for s in (store, alone))
+    assert mine == pytest.approx(theirs, rel=0.02), "the Trainer fills up the last batches of an evaluation"
+
+
+def test_apart_each_process_keeps_the_best_of_its_own(store: Store, pool: str, tiny: str) -> None:
+    done = train(store, tiny, scope="rank", candidates=16, keep=8)
+    assert done.returncode == 0, done.stderr
     run = store.get("run")
-    assert run.rows == 6 * 2 * 4 and run.inputs["processes"] == "2"
+    assert run.rows == 6 * 8 and run.inputs["processes"] == "2"
     counts = "SELECT step, rank, count(*) n, count_if(kept) k FROM ledger GROUP BY ALL ORDER BY ALL"
     assert store.query(counts).to_pylist() == [
         {"step": step, "rank": rank, "n": 8, "k": 4} for step in range(1, 7) for rank in (0, 1)
@@ -55,31 +156,8 @@ def test_two_processes_make_one_run_with_the_candidates_of_both(store: Store, po
     memory = "SELECT rank, count(*) n FROM memory GROUP BY 1 ORDER BY 1"
     assert store.query(memory).to_pylist() == [{"rank": 0, "n": 24}, {"rank": 1, "n": 24}]
     assert len(list(run.files.glob("*.safetensors"))) == 1
-    again = train(store, tiny)
+    again = train(store, tiny, scope="rank", candidates=16, keep=8)
     assert again.returncode == 0 and again.stderr.count("found run (train)") == 1
-
-
-def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
-    store: Store, pool: str, tiny: str, tmp_path: Path, pool_file: Path
-) -> None:
-    assert train(store, tiny).returncode == 0
-    other = Store(tmp_path / "other")
-    make(other, "ingest", name="pool", data=[str(pool_file)])
-    (tmp_path / "sitecustomize.py").write_text(STOP)
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        assert train(other, tiny).returncode != 0
-    finally:
-        del os.environ["PYTHONPATH"]
-    assert not other.has("run") and len(other.drafts()) == 1
-    done = train(other, tiny)
-    assert done.returncode == 0, done.stderr
-    assert "Resuming 'run' at step 4." in done.stderr
-    weights = [next(s.get("run").files.glob("*.safetensors")).read_bytes() for s in (store, other)]
-    assert weights[0] == weights[1]
-    for table in ("ledger", "memory"):
-        sql = f"SELECT * FROM {table} ORDER BY ALL"
-        assert other.query(sql).equals(store.query(sql))
 
 
 STOP = """
@@ -90,16 +168,57 @@ def stop():
 
     select = Selection.select
 
-    def stopping(self, batches, step):
-        if step == 6 and os.environ["RANK"] == "1":
+    def stopping(self, groups, step):
+        if step == 6 and os.environ.get("RANK", "0") == os.environ["STOP_RANK"]:
             os._exit(3)
-        return select(self, batches, step)
+        return select(self, groups, step)
 
     Selection.select = stopping
 
-if "RANK" in os.environ:
+if "STOP_RANK" in os.environ:
     stop()
 """
+
+
+def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: Any) -> None:
+    """Begin the run, and kill a process of it in its last step."""
+    (tmp_path / "sitecustomize.py").write_text(STOP)
+    env = {"PYTHONPATH": str(tmp_path), "STOP_RANK": str(processes - 1)}
+    assert train(store, tiny, processes=processes, env=env, **values).returncode != 0
+    assert not store.has("run") and len(store.drafts()) == 1
+
+
+@pytest.mark.parametrize("values", [{"scope": "rank", "keep": 4}, {"scope": "global"}], ids=lambda v: v["scope"])
+def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
+    store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    assert train(store, tiny, **values).returncode == 0
+    stop(alone, tiny, tmp_path, processes=2, **values)
+    done = train(alone, tiny, **values)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming 'run' at step 4." in done.stderr
+    mine, theirs = weights(store), weights(alone)
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    for name in ("ledger", "memory"):
+        sql = f"SELECT * FROM {name} ORDER BY ALL"
+        assert table(alone, sql).equals(table(store, sql))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_stopped_run_goes_on_with_another_number_of_processes(
+    store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
+) -> None:
+    make(alone, "train", name="run", pool=pool, model=tiny, **TRAIN)
+    stop(store, tiny, tmp_path, processes=before)
+    done = train(store, tiny, processes=after)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming 'run' at step 4." in done.stderr
+    assert_same_run(store, alone)
+
+
+def test_processes_that_cannot_share_a_step_evenly_are_refused(store: Store, pool: str, tiny: str) -> None:
+    done = train(store, tiny, keep=3)
+    assert done.returncode != 0 and "must be multiples of the 2 processes" in done.stderr
 
 
 def test_a_stage_that_is_not_distributed_is_run_once(store: Store, pool_file: Path) -> None:
@@ -107,3 +226,20 @@ def test_a_stage_that_is_not_distributed_is_run_once(store: Store, pool_file: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("formats") == 1 and done.stderr.count("made pool (ingest)") == 1
     assert store.get("pool").rows == 120
+
+
+def test_what_does_not_go_with_shared_out_layers_is_said(
+    store: Store, pool: str, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(**values: Any) -> None:
+        make(store, "train", name="run", pool=pool, model=tiny, **{**TRAIN, **values})
+
+    with pytest.raises(ConfigError, match="launch with torchrun"):
+        begin(fsdp=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for option in ("full", "load_in_4bit", "torch_compile"):
+        with pytest.raises(ConfigError, match=f"--fsdp does not go with --{option.replace('_', '-')}"):
+            begin(fsdp=True, **{option: True})
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="distributed_type to MULTI_GPU"):
+        begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,8 @@ def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact,
     if not full:
         model = add_lora(model, r=8, alpha=16, dropout=0.1, target_modules="all-linear")
 
-    def without_index(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = collate(rows, pad_token_id=tokenizer.pad_token_id)
-        del batch["index"]
-        return batch
-
-    trainer = Trainer(model=model, args=arguments, train_dataset=table, data_collator=without_index)
+    pad = functools.partial(collate, pad_token_id=tokenizer.pad_token_id)
+    trainer = Trainer(model=model, args=arguments, train_dataset=table, data_collator=pad)
     trainer.train()
     trainer.save_model(str(store.root / "plain"))
     plain = load_file(next((store.root / "plain").glob("*model.safetensors")))
@@ -211,7 +208,7 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
         ({"keep": 9}, r"keep \(9\) is more than candidates \(8\)"),
         ({"selector": "udss"}, "Did you mean 'uds'"),
         ({"selector_args": {"alpa": 1}}, "Did you mean 'alpha'"),
-        ({"scope": "micro"}, "'step' or 'micro:N'"),
+        ({"scope": "micro"}, "'global', 'rank' or 'micro:N'"),
         ({"scope": "micro:3"}, "each group of 3"),
         ({"keep": 5, "per_device_train_batch_size": 3}, "must be multiples of the 2 micro-batches"),
         ({"learning_rat": 1}, "Did you mean 'learning_rate'"),
@@ -257,3 +254,12 @@ def test_strict_refuses_what_is_otherwise_left_out(store: Store, pool: Artifact,
     run = train(store, tiny, candidates=1, keep=1, max_steps=1)
     assert run.summary["refused"] == 1
     assert rows(store, "SELECT count(*) n FROM ledger") == [{"n": 1}]
+
+
+def test_losses_that_only_the_ledger_wants_can_be_left_out(store: Store, pool: Artifact, tiny: str) -> None:
+    train(store, tiny, name="with")
+    train(store, tiny, name="without", candidate_losses=False)
+    kept = "SELECT step, slot, sample_id, kept, score FROM ledger WHERE run = $name ORDER BY ALL"
+    assert store.query(kept, {"name": "with"}).equals(store.query(kept, {"name": "without"}))
+    told = "SELECT run, count(loss) AS n FROM ledger GROUP BY 1 ORDER BY 1"
+    assert rows(store, told) == [{"run": "with", "n": 48}, {"run": "without", "n": 0}]

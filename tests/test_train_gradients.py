@@ -147,5 +147,5 @@ def test_rho_joins_the_reference_models_loss_and_refuses_another_reading(pools: 
 def test_without_a_target_it_is_said(pools: Store, tiny: str, selector: str) -> None:
     with pytest.raises(ConfigError, match=f"{selector} wants --target POOL"):
         train(pools, tiny, selector=selector)
-    with pytest.raises(ConfigError, match="leave --scope at step"):
+    with pytest.raises(ConfigError, match="leave --scope at global"):
         train(pools, tiny, selector=selector, target="target", scope="micro:4")

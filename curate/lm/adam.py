@@ -56,13 +56,13 @@ class Adam:
             second={name: state["exp_avg_sq"] for name, state in states.items()},
         )
 
-    def preconditioner(self, name: str, candidates: Tensor) -> Tensor:
+    def preconditioner(self, name: str, mean_square: Tensor) -> Tensor:
         """P = 1 / (√v̄ + ε) for a parameter, v̄ = (β₂v + (1 − β₂)·E[G²]) / (1 − β₂^τ), τ the coming step.
 
-        E[G²] is over the candidates' own gradients (n, ...): a frozen v says nothing of the coming step in the first
-        dozens. A constant factor (the rate, β₁'s correction) is left out: it changes no choice.
+        E[G²] is over the candidates' own gradients: a frozen v says nothing of the coming step in the first dozens. A
+        constant factor (the rate, β₁'s correction) is left out: it changes no choice.
         """
-        fresh = (1 - self.beta2) * candidates.square().mean(0)
+        fresh = (1 - self.beta2) * mean_square
         if name in self.second:
             fresh = fresh + self.beta2 * self.second[name]
         return 1 / ((fresh / (1 - self.beta2 ** (self.steps + 1))).sqrt() + self.eps)

@@ -14,7 +14,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from .selection import Selection, Tally
+from .record import Tally
+from .selection import Selection
 
 MARK = "curate.json"
 
@@ -41,11 +42,18 @@ def newest(folder: Path, *, clean: bool = True) -> Path | None:
 
 
 def save(checkpoint: Path, selection: Selection, rank: int) -> None:
-    """Add a process's selector and tally to a checkpoint that the Trainer has written."""
+    """Add a process's selector and tally to a checkpoint that the Trainer has written.
+
+    Processes that choose together have one and the same selector: the first one's is kept.
+    """
     state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
-    if state:
+    if state and not selection.ranks.rank:
         save_file(state, checkpoint / f"selector-{rank}.safetensors")
-    content = {"tally": asdict(selection.tally), "seconds": selection.watch.seconds}
+    content = {
+        "tally": asdict(selection.record.tally),
+        "seconds": selection.watch.seconds,
+        "score_tokens": selection.budget.tokens,
+    }
     (checkpoint / f"tally-{rank}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -59,14 +67,21 @@ def mark(checkpoint: Path, about: dict[str, Any]) -> None:
     temporary.replace(checkpoint / MARK)
 
 
-def load(checkpoint: Path, selection: Selection, rank: int) -> None:
-    """Put a process's selector and tally back."""
-    state = checkpoint / f"selector-{rank}.safetensors"
+def load(checkpoint: Path, selection: Selection, rank: int, ranks: int) -> None:
+    """Put a process's selector and tally back. There may have been more processes then, or fewer: what others have
+    counted is counted on by some process.
+    """
+    state = checkpoint / f"selector-{rank - selection.ranks.rank}.safetensors"
     if state.exists():
         selection.selector.load_state_dict(load_file(state))
-    content = json.loads((checkpoint / f"tally-{rank}.json").read_text(encoding="utf-8"))
-    selection.tally = Tally(**content["tally"])
-    selection.watch.seconds.update(content["seconds"])
+    for file in checkpoint.glob("tally-*.json"):
+        writer = int(file.stem.removeprefix("tally-"))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if writer % ranks == rank:
+            selection.record.tally.add(Tally(**content["tally"]))
+        if writer == rank:
+            selection.watch.seconds.update(content["seconds"])
+            selection.budget.tokens = content["score_tokens"]
 
 
 def rotate(folder: Path, limit: int | None) -> None:

@@ -8,12 +8,14 @@ it. A sample for which neither works is refused, never trained on wrongly.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -183,11 +185,16 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @functools.cached_property
+    def id_array(self) -> pa.Array:
+        """The ids as an Arrow array, made once: rows of it cost no Python string."""
+        return pa.array(self.ids, pa.string())
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row for the collator: `input_ids`, `labels`, and `index`, its place in this table."""
+        """A row for the collator: `input_ids`, `labels`."""
         span = slice(self._starts[index], self._starts[index + 1])
         ids = self._input_ids[span].astype(np.int64)
-        return {"input_ids": ids, "labels": np.where(self._target[span], ids, IGNORE), "index": index}
+        return {"input_ids": ids, "labels": np.where(self._target[span], ids, IGNORE)}
 
     def find(self, input_ids: np.ndarray[Any, Any]) -> str:
         """The id of the (first) sample with exactly these tokens."""
@@ -198,7 +205,7 @@ class TokenTable:
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L); `index` (b,)."""
+    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L)."""
     longest = max(len(row["input_ids"]) for row in rows)
     shape = (len(rows), longest)
     ids = torch.full(shape, pad_token_id, dtype=torch.int64)
@@ -209,8 +216,7 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, T
         ids[i, :n] = torch.from_numpy(row["input_ids"])
         labels[i, :n] = torch.from_numpy(row["labels"])
         mask[i, :n] = 1
-    index = torch.tensor([row["index"] for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "index": index}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def encode_all(

@@ -17,15 +17,23 @@ from ..errors import ConfigError, ModelError, TrainingError
 from ..launch import size
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, make_selector
+from ..signals import ScoreBudget
 from . import checkpoint as checkpoints
 from .adam import Adam
 from .encode import TokenTable, collate
 from .gradients import GradientEngine, TargetStream
 from .load import look_into, prove
 from .loss import chunk_loss
+from .ranks import Ranks
+from .record import Record, Sink
 from .rounds import Reselect, Rounds
-from .selection import Plan, Selection, Sink
+from .score_budget import default_score_tokens
+from .selection import Plan, Selection
+from .sharded import shard
 from .trainer import Keeper, Progress, SelectingTrainer
+
+BACKWARD_TEXTS = 16
+"""Texts in one backward pass that measures gradients, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Job:
         reuse: make the update from the gradients that choosing measured.
         coverage: `all` or `linear`, see `GradientEngine`.
         rounds: which of the table an epoch is trained on; None: all of it.
+        apart: each process chooses among its own candidates.
+        fsdp: share out the frozen layers over processes.
+        score_batch_tokens: padded tokens scored at once; None: what the device holds.
+        score_batch_size: texts measured at once at most; None: in backward passes `BACKWARD_TEXTS`.
     """
 
     label: str
@@ -66,6 +78,10 @@ class Job:
     reuse: bool = False
     coverage: str = "all"
     rounds: Rounds | None = None
+    apart: bool = False
+    fsdp: bool = False
+    score_batch_tokens: int | None = None
+    score_batch_size: int | None = None
 
 
 class RunLedger(Sink, Protocol):
@@ -121,7 +137,7 @@ def fine_tune(
     ledger.rewind(step)
     if resume:
         LOGGER.info(f"Resuming '{job.label}' at step {step}.")
-        checkpoints.load(resume, selection, arguments.process_index)
+        checkpoints.load(resume, selection, arguments.process_index, arguments.world_size)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
@@ -142,15 +158,17 @@ def _training_arguments(job: Job, folder: Path) -> TrainingArguments:
 def _assemble(
     job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, arguments: TrainingArguments
 ) -> tuple[SelectingTrainer, Selection]:
-    eyes = look_into(model.to(arguments.device), autocast=torch.bfloat16 if arguments.bf16 else None)
+    model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
+    eyes = look_into(model, autocast=torch.bfloat16 if arguments.bf16 else None)
     facts = Facts(
         vocab_size=eyes.head.vocab_size,
         max_length=job.max_length,
         seed=arguments.seed,
-        keep=job.plan.keep,
+        keep=job.plan.keep // (arguments.world_size if job.apart else 1),
         total_steps=max(0, arguments.max_steps),
     )
-    selector = make_selector(job.selector, job.selector_args, facts)
+    selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
+    ranks = Ranks(apart=job.apart)
     try:
         chunk_loss(prove(eyes), job.logits_budget)
     except ModelError:
@@ -162,16 +180,18 @@ def _assemble(
         eyes,
         job.table,
         job.plan,
-        sink=ledger,
+        record=Record(job.table, ledger, max_bad=job.max_bad),
+        pad_token_id=int(tokenizer.pad_token_id),
+        ranks=ranks,
+        budget=_score_budget(job, model, arguments.device),
         reference=job.reference,
-        max_bad=job.max_bad,
         watch=Stopwatch(),
     )
     trainer = SelectingTrainer(
         selection=selection,
         model=model,
         args=arguments,
-        train_dataset=job.table if job.rounds is None else job.rounds,
+        train_dataset=range(len(job.table)) if job.rounds is None else job.rounds,
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
@@ -184,16 +204,24 @@ def _assemble(
             job.target,
             lambda: Adam.of(trainer.optimizer, model),
             coverage=job.coverage,
-            micro_batch=job.plan.score_batch_size,
+            micro_batch=job.score_batch_size or BACKWARD_TEXTS,
             seed=arguments.seed,
             **options,
         )
 
     if selector.gradients is not None:
-        selection.engine = engine(keep=job.reuse)
+        selection.engine = engine(keep=job.reuse, ranks=ranks)
     if job.rounds is not None:
-        trainer.add_callback(Reselect(job.rounds, engine() if _chosen_by_gradients(job) else None, selection.watch))
+        alone = engine(ranks=Ranks(apart=True)) if _chosen_by_gradients(job) else None
+        trainer.add_callback(Reselect(job.rounds, alone, selection.watch))
     return trainer, selection
+
+
+def _score_budget(job: Job, model: nn.Module, device: torch.device) -> ScoreBudget:
+    """With sharded layers always the same number of texts: all processes must call the model equally often."""
+    tokens = job.score_batch_tokens or default_score_tokens(model, device, max_length=job.max_length)
+    texts = job.score_batch_size or (BACKWARD_TEXTS if job.fsdp else None)
+    return ScoreBudget(tokens=tokens, texts=texts, fixed=job.fsdp)
 
 
 def _chosen_by_gradients(job: Job) -> bool:
@@ -208,7 +236,7 @@ def _evaluated(trainer: SelectingTrainer) -> bool:
 
 def _counts(trainer: SelectingTrainer) -> dict[str, int]:
     """The tallies of all processes, added up."""
-    own = {name: len(value) if name == "bad" else value for name, value in vars(trainer.selection.tally).items()}
+    own = {name: len(value) if name == "bad" else value for name, value in vars(trainer.selection.record.tally).items()}
     total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
     return dict(zip(own, total.tolist(), strict=True))
 

@@ -23,6 +23,7 @@ from ..numerics.gradients import (
     capture,
     dots_of,
     gram_of,
+    squares_of,
     trained_layers,
     uncovered,
     weighted_sum,
@@ -34,6 +35,7 @@ from .batches import Batch, cut
 from .encode import TokenTable, collate
 from .load import Eyes
 from .loss import mean_losses
+from .ranks import Ranks
 
 LOGITS_BUDGET = 64 << 20
 
@@ -72,11 +74,9 @@ class TargetStream:
         key = np.array([self.seed, which << 32 | lap], dtype=np.uint64)
         return int(group[np.random.Generator(np.random.Philox(key=key)).permutation(len(group))[place]])
 
-    def batch(self, step: int, device: torch.device) -> Batch:
-        """The same, as tensors."""
-        batch = collate([self.table[row] for row in self.rows(step)], self.pad_token_id)
-        del batch["index"]
-        return {key: value.to(device) for key, value in batch.items()}
+    def batch(self, step: int, *, rank: int = 0, ranks: int = 1) -> Batch:
+        """The share of it of one of several processes, as tensors."""
+        return collate([self.table[row] for row in self.rows(step)[rank::ranks]], self.pad_token_id)
 
 
 @dataclass
@@ -87,6 +87,15 @@ class Measured:
     pairs: dict[str, Tensor] = field(default_factory=dict)
     scalars: dict[str, float] = field(default_factory=dict)
     kept: Blocks = field(default_factory=dict)
+
+    def first(self, count: int) -> Measured:
+        """Of the first so many candidates only."""
+        return Measured(
+            {name: value[:count] for name, value in self.values.items()},
+            {name: value[:count, :count] for name, value in self.pairs.items()},
+            self.scalars,
+            {name: block[:count] for name, block in self.kept.items()},
+        )
 
 
 class GradientEngine:
@@ -100,6 +109,8 @@ class GradientEngine:
         coverage: `all`: a trainable parameter that is in no linear layer is an error; `linear`: it is left out.
         micro_batch: texts in one pass.
         seed: of dropout.
+        ranks: the processes whose candidates are looked at together. The target's gradient and E[G²] are theirs in
+            common; for a Gram matrix, per-sample gradients are put together layer by layer.
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class GradientEngine:
         coverage: str = "all",
         micro_batch: int = 16,
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         left_out = uncovered(eyes.model)
         if left_out and coverage == "all":
@@ -128,9 +140,22 @@ class GradientEngine:
         self.keep = keep
         self.micro_batch = micro_batch
         self.seed = seed
+        self.ranks = ranks or Ranks()
 
-    def measure(self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch) -> Measured:
-        """The candidates' gradients, and the target's, in the metric that holds at `step`."""
+    def measure(
+        self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, *, count: int | None = None
+    ) -> Measured:
+        """The candidates' gradients, and the target's, in the metric that holds at `step`.
+
+        Values and pairs are of the candidates of all processes; kept blocks are of this one's.
+
+        Args:
+            whole: this process's candidates.
+            needs: what is asked.
+            step: the optimizer step, from 1.
+            watch: told the time by part.
+            count: only the first so many are candidates; the others keep processes in step and are forgotten.
+        """
         self.eyes.model.train()
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
@@ -139,10 +164,10 @@ class GradientEngine:
         if needs.target:
             with watch.part("target_gradient"):
                 target = self.target_gradient(step)
-        keep = self.keep or metric != "plain" or (needs.gram and n > self.micro_batch)
+        keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
         wanted = Wanted(keep=True) if keep else Wanted(target=target or None, gram=needs.gram, norms=needs.norms)
         with watch.part("candidate_gradients"):
-            found = self.pass_over(whole, wanted, step)
+            found = self.pass_over(whole, wanted, step).first(n if count is None else count)
         with watch.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
@@ -151,32 +176,54 @@ class GradientEngine:
                     "target_square", float(sum(t.double().square().sum() for t in target.values()))
                 )
             found.scalars["learning_rate"] = adam.rate
-            found.values = {name: value.cpu() for name, value in found.values.items()}
+            found.values = {name: self.ranks.gather(value).cpu() for name, value in found.values.items()}
             found.pairs = {name: value.cpu() for name, value in found.pairs.items()}
         return found
 
-    @staticmethod
-    def _from_blocks(found: Measured, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam) -> None:
+    def _from_blocks(self, found: Measured, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam) -> None:
         """Everything asked for, from kept per-sample gradients."""
         root: Blocks | None = None
         if metric != "plain":
-            finite = torch.stack([block.flatten(1).isfinite().all(1) for block in found.kept.values()]).all(0)
-            p = {name: adam.preconditioner(name, block[finite]) for name, block in found.kept.items()}
+            p = {name: adam.preconditioner(name, square) for name, square in self._mean_squares(found.kept).items()}
             root = {name: value.sqrt() if metric == "adam" else value for name, value in p.items()}
         if needs.gram or needs.norms:
-            gram = gram_of(found.kept, root)
-            found.pairs["gram"] = gram
-            found.values["grad_norm"] = gram.diagonal().sqrt()
+            found.values["grad_norm"] = squares_of(found.kept, root).sqrt()
+        if needs.gram:
+            blocks = ((name, self.ranks.gather(block)) for name, block in found.kept.items())
+            found.pairs["gram"] = gram_of(blocks, root)
         if needs.target:
             h = {n: t if root is None else t * root[n].square() for n, t in target.items()}
             found.values["alignment"] = dots_of(found.kept, h)
             found.scalars["target_square"] = float(sum((t.double() * h[n].double()).sum() for n, t in target.items()))
+
+    def _mean_squares(self, kept: Blocks) -> Blocks:
+        """E[G²] over the candidates of all processes whose gradients are finite."""
+        finite = torch.stack([block.flatten(1).isfinite().all(1) for block in kept.values()]).all(0)
+        count = self.ranks.sum(finite.sum().float())
+        return {name: self.ranks.sum(block[finite].square().sum(0)) / count for name, block in kept.items()}
+
+    def combine(self, kept: Blocks, rows: Tensor, weights: Tensor) -> Blocks:
+        """Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give.
+
+        Args:
+            kept: per-sample gradients of this process's candidates.
+            rows: (k,) places among the candidates of all processes.
+            weights: (k,).
+        """
+        own = next(iter(kept.values()))
+        counts = self.ranks.counts(len(own), own.device)
+        first = sum(counts[: self.ranks.rank])
+        mine = (rows >= first) & (rows < first + len(own))
+        local = (rows[mine] - first).to(own.device)
+        total = weighted_sum({name: block[local] for name, block in kept.items()}, weights[mine])
+        return {name: self.ranks.sum(block) for name, block in total.items()}
 
     def pass_over(self, whole: Batch, wanted: Wanted, step: int = 0) -> Measured:
         """One forward and backward pass over texts, shortest first, `micro_batch` at a time; results in order.
 
         The parameters' own `.grad` are left as they were, and so is the random state.
         """
+        whole = self._placed(whole)
         order = torch.argsort(whole["attention_mask"].sum(1), stable=True)
         losses, recorders = [], []
         with self._own_gradients(), self._own_dropout(step):
@@ -204,16 +251,21 @@ class GradientEngine:
     def target_gradient(self, step: int) -> Blocks:
         """g_T: the mean of the gradients of a target batch's mean losses, for the parameters of linear layers."""
         assert self.target is not None
-        whole = self.target.batch(step, self.eyes.head.weight.device)
+        whole = self._placed(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
         covered = trained_layers(self.eyes.model)
         with self._own_gradients(), self._own_dropout(-step):
             for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
                 torch.autograd.backward(self._losses(cut(whole, rows)).sum() / self.target.size)
             return {
-                name: p.grad.float()
+                name: self.ranks.sum(p.grad.float())
                 for name, p in self.eyes.model.named_parameters()
                 if p.grad is not None and name.rpartition(".")[0] in covered
             }
+
+    def _placed(self, batch: Batch) -> Batch:
+        """On the model's device."""
+        device = self.eyes.head.weight.device
+        return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
     def _losses(self, batch: Batch) -> Tensor:
         """ℓ_i of each text. A head that trains must see samples as rows, and so forms all logits of the micro-batch."""
@@ -246,8 +298,3 @@ class GradientEngine:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield
-
-
-def combine(kept: Blocks, rows: Tensor, weights: Tensor) -> Blocks:
-    """Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give."""
-    return weighted_sum({name: block[rows.to(block.device)] for name, block in kept.items()}, weights)

@@ -60,14 +60,11 @@ class Influence:
             target: plain gradients, as of target samples, instead of updates.
         """
         batch = collate([table[row] for row in rows], pad_token_id=0)
-        del batch["index"]
         eyes, adam = self.engine.eyes, self.engine.adam()
-        device = eyes.head.weight.device
-        whole = {key: value.to(device) for key, value in batch.items()}
         update = functools.partial(adam.update, eps_mode=self.eps_mode)
         wanted = Wanted(sketch=self.sketch, transform=None if target or not adam.steps else update)
         with eyes.open(refresh=False):
-            sketches = self.engine.pass_over(whole, wanted).values["sketch"]
+            sketches = self.engine.pass_over(batch, wanted).values["sketch"]
         unit = normalize(sketches.float(), dim=1)
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()
 

@@ -1,7 +1,7 @@
 """Epochs that each train on a part of the pool, chosen when they begin, with the model as it is then.
 
 The Trainer sees a dataset of fixed length whose rows change. So its sampler, its count of steps and its resume stay its
-own: the sampler's numbers are places in the round, and the rows that stand there carry their places in the whole table.
+own: the sampler's numbers are places in the round, where rows of the whole table stand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..log import Stopwatch
-from .encode import TokenTable
 from .gradients import GradientEngine
 
 Choose = Callable[[int, GradientEngine | None], Sequence[int]]
@@ -24,7 +23,6 @@ class Rounds:
     """The rows of a token table that the current epoch is trained on.
 
     Args:
-        table: the pool, encoded.
         size: rows of every round.
         choose: which rows; asked when an epoch begins, and again for the epoch that a resumed run is in.
         by_gradients: whether it looks at gradients.
@@ -33,8 +31,7 @@ class Rounds:
         rows: of the current epoch; none before the first.
     """
 
-    def __init__(self, table: TokenTable, size: int, choose: Choose, *, by_gradients: bool) -> None:
-        self.table = table
+    def __init__(self, size: int, choose: Choose, *, by_gradients: bool) -> None:
         self.size = size
         self.choose = choose
         self.by_gradients = by_gradients
@@ -43,9 +40,9 @@ class Rounds:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row for the collator; its `index` is its place in the whole table."""
-        return self.table[self.rows[index]]
+    def __getitem__(self, index: int) -> int:
+        """A row of the whole table."""
+        return self.rows[index]
 
 
 class Reselect(TrainerCallback):

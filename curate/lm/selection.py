@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..log import LOGGER, Stopwatch
+from ..log import Stopwatch
 from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose
-from ..signals import Loss, Signal, measure
-from .batches import Batch, join, split
-from .encode import TokenTable
-from .gradients import GradientEngine, Measured, combine
+from ..signals import Loss, ScoreBudget, Signal, measure
+from .batches import Batch, nothing
+from .encode import TokenTable, collate
+from .gradients import GradientEngine, Measured
 from .load import Eyes
-
-
-class Sink(Protocol):
-    """Where the ledger's rows go."""
-
-    def append(self, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Take the candidates of a step."""
+from .ranks import Ranks
+from .record import Record
 
 
 @dataclass(frozen=True)
@@ -32,49 +27,39 @@ class Plan:
     """How much is kept of what.
 
     Attributes:
-        candidates: B, of an optimizer step and process.
+        candidates: B, of an optimizer step.
         keep: k of them.
-        group: choose within groups of this many candidates; None: among all of the step.
-        score_batch_size: texts measured at once.
+        group: choose within groups of this many candidates; None: among all that are chosen from together.
         refresh_every: steps between looks at a head that trains.
+        losses: measure the candidates' losses for the ledger, where the selector has a forward pass but no use for
+            them: it costs the head's product at positions with a target.
     """
 
     candidates: int
     keep: int
     group: int | None = None
-    score_batch_size: int = 16
     refresh_every: int = 1
-
-
-@dataclass
-class Tally:
-    """What a run has counted so far; part of its checkpoint.
-
-    Attributes:
-        tokens_kept, tokens_seen: of kept samples, of candidates.
-        samples_kept, samples_seen: how many.
-        bad: ids of samples whose loss or score was not finite.
-    """
-
-    tokens_kept: int = 0
-    tokens_seen: int = 0
-    samples_kept: int = 0
-    samples_seen: int = 0
-    bad: list[str] = field(default_factory=list)
+    losses: bool = True
 
 
 class Selection:
     """Chooses, for the trainer, which candidates of a step are trained on.
+
+    With several processes each measures its own candidates. Then all put their numbers together and make the same
+    choice, from the same memory; what is kept is shared out, and the first process writes it down. Apart
+    (`Ranks(apart=True)`), each chooses among its own.
 
     Args:
         selector: scores.
         eyes: the model as signals see it.
         table: the pool, encoded.
         plan: how much is kept.
-        sink: the ledger.
+        record: where all of it is written down.
+        pad_token_id: for the collator.
+        ranks: the processes that choose together.
+        budget: how much is scored at once.
         reference: stored features by name, (n,) each, in the table's order.
         engine: measures gradients, for selectors that want them.
-        max_bad: more samples than this that are not finite end the run.
         watch: told the time by part.
 
     Attributes:
@@ -88,51 +73,102 @@ class Selection:
         table: TokenTable,
         plan: Plan,
         *,
-        sink: Sink,
+        record: Record,
+        pad_token_id: int = 0,
+        ranks: Ranks | None = None,
+        budget: ScoreBudget | None = None,
         reference: Mapping[str, Tensor] | None = None,
         engine: GradientEngine | None = None,
-        max_bad: int = 100,
         watch: Stopwatch | None = None,
     ) -> None:
         self.selector = selector
         self.eyes = eyes
         self.table = table
         self.plan = plan
-        self.sink = sink
+        self.record = record
+        self.pad_token_id = pad_token_id
+        self.ranks = ranks or Ranks()
+        self.budget = budget or ScoreBudget()
         self.reference = dict(reference or {})
         self.engine = engine
-        self.max_bad = max_bad
         self.watch = watch or Stopwatch()
         self.ready: tuple[Blocks, Tensor] | None = None
-        self.tally = Tally()
         self.signals: dict[str, Signal] = dict(selector.signals)
-        if self.signals:
+        if self.signals and plan.losses:
             self.signals["loss"] = Loss()
 
-    def select(self, batches: list[Batch], step: int) -> list[Batch]:
-        """From a step's micro-batches of candidates to as many micro-batches of the kept."""
-        index = torch.cat([batch.pop("index") for batch in batches]).cpu()
+    def select(self, groups: Sequence[Sequence[int]], step: int) -> list[Batch]:
+        """From a step's candidates to what is trained on.
+
+        Args:
+            groups: rows of the table, a list for each micro-batch of this process.
+            step: the optimizer step, from 1.
+
+        Returns:
+            As many micro-batches, of this process's share of the kept; on the CPU.
+        """
+        own = [row for group in groups for row in group]
+        index = self.ranks.gather(torch.tensor(own, device=self.device)).cpu()
         if self.selector.keeps_all:
-            with self.watch.part("ledger"):
-                self._record(step, index, torch.arange(len(index)), None, {})
-            return batches
-        whole = join(batches)
-        measured = self._measure(whole, step)
+            self._write_down(step, index, torch.arange(len(index)))
+            return [self._batch(group) for group in groups]
+        measured = self._measure(own, step)
         batch = self._candidates(index, measured, step)
         with self.watch.part("score_arithmetic"):
-            kept, scores = self._choose(batch)
+            finite = finite_rows(batch)
+            kept, scores = self._choose(batch, finite)
             weights = _uneven(scores, kept)
-            self.ready = self._update_of(measured, index[kept], kept, weights)
-        with self.watch.part("ledger"):
-            self._record(step, index, kept, scores, measured.values)
-            self.note_bad([self.table.ids[index[row]] for row in (~finite_rows(batch)).nonzero()[:, 0]])
-        return split(whole, kept, len(batches), _first_finite(batch), weights)
+            self.ready = self._update_of(measured, index, kept, weights)
+        self._write_down(step, index, kept, scores, measured.values.get("loss"))
+        self._note_bad(index[~finite])
+        return self._shares(index[kept].tolist(), weights, len(groups))
 
-    def _measure(self, whole: Batch, step: int) -> Measured:
+    def _write_down(
+        self,
+        step: int,
+        index: Tensor,
+        kept: Tensor,
+        scores: Scores | None = None,
+        loss: Tensor | None = None,
+    ) -> None:
+        """By the first of the processes that choose together."""
+        if not self.ranks.rank:
+            with self.watch.part("ledger"):
+                self.record.step(step, index.numpy(), kept.numpy(), scores, loss)
+
+    def _note_bad(self, rows: Tensor) -> None:
+        if not self.ranks.rank:
+            self.record.bad([self.table.ids[row] for row in rows.tolist()])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.eyes.head.weight.device
+
+    def _batch(self, rows: Sequence[int]) -> Batch:
+        """Rows of the table; of none, a text without targets."""
+        if not len(rows):
+            return nothing(self.pad_token_id)
+        return collate([self.table[row] for row in rows], self.pad_token_id)
+
+    def _shares(self, kept: list[int], weights: Tensor | None, count: int) -> list[Batch]:
+        """This process's share of the kept rows in `count` micro-batches, with their weights where these are uneven."""
+        mine = torch.tensor(self.ranks.deal(kept, self.table.lengths[kept].tolist()), dtype=torch.int64)
+        out = []
+        for places in mine.tensor_split(count):
+            batch = self._batch([kept[place] for place in places.tolist()])
+            if weights is not None:
+                batch["loss_weights"] = weights[places].float() if len(places) else torch.zeros(1)
+            out.append(batch)
+        return out
+
+    def _measure(self, own: Sequence[int], step: int) -> Measured:
+        """What is asked of this process's candidates; values and pairs of all candidates, on the CPU."""
         measured = Measured()
+        whole = self._batch([*own, *repeat(own[0], self._stand_ins(len(own)))])
         if self.selector.gradients is not None:
             assert self.engine is not None
-            measured = self.engine.measure(whole, self.selector.gradients, step, self.watch)
+            measured = self.engine.measure(whole, self.selector.gradients, step, self.watch, count=len(own))
         if self.signals:
             refresh = (step - 1) % self.plan.refresh_every == 0
             with self.eyes.open(refresh=refresh):
@@ -141,11 +177,18 @@ class Selection:
                     self.eyes.head,
                     whole,
                     self.signals,
-                    micro_batch=self.plan.score_batch_size,
+                    self.budget,
                     watch=self.watch,
                 )
-            measured.values |= {name: value.cpu() for name, value in values.items()}
+            resident = self.selector.resident
+            for name, value in values.items():
+                whole_step = self.ranks.gather(value[: len(own)])
+                measured.values[name] = whole_step if name in resident else whole_step.cpu()
         return measured
+
+    def _stand_ins(self, count: int) -> int:
+        """How many texts to measure besides, so that all processes measure equally many, where they must."""
+        return max(Ranks().counts(count, self.device)) - count if self.eyes.sharded else 0
 
     def _candidates(self, index: Tensor, measured: Measured, step: int) -> CandidateBatch:
         rows = index.numpy()
@@ -160,22 +203,21 @@ class Selection:
         )
 
     def _update_of(
-        self, measured: Measured, rows: Tensor, kept: Tensor, weights: Tensor | None
+        self, measured: Measured, index: Tensor, kept: Tensor, weights: Tensor | None
     ) -> tuple[Blocks, Tensor] | None:
         """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over tokens."""
         if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):
             return None
         if weights is None:
-            tokens = torch.from_numpy(self.table.target_tokens[rows.numpy()])
+            tokens = torch.from_numpy(self.table.target_tokens[index[kept].numpy()])
             weights = tokens / tokens.sum()
         loss = (measured.values["loss"][kept] * weights.to(measured.values["loss"])).sum()
-        return combine(measured.kept, kept, weights), loss
+        return self.engine.combine(measured.kept, kept, weights), loss
 
-    def _choose(self, batch: CandidateBatch) -> tuple[Tensor, Scores]:
+    def _choose(self, batch: CandidateBatch, finite: Tensor) -> tuple[Tensor, Scores]:
         """Score and keep, group by group; each group's kept are in the memory before the next is scored."""
         group = self.plan.group or len(batch)
         kept, found = [], []
-        finite = finite_rows(batch)
         for rows in torch.split(torch.arange(len(batch)), group):
             part = batch.rows(rows)
             scores = self.selector.score(part)
@@ -185,70 +227,21 @@ class Selection:
             self.selector.update(part, picked)
             kept.append(rows[picked])
             found.append(scores)
-        return torch.cat(kept), _concatenate(found)
-
-    def _record(
-        self, step: int, index: Tensor, kept: Tensor, scores: Scores | None, values: Mapping[str, Tensor]
-    ) -> None:
-        rows = index.tolist()
-        n = len(rows)
-        mask = torch.zeros(n, dtype=torch.bool)
-        mask[kept] = True
-        ids = [self.table.ids[row] for row in rows]
-        lengths = self.table.lengths[index.numpy()]
-        nothing = [None] * n
-        parts = {} if scores is None else {name: value.tolist() for name, value in scores.parts.items()}
-        self.sink.append(
-            step,
-            {
-                "sample_id": ids,
-                "position": self.table.positions[index.numpy()],
-                "kept": mask.tolist(),
-                "score": nothing if scores is None else _nullable(scores.total),
-                "weight": nothing if scores is None or scores.weights is None else _nullable(scores.weights),
-                "loss": _nullable(values["loss"]) if "loss" in values else nothing,
-                "tokens": lengths,
-                "target_tokens": self.table.target_tokens[index.numpy()],
-                "parts": [
-                    [(name, column[i]) for name, column in parts.items() if column[i] == column[i]] for i in range(n)
-                ],
-            },
-        )
-        self.tally.tokens_seen += int(lengths.sum())
-        self.tally.tokens_kept += int(lengths[mask.numpy()].sum())
-        self.tally.samples_seen += n
-        self.tally.samples_kept += int(mask.sum())
-
-    def note_bad(self, ids: Sequence[str]) -> None:
-        """Name and count samples that are not finite; `TrainingError` once there are too many."""
-        for sample_id in ids:
-            if sample_id not in self.tally.bad:
-                self.tally.bad.append(sample_id)
-                LOGGER.warning(f"Sample {sample_id} gives a loss or score that is not finite: it is kept out.")
-        if len(self.tally.bad) > self.max_bad:
+        whole = torch.cat(kept)
+        if not len(whole):
             raise TrainingError(
-                f"{len(self.tally.bad)} samples gave a loss that is not finite, more than --max-bad-samples "
-                f"{self.max_bad}; the last is {self.tally.bad[-1]}. Lower the learning rate, or look at them with "
-                f"curate query \"SELECT * FROM conversations WHERE sample_id = '{self.tally.bad[-1]}'\"."
+                f"No candidate of step {batch.step} has a finite loss: the model has diverged. Lower the learning rate "
+                "and run again under another --name."
             )
+        return whole, _concatenate(found)
 
 
 def finite_rows(batch: CandidateBatch) -> Tensor:
     """Candidates all of whose signals are finite, (B,) bool."""
     finite = torch.ones(len(batch), dtype=torch.bool)
     for value in batch.values.values():
-        finite &= value.isfinite().reshape(len(batch), -1).all(1)
+        finite &= value.isfinite().reshape(len(batch), -1).all(1).cpu()
     return finite
-
-
-def _first_finite(batch: CandidateBatch) -> int:
-    finite = finite_rows(batch)
-    if not finite.any():
-        raise TrainingError(
-            f"No candidate of step {batch.step} has a finite loss: the model has diverged. Lower the learning rate and "
-            "run again under another --name."
-        )
-    return int(finite.int().argmax())
 
 
 def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
@@ -257,10 +250,6 @@ def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
         return None
     weights = scores.weights[kept]
     return None if torch.allclose(weights, weights[0]) else weights
-
-
-def _nullable(values: Tensor) -> list[float | None]:
-    return [value if value == value else None for value in values.tolist()]
 
 
 def _concatenate(found: Sequence[Scores]) -> Scores:

@@ -1,21 +1,23 @@
 """`transformers.Trainer` with one seam: `get_batch_samples`, where candidates become the samples trained on.
 
 It is the right seam because the Trainer counts target tokens there, before `training_step`: whoever selects later
-divides the loss by the tokens of discarded candidates. `compute_loss` is overridden only to catch a loss that is not
-finite before it reaches the weights, and `training_step` only to put in place a gradient that choosing has made.
+divides the loss by the tokens of discarded candidates. The data loader gives rows of the pool, not texts: which process
+measures a candidate and which trains on it are two questions (stream.py, ranks.py). `compute_loss` is overridden only
+to catch a loss that is not finite before it reaches the weights, and `training_step` only to put in place a gradient
+that choosing has made.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -24,10 +26,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..errors import TrainingError
 from ..log import bar
 from . import checkpoint as checkpoints
-from .batches import Batch
+from .batches import Batch, nothing
 from .selection import Selection
+from .stream import CandidateStream, StreamLoader
 
 
 class SelectingTrainer(Trainer):
@@ -35,7 +39,7 @@ class SelectingTrainer(Trainer):
 
     Args:
         selection: chooses.
-        kwargs: the Trainer's own.
+        kwargs: the Trainer's own. `train_dataset` has rows of the pool's token table, as numbers.
     """
 
     def __init__(self, *, selection: Selection, **kwargs: Any) -> None:
@@ -44,15 +48,29 @@ class SelectingTrainer(Trainer):
         self._reusing = False
         self.remove_callback(PrinterCallback)
 
+    def get_train_dataloader(self) -> StreamLoader:
+        """This process's candidates, as rows."""
+        args, rows = self.args, cast(Any, self.train_dataset)
+        stream = CandidateStream(
+            len(rows),
+            self.selection.plan.candidates,
+            args.gradient_accumulation_steps,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            rank=args.process_index,
+            ranks=args.world_size,
+        )
+        return StreamLoader(rows, batch_sampler=stream, collate_fn=list)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """The Trainer's batches with only the kept rows left, and the target tokens of those."""
+        """Micro-batches of what is kept of a step's candidates, and the target tokens of those of all processes."""
         with self.selection.watch.part("data"):
-            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches:
-            batches = self.selection.select(batches, self.state.global_step + 1)
-            self._reusing = self.selection.ready is not None
+            groups = list(islice(epoch_iterator, num_batches))
+        if not groups:
+            return [], None
+        batches = self.selection.select(groups, self.state.global_step + 1)
+        self._reusing = self.selection.ready is not None
         return batches, self._get_num_items_in_batch(batches, device)
 
     def training_step(
@@ -62,7 +80,10 @@ class SelectingTrainer(Trainer):
         if self._reusing and self.selection.ready is None:
             return torch.zeros((), device=self.args.device)
         if self.selection.ready is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+            try:
+                return super().training_step(model, inputs, num_items_in_batch)
+            except torch.OutOfMemoryError:
+                raise _out_of_memory(inputs) from None
         blocks, loss = self.selection.ready
         self.selection.ready = None
         for name, parameter in self.selection.eyes.model.named_parameters():
@@ -81,6 +102,11 @@ class SelectingTrainer(Trainer):
         result = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
         if not model.training or _loss_in(result).isfinite():
             return result
+        if self.selection.eyes.sharded:
+            raise TrainingError(
+                "The loss is not finite, and with --fsdp no step can be looked at again to leave out a sample. Lower "
+                "the learning rate, or run without --fsdp to have the sample named."
+            )
         clean = self._without_bad(model, inputs)
         return super().compute_loss(model, clean, return_outputs, num_items_in_batch)
 
@@ -92,12 +118,10 @@ class SelectingTrainer(Trainer):
             with torch.no_grad():
                 good.append(bool(_loss_in(super().compute_loss(model, one)).isfinite()))
         keep = torch.tensor(good, device=inputs["input_ids"].device)
-        self.selection.note_bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
+        self.selection.record.bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
         if keep.any():
             return {key: value[keep] for key, value in inputs.items()}
-        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
-        ids = torch.full_like(inputs["input_ids"][:1, :1], tokenizer.pad_token_id)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, -100)}
+        return nothing(self.selection.pad_token_id, keep.device)
 
     def _ids_of(self, rows: dict[str, Tensor]) -> list[str]:
         """Sample ids of rows, found by their tokens among the pool's."""
@@ -106,6 +130,15 @@ class SelectingTrainer(Trainer):
         for ids, mask in zip(rows["input_ids"].cpu(), rows["attention_mask"].cpu(), strict=True):
             found.append(table.find(ids[mask.bool()].numpy()))
         return found
+
+
+def _out_of_memory(inputs: dict[str, Any]) -> TrainingError:
+    count, length = inputs["input_ids"].shape
+    return TrainingError(
+        f"Out of memory while training on {count} texts of up to {length} tokens at once. Lower "
+        "--per-device-train-batch-size (the step stays the same) or --max-length, or give --gradient-checkpointing, "
+        "--bf16 or --load-in-4bit."
+    )
 
 
 def _loss_in(result: Tensor | tuple[Tensor, Any]) -> Tensor:
@@ -162,7 +195,7 @@ class Progress(TrainerCallback):
     ) -> None:
         """Show the bar."""
         self._began = time.perf_counter()
-        self._tokens = self.selection.tally.tokens_kept
+        self._tokens = self.selection.record.tally.tokens_kept
         if state.is_world_process_zero:
             self._bar = bar(total=state.max_steps, label=self.label, unit="step", initial=state.global_step)
 
@@ -170,20 +203,20 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Training starts where selecting ends."""
-        self._step_began = self.selection.watch.now()
+        self._step_began = self.selection.watch.mark()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
-        watch, tally = self.selection.watch, self.selection.tally
-        watch.add("training", watch.now() - self._step_began)
+        watch, tally = self.selection.watch, self.selection.record.tally
+        watch.charge("training", self._step_began)
         if self._bar is None:
             return
         elapsed = max(1e-9, time.perf_counter() - self._began)
-        scoring = sum(spent for part, spent in watch.seconds.items() if part not in ("training", "data", "ledger"))
+        scoring = sum(spent for part, spent in watch.so_far.items() if part not in ("training", "data", "ledger"))
         self._bar.set_postfix_str(
             f"loss {self._loss}, kept {tally.samples_kept / max(1, tally.samples_seen):.0%}, "
             f"{(tally.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "
-            f"scoring {scoring / max(1e-9, sum(watch.seconds.values())):.0%}",
+            f"scoring {scoring / max(1e-9, sum(watch.so_far.values())):.0%}",
             refresh=False,
         )
         self._bar.update()

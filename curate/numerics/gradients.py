@@ -11,7 +11,7 @@ What is backpropagated must be the *sum* of per-sample losses, so that B_i belon
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +76,8 @@ def capture(model: nn.Module, take: Callable[[str, Tensor, Tensor], None]) -> It
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in trained_layers(model).items()]
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):  # a compiled model has no layers to listen at
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -223,15 +224,24 @@ class Recorder:
             wanted.sketch.add(parameter, scaled, found.sketch)
 
 
-def gram_of(kept: Mapping[str, Tensor], root: Mapping[str, Tensor] | None = None) -> Tensor:
-    """K = Σ over parameters of (√Q∘G)(√Q∘G)ᵀ from kept blocks (n, ...): (n, n) float64."""
+def gram_of(kept: Iterable[tuple[str, Tensor]], root: Mapping[str, Tensor] | None = None) -> Tensor:
+    """K = Σ over parameters of (√Q∘G)(√Q∘G)ᵀ from kept blocks (n, ...), one at a time: (n, n) float64."""
     total: Tensor | None = None
-    for name, block in kept.items():
+    for name, block in kept:
         rows = (block if root is None else block * root[name]).flatten(1)
         part = (rows @ rows.mT).double()
         total = part if total is None else total + part
     assert total is not None
     return total
+
+
+def squares_of(kept: Mapping[str, Tensor], root: Mapping[str, Tensor] | None = None) -> Tensor:
+    """‖√Q∘G_i‖² from kept blocks (n, ...): (n,) float64."""
+    parts = [
+        (block if root is None else block * root[name]).flatten(1).square().sum(1).double()
+        for name, block in kept.items()
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def dots_of(kept: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:

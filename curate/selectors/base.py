@@ -116,6 +116,8 @@ class Selector(nn.Module):
     signals: Mapping[str, Signal]
     features: Sequence[str] = ()
     gradients: GradientNeeds | None = None
+    resident: Sequence[str] = ()
+    """Signals that stay on the model's device: wide ones, for the memory. The rest comes as CPU tensors."""
     keeps_all: bool = False
     """Nothing is ever left out: the loop then leaves the batches as they came."""
 

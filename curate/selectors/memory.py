@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +16,8 @@ Policy = Literal["fifo", "reservoir", "per_cluster"]
 
 class Memory(nn.Module):
     """Up to M sketches, with whose they are and when they came. All of it is buffers.
+
+    Only the sketches move to another device: the rest is read at every step, and reading must not wait for a GPU.
 
     Attributes:
         sketches: (M, D) float32; the first `filled` rows count.
@@ -58,21 +61,29 @@ class Memory(nn.Module):
         return min(int(self.seen), len(self.sketches))
 
     def distances(self, sketches: Tensor) -> Tensor:
-        """Distances to every row in use, (B, D) -> (B, filled) float64."""
-        return pairwise_distances(sketches, self.sketches[: self.filled].to(sketches.device))
+        """Distances to every row in use, (B, D) -> (B, filled) float64, on the memory's device."""
+        return pairwise_distances(sketches.to(self.sketches), self.sketches[: self.filled])
 
     def push(self, sketches: Tensor, positions: Tensor, step: int, clusters: Tensor | None = None) -> None:
         """Take in sketches (k, D), in order."""
+        newest: dict[int, int] = {}
         for i in range(len(sketches)):
             cluster = -1 if clusters is None else int(clusters[i])
             row = self._row(cluster)
             self.seen += 1
             if row is None:
                 continue
-            self.sketches[row] = sketches[i].to(self.sketches)
+            newest[row] = i
             self.positions[row] = positions[i]
             self.steps[row] = step
             self.clusters[row] = cluster
+        if newest:
+            self.sketches[list(newest)] = sketches[list(newest.values())].to(self.sketches)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
+        """What `to` and its kin do, to the sketches alone."""
+        self.sketches = fn(self.sketches)
+        return self
 
     def _row(self, cluster: int) -> int | None:
         """Where the next sketch goes; None: nowhere."""

@@ -4,6 +4,7 @@ are trained on; every candidate goes into the ledger.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,17 @@ DISTRIBUTED = True
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Every process has candidates of its own, so with more of them it is another run."""
-    return {"processes": str(size())} if size() > 1 else {}
+    """Where each process chooses apart, their number decides what is kept. Together they keep what one would keep."""
+    return {"processes": str(size())} if size() > 1 and config.apart else {}
 
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
+    from ..lm.compiled import compile_backbone
     from ..lm.fine_tune import fine_tune
-    from ..lm.load import add_lora, load_model, load_tokenizer
+    from ..lm.load import add_lora, load_model, load_tokenizer, train_all
 
+    _check_launch(config)
     options = config.options(inputs.places["model"])
     tokenizer = load_tokenizer(options)
     only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
@@ -60,14 +63,16 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     def build() -> nn.Module:
         model = load_model(options)
         if config.full:
-            return model.requires_grad_(True)
-        return add_lora(
-            model,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            target_modules=config.lora_target_modules,
-        )
+            model = train_all(model)
+        else:
+            model = add_lora(
+                model,
+                r=config.lora_r,
+                alpha=config.lora_alpha,
+                dropout=config.lora_dropout,
+                target_modules=config.lora_target_modules,
+            )
+        return compile_backbone(model) if config.torch_compile else model
 
     ledger = draft.ledger()
     outcome = fine_tune(
@@ -80,6 +85,32 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     if draft.rank == 0:
         _deliver(config, draft, outcome, tokenizer, refused)
         draft.summary |= chooser.summary() if chooser else {}
+
+
+LAUNCHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+"""What an accelerate configuration sets in the environment of processes that it wraps models in -> its name."""
+
+
+def _check_launch(config: TrainConfig) -> None:
+    """Refuse by name what does not go together."""
+    for variable, wrapper in LAUNCHERS.items():
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise ConfigError(
+                f"The accelerate configuration wraps the model in {wrapper}, which curate cannot score through. Set "
+                "distributed_type to MULTI_GPU there, and give --fsdp to share out the layers."
+            )
+    if not config.fsdp:
+        return
+    if size() == 1:
+        raise ConfigError("--fsdp shares out layers over processes, and there is one: launch with torchrun.")
+    for option, given, way in (
+        ("full", config.full, "train an adapter"),
+        ("load-in-4bit", config.load_in_4bit, "leave out one of them"),
+        ("torch-compile", config.torch_compile, "leave out one of them"),
+        ("pool-selector", config.pool_selector, "choose the subset beforehand, with curate select"),
+    ):
+        if given:
+            raise ConfigError(f"--fsdp does not go with --{option}: {way}.")
 
 
 def _job(
@@ -103,8 +134,8 @@ def _job(
             candidates=config.candidates,
             keep=config.keep,
             group=config.group,
-            score_batch_size=config.score_batch_size,
             refresh_every=config.head_refresh_steps,
+            losses=config.candidate_losses,
         ),
         reference=references(config, inputs, table, tokenizer),
         max_length=config.max_length,
@@ -116,14 +147,19 @@ def _job(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
+        apart=config.apart,
+        fsdp=config.fsdp,
+        score_batch_tokens=config.score_batch_tokens,
+        score_batch_size=config.score_batch_size,
     )
 
 
 def _reuses(config: TrainConfig) -> bool:
     """Whether the update is made of the gradients that choosing measured."""
-    if config.update == "reuse" and size() > 1:
-        raise ConfigError("--update reuse works in one process only: with torchrun, give --update rerun.")
-    return config.update == "reuse" or (config.update == "auto" and not config.full and size() == 1)
+    alone = size() > 1 and config.apart
+    if config.update == "reuse" and alone:
+        raise ConfigError("--update reuse wants processes that choose together: --scope global, or --update rerun.")
+    return config.update == "reuse" or (config.update == "auto" and not config.full and not alone)
 
 
 SHARED = (
@@ -140,8 +176,8 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
     return {
         **{name: getattr(config, name) for name in SHARED},
         **evaluate,
-        "per_device_train_batch_size": config.candidates // config.accumulation,
-        "per_device_eval_batch_size": config.score_batch_size,
+        "per_device_train_batch_size": config.candidates // (config.accumulation * size()),
+        "per_device_eval_batch_size": config.score_batch_size or 16,
         "gradient_accumulation_steps": config.accumulation,
         "activation_checkpointing": config.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
@@ -151,6 +187,7 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
         "prediction_loss_only": True,
         "data_seed": config.seed,
         "disable_tqdm": True,
+        "ddp_broadcast_buffers": False,  # they never change; and a process may have to look at a text once more
     }
 
 
@@ -185,11 +222,11 @@ def _deliver(
 
 
 def _write_down(draft: Draft, outcome: Outcome) -> None:
-    """What is this process's own: its memory, and its samples that were not finite."""
+    """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
     memory = getattr(outcome.selection.selector, "memory", None)
-    if memory is not None:
+    if memory is not None and not outcome.selection.ranks.rank:
         draft.add("memory", _memory(memory, outcome.selection.table, draft.rank), key=f"r{draft.rank}")
-    _reject(draft, dict.fromkeys(outcome.selection.tally.bad, "loss not finite"), key=f"r{draft.rank}")
+    _reject(draft, dict.fromkeys(outcome.selection.record.tally.bad, "loss not finite"), key=f"r{draft.rank}")
 
 
 def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:

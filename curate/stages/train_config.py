@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..config import INERT, Config, Ref, flag_of
 from ..errors import ConfigError
+from ..launch import size
 from ..pool import Budget, PoolSelector, make_pool_selector
 from .reading import Reading
 
@@ -84,11 +85,17 @@ class TrainConfig(Rounded, Reading, Config):
         "uds", description="uds, filter_weight, greats, rho, max_grad, max_loss, random, or full (keep all)."
     )
     selector_args: dict[str, Any] = Field({}, description="The selector's own: --set selector_args.alpha=1e-3.")
-    candidates: int = Field(64, ge=1, description="Candidates of an optimizer step, for each device.")
+    candidates: int = Field(64, ge=1, description="Candidates of an optimizer step, shared out over processes.")
     keep: int = Field(8, ge=1, description="How many of them are trained on.")
-    scope: str = Field("step", description="Choose among all of a step (step), or in groups: micro:4.")
+    scope: str = Field(
+        "global",
+        description="Choose among all candidates of a step (global), each process among its own (rank), or in groups "
+        "(micro:4).",
+    )
     per_device_train_batch_size: int | None = Field(
-        None, ge=1, description="Kept samples in one forward pass; fewer means accumulation. Default: all kept."
+        None,
+        ge=1,
+        description="Kept samples in one forward pass of a process; fewer means accumulation. Default: its share.",
     )
     max_steps: int = Field(-1, description="Optimizer steps; -1: as many as the epochs have.")
     num_train_epochs: float = Field(1.0, gt=0, description="Times that each sample (of the subset) is a candidate.")
@@ -106,6 +113,9 @@ class TrainConfig(Rounded, Reading, Config):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter.")
     lora_target_modules: str = Field("all-linear", description="all-linear, or module names with commas between them.")
     bf16: bool = Field(False, description="Compute in bfloat16.")
+    fsdp: Annotated[bool, INERT] = Field(
+        False, description="Share out the frozen layers over the processes of a launch (FSDP2); adapters stay whole."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them.")
     update: Literal["auto", "reuse", "rerun"] = Field(
         "auto",
@@ -116,7 +126,20 @@ class TrainConfig(Rounded, Reading, Config):
         "all", description="Selectors by gradients: refuse trainable weights outside linear layers, or leave them out."
     )
     head_refresh_steps: int = Field(1, ge=1, description="Steps between looks at a head that trains (costs V*d^2).")
-    score_batch_size: int = Field(16, ge=1, description="Candidates measured at once.")
+    candidate_losses: bool = Field(
+        True,
+        description="Write the candidates' losses into the ledger though the selector has no use for them: it costs the "
+        "head's product.",
+    )
+    score_batch_tokens: Annotated[int | None, INERT] = Field(
+        None, ge=1, description="Padded tokens scored at once; by default what the device's memory holds."
+    )
+    score_batch_size: Annotated[int | None, INERT] = Field(
+        None, ge=1, description="Candidates measured at once, at most; in backward passes 16 by default."
+    )
+    torch_compile: Annotated[bool, INERT] = Field(
+        False, description="Compile the model; the first steps take longer. Captured backward passes stay as they are."
+    )
     logits_budget_mb: int = Field(64, ge=0, description="Larger logits are never formed; the loss is chunked.")
     eval_steps: Annotated[int | None, INERT] = Field(None, ge=1, description="Evaluate every so many steps too.")
     logging_steps: Annotated[int, INERT] = Field(10, ge=1, description="Log every so many steps.")
@@ -132,9 +155,9 @@ class TrainConfig(Rounded, Reading, Config):
     @field_validator("scope")
     @classmethod
     def _scope(cls, scope: str) -> str:
-        kind, _, size = scope.partition(":")
-        if scope != "step" and not (kind == "micro" and size.isdigit() and int(size) > 0):
-            raise ValueError("is 'step' or 'micro:N', such as micro:4")
+        kind, _, number = scope.partition(":")
+        if scope not in ("global", "rank") and not (kind == "micro" and number.isdigit() and int(number) > 0):
+            raise ValueError("is 'global', 'rank' or 'micro:N', such as micro:4")
         return scope
 
     @model_validator(mode="after")
@@ -146,13 +169,19 @@ class TrainConfig(Rounded, Reading, Config):
             object.__setattr__(self, "keep", self.candidates)
         if self.keep > self.candidates:
             raise ValueError(f"keep ({self.keep}) is more than candidates ({self.candidates})")
-        if self.candidates % self.accumulation or self.keep % self.accumulation:
+        if self.keep % size() or self.candidates % size():
             raise ValueError(
-                f"keep ({self.keep}) and candidates ({self.candidates}) must be multiples of the {self.accumulation} "
+                f"keep ({self.keep}) and candidates ({self.candidates}) must be multiples of the {size()} processes"
+            )
+        micro_batches = self.accumulation * size()
+        if self.candidates % micro_batches or self.keep % micro_batches:
+            raise ValueError(
+                f"keep ({self.keep}) and candidates ({self.candidates}) must be multiples of the {micro_batches} "
                 "micro-batches that per_device_train_batch_size makes of a step"
             )
-        group = self.group or self.candidates
-        if self.candidates % group or self.keep * group % self.candidates:
+        own = self.candidates // (size() if self.apart else 1)
+        group = self.group or own
+        if own % group or self.keep * group % self.candidates:
             raise ValueError(
                 f"scope {self.scope} cannot keep {self.keep} of {self.candidates}: each group of {group} must keep the "
                 "same whole number"
@@ -161,10 +190,16 @@ class TrainConfig(Rounded, Reading, Config):
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of an optimizer step."""
-        return -(-self.keep // (self.per_device_train_batch_size or self.keep))
+        """Micro-batches of an optimizer step and process."""
+        own = self.keep // size()
+        return -(-own // (self.per_device_train_batch_size or own))
+
+    @property
+    def apart(self) -> bool:
+        """Each process chooses for itself."""
+        return self.scope != "global"
 
     @property
     def group(self) -> int | None:
-        """Candidates that are chosen among, or None for all of a step."""
-        return None if self.scope == "step" else int(self.scope.partition(":")[2])
+        """Candidates that are chosen among, or None for all that there are."""
+        return int(self.scope.partition(":")[2]) if self.scope.startswith("micro") else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
+from ..launch import size
 from ..store import Artifact
 from .candidates import subtasks_of
 from .inputs import Inputs
@@ -98,7 +99,13 @@ def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedToke
             f"Selector {config.selector} wants --target POOL: samples of what the model should get good at."
         )
     if config.group is not None:
-        raise ConfigError(f"Selector {config.selector} chooses among all candidates of a step: leave --scope at step.")
+        raise ConfigError(
+            f"Selector {config.selector} chooses among all candidates of a step: leave --scope at global."
+        )
+    if config.target_batch_size % size():
+        raise ConfigError(
+            f"--target-batch-size {config.target_batch_size} is no multiple of the {size()} processes that share it."
+        )
     table, subtasks = encode_target(config, inputs, tokenizer)
     groups: dict[str, list[int]] = {}
     for row, name in enumerate(subtasks):

@@ -89,7 +89,7 @@ class Chooser:
         """The training set."""
         from ..lm.rounds import Rounds
 
-        return Rounds(self.table, self.size, self, by_gradients=self.by_gradients)
+        return Rounds(self.size, self, by_gradients=self.by_gradients)
 
     def __call__(self, epoch: int, engine: GradientEngine | None) -> list[int]:
         """The rows of an epoch, from 0: chosen now, or as they were chosen before."""
@@ -149,7 +149,7 @@ class Chooser:
             name=config.name,
             method=str(config.pool_selector),
             budget=config.selection_budget,
-            score_batch_size=config.score_batch_size,
+            score_batch_size=config.score_batch_size or 16,
             **given,
         )
         _, target_rows = read_target(self.inputs, {"rewards"}, wanted.on)

@@ -8,6 +8,10 @@ merge that is killed anywhere neither loses nor doubles a row.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +39,9 @@ LABELS = {
 }
 """Fact table -> what its views call the artifact's name."""
 
+MEMORY = 3 << 30
+"""Bytes that DuckDB may use for a merge or a query before it puts the rest on disk; less where the machine has less."""
+
 
 class Catalog:
     """The DuckDB file of a store: opened late, closed early."""
@@ -42,12 +49,19 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def settings(self) -> dict[str, str | bool | int | float | list[str]]:
+        """Of every connection: how much memory it may use, and where it puts the rest, which is gone when it closes."""
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = min(MEMORY, installed * 4 // 5)
+        return {"memory_limit": f"{limit}B", "temp_directory": str(self.path.with_name(".spill"))}
+
     @contextmanager
     def open(self, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
         """A writing connection with every table in place; `CatalogueBusy` when it is held for longer than `wait` s."""
-        connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path)))
+        connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
         try:
-            connection.execute(files(__package__).joinpath("schema/tables.sql").read_text(encoding="utf-8"))
+            _lay_out(connection)
             yield connection
         finally:
             connection.close()
@@ -57,10 +71,7 @@ class Catalog:
 
         def attach() -> bool:
             connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
-            found = connection.execute(
-                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'"
-            ).fetchall()
-            return {(name,) for name in (*LABELS, "merged")} <= set(found)
+            return _is_laid_out(connection, "catalog")
 
         if self.path.exists() and when_free(self.path, wait, attach):
             return
@@ -70,15 +81,19 @@ class Catalog:
         when_free(self.path, wait, attach)
 
     def merge(self, waiting: Sequence[tuple[str, Path]], *, wait: float = 0.0) -> None:
-        """Move fragments, given as (artifact, file), into the tables. Safe to repeat, and to be killed."""
+        """Move fragments, given as (artifact, file), into the tables. Safe to repeat, and to be killed.
+
+        One statement an artifact and table, so that DuckDB reads the fragments in parallel. Cost: ~0.5 µs a row of
+        the ledger on two cores, and ~30 ms.
+        """
         if not waiting and self.path.exists():
             return
         with self.open(wait=wait) as connection:
             done = set(connection.execute("SELECT artifact, fragment FROM merged").fetchall())
+            new = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in done]
             connection.execute("BEGIN")
-            for artifact, path in waiting:
-                if (artifact, fragment_key(path)) not in done:
-                    _insert(connection, artifact, path)
+            for (artifact, table), group in itertools.groupby(new, lambda each: (each[0], each[1].parent.name)):
+                _insert(connection, artifact, table, [path for _, path in group])
             connection.execute("COMMIT")
         for _, path in waiting:
             path.unlink(missing_ok=True)
@@ -106,12 +121,37 @@ def fragment_key(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, path: Path) -> None:
-    table = path.parent.name
+def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, table: str, paths: Sequence[Path]) -> None:
     connection.execute(
-        f"INSERT INTO {table} BY NAME SELECT ? AS artifact, * FROM read_parquet(?)", [artifact, str(path)]
+        f"INSERT INTO {table} BY NAME SELECT ? AS artifact, * FROM read_parquet(?, union_by_name = true)",
+        [artifact, [str(path) for path in paths]],
     )
-    connection.execute("INSERT INTO merged VALUES (?, ?)", [artifact, fragment_key(path)])
+    connection.execute("INSERT INTO merged SELECT ?, unnest(?)", [artifact, [fragment_key(path) for path in paths]])
+
+
+def _lay_out(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables, unless they are as this version makes them."""
+    if _is_laid_out(connection):
+        return
+    statements, digest = _layout()
+    connection.execute(statements)
+    connection.execute("DELETE FROM layout")
+    connection.execute("INSERT INTO layout VALUES (?)", [digest])
+
+
+def _is_laid_out(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> bool:
+    try:
+        found = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
+    except duckdb.CatalogException:
+        return False
+    return found == [(_layout()[1],)]
+
+
+@functools.cache
+def _layout() -> tuple[str, str]:
+    """The statements that make the tables, and their digest."""
+    statements = files(__package__).joinpath("schema/tables.sql").read_text(encoding="utf-8")
+    return statements, hashlib.blake2b(statements.encode(), digest_size=16).hexdigest()
 
 
 def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:

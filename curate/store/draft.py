@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 FACTS = "facts"
 
+ROW_GROUP = 2000
+"""Rows of a shard that are read together: who wants some of them need not hold all."""
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically: temporary name, then rename."""
+
+def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
+    """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table, temporary, **{"compression": "zstd", **options})
     temporary.replace(path)
 
 
@@ -57,7 +60,7 @@ class Draft:
         """Forget what an earlier try wrote, for a stage that begins anew when it was stopped."""
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
-        for folder in (self.path / FACTS, self.files):
+        for folder in (self.path / FACTS, self.files, *self.path.glob(".spill-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def shard(self, number: int) -> Path:
@@ -70,11 +73,21 @@ class Draft:
 
     def write(self, shard: int, table: pa.Table) -> None:
         """Write one shard of the artifact's own data (text, vectors), atomically."""
-        write_parquet(self.shard(shard), table)
+        write_parquet(self.shard(shard), table, row_group_size=ROW_GROUP)
 
     def add(self, table_name: str, rows: pa.Table, *, key: str = "all") -> None:
         """Add rows to a table of the catalogue; the same key again replaces them. Merged into DuckDB on commit."""
         write_parquet(self.fragment(table_name, key), rows)
+
+    def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """What was added to a table so far, by whichever process: a key at a time, in their order."""
+        paths = sorted((self.path / FACTS / table_name).glob("[!.]*.parquet"))
+        return (pq.read_table(path, columns=list(columns)) for path in paths)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half-written; for when nobody writes any more."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def ledger(self) -> Ledger:
         """This process's part of the ledger of a run that this draft is."""

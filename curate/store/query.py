@@ -7,7 +7,6 @@ artifacts' Parquet shards. Files outside the store cannot be read, and only SELE
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ def dictionary(store: Store) -> list[dict[str, Any]]:
     """Every table's columns with type and comment; a row without a column speaks of the table."""
     connection = connect(store)
     try:
+        _describe(connection)
         rows: list[dict[str, Any]] = connection.sql(DICTIONARY).to_arrow_table().to_pylist()
         return rows
     finally:
@@ -84,38 +84,33 @@ def _statements(sql: str) -> list[str]:
 def connect(store: Store, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
     """A locked-down in-memory connection with a view a table; see the module's first lines."""
     store.must_exist()
-    connection = duckdb.connect(":memory:")
+    connection = duckdb.connect(":memory:", config=store.catalog.settings)
     store.catalog.attach(connection, wait=wait)
     artifacts = [*store.artifacts(), *store.drafts()]
     merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
-    labels = pa.table(_artifact_columns(store, artifacts), schema=ARTIFACTS)
-    connection.register("artifact_rows", labels)
-    connection.execute("CREATE TABLE artifact_table AS SELECT * FROM artifact_rows")
-    connection.unregister("artifact_rows")
+    # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
+    columns = _artifact_columns(store, artifacts)
+    connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
+    zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
+    connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
     for table, label in LABELS.items():
         connection.execute(_fact_view(table, label, artifacts, merged))
     for stage, (view, label) in VECTORS.items():
         connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
-    _describe(connection)
     connection.execute(f"SET allowed_directories = [{quote(str(store.root.resolve()) + '/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-ARTIFACTS = pa.schema(
-    [
-        ("name", pa.string()),
-        ("stage", pa.string()),
-        ("fingerprint", pa.string()),
-        ("state", pa.string()),
-        ("rows", pa.int64()),
-        ("made_at", pa.timestamp("us", tz="UTC")),
-        ("config", pa.string()),
-        ("inputs", pa.string()),
-    ]
-)
+ARTIFACTS = {
+    **dict.fromkeys(("name", "stage", "fingerprint", "state"), "VARCHAR"),
+    "rows": "BIGINT",
+    "made_at": "TIMESTAMPTZ",
+    **dict.fromkeys(("config", "inputs"), "VARCHAR"),
+}
+"""The columns of `artifacts`, and their types."""
 
 COMMENTS = {
     "artifacts": "Everything made or begun, with its config and inputs as JSON: config->>'learning_rate'.",
@@ -142,7 +137,7 @@ def _artifact_columns(store: Store, artifacts: Sequence[Artifact]) -> dict[str, 
         "fingerprint": [a.fingerprint for a in artifacts],
         "state": ["made" if a.made_at else "unfinished" for a in artifacts],
         "rows": [a.rows for a in artifacts],
-        "made_at": [datetime.datetime.fromisoformat(a.made_at) if a.made_at else None for a in artifacts],
+        "made_at": [a.made_at for a in artifacts],
         "config": [json.dumps(a.config) for a in artifacts],
         "inputs": [json.dumps(a.inputs) for a in artifacts],
     }
@@ -158,7 +153,8 @@ def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: se
         ]
         if waiting:
             parts.append(
-                f"SELECT {quote(artifact.fingerprint)} AS artifact, * FROM read_parquet([{', '.join(waiting)}])"
+                f"SELECT {quote(artifact.fingerprint)} AS artifact, * "
+                f"FROM read_parquet([{', '.join(waiting)}], union_by_name = true)"
             )
     union = " UNION ALL BY NAME ".join(parts)
     return (

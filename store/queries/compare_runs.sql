@@ -11,13 +11,17 @@ truth AS (
     FROM (SELECT pool, position, sample_id, metadata->>'noise' AS planted FROM samples)
     WHERE pool IN (SELECT pool FROM runs)
 ),
+places AS (
+    SELECT run, position, count(*) AS times, max(step) AS step, sum(tokens) AS tokens
+    FROM ledger WHERE kept AND run IN (SELECT run FROM runs) GROUP BY run, position
+),
 kept AS (
-    SELECT l.run, max(l.step) AS steps, count(*) AS kept, sum(l.tokens) AS tokens,
-           1 - count(DISTINCT l.sample_id) / count(*) AS copies,
-           avg(CASE WHEN planted IS NOT NULL THEN duplicate::INT END) AS duplicates,
-           avg((planted <> '' AND NOT duplicate)::INT) AS noise
-    FROM ledger l JOIN runs r ON r.run = l.run JOIN truth t ON t.pool = r.pool AND t.position = l.position
-    WHERE l.kept GROUP BY l.run
+    SELECT k.run, max(k.step) AS steps, sum(times)::BIGINT AS kept, sum(k.tokens) AS tokens,
+           1 - count(DISTINCT t.sample_id) / sum(times) AS copies,
+           sum(duplicate::INT * times) FILTER (planted IS NOT NULL) / sum(times) FILTER (planted IS NOT NULL) AS duplicates,
+           sum((planted <> '' AND NOT duplicate)::INT * times) / sum(times) FILTER (planted IS NOT NULL) AS noise
+    FROM places k JOIN runs r ON r.run = k.run JOIN truth t ON t.pool = r.pool AND t.position = k.position
+    GROUP BY k.run
 ),
 logged AS (
     SELECT run, arg_max(value, step) FILTER (metric = 'eval_loss') AS heldout_loss,

@@ -8,4 +8,4 @@ WITH looks AS (
 SELECT sample_id, count(*) AS looks, count(*) FILTER (kept) AS kept, arg_min(loss, step) AS first_loss,
        arg_max(loss, step) AS last_loss, stddev_pop(loss) AS volatility, count(*) FILTER (rose) AS rises,
        min(position) AS position
-FROM looks GROUP BY sample_id HAVING count(DISTINCT step) > 1 ORDER BY volatility DESC, sample_id
+FROM looks GROUP BY sample_id HAVING min(step) < max(step) ORDER BY volatility DESC, sample_id

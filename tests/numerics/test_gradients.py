@@ -96,7 +96,7 @@ def test_everything_equals_a_loop_over_the_samples(mode: str) -> None:
         torch.testing.assert_close(found.gram, scaled @ scaled.T, rtol=1e-5, atol=1e-9)
         torch.testing.assert_close(found.dots, scaled @ (flat(root) * flat(target)), rtol=1e-5, atol=1e-8)
         torch.testing.assert_close(found.squares, scaled.square().sum(1), rtol=1e-5, atol=0)
-        torch.testing.assert_close(gram_of(found.kept, root), found.gram.double(), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(gram_of(found.kept.items(), root), found.gram.double(), rtol=1e-5, atol=1e-9)
         torch.testing.assert_close(dots_of(found.kept, h), found.dots.double(), rtol=1e-4, atol=1e-8)
     for name in names:
         wanted = torch.stack([blocks[name] for blocks in vectors])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -88,8 +89,8 @@ def test_a_merge_killed_before_commit_is_done_again(store: Store, monkeypatch: p
 
     insert = module._insert
 
-    def killed(connection: object, artifact: str, path: Path) -> None:
-        insert(connection, artifact, path)  # type: ignore[arg-type]
+    def killed(connection: object, artifact: str, table: str, paths: list[Path]) -> None:
+        insert(connection, artifact, table, paths)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -212,3 +213,38 @@ def test_parquet_bytes_read_back_as_the_same_table(store: Store) -> None:
 
     table = pa.table({"a": [1, 2], "b": ["x", None]})
     assert pq.read_table(pa.BufferReader(parquet_bytes(table))).equals(table)
+
+
+def test_the_first_query_of_a_process_does_not_wait_for_pandas(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    code = "import sys; from curate.store import Store; Store(sys.argv[1]).query('SELECT * FROM artifacts')"
+    code += "; sys.exit('pandas' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(store.root)]).returncode == 0
+
+
+def test_memory_is_limited_in_merges_and_in_queries_and_what_spills_is_gone_afterwards(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.store.catalog.MEMORY", 64 << 20)
+    store.make("toy", lambda draft: None, Toy(name="a"))
+    setting = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS place"
+    with store.catalog.open() as connection:
+        merging = connection.sql(setting).to_arrow_table().to_pylist()
+    assert merging == store.query(setting).to_pylist() == [{"memory": "64.0 MiB", "place": str(store.root / ".spill")}]
+    large = (
+        "SELECT count(*) AS n FROM (SELECT range AS a, row_number() OVER (ORDER BY hash(range)) FROM range(3000000))"
+    )
+    assert store.query(large).to_pylist() == [{"n": 3000000}]
+    assert not (store.root / ".spill").exists()
+
+
+def test_a_catalogue_with_an_older_layout_is_brought_up_to_date_before_it_is_read(store: Store) -> None:
+    store.make("toy", lambda draft: None, Toy(name="a"))
+    with duckdb.connect(str(store.catalog.path)) as connection:
+        connection.execute("ALTER TABLE subsets DROP COLUMN epoch")
+        connection.execute("UPDATE layout SET digest = 'older'")
+    assert store.query("SELECT epoch FROM subsets").num_rows == 0
+    with duckdb.connect(str(store.catalog.path)) as connection:
+        connection.execute("ALTER TABLE subsets DROP COLUMN epoch")
+        connection.execute("DROP TABLE layout")
+    assert store.query("SELECT epoch FROM subsets").num_rows == 0

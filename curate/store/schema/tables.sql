@@ -5,6 +5,9 @@
 CREATE TABLE IF NOT EXISTS merged (artifact VARCHAR, fragment VARCHAR, PRIMARY KEY (artifact, fragment));
 COMMENT ON TABLE merged IS 'Fragments of facts that are already in the tables below; book-keeping.';
 
+CREATE TABLE IF NOT EXISTS layout (digest VARCHAR);
+COMMENT ON TABLE layout IS 'Digest of the statements that made these tables; book-keeping.';
+
 CREATE TABLE IF NOT EXISTS samples (
     artifact VARCHAR, sample_id VARCHAR, position BIGINT, source VARCHAR, format VARCHAR,
     turns INTEGER, characters BIGINT, metadata JSON);
