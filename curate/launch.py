@@ -17,3 +17,8 @@ def size() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Which of the processes on this machine it is, from 0: whose device is whose."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0

@@ -61,7 +61,9 @@ def test_a_stage_is_a_config_a_run_and_examples(stage: str) -> None:
     module = module_of(stage)
     assert issubclass(module.CONFIG, Config) and callable(module.run)
     lines = module.EXAMPLES.strip().splitlines()
-    assert lines[0].startswith(f"curate {stage} ") and all(re.match(r"curate |  +", line) for line in lines)
+    assert lines[0].startswith(f"curate {stage} ") and all(
+        re.match(r"(torchrun .* -m )?curate |  +", line) for line in lines
+    )
     silent = [name for name, field in module.CONFIG.model_fields.items() if not field.description]
     assert silent == []
 
@@ -70,7 +72,7 @@ def test_stages_import_nothing_slow_before_they_run() -> None:
     names = [f"curate.stages.{path.stem}" for path in (ROOT / "curate" / "stages").glob("*.py")]
     code = f"import sys, importlib\nfor n in {names}: importlib.import_module(n)\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"torch", "transformers", "datasets", "faiss", "sklearn", "peft"}.isdisjoint(loaded)
+    assert {"torch", "transformers", "datasets", "faiss", "sklearn", "peft", "ray"}.isdisjoint(loaded)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -87,7 +89,9 @@ def test_the_examples_of_a_stage_are_understood(stage: str) -> None:
     from curate.cli import stage_command
 
     flags = {flag for parameter in stage_command(stage).params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    lines = [line for line in module_of(stage).EXAMPLES.splitlines() if f"curate {stage} " in line]
+    lines = [
+        line.partition("curate ")[2] for line in module_of(stage).EXAMPLES.splitlines() if f"curate {stage} " in line
+    ]
     used = {flag for line in lines for flag in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", line)}
     assert used <= flags
 

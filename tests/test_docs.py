@@ -73,7 +73,7 @@ def mentioned() -> Iterator[tuple[str, str]]:
 
 def words(line: str) -> list[str]:
     """What a shell would hand to curate."""
-    parts = shlex.split(line, comments=True)[1:]
+    parts = shlex.split(line[line.index("curate ") :], comments=True)[1:]  # what torchrun starts, where it does
     end = next((place for place, part in enumerate(parts) if part in SHELL_ENDS), len(parts))
     return spelled(parts[:end])
 

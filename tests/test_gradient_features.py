@@ -203,7 +203,7 @@ def test_features_are_kept_by_content(fresh: Store, made: list[int], tmp_path: P
     for values in ({"sketch_seed": 1}, {"sketch_dim": 128}, {"feature_precision": "int8"}, {"eps_mode": "less"}):
         assert news(**values) == 12, values
     looks = scorer(fresh)[0].looks
-    assert len({look._caches[False].folder for look in looks}) == 3
+    assert len({look.work.folders[False] for look in looks}) == 3
 
 
 def alter(world: Store, folder: Path, layout: str) -> Path:

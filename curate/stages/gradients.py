@@ -16,27 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
-from ..log import LOGGER, bar
+from ..log import LOGGER
 from ..pool import Measure
 from ..pool.base import Floats, Ints, averages
 from ..store import Artifact, Store
-from ..store.cache import VectorCache
 from ..store.files import fingerprint
 from .candidates import subtasks_of
+from .gradient_features import Chunk, Features
 from .inputs import Inputs, place
 from .pools import pool_samples
 from .reading import reading_digest
+from .shards import Crew, crew_of
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
     from ..lm.encode import TokenTable
-    from ..lm.influence import Influence
     from .select import SelectConfig
 
 CHUNK = 64
 """Samples whose features are kept together: what a stop can lose."""
 
-BLOCK = 16 * CHUNK
+PARTS = 4
+"""How many chunks a small request is made of at least, where each is a full pass: as many processes can help."""
+
+BLOCK = 1024
 """Samples whose features are in memory at once."""
 
 LAST_ONLY = ("cluster_ucb",)
@@ -50,7 +53,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     from ..lm.load import load_tokenizer
 
     warmup = inputs.artifacts["warmup"]
-    reading = TrainConfig(**warmup.config)
+    reading = TrainConfig.model_construct(**warmup.config)  # checked when it was made, by as many processes as then
     run = whole_checkpoints(warmup.path / "checkpoints")
     if not run:
         raise ConfigError(
@@ -104,10 +107,10 @@ def digest_of(checkpoint: Path) -> str:
 
 
 class Look:
-    """Features at one checkpoint, kept by content; the model is loaded when something is missing.
+    """Features at one checkpoint, from what is kept; a model is loaded when something is missing.
 
     Args:
-        config: sketch, precision and the like.
+        config: sketch, precision and the like, and who computes.
         store: where features are kept.
         reading: how the warm-up run read samples.
         checkpoint: of the run.
@@ -115,66 +118,46 @@ class Look:
     """
 
     def __init__(self, config: SelectConfig, store: Store, reading: TrainConfig, checkpoint: Path, digest: str) -> None:
-        self.config = config
-        self.reading = reading
-        self.checkpoint = checkpoint
-        self._influence: Influence | None = None
         key = [digest_of(checkpoint), digest, config.sketch_dim, config.sketch_seed, config.feature_precision]
-        self._caches = {
-            target: VectorCache(
-                store.root / "cache" / "gradients" / fingerprint("gradients", {"of": [*key, mode]}, {})[3:19],
-                config.sketch_dim,
-                config.feature_precision,
-            )
+        folders = {
+            target: store.root / "cache" / "gradients" / fingerprint("gradients", {"of": [*key, mode]}, {})[3:19]
             for target, mode in ((False, config.eps_mode), (True, "target"))
         }
+        self.config = config
+        self.work = Features(config, reading, checkpoint, folders)
+        self._crew: Crew[Chunk] | None = None
 
     def features(
         self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
     ) -> npt.NDArray[np.float32]:
-        """Unit features (n, D), from the cache or made now and kept."""
+        """Unit features (n, D), kept or made now."""
         return np.concatenate(list(self.blocks(places, target=target, label=label)))
 
     def blocks(
         self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """The same, `BLOCK` places at a time."""
-        with bar(total=len(places), label=label, unit="gradient") as progress:
-            for start in range(0, len(places), BLOCK):
-                block = places[start : start + BLOCK]
-                found = self._caches[target].get(table.ids[row] for table, row in block)
-                progress.update(len(found))
-                missing = [(table, row) for table, row in block if table.ids[row] not in found]
-                for at in range(0, len(missing), CHUNK):
-                    found |= self._made(missing[at : at + CHUNK], target=target)
-                    progress.update(len(missing[at : at + CHUNK]))
-                yield np.stack([found[table.ids[row]] for table, row in block])
+        """The same, `BLOCK` places at a time, once all of them are made."""
+        if self._crew is None:
+            self._crew = crew_of(self.work, self.config, once=False)
+        self._crew.make(self._chunks(places, target=target), label=label)
+        for start in range(0, len(places), BLOCK):
+            ids = [table.ids[row] for table, row in places[start : start + BLOCK]]
+            found = self.work.caches[target].get(ids)
+            yield np.stack([found[sample_id] for sample_id in ids])
 
-    def _made(self, places: Sequence[tuple[TokenTable, int]], *, target: bool) -> dict[str, npt.NDArray[np.float32]]:
-        """Features by sample id, made now and kept; as they will come out of the cache."""
-        table, cache = places[0][0], self._caches[target]
-        ids = [table.ids[row] for _, row in places]
-        made = self._look().features(table, [row for _, row in places], target=target).numpy()
-        cache.add(ids, made)
-        return dict(zip(ids, cache.rounded(made), strict=True))
-
-    def _look(self) -> Influence:
-        from ..lm.influence import Influence
-        from ..numerics.gradients import SignHash
-
-        if self._influence is None:
-            self._influence = Influence.at(
-                self.reading.options(str(self.checkpoint)),
-                SignHash(self.config.sketch_dim, self.config.sketch_seed),
-                eps_mode=self.config.eps_mode,
-                coverage=self.reading.gradient_coverage,
-                micro_batch=self.config.score_batch_size,
-            )
-        return self._influence
+    def _chunks(self, places: Sequence[tuple[TokenTable, int]], *, target: bool) -> list[Chunk]:
+        size = min(CHUNK, max(self.config.score_batch_size, -(-len(places) // PARTS)))
+        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        return [
+            Chunk(part[0][0], [row for _, row in part], [table.ids[row] for table, row in part], target)
+            for part in parts
+        ]
 
     def close(self) -> None:
         """Let go of the model."""
-        self._influence = None
+        if self._crew is not None:
+            self._crew.close()
+        self._crew = None
 
 
 class Scorer:

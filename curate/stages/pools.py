@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +12,25 @@ from ..errors import DataError
 from ..samples import Sample, from_row
 from ..store import Artifact
 
+if TYPE_CHECKING:
+    from ..store.pool_rows import PoolRows
+
 
 def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:
     """Every row of a pool as `(position, sample)`, in order; repeated conversations come as often as they are there."""
     for table in artifact.tables():
+        for batch in table.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield row["position"], from_row(row)
+
+
+CONVERSATION = ("sample_id", "position", "source", "format", "messages", "tools")
+"""The columns of a pool that a model reads a sample from: not the row as it was, which is the larger part."""
+
+
+def samples_between(rows: PoolRows, start: int, stop: int) -> Iterator[tuple[int, Sample]]:
+    """Rows [start, stop) of a pool as `(position, sample)`, without the rows that they were read from."""
+    for table in rows.read(start, stop, CONVERSATION):
         for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield row["position"], from_row(row)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from ..lm.encode import TokenTable
     from ..lm.load import ModelOptions
+
+
+SHOWN = 3
+"""How many samples are named of those that have nothing to train on."""
 
 
 class Tokenizing(BaseModel):
@@ -49,6 +54,7 @@ class Reading(Tokenizing):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
     attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
+    load_in_4bit: bool = Field(False, description="Base weights in 4 bits (bitsandbytes); adapters are trained on them.")
     strict: Annotated[bool, INERT] = Field(False, description="A sample with nothing to train on is an error.")
 
 
@@ -85,24 +91,56 @@ def encode_pool(
                 yield position, sample
 
     table = TokenTable(encode_all(samples(), encoder, refused))
-    _say(refused, table, pool, strict=reading.strict)
+    outcome = Outcome(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
+    outcome.refuse(refused)
+    outcome.say(strict=reading.strict)
     return table, refused
 
 
-def _say(refused: dict[str, str], table: TokenTable, pool: Artifact, *, strict: bool) -> None:
-    if refused:
-        some = ", ".join(f"{sample_id} ({reason})" for sample_id, reason in list(refused.items())[:3])
-        sentence = f"{len(refused)} samples of '{pool.name}' have nothing to train on: {some}"
-        if strict or not len(table):
+@dataclasses.dataclass
+class Outcome:
+    """What came of reading a pool, or a part of it.
+
+    Attributes:
+        pool: its name.
+        samples: that can be trained on.
+        tokens: that they have after the cut.
+        cut: how many are cut.
+        refused: how many have nothing to train on.
+        some: the first of those, with the reason.
+    """
+
+    pool: str
+    samples: int = 0
+    tokens: int = 0
+    cut: int = 0
+    refused: int = 0
+    some: list[str] = dataclasses.field(default_factory=list)
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Count samples that have nothing to train on: id -> reason."""
+        self.refused += len(reasons)
+        for sample_id, reason in itertools.islice(reasons.items(), SHOWN - len(self.some)):
+            self.some.append(f"{sample_id} ({reason})")
+
+    def say(self, *, strict: bool) -> None:
+        """Tell what is left out and what is cut; `DataError` where nothing is left, or nothing may be left out."""
+        if self.refused and (strict or not self.samples):
             raise DataError(
-                f"{sentence}. Raise --max-length, choose another --chat-template, or look at them with curate inspect."
+                f"{self._refusal()}. Raise --max-length, choose another --chat-template, or look at them with curate "
+                "inspect."
             )
-        LOGGER.warning(f"{sentence}{', ...' if len(refused) > 3 else ''}. They are left out.")
-    if not len(table):
-        raise DataError(f"The pool '{pool.name}' is empty. Ingest something under that name first.")
-    cut = int(table.truncated.sum())
-    if cut:
-        LOGGER.info(f"{cut} of {len(table)} samples of '{pool.name}' are longer than --max-length and are cut.")
+        if not self.samples:
+            raise DataError(f"The pool '{self.pool}' is empty. Ingest something under that name first.")
+        if self.refused:
+            LOGGER.warning(f"{self._refusal()}{', ...' if self.refused > SHOWN else ''}. They are left out.")
+        if self.cut:
+            LOGGER.info(
+                f"{self.cut} of {self.samples} samples of '{self.pool}' are longer than --max-length and are cut."
+            )
+
+    def _refusal(self) -> str:
+        return f"{self.refused} samples of '{self.pool}' have nothing to train on: {', '.join(self.some)}"
 
 
 def reading_digest(reading: Reading, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -33,6 +33,7 @@ from .candidates import read_candidates, read_target, text_of
 from .export import SUBSETS
 from .inputs import Inputs
 from .pools import samples_of
+from .shards import Spreading
 
 SHOWN = 5
 SHOWN_CHARACTERS = 60
@@ -43,6 +44,8 @@ curate select --method k_center --pool pool --features feats --on sketch --budge
 curate select --method rds --pool pool --features feats --target-features wanted --budget 0.05 --name alike
 curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --name subset
 curate select --method cluster_ucb --pool pool --target heldout --warmup run --clusters clusters --budget 0.05 --name s2
+torchrun --nproc-per-node 8 -m curate select --method less --pool pool --target heldout --warmup run --budget 9 --name s
+curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --engine ray --name s4
 curate train --pool pool --subset subset --selector full --model M --name tuned"""
 
 FIELDS = {
@@ -69,7 +72,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
 
 
-class SelectConfig(Config):
+class SelectConfig(Spreading, Config):
     """What is chosen, by which method, and how much of it."""
 
     method: str = Field(description="less, cluster_ucb, rds, k_center, tfidf or random.")
@@ -111,6 +114,8 @@ class SelectConfig(Config):
                 raise ConfigError(f"Method '{self.method}' needs {flag} NAME: {made}.")
             if field not in allowed and getattr(self, field) is not None:
                 raise ConfigError(f"Method '{self.method}' makes no use of {flag}: leave it out.")
+        if self.engine == "ray" and "rewards" not in needs:
+            raise ConfigError(f"Method '{self.method}' computes no gradients to share out: leave --engine ray out.")
         return self
 
     def selector(self) -> PoolSelector:
@@ -124,23 +129,33 @@ class SelectConfig(Config):
 
 
 CONFIG = SelectConfig
+DISTRIBUTED = True
 
 
 def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write the subset, in order, as the artifact's data and as facts; and what was asked of the oracle."""
+    """Write the subset, in order, as the artifact's data and as facts; and what was asked of the oracle.
+
+    Of several processes each ranks the same, and computes its share of the gradients that are asked for.
+    """
     selector = config.selector()
+    asks = "rewards" in selector.needs
+    if draft.rank and not asks:
+        return
     candidates, positions = read_candidates(inputs, selector.needs, config.on)
     target, target_positions = read_target(inputs, selector.needs, config.on)
     room = Room(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
-    if "rewards" in selector.needs:
-        limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
-        oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
-    ranking = selector.rank(candidates, target, oracle, room)
+    with config.connected():
+        if asks:
+            limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
+            oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
+        ranking = selector.rank(candidates, target, oracle, room)
     if not len(ranking.rows):
         raise DataError(
             f"Method '{config.method}' finds no sample that it can take: the budget or the data is too little."
         )
+    if draft.rank:
+        return
     if room.size is not None and len(ranking.rows) < room.size:
         LOGGER.warning(f"The budget is {room.size} samples and only {len(ranking.rows)} could be taken.")
     _write(draft, candidates, positions, ranking, selector)

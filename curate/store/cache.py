@@ -52,6 +52,11 @@ class VectorCache:
             found.update(zip(table["sample_id"].to_pylist(), rows, strict=True))
         return found
 
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Those of which there is no vector yet, by whichever process."""
+        self._look_round()
+        return [sample_id for sample_id in ids if sample_id not in self._where]
+
     def _look_round(self) -> None:
         """Take note of what is in files that are new since the last look, others' too; a file never changes."""
         for path in sorted(set(self.folder.glob("*.parquet")) - self._seen):

@@ -177,8 +177,8 @@ class Store:
             with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
                 if not (path / "artifact.json").exists():  # another process may have finished it meanwhile
                     self._fill(stage, fill, config, inputs, mark, path)
+        self.sync()  # before it is named: the other processes wait for the name, and may ask the catalogue next
         self._name(config.name, mark, path)
-        self.sync()
         return self._load(path)
 
     def _join(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:

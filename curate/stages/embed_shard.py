@@ -1,0 +1,196 @@
+"""A shard of features: what a model says of a fixed block of the pool's rows. Holds that block, and no more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..log import Stopwatch
+from ..store import Artifact, Draft
+from .pools import samples_between
+from .reading import Outcome
+from .shards import Advance, Maker
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from ..lm.encode import TokenTable
+    from ..lm.load import Eyes
+    from ..signals import Signal
+    from .embed import EmbedConfig
+
+
+SORTED = 512
+"""Texts that are put in order of length together: the more, the less padding; their tokens are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The features of a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
+
+    Attributes:
+        config: how.
+        place: of the model.
+        pool: whose samples.
+        total: rows of the pool.
+        draft: of the features.
+    """
+
+    config: EmbedConfig
+    place: str
+    pool: Artifact
+    total: int
+    draft: Draft
+    unit: str = "row"
+
+    @property
+    def repeats(self) -> Path:
+        """Where it is written down which rows are repeats: a conversation counts where it comes first."""
+        return self.draft.path / "repeats.parquet"
+
+    def rows(self, shard: int) -> range:
+        """The rows of the pool that a shard is of."""
+        return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
+
+    def missing(self, pieces: Sequence[int]) -> list[int]:
+        """The shards that are not written."""
+        return [shard for shard in pieces if not self.draft.shard(shard).exists()]
+
+    def size(self, piece: int) -> int:
+        """Rows of the pool."""
+        return len(self.rows(piece))
+
+    def open(self) -> Maker[int]:
+        """Load the model, on the current device; the first process of a launch says meanwhile what repeats."""
+        maker = Embedder(self)
+        while not self.repeats.exists():
+            time.sleep(0.1)
+        return maker
+
+
+class Embedder:
+    """Makes shards."""
+
+    def __init__(self, work: Embedding) -> None:
+        import torch
+
+        from ..lm.encode import Encoder
+        from ..lm.load import load_model, load_tokenizer, look_into, prove
+        from ..store.pool_rows import PoolRows
+
+        config = work.config
+        options = config.options(work.place)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.work = work
+        self.pool = PoolRows(work.pool.shards())
+        self.encoder = Encoder(load_tokenizer(options), max_length=config.max_length, loss_on=config.loss_on)
+        self.eyes = prove(look_into(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None))
+        self.signals, self.nothing = _signals(config, self.eyes)
+
+    def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
+        """Write the facts of a shard, then its vectors, which say that it is made."""
+        table, refused = self._read(piece)
+        advance(self.work.size(piece) - len(table))
+        watch = Stopwatch()
+        values = self._measure(table, watch, advance) if len(table) else self.nothing
+        draft, key = self.work.draft, f"{piece:05d}"
+        draft.add("features", _facts(table, values), key=key)
+        if refused:
+            draft.add("rejects", _rejects(refused), key=key)
+        draft.write(piece, _vectors(table, values))
+        return watch.seconds
+
+    def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
+        """The samples of a shard as tokens, and those that cannot be trained on."""
+        from ..lm.encode import TokenTable, encode_all
+        from ..store.pool_rows import read_repeats
+
+        rows, refused = self.work.rows(shard), dict[str, str]()
+        repeats = read_repeats(self.work.repeats, rows.start, rows.stop)
+        samples = samples_between(self.pool, rows.start, rows.stop)
+        fresh = ((position, sample) for position, sample in samples if position not in repeats)
+        table = TokenTable(encode_all(fresh, self.encoder, refused))
+        if refused and self.work.config.strict:
+            outcome = Outcome(self.work.pool.name)
+            outcome.refuse(refused)
+            outcome.say(strict=True)
+        return table, refused
+
+    def _measure(self, table: TokenTable, watch: Stopwatch, advance: Advance) -> dict[str, Tensor]:
+        """A shard's signals. What is measured together depends on the shard alone, and not on what came before it."""
+        import torch
+
+        from ..lm.encode import collate
+        from ..signals import ScoreBudget, measure
+
+        config, eyes = self.work.config, self.eyes
+        budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, len(table), SORTED):
+            part = range(start, min(start + SORTED, len(table)))
+            batch = collate([table[row] for row in part], pad_token_id=0)
+            with eyes.open():
+                values = measure(eyes.hidden, eyes.head, batch, self.signals, budget, watch=watch)
+            for name, value in values.items():
+                found.setdefault(name, []).append(value.cpu())
+            advance(len(part))
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _signals(config: EmbedConfig, eyes: Eyes) -> tuple[dict[str, Signal], dict[str, Tensor]]:
+    """What is measured, by name, and what is said of no samples at all."""
+    import torch
+
+    from ..numerics.srft import TwoSided
+    from ..signals import Entropy, Loss, MeanHidden, Sketch, Utility
+
+    srft = TwoSided.draw(
+        d1=config.d1, d2=config.d2, max_length=config.max_length, vocab_size=eyes.head.vocab_size, seed=config.seed
+    )
+    known: dict[str, Signal] = {
+        "entropy": Entropy(),
+        "loss": Loss(),
+        "utility": Utility(),
+        "sketch": Sketch(srft),
+        "embedding": MeanHidden(),
+    }
+    widths = {"sketch": (srft.size,), "embedding": (eyes.head.weight.shape[1],)}
+    wanted: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
+    return wanted, {name: torch.zeros(0, *widths.get(name, ())) for name in wanted}
+
+
+def _facts(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "sample_id": pa.array(table.ids, pa.string()),
+            "tokens": pa.array(table.lengths, pa.int32()),
+            "target_tokens": pa.array(table.target_tokens, pa.int32()),
+            "truncated": pa.array(table.truncated, pa.bool_()),
+            **{name: values[name].double().numpy() for name in ("loss", "entropy", "utility") if name in values},
+            **({"sketch_norm": values["sketch"].double().norm(dim=1).numpy()} if "sketch" in values else {}),
+        }
+    )
+
+
+def _vectors(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+    """Unit vectors in float16: the direction keeps three digits whatever the length, which is a fact of its own."""
+    import pyarrow as pa
+    from torch.nn.functional import normalize
+
+    columns = {"sample_id": pa.array(table.ids, pa.string())}
+    for name in (name for name in ("sketch", "embedding") if name in values):
+        unit = normalize(values[name].float(), dim=1).half().numpy()
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(unit.reshape(-1)), unit.shape[1])
+    return pa.table(columns)
+
+
+def _rejects(refused: Mapping[str, str]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({"sample_id": list(refused), "reason": list(refused.values())})

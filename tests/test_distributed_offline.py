@@ -1,0 +1,176 @@
+"""Several processes of one launch share the work of embed and select, and what comes out is what one makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curate import Store, make
+
+pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
+
+EMBED: dict[str, Any] = {"name": "feats", "pool": "pool", "max_length": 64, "shard_rows": 8, "d1": 4, "d2": 16}
+CLUSTER: dict[str, Any] = {"name": "clusters", "features": "feats", "k": 4, "on": "embedding"}
+CHANCE: dict[str, Any] = {"name": "chance", "method": "random", "pool": "pool", "budget": 10}
+SELECT: dict[str, Any] = {"target": "target", "warmup": "warm", "sketch_dim": 256, "score_batch_size": 4}
+LESS = {**CHANCE, **SELECT, "name": "subset", "method": "less"}
+UCB = {**CHANCE, **SELECT, "name": "bandit", "method": "cluster_ucb", "clusters": "clusters", "gradient_budget": 0.5}
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
+def start(processes: int, store: Store, *args: str, **environment: str) -> subprocess.Popen[str]:
+    """`curate ...`, by itself or under torchrun."""
+    command = [sys.executable, "-m", "curate"]
+    if processes > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*command, *args, "--store", str(store.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it said on stderr, having ended well."""
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def world(tiny: str, pool_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A pool with repeats, features and clusters of it, a target and a warm-up run."""
+    folder = tmp_path_factory.mktemp("offline")
+    store = Store(folder / "store")
+    rows = pool_file.read_text().splitlines()
+    (folder / "pool.jsonl").write_text("\n".join([*rows, *rows[:30]]))
+    (folder / "target.jsonl").write_text(
+        "\n".join(json.dumps({"instruction": f"Say {n}{n}.", "output": f"yes {n}"}) for n in range(5))
+    )
+    make(store, "ingest", name="pool", data=[str(folder / "pool.jsonl")], shard_rows=50)
+    make(store, "ingest", name="target", data=[str(folder / "target.jsonl")])
+    train = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 4, "save_steps": 2, "max_length": 64}
+    make(store, "train", name="warm", pool="pool", model=tiny, lora_r=4, **train)
+    return store
+
+
+@pytest.fixture
+def copy(world: Store, tmp_path: Path) -> Iterator[Store]:
+    """The same, to be written to."""
+    shutil.copytree(world.root, tmp_path / "copy")
+    yield Store(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def alone(world: Store, tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The features that one process makes."""
+    folder = tmp_path_factory.mktemp("alone") / "store"
+    shutil.copytree(world.root, folder)
+    make(Store(folder), "embed", model=tiny, **EMBED)
+    return Store(folder)
+
+
+@pytest.fixture(scope="module")
+def chosen(alone: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Clusters, and the subsets that one process chooses."""
+    folder = tmp_path_factory.mktemp("chosen") / "store"
+    shutil.copytree(alone.root, folder)
+    store = Store(folder)
+    make(store, "cluster", **CLUSTER)
+    for options in (LESS, UCB, CHANCE):
+        make(store, "select", **options)
+    return store
+
+
+def content(store: Store, name: str) -> dict[str, Any]:
+    """An artifact's files to the byte, but for those that tell when and how it was made; and its facts."""
+    artifact = store.get(name)
+    files = {str(path.relative_to(artifact.path)): path for path in artifact.path.rglob("*") if path.is_file()}
+    kept = {key: path.read_bytes() for key, path in files.items() if key not in ("artifact.json", "draft.lock")}
+    facts = {}
+    for table, label in (("features", "features"), ("rejects", "artifact"), ("subsets", "subset"), ("draws", "subset")):
+        rows = store.query(f'SELECT * FROM {table} WHERE "{label}" = $name ORDER BY ALL', {"name": name})
+        facts[table] = rows.to_pylist()
+    return {**kept, **facts}
+
+
+@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
+def test_a_killed_pass_is_finished_by_another_number_of_processes(
+    alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOP)
+    killed = start(first, copy, "embed", *flags({**EMBED, "model": tiny}), PYTHONPATH=str(tmp_path))
+    killed.communicate(timeout=300)
+    assert killed.returncode != 0 and not copy.has("feats")
+    left = list(copy.root.glob("artifacts/embed/*/part-*.parquet"))
+    assert left and len(left) < 19
+    times = {path: path.stat().st_mtime_ns for path in left}
+    if second == 1:
+        make(copy, "embed", model=tiny, **EMBED)
+    else:
+        finish(start(second, copy, "embed", *flags({**EMBED, "model": tiny})))
+    assert {path: path.stat().st_mtime_ns for path in left} == times, "what was there is not made again"
+    assert content(copy, "feats") == content(alone, "feats")
+
+
+STOP = """
+import os, signal
+
+if os.environ.get("RANK", "0") == os.environ.get("LAST", str(int(os.environ.get("WORLD_SIZE", "1")) - 1)):
+    import pathlib
+
+    rename = pathlib.Path.replace
+
+    def killing(self, target):
+        if pathlib.Path(target).name in ("part-00008.parquet", "part-00007.parquet"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+
+    pathlib.Path.replace = killing
+"""
+
+
+def test_two_processes_make_what_one_does_file_by_file(chosen: Store, copy: Store, tiny: str, tmp_path: Path) -> None:
+    entries = [{"embed": {**EMBED, "model": tiny}}, {"cluster": CLUSTER}]
+    entries += [{"select": options} for options in (LESS, UCB, CHANCE)]
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump({"stages": entries}))
+    (tmp_path / "sitecustomize.py").write_text(COUNT)
+    said = finish(start(2, copy, "run", str(tmp_path / "pipeline.yaml"), PYTHONPATH=str(tmp_path)))
+    for name in ("feats", "subset", "bandit", "chance"):
+        assert said.count(f" {name} ... made in ") == 1, "rank 0 alone tells"
+        assert content(copy, name) == content(chosen, name), name
+    parts = [copy.get("feats").summary, chosen.get("feats").summary]
+    assert {**parts[0], "seconds": 0} == {**parts[1], "seconds": 0} and parts[0]["samples"] == 120
+    by_rank = [(tmp_path / f"made-{rank}").read_text().split() for rank in (0, 1)]
+    assert all(by_rank) and not set(by_rank[0]) & set(by_rank[1]), "each computes some, and none is computed twice"
+
+
+COUNT = """
+import os
+
+if "RANK" in os.environ:
+    from curate.store.cache import VectorCache
+
+    add = VectorCache.add
+
+    def counting(self, ids, vectors):
+        with open(os.path.join(os.environ["PYTHONPATH"], "made-" + os.environ["RANK"]), "a") as file:
+            file.write("".join(f"{self.folder.name}/{sample_id}\\n" for sample_id in ids))
+        add(self, ids, vectors)
+
+    VectorCache.add = counting
+"""
