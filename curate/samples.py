@@ -60,6 +60,11 @@ class Sample:
         content = [[_dense(message) for message in self.messages], list(self.tools) if self.tools else None]
         return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
 
+    @cached_property
+    def original_json(self) -> str:
+        """The row as it was read, as JSON with its columns in order."""
+        return to_json(self.original, sort_keys=False)
+
     @property
     def characters(self) -> int:
         """Characters of all messages."""
@@ -71,9 +76,15 @@ class Sample:
         return bool(self.messages[0]["role"] == TEXT_ROLE)
 
 
+ENCODERS = {
+    sort_keys: json.JSONEncoder(sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=str)
+    for sort_keys in (True, False)
+}
+
+
 def to_json(value: Any, *, sort_keys: bool = True) -> str:
     """Canonical JSON: sorted keys, no spaces, text as it is; what is no JSON (dates) as its string."""
-    return json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=str)
+    return ENCODERS[sort_keys].encode(value)
 
 
 def _dense(message: Message) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
             "format": sample.format,
             "messages": [_message_row(message) for message in sample.messages],
             "tools": to_json(sample.tools) if sample.tools else None,
-            "original": to_json(sample.original, sort_keys=False),
+            "original": sample.original_json,
         }
         for offset, sample in enumerate(samples)
     ]

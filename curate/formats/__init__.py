@@ -3,7 +3,7 @@
 from .convert import Unusable, to_sample
 from .detect import FORMATS, Layout, detect, parse_columns
 from .read import read_place
-from .render import EXPORT_FORMATS, render
+from .render import EXPORT_FORMATS, Traits, columns_of, render
 from .rows import Row, with_layout
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "FORMATS",
     "Layout",
     "Row",
+    "Traits",
     "Unusable",
+    "columns_of",
     "detect",
     "parse_columns",
     "read_place",

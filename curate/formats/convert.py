@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..samples import TEXT_ROLE, Sample, to_json
+from ..samples import TEXT_ROLE, Sample
 from .detect import Layout
 
 Message = dict[str, Any]
@@ -72,7 +72,7 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "") -> Sampl
 def _check_storable(sample: Sample) -> None:
     """Lone surrogates have no UTF-8, and what is nested too deeply no JSON."""
     try:
-        for text in (to_json(sample.original), sample.sample_id):
+        for text in (sample.original_json, sample.sample_id):
             text.encode()
     except UnicodeEncodeError:
         raise Unusable("not valid Unicode") from None

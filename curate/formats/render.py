@@ -6,6 +6,7 @@ There is one law and it is checked on every row: what is written, read again, is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
@@ -17,28 +18,76 @@ EXPORT_FORMATS = ("original", "messages", "prompt-completion", "alpaca", "shareg
 """What samples can be written as; `original` is each row as it was read."""
 
 
-def render(samples: Sequence[Sample], name: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Traits:
+    """What the rows of some samples depend on beside each sample, so that all make one table; parts add up with |.
+
+    Attributes:
+        formats: what the samples were read from.
+        simple: every sample is one question and one answer.
+        tools: a sample has tools.
+        system: a sample has a system message.
+    """
+
+    formats: frozenset[str] = frozenset()
+    simple: bool = True
+    tools: bool = False
+    system: bool = False
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Traits:
+        """The traits of these samples."""
+        return cls(
+            frozenset(sample.format for sample in samples),
+            all(_is_simple(sample) for sample in samples),
+            any(sample.tools for sample in samples),
+            any(message["role"] == "system" for sample in samples for message in sample.messages),
+        )
+
+    def __or__(self, other: Traits) -> Traits:
+        return Traits(
+            self.formats | other.formats,
+            self.simple and other.simple,
+            self.tools or other.tools,
+            self.system or other.system,
+        )
+
+
+def render(
+    samples: Sequence[Sample], name: str, traits: Traits | None = None, *, check: bool = True
+) -> list[dict[str, Any]]:
     """Samples as rows of the format `name`; all rows have the same columns, and types that go together.
+
+    Args:
+        samples: all that are to be written, or some of them.
+        name: one of `EXPORT_FORMATS`.
+        traits: of all that are to be written, where `samples` are only some.
+        check: hold every row to the law.
 
     Raises:
         DataError: a sample does not fit without losing something; names the first and the formats that hold it. Or
             `original` is asked for and the samples came in several formats.
     """
+    traits = traits or Traits.of(samples)
     if name == "original":
-        return _originals(samples)
-    rows = WRITERS[name](samples)
+        return _originals(samples, traits)
+    rows = WRITERS[name](samples, traits)
     for sample, row in zip(samples, rows, strict=True):
-        if not _holds(name, row, sample):
+        if check and not _holds(name, row, sample):
             raise DataError(_misfit(sample, name))
     return rows
 
 
-def _originals(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    formats = sorted({sample.format for sample in samples})
-    if len(formats) > 1:
+def columns_of(name: str, traits: Traits) -> set[str]:
+    """The columns that rows of a format have; of `original`, nobody knows them beforehand: none."""
+    return set(COLUMNS[name]) | {column for column in OPTIONAL.get(name, ()) if getattr(traits, column)}
+
+
+def _originals(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
+    if len(traits.formats) > 1:
         raise DataError(
-            f"These samples came in several formats ({', '.join(formats)}), which make no one table. Give --format "
-            "messages (or prompt-completion, alpaca, sharegpt), or choose samples of one format."
+            f"These samples came in several formats ({', '.join(sorted(traits.formats))}), which make no one table. "
+            "Give --format messages (or prompt-completion, alpaca, sharegpt), or choose samples of one format."
         )
     return [dict(sample.original) for sample in samples]
 
@@ -53,7 +102,7 @@ def _holds(name: str, row: Mapping[str, Any], sample: Sample) -> bool:
 
 
 def _misfit(sample: Sample, name: str) -> str:
-    fits = [other for other, write in WRITERS.items() if _holds(other, write([sample])[0], sample)]
+    fits = [other for other, write in WRITERS.items() if _holds(other, write([sample], Traits.of([sample]))[0], sample)]
     what = (
         "plain text" if sample.is_text else f"{len(sample.messages)} messages{', with tools' if sample.tools else ''}"
     )
@@ -61,22 +110,21 @@ def _misfit(sample: Sample, name: str) -> str:
     return f"Sample {sample.sample_id} ({what}) does not fit the format {name} without loss. It fits: {holders}."
 
 
-def _messages(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def _messages(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
     rows = [{"messages": [dict(message) for message in sample.messages]} for sample in samples]
-    return _with("tools", rows, [list(sample.tools) if sample.tools else None for sample in samples])
+    return _with_tools(rows, samples, traits)
 
 
-def _prompt_completion(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def _prompt_completion(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
     """Two strings where every sample is one question and one answer, else two lists of messages."""
-    simple = all(_is_simple(sample) for sample in samples)
     rows = []
     for sample in samples:
         *prompt, completion = [dict(message) for message in sample.messages]
-        if simple:
+        if traits.simple:
             rows.append({"prompt": prompt[0]["content"], "completion": completion["content"]})
         else:
             rows.append({"prompt": prompt, "completion": [completion]})
-    return _with("tools", rows, [list(sample.tools) if sample.tools else None for sample in samples])
+    return _with_tools(rows, samples, traits)
 
 
 def _is_simple(sample: Sample) -> bool:
@@ -85,19 +133,22 @@ def _is_simple(sample: Sample) -> bool:
     )
 
 
-def _alpaca(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def _alpaca(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
     """One question and one answer; a system message has a column of its own. `input` stays empty."""
-    rows, systems = [], []
+    rows = []
     for sample in samples:
         by_role = {message["role"]: message["content"] for message in sample.messages}
-        rows.append({"instruction": by_role.get("user"), "input": "", "output": by_role.get("assistant")})
-        systems.append(by_role.get("system"))
-    return _with("system", rows, systems)
+        row = {"instruction": by_role.get("user"), "input": "", "output": by_role.get("assistant")}
+        rows.append(row | ({"system": by_role.get("system")} if traits.system else {}))
+    return rows
 
 
-def _sharegpt(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    rows = [{"conversations": [_spoken(message) for message in sample.messages]} for sample in samples]
-    return _with("tools", rows, [to_json(sample.tools) if sample.tools else None for sample in samples])
+def _sharegpt(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"conversations": [_spoken(message) for message in sample.messages]} for sample in samples
+    ]
+    tools = [to_json(sample.tools) if sample.tools else None for sample in samples]
+    return [row | {"tools": tool} for row, tool in zip(rows, tools, strict=True)] if traits.tools else rows
 
 
 def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,16 +159,30 @@ def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
     return {"from": speakers.get(message["role"], message["role"]), "value": message.get("content")}
 
 
-def _with(column: str, rows: list[dict[str, Any]], values: Sequence[Any]) -> list[dict[str, Any]]:
-    """The rows with one more column, where any of them has a value for it."""
-    if any(value is not None for value in values):
-        return [row | {column: value} for row, value in zip(rows, values, strict=True)]
-    return rows
+def _with_tools(rows: list[dict[str, Any]], samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
+    if not traits.tools:
+        return rows
+    tools = [list(sample.tools) if sample.tools else None for sample in samples]
+    return [row | {"tools": tool} for row, tool in zip(rows, tools, strict=True)]
 
 
-WRITERS: Mapping[str, Callable[[Sequence[Sample]], list[dict[str, Any]]]] = {
+WRITERS: Mapping[str, Callable[[Sequence[Sample], Traits], list[dict[str, Any]]]] = {
     "messages": _messages,
     "prompt-completion": _prompt_completion,
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
 }
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "original": (),
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "input", "output"),
+    "sharegpt": ("conversations",),
+}
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "messages": ("tools",),
+    "prompt-completion": ("tools",),
+    "alpaca": ("system",),
+    "sharegpt": ("tools",),
+}
+"""Columns that are there if any sample has a value for them."""

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..errors import DataError, did_you_mean
+from .places import File, shown
 from .rows import Row
 
 BATCH = 1000
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
-    """Every row of a Parquet file, a few batches in memory."""
+def parquet_rows(file: File) -> Iterator[Row]:
+    """Every row of a Parquet file, a few batches and a row group in memory."""
     import pyarrow.dataset
 
-    data = pyarrow.dataset.dataset(path, format="parquet")
+    data = pyarrow.dataset.dataset(file.path, format="parquet", filesystem=file.system)
     batches = data.to_batches(batch_size=BATCH, batch_readahead=2, fragment_readahead=1)
-    return arrow_rows(str(path), batches)
+    return arrow_rows(file.name, batches)
 
 
-def saved_rows(path: Path, split: str) -> Iterator[Row]:
-    """Every row of a `save_to_disk` folder, or of one split of it."""
+def saved_rows(place: str, split: str) -> Iterator[Row]:
+    """Every row of a `save_to_disk` folder, or of one split of it; one behind a URL is copied to this machine first."""
     import datasets
 
+    path = shown(place)
     try:
-        data = datasets.load_from_disk(str(path))
+        data = datasets.load_from_disk(place)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"The data set in {path} cannot be loaded: {said.rstrip('.')}.") from None
@@ -37,7 +38,7 @@ def saved_rows(path: Path, split: str) -> Iterator[Row]:
         if split not in data:
             raise DataError(f"{path} has no split '{split}'.{did_you_mean(split, map(str, data))} Give --split.")
         data = data[split]
-    return arrow_rows(str(path), data.with_format("arrow").iter(BATCH))
+    return arrow_rows(path, data.with_format("arrow").iter(BATCH))
 
 
 def hub_rows(repo: str, split: str, subset: str | None, revision: str | None) -> Iterator[Row]:

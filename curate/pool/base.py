@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from .budget import Room
@@ -24,6 +24,25 @@ Measure = Callable[[Ints], npt.ArrayLike]
 """Rows of the candidates -> a reward each; NaN for a sample that has no finite one."""
 
 
+BLOCK = 1 << 16
+"""Vectors of a block, where they are in memory."""
+MOST_BYTES = 1 << 33
+"""The most bytes of vectors that a method which needs all at once is given."""
+
+
+class VectorBlocks(Protocol):
+    """Vectors of n candidates that stay on disk, to be read from the first to the last, as often as one likes."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[tuple[Ints, Matrix]]:
+        """Rows of candidates (b,) and their vectors (b, d), of unit length; candidates without one do not come."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """What is known of n samples of a pool, each conversation once.
@@ -32,7 +51,7 @@ class Candidates:
         ids: sample ids, distinct.
         sources: where each came from.
         tokens: (n,) tokens of each, or None where nobody has counted them.
-        vectors: (n, d) of unit length; a row of NaN is a sample without one.
+        vectors: (n, d) of unit length; a row of NaN is a sample without one. Or, where they are many, blocks of them.
         clusters: (n,) cluster numbers; -1 is a sample without one.
         texts: what each says.
     """
@@ -40,7 +59,7 @@ class Candidates:
     ids: Sequence[str]
     sources: Sequence[str]
     tokens: Ints | None = None
-    vectors: Matrix | None = None
+    vectors: Matrix | VectorBlocks | None = None
     clusters: Ints | None = None
     texts: Sequence[str] | None = None
 
@@ -222,3 +241,31 @@ def chances(ids: Sequence[str], seed: int) -> Floats:
 def has_vector(vectors: Matrix) -> Bools:
     """(n,) which rows are vectors and not NaN."""
     return np.asarray(np.isfinite(vectors).all(1), bool)
+
+
+def blocks_of(vectors: Matrix | VectorBlocks) -> Iterator[tuple[Ints, Matrix]]:
+    """Rows of candidates and their vectors, of those that have one, some at a time."""
+    if not isinstance(vectors, np.ndarray):
+        yield from vectors.blocks()
+        return
+    for start in range(0, len(vectors), BLOCK):
+        part = vectors[start : start + BLOCK]
+        usable = has_vector(part)
+        yield np.flatnonzero(usable) + start, part if usable.all() else part[usable]
+
+
+def held(vectors: Matrix | VectorBlocks, method: str) -> Matrix:
+    """All vectors in memory, for a method that goes through them again and again; too many are a `DataError`."""
+    if isinstance(vectors, np.ndarray):
+        return vectors
+    n, width = vectors.shape
+    if 4 * n * width > MOST_BYTES:
+        raise DataError(
+            f"{method} goes through all vectors for every sample that it takes, so it holds them in memory: {n} of "
+            f"{width} numbers are {4 * n * width / 2**30:.1f} GiB, more than {MOST_BYTES >> 30}. Choose from a smaller "
+            "pool, or with a method that reads vectors once (rds) or none (random, less, cluster_ucb)."
+        )
+    matrix = np.full((n, width), np.nan, np.float32)
+    for rows, part in vectors.blocks():
+        matrix[rows] = part
+    return matrix

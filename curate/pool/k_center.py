@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Candidates, Oracle, PoolSelector, Ranking, Target, given, has_vector
+from .base import Candidates, Oracle, PoolSelector, Ranking, Target, given, has_vector, held
 from .budget import Room
 
 
@@ -16,7 +16,7 @@ class KCenter(PoolSelector):
     """Farthest first, from the sample closest to the mean.
 
     A sample's score is its distance to the nearest one taken before it, √(2 − 2 cos); the first has none. A source that
-    is full is passed over and covers nothing. Cost: n k d multiplications.
+    is full is passed over and covers nothing. Cost: n k d multiplications; all vectors are in memory, 8 GiB at most.
     """
 
     needs = frozenset({"vectors"})
@@ -24,7 +24,7 @@ class KCenter(PoolSelector):
 
     def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
         """The farthest of the rest, until the room is full."""
-        vectors = given(candidates.vectors, "vectors of the pool")
+        vectors = held(given(candidates.vectors, "vectors of the pool"), "k_center")
         usable = has_vector(vectors)
         excluded = np.flatnonzero(~usable)
         vectors = np.where(usable[:, None], vectors, 0) if len(excluded) else vectors

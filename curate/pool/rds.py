@@ -6,18 +6,37 @@ the targets keeps a few easy ones from filling the subset, as the mean or the ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import DataError
-from .base import Candidates, Ints, Matrix, Oracle, PoolSelector, Ranking, Target, given, has_vector
+from .base import (
+    Bools,
+    Candidates,
+    Ints,
+    Matrix,
+    Oracle,
+    PoolSelector,
+    Ranking,
+    Target,
+    VectorBlocks,
+    blocks_of,
+    given,
+    has_vector,
+)
 from .budget import Room
+
+LISTED = 1 << 22
+"""How many of the most similar samples are kept at hand, over all targets."""
 
 
 class Rds(PoolSelector):
     """Each target sample in turn takes the most similar sample that is left.
 
-    A sample's score is its cosine to the target sample that took it. Cost: n m d multiplications and n m floats of
-    memory, m the size of the target.
+    A sample's score is its cosine to the target sample that took it. The vectors are read once, and again whenever a
+    target has gone through its list. Cost: n m d multiplications each time, m the size of the target; memory for 2²²
+    cosines and for those of a block.
     """
 
     needs = frozenset({"vectors", "target_vectors"})
@@ -25,33 +44,74 @@ class Rds(PoolSelector):
 
     def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
         """Round after round over the targets, until the room is full."""
-        cosines, excluded = self._cosines(candidates, target)
-        rest = np.isfinite(cosines[0])
-        rows: list[int] = []
-        scores: list[float] = []
-        turn = 0
-        while not room.full and (rest & room.open).any():
-            row = int(cosines[turn].argmax())
-            score = float(cosines[turn, row])
-            rest[row] = False
-            cosines[:, row] = -np.inf
-            if not room.take(row):
-                cosines[:, ~room.open] = -np.inf
-            else:
-                rows.append(row)
-                scores.append(score)
-                turn = (turn + 1) % len(cosines)
-        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), excluded=excluded)
-
-    @staticmethod
-    def _cosines(candidates: Candidates, target: Target) -> tuple[Matrix, Ints]:
-        """(m, n), -inf for a candidate without a vector, and the rows of those."""
-        vectors = given(candidates.vectors, "vectors of the pool")
         wanted = given(target.vectors, "vectors of the target")
         wanted = wanted[has_vector(wanted)]
         if not len(wanted):
             raise DataError("No sample of the target has a vector, so nothing can be like it.")
-        usable = has_vector(vectors)
-        cosines = wanted @ vectors.T
-        cosines[:, ~usable] = -np.inf
-        return cosines, np.flatnonzero(~usable)
+        lists = _Lists(given(candidates.vectors, "vectors of the pool"), wanted)
+        rest = np.ones(len(candidates), bool)
+        rows: list[int] = []
+        scores: list[float] = []
+        turn = 0
+        while not room.full and (found := lists.best(turn, [rest, room.open])) is not None:
+            row, score = found
+            rest[row] = False
+            if room.take(row):
+                rows.append(row)
+                scores.append(score)
+                turn = (turn + 1) % len(wanted)
+        excluded = np.flatnonzero(~lists.usable)
+        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), excluded=excluded)
+
+
+class _Lists:
+    """For each of m targets the candidates most like it, best first, ties to the lower row.
+
+    Attributes:
+        usable: (n,) which candidates have a vector.
+    """
+
+    def __init__(self, vectors: Matrix | VectorBlocks, wanted: Matrix) -> None:
+        self._vectors, self._wanted = vectors, wanted
+        self._depth = max(64, LISTED // len(wanted))
+        self.usable: Bools = np.zeros(len(vectors), bool)
+        self._fill(np.ones(len(vectors), bool))
+
+    def best(self, target: int, free: Sequence[Bools]) -> tuple[int, float] | None:
+        """The row of the candidate most like a target, and its cosine, of those free in every (n,) mask; or None."""
+        while True:
+            rows, at = self._rows[target], self._at[target]
+            while at < len(rows):
+                row, cosine = int(rows[at]), float(self._cosines[target, at])
+                at += 1
+                if all(mask[row] for mask in free):
+                    self._at[target] = at
+                    return row, cosine
+            if len(rows) < self._depth or not (left := np.logical_and.reduce(free) & self.usable).any():
+                return None
+            self._fill(left)
+
+    def _fill(self, free: Bools) -> None:
+        """The lists anew, of free candidates only."""
+        m = len(self._wanted)
+        self._cosines: Matrix = np.empty((m, 0), self._wanted.dtype)
+        self._rows: Ints = np.empty((m, 0), np.int64)
+        self._at: Ints = np.zeros(m, np.int64)
+        for rows, part in blocks_of(self._vectors):
+            self.usable[rows] = True
+            keep = free[rows]
+            rows, part = (rows, part) if keep.all() else (rows[keep], part[keep])
+            cosines = self._wanted @ part.T
+            step = max(1, LISTED // m)
+            for start in range(0, len(rows), step):
+                self._list(cosines[:, start : start + step], rows[start : start + step])
+
+    def _list(self, cosines: Matrix, rows: Ints) -> None:
+        """Put further candidates into the lists, (m, b) cosines and (b,) rows."""
+        if self._rows.shape[1] == self._depth:
+            hopeful = (cosines >= self._cosines[:, -1:]).any(0)
+            cosines, rows = cosines[:, hopeful], rows[hopeful]
+        both = np.hstack([self._cosines, cosines])
+        names = np.hstack([self._rows, np.broadcast_to(rows, (len(both), len(rows)))])
+        order = np.lexsort((names, -both), axis=1)[:, : self._depth]
+        self._cosines, self._rows = np.take_along_axis(both, order, 1), np.take_along_axis(names, order, 1)

@@ -6,27 +6,38 @@ fingerprint, so names may move.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..config import EXTERNAL, INERT, REF
 from ..errors import DataError
 from ..log import LOGGER
 from ..pool import Candidates, Target
-from ..pool.base import Ints, Matrix
+from ..pool.base import Ints, Matrix, VectorBlocks
 from ..samples import Sample
 from ..store import Artifact, Store
+from ..store.rows import first_of_each
 from .embed import EmbedConfig
 from .inputs import Inputs
 from .pools import pool_samples
 
+if TYPE_CHECKING:
+    from ..store.vectors import VectorShards
+
+HELD_BYTES = 1 << 31
+"""The most bytes of vectors that are held in memory."""
 SKETCHING = {"d1", "d2", "seed"}
 
 
 def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Candidates, Ints]:
     """The distinct samples of the pool that may be taken, and the row of the pool, (n,), where each comes first.
+
+    Memory: some 250 bytes a candidate for its id and source; vectors up to 2 GiB are held, larger ones read in blocks.
 
     Args:
         inputs: a pool, and what else the method was given of features and clusters. With features, samples that they
@@ -35,21 +46,22 @@ def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Ca
         on: the vector column of the features.
     """
     pool, features, store = inputs.artifacts["pool"], inputs.artifacts.get("features"), inputs.store
-    tokens = None
+    lengths = None
     if features is not None:
         _check_pool(features, pool, "features")
-        tokens = _facts(store, features, "features", "tokens")
-    ids, sources, positions, texts = _walk(pool, tokens, with_texts="texts" in needs)
+        lengths = _facts(store, features, "features", "tokens")
+    rows = _first_rows(pool, None if lengths is None else lengths["sample_id"])
+    found: list[str] = rows["sample_id"].to_pylist()
     clusters = inputs.artifacts.get("clusters")
     candidates = Candidates(
-        ids,
-        sources,
-        tokens=None if tokens is None else np.array([tokens[sample_id] for sample_id in ids], np.int64),
-        vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
-        clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
-        texts=texts,
+        found,
+        rows["source"].to_pylist(),
+        tokens=None if lengths is None else _aligned(lengths, "tokens", rows["sample_id"]),
+        vectors=_vectors(features, on, found) if features is not None and "vectors" in needs else None,
+        clusters=None if clusters is None else clusters_of(store, clusters, pool, found),
+        texts=_texts(pool, rows["position"]) if "texts" in needs else None,
     )
-    return candidates, np.array(positions, np.int64)
+    return candidates, rows["position"].to_numpy().astype(np.int64)
 
 
 def read_target(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Target, Ints]:
@@ -92,33 +104,81 @@ def _distinct(pool: Artifact) -> dict[int, Sample]:
     return dict(found.values())
 
 
-def _walk(
-    pool: Artifact, among: Collection[str] | None, *, with_texts: bool
-) -> tuple[list[str], list[str], list[int], list[str] | None]:
-    """Ids, sources, positions and texts of the distinct samples, those in `among` only."""
-    columns = ["sample_id", "position", "source", *(["messages"] if with_texts else [])]
-    found: dict[str, dict[str, Any]] = {}
-    for table in pool.tables(columns):
-        for batch in table.to_batches(max_chunksize=1000):
-            for row in batch.to_pylist():
-                if among is None or row["sample_id"] in among:
-                    found.setdefault(row["sample_id"], row)
-    rows = found.values()
-    texts = ["\n".join(part["content"] or "" for part in row["messages"]) for row in rows] if with_texts else None
-    return list(found), [row["source"] for row in rows], [row["position"] for row in rows], texts
+def _first_rows(pool: Artifact, among: Any) -> pa.Table:
+    """Ids, sources and positions of the distinct samples, those in `among` only, where each comes first."""
+    parts = []
+    for table in pool.tables(["sample_id", "position", "source"]):
+        parts.append(table if among is None else table.filter(pc.is_in(table["sample_id"], value_set=among)))
+    rows = pa.concat_tables(parts)
+    return rows.take(pa.array(first_of_each(rows["sample_id"])))
 
 
-def _facts(store: Store, artifact: Artifact, table: str, column: str) -> dict[str, int]:
-    """Sample id -> a column of the facts that came with an artifact; the view calls it as the table is called."""
+def _texts(pool: Artifact, positions: Any) -> list[str]:
+    """What the rows at these positions say, in order."""
+    texts = []
+    for table in pool.tables(["position", "messages"]):
+        wanted = table.filter(pc.is_in(table["position"], value_set=positions))
+        for batch in wanted.to_batches(max_chunksize=1000):
+            texts += ["\n".join(part["content"] or "" for part in row["messages"]) for row in batch.to_pylist()]
+    return texts
+
+
+def _facts(store: Store, artifact: Artifact, table: str, column: str) -> pa.Table:
+    """`sample_id` and a column of the facts that came with an artifact; the view calls it as the table is called."""
     rows = store.query(
         f'SELECT sample_id, {column} FROM {table} WHERE "{table}" = $name',
         {"name": store.labels()[artifact.fingerprint]},
     )
-    return dict(zip(rows["sample_id"].to_pylist(), rows[column].to_pylist(), strict=True))
+    return rows.combine_chunks()
 
 
-def _vectors(features: Artifact, on: str, ids: Sequence[str]) -> Matrix:
+def _aligned(facts: pa.Table, column: str, ids: Any, unknown: int = -1) -> Ints:
+    """(n,) a column of the facts for each of n ids."""
+    values = facts[column].take(pc.index_in(ids, value_set=facts["sample_id"]))
+    aligned: Ints = pc.fill_null(values.cast(pa.int64()), unknown).to_numpy()
+    return aligned
+
+
+class _Shards:
+    """Vectors of candidates that stay on disk.
+
+    Args:
+        vectors: of the features.
+        ids: of the candidates.
+    """
+
+    def __init__(self, vectors: VectorShards, ids: Sequence[str]) -> None:
+        self._vectors, self._ids = vectors, ids
+        self.shape = (len(ids), vectors.width)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self) -> Iterator[tuple[Ints, Matrix]]:
+        """Rows of candidates and their vectors, a shard at a time; candidates without a vector do not come."""
+        start = 0
+        for part in self._vectors:
+            names = part.ids.to_pylist()
+            if names == self._ids[start : start + len(names)]:  # embedded in the order of the pool, as is the rule
+                yield np.arange(start, start + len(names)), part.matrix
+                start += len(names)
+                continue
+            rows = np.array([self._row.get(name, -1) for name in names], np.int64)
+            yield rows[rows >= 0], part.matrix[rows >= 0]
+            start = int(rows.max(initial=start - 1)) + 1
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {sample_id: row for row, sample_id in enumerate(self._ids)}
+
+
+def _vectors(features: Artifact, on: str, ids: list[str]) -> Matrix | VectorBlocks:
     """(n, d) in the order of `ids`; NaN for those without."""
+    from ..store.vectors import VectorShards
+
+    stored = VectorShards(features.shards(), on)
+    if 4 * stored.rows * stored.width > HELD_BYTES:
+        return _Shards(stored, ids)
     vectors = _loaded(features, on)
     place = {sample_id: row for row, sample_id in enumerate(vectors.ids.to_pylist())}
     if list(place) == ids:
@@ -153,8 +213,7 @@ def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[
     if features is None:
         raise DataError(f"What the clusters '{clusters.name}' were made from is no longer in the store: cluster again.")
     _check_pool(features, pool, "clusters", clusters.name)
-    cluster: Mapping[str, int] = _facts(store, clusters, "clusters", "cluster")
-    return np.array([cluster.get(sample_id, -1) for sample_id in ids], np.int64)
+    return _aligned(_facts(store, clusters, "clusters", "cluster"), "cluster", pa.array(ids, pa.string()))
 
 
 def _check_pool(made: Artifact, pool: Artifact, what: str, name: str | None = None) -> None:

@@ -6,15 +6,14 @@ Everything in it comes from the store. Paths of this machine do not: local data 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .. import __version__
-from ..samples import Sample
+from ..formats.places import is_url, label_and_place, shown
 from ..store import Artifact, Store
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -23,7 +22,7 @@ FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 
 
 def card(
-    config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, samples: Sequence[Sample]
+    config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, sources: Mapping[str, int]
 ) -> str:
     """The text of the card.
 
@@ -32,14 +31,14 @@ def card(
         store: where pool and run are.
         pool: where the samples come from.
         made_by: the run that kept them or the subset; None where SQL chose them.
-        samples: those exported.
+        sources: how many of the exported samples come from each.
     """
-    sources = Counter(sample.source for sample in samples)
+    rows = sum(sources.values())
     licences: Mapping[str, str] = pool.summary.get("licences", {})
     parts = [
-        f"---\n{_front_matter(config, made_by, sources, licences, len(samples))}---",
+        f"---\n{_front_matter(config, made_by, sources, licences, rows)}---",
         f"# {config['name']}",
-        _how(config, store, pool, made_by, len(samples)),
+        _how(config, store, pool, made_by, rows),
         _sources(sources, licences),
         _load(config),
         _provenance(config, store, pool, made_by),
@@ -145,12 +144,15 @@ def _has(artifact: Artifact, key: str) -> bool:
 
 
 def _public(value: Any) -> Any:
-    """Without paths of this machine: of `label=path` or a path, the last name; a Hub id stays."""
+    """Without paths of this machine and secrets: of `label=path` or a path, the last name; a Hub id or URL stays."""
     if isinstance(value, Mapping):
         return {key: _public(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
     if isinstance(value, str):
+        label, place = label_and_place(value)
+        if is_url(place):
+            return f"{label}={shown(place)}" if label else shown(place)
         label, equals, path = value.rpartition("=")
         local = Path(path).is_absolute() or path.startswith(("~", ".")) or ("/" in path and Path(path).exists())
         return f"{label}{equals}{Path(path).name}" if local else value

@@ -1,7 +1,9 @@
 """Cluster a pool: what it is made of, what stands for each part, and which samples say nearly the same.
 
 Clusters are found by cosine, on sketches (samples that would train the model alike) or on embeddings (samples that the
-model reads alike). Every sample's nearest other sample is found too: near 1 it is a near duplicate.
+model reads alike). Every sample's nearest other sample is found too: near 1 it is a near duplicate. A pool may be
+larger than memory: centroids are learnt from `sample` vectors; of the others a shard is held at a time, and some 100
+bytes each.
 """
 
 from __future__ import annotations
@@ -9,21 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config import INERT, Config, Ref
 from ..errors import CatalogueBusy
-from ..log import LOGGER
+from ..log import LOGGER, bar
 from ..store import Artifact, Draft, Store
 from .inputs import Inputs
 
 if TYPE_CHECKING:
     from ..store.kmeans import Clustering
-    from ..store.vectors import Positions, Vectors
+    from ..store.vectors import Matrix, Positions, Vectors, VectorShards
 
 SHOWN_CLUSTERS = 10
 SHOWN_CHARACTERS = 60
@@ -42,22 +44,53 @@ class ClusterConfig(Config):
     features: Ref = Field(description="What `curate embed` made.")
     on: Literal["sketch", "embedding"] = Field("sketch", description="Which vectors to cluster.")
     k: int = Field(ge=2, description="How many clusters.")
-    seed: int = Field(0, ge=0, description="Of the seeding, and of the sample for the silhouette.")
+    seed: int = Field(0, ge=0, description="Of the seeding, and of the samples that are drawn.")
     iterations: int = Field(20, ge=1, description="At most; it stops when no sample changes its cluster.")
     redo: int = Field(1, ge=1, description="How many seedings to try; the best result is kept.")
     representatives: int = Field(
         3, ge=1, description="Samples that stand for each cluster: the closest to its centroid."
     )
+    sample: int = Field(
+        100_000, ge=2, description="Samples that the clusters are learnt from, drawn from a larger pool; all get one."
+    )
     nearest: bool = Field(
         True, description="Find every sample's nearest other sample; the cost grows with the square of the pool."
     )
+    index: Literal["auto", "flat", "ivf", "ivfpq"] = Field(
+        "auto", description="How it is searched for: flat is exact; auto is flat up to 262144 samples and 1 GiB."
+    )
     silhouette_sample: int = Field(2000, ge=0, description="Samples to compute the silhouette on; 0 leaves it out.")
     backend: Annotated[Literal["auto", "faiss", "numpy"], INERT] = Field(
-        "auto", description="What searches: faiss where it is installed, else numpy; the result is the same."
+        "auto", description="What searches: faiss where it is installed, else numpy, which is always exact."
     )
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.sample < self.k:
+            raise ValueError(f"k is {self.k}, so sample must be at least as many, and is {self.sample}")
+        return self
 
 
 CONFIG = ClusterConfig
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Every sample's cluster, as k-means numbers them.
+
+    Attributes:
+        ids: (n,) sample ids.
+        labels: (n,) the most similar centroid of each.
+        similarity: (n,) the cosine to it.
+        counts: how many of the n come from each shard.
+        excluded: ids of samples without a usable vector.
+    """
+
+    ids: pa.Array
+    labels: Positions
+    similarity: Matrix
+    counts: tuple[int, ...]
+    excluded: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,56 +112,85 @@ class Ranked:
 
 def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
     """Write centroids as the artifact's data and the samples' clusters as facts."""
+    from ..store.index import choose_backend
     from ..store.kmeans import spherical_kmeans
-    from ..store.vectors import choose_backend, load_vectors
+    from ..store.vectors import VectorShards
 
     started = time.perf_counter()
     backend = choose_backend(config.backend)
     features = inputs.artifacts["features"]
-    vectors = load_vectors(features.shards(), config.on)
-    _report_excluded(vectors, config, draft)
+    vectors = VectorShards(features.shards(), config.on)
+    learnt = vectors.sample(config.sample, config.seed)
     found = spherical_kmeans(
-        vectors.matrix, config.k, seed=config.seed, iterations=config.iterations, redo=config.redo, backend=backend
+        learnt.matrix, config.k, seed=config.seed, iterations=config.iterations, redo=config.redo, backend=backend
     )
-    ranked = _rank(found)
+    assigned = _assign(config, vectors, learnt, found)
+    _report_excluded(assigned, config, draft)
+    ranked = _rank(assigned, config.k)
     draft.write(0, _centroids(found, ranked))
-    draft.add("clusters", _facts(config, features, vectors, found, ranked))
-    draft.rows = len(vectors.ids)
     draft.summary = {
-        "samples": len(vectors.ids),
+        "samples": len(assigned.ids),
         "k": config.k,
         "iterations": found.iterations,
-        "mean_similarity": round(float(found.similarity.mean()), 4),
-        "silhouette": _silhouette(config, vectors, ranked),
+        "mean_similarity": round(float(assigned.similarity.mean()), 4),
+        "silhouette": _silhouette(config, learnt, np.argsort(ranked.order)[found.labels]),
         "sizes": f"{ranked.sizes.min()} / {int(np.median(ranked.sizes))} / {ranked.sizes.max()} (min / median / max)",
-        "excluded": len(vectors.excluded),
+        "excluded": len(assigned.excluded),
         "backend": backend,
-        "seconds": round(time.perf_counter() - started, 1),
-        "largest": _largest(config, inputs.store, features, vectors, ranked),
+        "largest": _largest(config, inputs.store, features, assigned, ranked),
     }
-    if vectors.excluded:
-        draft.summary["excluded_first"] = list(vectors.excluded[:SHOWN_EXCLUDED])
+    if len(learnt.ids) < len(assigned.ids):
+        draft.summary["learnt_from"] = f"{len(learnt.ids)} samples"
+    if assigned.excluded:
+        draft.summary["excluded_first"] = list(assigned.excluded[:SHOWN_EXCLUDED])
+    del learnt  # the search needs the memory
+    _write_facts(config, features, vectors, assigned, ranked, draft)
+    draft.rows = len(assigned.ids)
+    draft.summary["seconds"] = round(time.perf_counter() - started, 1)
 
 
-def _report_excluded(vectors: Vectors, config: ClusterConfig, draft: Draft) -> None:
-    if not vectors.excluded:
+def _assign(config: ClusterConfig, vectors: VectorShards, learnt: Vectors, found: Clustering) -> Assigned:
+    """The cluster of every sample: those of `learnt` if it is the whole pool, else found shard by shard."""
+    from ..store.index import build_index
+
+    if config.sample >= vectors.rows:
+        return Assigned(learnt.ids, found.labels, found.similarity, learnt.counts, learnt.excluded)
+    LOGGER.info("The clusters are learnt from %d samples, drawn from %d.", len(learnt.ids), vectors.rows)
+    centroids = build_index(found.centroids, config.backend)
+    ids, labels, similarity = [], [], []
+    excluded: list[str] = []
+    with bar(total=vectors.rows, label="assign", unit="sample") as progress:
+        for part in vectors:
+            best, nearest = centroids.nearest(part.matrix, 1)
+            ids.append(part.ids)
+            excluded += part.excluded
+            labels.append(nearest[:, 0])
+            similarity.append(best[:, 0])
+            progress.update(len(part.ids))
+    names = pa.chunked_array(ids, pa.large_string()).combine_chunks()
+    counts = tuple(map(len, labels))
+    return Assigned(names, np.concatenate(labels), np.concatenate(similarity), counts, tuple(excluded))
+
+
+def _report_excluded(found: Assigned, config: ClusterConfig, draft: Draft) -> None:
+    if not found.excluded:
         return
     reason = f"{config.on} is not finite or zero"
-    draft.add("rejects", pa.table({"sample_id": list(vectors.excluded), "reason": [reason] * len(vectors.excluded)}))
-    first = ", ".join(vectors.excluded[:SHOWN_EXCLUDED])
+    draft.add("rejects", pa.table({"sample_id": list(found.excluded), "reason": [reason] * len(found.excluded)}))
+    first = ", ".join(found.excluded[:SHOWN_EXCLUDED])
     LOGGER.warning(
         "Left out, because %s: %d of %d samples, named in the table rejects (%s%s).",
         reason,
-        len(vectors.excluded),
-        len(vectors.ids) + len(vectors.excluded),
+        len(found.excluded),
+        len(found.ids) + len(found.excluded),
         first,
-        ", ..." if len(vectors.excluded) > SHOWN_EXCLUDED else "",
+        ", ..." if len(found.excluded) > SHOWN_EXCLUDED else "",
     )
 
 
-def _rank(found: Clustering) -> Ranked:
+def _rank(found: Assigned, k: int) -> Ranked:
     """Number clusters by falling size, and samples within each by falling similarity."""
-    counts = np.bincount(found.labels, minlength=len(found.centroids))
+    counts = np.bincount(found.labels, minlength=k)
     order = np.argsort(-counts, kind="stable")
     labels, sizes = np.argsort(order)[found.labels], counts[order]
     by_cluster = np.lexsort((-found.similarity, labels))
@@ -149,52 +211,60 @@ def _centroids(found: Clustering, ranked: Ranked) -> pa.Table:
     )
 
 
-def _facts(config: ClusterConfig, features: Artifact, vectors: Vectors, found: Clustering, ranked: Ranked) -> pa.Table:
-    """The rows of `clusters`, a sample each."""
-    n = len(vectors.ids)
-    nearest_id, nearest_similarity = pa.nulls(n, pa.string()), pa.nulls(n, pa.float64())
+def _write_facts(
+    config: ClusterConfig, features: Artifact, vectors: VectorShards, found: Assigned, ranked: Ranked, draft: Draft
+) -> None:
+    """The rows of `clusters`, a sample each, in a fragment for each shard."""
+    n = len(found.ids)
+    nearest_id, nearest_similarity = pa.nulls(n, pa.large_string()), pa.nulls(n, pa.float64())
     if config.nearest:
-        from ..store.vectors import index_of, nearest_other
+        from ..store.index import index_of, nearest_other
 
-        index = index_of(features.path, config.on, vectors, config.backend)
-        similarity, positions = nearest_other(index, vectors.matrix)
-        nearest_id, nearest_similarity = vectors.ids.take(pa.array(positions)), _cosines(similarity)
-    return pa.table(
-        {
-            "sample_id": vectors.ids,
-            "cluster": pa.array(ranked.labels, pa.int32()),
-            "similarity": _cosines(found.similarity),
-            "representative": pa.array(ranked.ranks, pa.int32(), mask=ranked.ranks > config.representatives),
-            "nearest_id": nearest_id,
-            "nearest_similarity": nearest_similarity,
+        index = index_of(features.path, vectors, config.backend, config.index)
+        similarity, positions = nearest_other(index, vectors)
+        none = positions < 0
+        nearest_id = found.ids.take(pa.array(positions, mask=none))
+        nearest_similarity = _cosines(similarity, none)
+        draft.summary["neighbours"] = str(index.kind)
+    start = 0
+    for shard, count in enumerate(found.counts):
+        rows = slice(start, start + count)
+        ranks = ranked.ranks[rows]
+        columns = {
+            "sample_id": found.ids[rows].cast(pa.string()),
+            "cluster": pa.array(ranked.labels[rows], pa.int32()),
+            "similarity": _cosines(found.similarity[rows]),
+            "representative": pa.array(ranks, pa.int32(), mask=ranks > config.representatives),
+            "nearest_id": nearest_id[rows].cast(pa.string()),
+            "nearest_similarity": nearest_similarity[rows],
         }
-    )
+        draft.add("clusters", pa.table(columns), key=f"{shard:05d}")
+        start += count
 
 
-def _cosines(values: Any) -> pa.Array:
+def _cosines(values: Any, unknown: Any = None) -> pa.Array:
     """Float32 sums of products may exceed 1 by a rounding."""
-    return pa.array(np.clip(values, -1, 1).astype(np.float64))
+    return pa.array(np.clip(values, -1, 1).astype(np.float64), mask=unknown)
 
 
-def _silhouette(config: ClusterConfig, vectors: Vectors, ranked: Ranked) -> float | None:
+def _silhouette(config: ClusterConfig, vectors: Vectors, clusters: Positions) -> float | None:
     """The mean silhouette of a seeded sample by cosine; None where the sample has one cluster, or no two of one."""
     from sklearn.metrics import silhouette_score
 
-    n = len(ranked.labels)
-    chosen = np.random.default_rng(config.seed).permutation(n)[: config.silhouette_sample]
-    labels = ranked.labels[chosen]
+    chosen = np.random.default_rng(config.seed).permutation(len(clusters))[: config.silhouette_sample]
+    labels = clusters[chosen]
     if not 2 <= len(np.unique(labels)) < len(labels):
         return None
     return round(float(silhouette_score(vectors.matrix[chosen], labels, metric="cosine")), 4)
 
 
 def _largest(
-    config: ClusterConfig, store: Store, features: Artifact, vectors: Vectors, ranked: Ranked
+    config: ClusterConfig, store: Store, features: Artifact, found: Assigned, ranked: Ranked
 ) -> list[dict[str, Any]]:
     """The largest clusters, each with how its representatives begin."""
     rows = np.flatnonzero((ranked.labels < SHOWN_CLUSTERS) & (ranked.ranks <= config.representatives))
     rows = rows[np.lexsort((ranked.ranks[rows], ranked.labels[rows]))]
-    ids = vectors.ids.take(pa.array(rows)).to_pylist()
+    ids = found.ids.take(pa.array(rows)).to_pylist()
     texts = _beginnings(store, features, ids)
     shown: list[dict[str, Any]] = [
         {"cluster": cluster, "size": int(size), "representatives": []}

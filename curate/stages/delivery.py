@@ -1,79 +1,20 @@
-"""Rows as a data set on disk, and a data set's way out of the store: to a folder, or to the Hub."""
+"""An export's way out of the store: to a folder, to a URL, or to the Hub."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ..errors import DataError
+from ..formats.places import reached, shown, system_of
 from ..store import Artifact
 from ..store.files import read_json, write_json
 
 MARKER = ".curate-export.json"
 """In a delivered folder: which export wrote it, and which files. Only such a folder is replaced unasked."""
-
-Rows = Sequence[dict[str, Any]]
-
-
-def write_rows(rows: Rows, folder: Path, kind: str) -> None:
-    """Write rows as `hf` (for `datasets.load_from_disk`), `jsonl` or `parquet`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "jsonl":
-        with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        return
-    import datasets
-
-    columns = {
-        column: [row.get(column) for row in rows] for column in dict.fromkeys(key for row in rows for key in row)
-    }
-    features = datasets.Features({column: _feature(column, values, kind) for column, values in columns.items()})
-    data = datasets.Dataset.from_dict(columns, features=features)
-    datasets.disable_progress_bars()
-    try:
-        if kind == "hf":
-            data.save_to_disk(str(folder))
-        else:
-            data.to_parquet(str(folder / "train.parquet"))
-    except pa.ArrowException as error:
-        raise DataError(f"These rows cannot be written as {kind}: {error}. Give --as jsonl.") from None
-    finally:
-        datasets.enable_progress_bars()
-
-
-def _feature(column: str, values: Sequence[Any], kind: str) -> Any:
-    """The type of a column. What differs in shape from message to message (tool calls, schemas) is kept as JSON."""
-    from datasets import Json, List
-
-    items = [item for value in values if isinstance(value, list) for item in value]
-    if not items or not all(isinstance(item, dict) for item in items):
-        return _inferred(column, values, kind)
-    inner = {}
-    for key in dict.fromkeys(key for item in items for key in item):
-        found = [item[key] for item in items if item.get(key) is not None]
-        is_json = bool(found) and all(isinstance(value, (dict, list)) for value in found)
-        inner[key] = Json() if is_json else _inferred(f"{column}.{key}", found, kind)
-    return List(inner)
-
-
-def _inferred(column: str, values: Sequence[Any], kind: str) -> Any:
-    from datasets import Value
-    from datasets.features.features import generate_from_arrow_type
-
-    try:
-        found = pa.array(values).type
-    except (pa.ArrowException, OverflowError):
-        raise DataError(
-            f"The column '{column}' holds values of more than one type, or too large, which {kind} cannot. Give --as "
-            "jsonl, which can."
-        ) from None
-    return Value("string") if pa.types.is_null(found) else generate_from_arrow_type(found)
 
 
 def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = False) -> None:
@@ -100,14 +41,46 @@ def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = F
     old.unlink(missing_ok=True)
 
 
+def upload(artifact: Artifact, url: str, name: str, *, overwrite: bool = False) -> None:
+    """Copy an export's files to a URL, over nothing that is not an export of that name.
+
+    Object stores cannot rename, so this is not all or nothing; but an upload that was stopped can be repeated.
+
+    Raises:
+        DataError: something else is there, or nothing can be written there.
+    """
+    system, root = system_of(url)
+    root = root.rstrip("/")
+    with reached(url):
+        there = {path.removeprefix(root).lstrip("/") for path in system.find(root)}
+        marker = json.loads(system.cat_file(f"{root}/{MARKER}")) if MARKER in there else {}
+        if there and not overwrite:
+            _refuse_strangers(shown(url), name, marker, there)
+        files = _files(artifact.files)
+        system.makedirs(root, exist_ok=True)
+        ours = {"name": name, "fingerprint": artifact.fingerprint, "files": sorted({*files, *there} - {MARKER})}
+        system.pipe_file(f"{root}/{MARKER}", json.dumps(ours).encode())
+        for file in files:
+            system.makedirs(f"{root}/{file}".rpartition("/")[0], exist_ok=True)
+            system.put_file(str(artifact.files / file), f"{root}/{file}")
+        for file in there - {*files, MARKER}:
+            system.rm_file(f"{root}/{file}")
+        system.pipe_file(f"{root}/{MARKER}", json.dumps({**ours, "files": files}).encode())
+
+
 def _refuse_others(folder: Path, name: str) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     marker = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
-    strangers = sorted(set(_files(folder)) - {*marker.get("files", ()), MARKER}) if folder.is_dir() else [folder.name]
+    _refuse_strangers(str(folder), name, marker, set(_files(folder)) if folder.is_dir() else {folder.name})
+
+
+def _refuse_strangers(where: str, name: str, marker: dict[str, Any], there: set[str]) -> None:
+    """Raise unless everything there is of an export of that name."""
+    strangers = sorted(there - {*marker.get("files", ()), MARKER})
     if marker.get("name") != name or strangers:
         holds = f"holds {strangers[0]}" if strangers else f"is the export '{marker.get('name')}'"
-        raise DataError(f"{folder} {holds} and is left alone. Give another --to, or --overwrite to replace it.")
+        raise DataError(f"{where} {holds} and is left alone. Give another --to, or --overwrite to replace it.")
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """What a stage reads: artifacts by name, and models and data from outside the store, each with its fingerprint.
 
-Outside things count by content: a local file or folder by its hash, a Hub repository by its commit. The name of an
-artifact may stand wherever a path may (the model that a run made, the pool that a generator made).
+Outside things count by content: a local file or folder by its hash, a Hub repository by its commit, a URL by what its
+file system says of it. The name of an artifact may stand wherever a path may (the model that a run made, the pool that
+a generator made).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
+from ..formats.places import digest_url, is_url, label_and_place, local, shown
 from ..store import Artifact, Store
 from ..store.files import digest_path
 
@@ -23,7 +25,7 @@ class Inputs:
     Attributes:
         store: where it all is.
         artifacts: by `Ref` field of the config.
-        places: by `External` field (lists: by `field.number.label`): a file, a folder or a Hub id to load from.
+        places: by `External` field (lists: by `field.number.label`): a file, a folder, a URL or a Hub id to load from.
         fingerprints: of all of them.
     """
 
@@ -52,9 +54,13 @@ def label_all(field: str, entries: Sequence[str]) -> dict[str, str]:
 
 
 def label_of(entry: str) -> str:
-    """The label of `label=path`; of a bare path its stem, of a Hub id the id."""
-    label, equals, _ = entry.partition("=")
-    return label if equals else (Path(entry).stem if Path(entry).exists() else entry)
+    """The label of `label=path`; of a bare path or URL its stem, of a Hub id the id."""
+    label, text = label_and_place(entry)
+    if label is not None:
+        return label
+    if is_url(text):
+        return Path(shown(text)).stem
+    return Path(text).stem if Path(text).exists() else text
 
 
 MADE_BY = {
@@ -73,15 +79,25 @@ def _maker(field: str) -> str | None:
 
 
 def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:
-    """Where to load from and its fingerprint, for `[label=]path`, an artifact's name or a Hub id."""
-    text = text.split("=", 1)[-1]
-    path = Path(text).expanduser()
+    """Where to load from and its fingerprint, for `[label=]path`, a URL, an artifact's name or a Hub id."""
+    _, text = label_and_place(text)
+    path = local(text) or Path(text).expanduser()
     if path.exists():
         return str(path), digest_path(path)
+    if is_url(text):
+        return _behind(text, kind)
     if store.has(text):
         artifact = store.get(text)
         return str(artifact.files), artifact.fingerprint
     return text, _hub_revision(text, kind, str(store.root))
+
+
+def _behind(url: str, kind: str) -> tuple[str, str]:
+    if local(url) is not None:
+        raise DataError(f"There is no file or folder {local(url)}. Check the path.")
+    if kind == "model":
+        raise ModelError(f"Models are loaded from a folder or the Hub, not from {shown(url)}: copy it to this machine.")
+    return url, digest_url(url)
 
 
 def _hub_revision(repo: str, kind: str, store: str) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..log import bar
-from .vectors import Backend, Matrix, Positions, build_index, to_unit_length
+from .index import Backend, build_index
+from .vectors import Matrix, Positions, to_unit_length
 
 SAME = 1 - 1e-6
 """A cosine above this cannot be told from 1 in float32."""

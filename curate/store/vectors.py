@@ -1,33 +1,25 @@
-"""Vectors of an artifact, read and searched: with FAISS where it is installed, with numpy where it is not.
+"""Vectors of an artifact, read from its Parquet shards: all at once, or a shard at a time where they do not fit.
 
-Every vector is brought to unit length, so the inner product is the cosine. Search is exact in both backends: which
-one it is decides how fast a result comes (FAISS uses GPUs where it sees any), not what it is, up to rounding. An index
-on disk is derived from the Parquet shards beside it: it may be deleted, and is made again.
+Every vector is brought to unit length, so that the inner product of two is their cosine.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ConfigError, DataError, did_you_mean
-from ..log import LOGGER, bar
+from ..errors import DataError, did_you_mean
+from .files import digest_path
 
 Matrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
-Backend = Literal["auto", "faiss", "numpy"]
-
-SCORES_AT_ONCE = 1 << 24
-"""How many similarities numpy holds at a time: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -35,109 +27,99 @@ class Vectors:
     """Vectors and whose they are.
 
     Attributes:
-        ids: sample ids, a pyarrow string array of n.
+        ids: sample ids, a pyarrow large_string array of n.
         matrix: (n, d) float32, every row of unit length.
         excluded: ids of the rows left out: null, not finite or of length 0.
+        counts: how many of the n come from each shard; empty for a part of a shard or of several.
     """
 
     ids: pa.Array
     matrix: Matrix
     excluded: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
 
 
-class Index(Protocol):
-    """Exact nearest neighbours by inner product."""
+class VectorShards:
+    """A vector column (fixed-size list of floats) and `sample_id` of Parquet shards, in order.
 
-    @property
-    def size(self) -> int:
-        """How many vectors can be found."""
+    Iterating gives the `Vectors` of one shard after the other; that is what is in memory. Positions of vectors count
+    the rows that can be used, over all shards.
 
-    def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
+    Attributes:
+        width: d.
+        rows: of all shards, those included that cannot be used.
 
+    Raises:
+        DataError: the column is not there, or not of one width everywhere.
+    """
 
-class NumpyIndex:
-    """All similarities by matrix multiplication, some rows at a time."""
+    def __init__(self, shards: Sequence[Path], column: str) -> None:
+        if not shards:
+            raise DataError(f"There is nothing to read '{column}' from: the artifact has no shards.")
+        self.shards, self.column = tuple(shards), column
+        self.width = _width(shards[0], column)
+        odd = next((path for path in shards if _width(path, column) != self.width), None)
+        if odd is not None:
+            raise DataError(f"'{column}' has another width in {odd} than in {shards[0]}: make the artifact again.")
+        self._sizes = [int(pq.read_metadata(path).num_rows) for path in shards]
+        self.rows = sum(self._sizes)
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
+    def __iter__(self) -> Iterator[Vectors]:
+        return (_read(path, self.column, self.width) for path in self.shards)
 
-    @property
-    def size(self) -> int:
-        """How many vectors can be found."""
-        return len(self.matrix)
+    def blocks(self, rows: int) -> Iterator[Matrix]:
+        """All vectors, (rows, d) at a time; the last block may be shorter."""
+        waiting: list[Matrix] = []
+        for part in self:
+            waiting.append(part.matrix)
+            while sum(map(len, waiting)) >= rows:
+                joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+                yield joined[:rows]
+                waiting = [joined[rows:]]
+        if any(map(len, waiting)):
+            yield np.concatenate(waiting)
 
-    def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
-        similarity = np.empty((len(queries), k), np.float32)
-        positions = np.empty((len(queries), k), np.int64)
-        step = max(1, SCORES_AT_ONCE // max(1, self.size))
-        for start in range(0, len(queries), step):
-            rows = slice(start, start + step)
-            scores = queries[rows] @ self.matrix.T
-            # argmax, unlike argpartition, breaks ties in one way: the lowest position
-            top = scores.argmax(1)[:, None] if k == 1 else np.argpartition(scores, -k, axis=1)[:, -k:]
-            found = np.take_along_axis(scores, top, axis=1)
-            order = np.argsort(-found, axis=1, kind="stable")
-            positions[rows] = np.take_along_axis(top, order, axis=1)
-            similarity[rows] = np.take_along_axis(found, order, axis=1)
-        return similarity, positions
+    def load(self) -> Vectors:
+        """All of them: n d float32 in memory."""
+        return self._gather([np.arange(size) for size in self._sizes])
 
+    def sample(self, rows: int, seed: int) -> Vectors:
+        """At most `rows` of them, in order: all where there are no more, else drawn from `seed`, all rows alike.
 
-class FaissIndex:
-    """A flat FAISS index; searched on every GPU that FAISS sees, else on the CPU."""
+        Drawn rows that cannot be used are missing from it, so it may be a little smaller.
+        """
+        if rows >= self.rows:
+            return self.load()
+        drawn = np.sort(np.random.default_rng(seed).choice(self.rows, rows, replace=False))
+        bounds = np.cumsum([0, *self._sizes])
+        cuts = np.searchsorted(drawn, bounds[1:-1])
+        return self._gather([part - start for part, start in zip(np.split(drawn, cuts), bounds, strict=False)])
 
-    def __init__(self, index: Any) -> None:
-        import faiss
+    def digest(self) -> str:
+        """A hash of the column's name and of the shards' bytes. ~1 GB/s."""
+        marks = [digest_path(path) for path in self.shards]
+        return hashlib.blake2b("\0".join([self.column, *marks]).encode(), digest_size=16).hexdigest()
 
-        self._index = faiss.index_cpu_to_all_gpus(index) if faiss.get_num_gpus() > 0 else index
-
-    @property
-    def size(self) -> int:
-        """How many vectors can be found."""
-        return int(self._index.ntotal)
-
-    def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
-        similarity, positions = self._index.search(np.ascontiguousarray(queries, np.float32), k)
-        return similarity, positions
-
-
-def choose_backend(backend: Backend = "auto") -> Literal["faiss", "numpy"]:
-    """`auto` is faiss where it is installed, else numpy; faiss asked for and absent is a `ConfigError`."""
-    # A folder left over from an uninstalled faiss imports as an empty namespace, which has no origin.
-    spec = find_spec("faiss") if backend != "numpy" else None
-    installed = spec is not None and spec.origin is not None
-    if backend == "faiss" and not installed:
-        raise ConfigError('FAISS is not installed: pip install "curate[faiss]", or use --backend auto.')
-    return "faiss" if installed else "numpy"
+    def _gather(self, wanted: Sequence[Positions]) -> Vectors:
+        """These rows of each shard."""
+        matrix = np.empty((sum(map(len, wanted)), self.width), np.float32)
+        ids, counts, end = [], [], 0
+        excluded: list[str] = []
+        for path, rows in zip(self.shards, wanted, strict=True):
+            part = _read(path, self.column, self.width, rows) if len(rows) else None
+            counts.append(len(part.matrix) if part else 0)
+            if part:
+                matrix[end : end + counts[-1]] = part.matrix
+                ids.append(part.ids)
+                excluded += part.excluded
+                end += counts[-1]
+        names = pa.chunked_array(ids, pa.large_string()).combine_chunks()
+        return Vectors(names, matrix[:end], tuple(excluded), tuple(counts))
 
 
 def load_vectors(shards: Sequence[Path], column: str) -> Vectors:
-    """Read a vector column (fixed-size list of floats) and `sample_id` of Parquet shards, in order.
-
-    Rows are brought to unit length; those that cannot be are left out and named in `excluded`. A column that is not
-    there, or not of one width everywhere, is a `DataError`.
-    """
-    if not shards:
-        raise DataError(f"There is nothing to read '{column}' from: the artifact has no shards.")
-    widths = [_width(path, column) for path in shards]
-    odd = next((path for path, width in zip(shards, widths, strict=True) if width != widths[0]), None)
-    if odd is not None:
-        raise DataError(f"'{column}' has another width in {odd} than in {shards[0]}: make the artifact again.")
-    matrix = np.empty((sum(pq.read_metadata(path).num_rows for path in shards), widths[0]), np.float32)
-    ids, row = [], 0
-    for path in shards:
-        table = pq.read_table(path, columns=["sample_id", column])
-        ids += table["sample_id"].chunks
-        for chunk in table[column].chunks:
-            _copy(chunk, matrix[row : row + len(chunk)])
-            row += len(chunk)
-    usable = to_unit_length(matrix)
-    names = pa.chunked_array(ids, pa.string()).combine_chunks()
-    if usable.all():
-        return Vectors(names, matrix)
-    return Vectors(names.filter(pa.array(usable)), matrix[usable], tuple(names.filter(pa.array(~usable)).to_pylist()))
+    """All vectors of a column, in memory; see `VectorShards`."""
+    return VectorShards(shards, column).load()
 
 
 def to_unit_length(matrix: Matrix) -> npt.NDArray[np.bool_]:
@@ -149,74 +131,20 @@ def to_unit_length(matrix: Matrix) -> npt.NDArray[np.bool_]:
     return usable
 
 
-def build_index(matrix: Matrix, backend: Backend = "auto") -> Index:
-    """An index over the rows of `matrix`, (n, d) float32 of unit length."""
-    if choose_backend(backend) == "numpy":
-        return NumpyIndex(matrix)
-    return FaissIndex(_flat(matrix))
-
-
-def index_of(folder: Path, column: str, vectors: Vectors, backend: Backend = "auto") -> Index:
-    """An index over an artifact's vectors; of FAISS, the one kept in `folder`, made again when it does not fit.
-
-    Positions are those of `vectors`, as read by `load_vectors`: rows that it left out are not in the index either.
-    """
-    if choose_backend(backend) == "numpy":
-        return NumpyIndex(vectors.matrix)
-    return FaissIndex(_kept_index(folder / f"{column}.faiss", vectors.matrix))
-
-
-def write_index(folder: Path, shards: Sequence[Path], column: str) -> None:
-    """Keep a FAISS index over a column as `<folder>/<column>.faiss`, unless it is there; nothing without FAISS."""
-    if choose_backend("auto") == "numpy":
-        LOGGER.debug("FAISS is not installed: no index is kept, and searches use numpy.")
-        return
-    _kept_index(folder / f"{column}.faiss", load_vectors(shards, column).matrix)
-
-
-def nearest_other(index: Index, matrix: Matrix) -> tuple[Matrix, Positions]:
-    """For every row of `matrix`, over which `index` was built, the most similar other row: cosine (n,), position (n,).
-
-    Cost: n² d multiplications.
-    """
-    similarity, positions = np.empty(len(matrix), np.float32), np.empty(len(matrix), np.int64)
-    step = 4096
-    with bar(total=len(matrix), label="neighbours", unit="sample") as progress:
-        for start in range(0, len(matrix), step):
-            rows = np.arange(start, min(start + step, len(matrix)))
-            two, where = index.nearest(matrix[rows], 2)
-            # A row comes first in its own list, unless it has exact duplicates.
-            column = (where[:, 0] == rows).astype(np.int64)
-            similarity[rows] = two[np.arange(len(rows)), column]
-            positions[rows] = where[np.arange(len(rows)), column]
-            progress.update(len(rows))
-    return similarity, positions
-
-
-def _kept_index(path: Path, matrix: Matrix) -> Any:
-    import faiss
-
-    if path.exists():
-        try:
-            kept = faiss.read_index(str(path))
-        except RuntimeError as error:
-            LOGGER.info("%s cannot be read and is made again: %s", path, str(error).splitlines()[0])
-        else:
-            if (kept.ntotal, kept.d) == matrix.shape:
-                return kept
-    index = _flat(matrix)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    faiss.write_index(index, str(temporary))
-    temporary.replace(path)
-    return index
-
-
-def _flat(matrix: Matrix) -> Any:
-    import faiss
-
-    index = faiss.IndexFlatIP(matrix.shape[1])
-    index.add(np.ascontiguousarray(matrix, np.float32))
-    return index
+def _read(path: Path, column: str, width: int, rows: Positions | None = None) -> Vectors:
+    """One shard, or some of its rows."""
+    table = pq.read_table(path, columns=["sample_id", column])
+    if rows is not None and len(rows) < len(table):
+        table = table.take(pa.array(rows))
+    matrix, end = np.empty((len(table), width), np.float32), 0
+    for chunk in table[column].chunks:
+        _copy(chunk, matrix[end : end + len(chunk)])
+        end += len(chunk)
+    usable = to_unit_length(matrix)
+    names = table["sample_id"].cast(pa.large_string()).combine_chunks()
+    if usable.all():
+        return Vectors(names, matrix)
+    return Vectors(names.filter(pa.array(usable)), matrix[usable], tuple(names.filter(pa.array(~usable)).to_pylist()))
 
 
 def _width(path: Path, column: str) -> int:

@@ -1,9 +1,8 @@
-"""Vectors are read whole, searched exactly and clustered by cosine, with FAISS and without."""
+"""Vectors are read whole, a shard at a time or by sample, and clustered by cosine, with FAISS and without."""
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import ConfigError, DataError
+from curate.errors import DataError
 from curate.store.kmeans import spherical_kmeans
-from curate.store.vectors import (
-    NumpyIndex,
-    build_index,
-    choose_backend,
-    index_of,
-    load_vectors,
-    nearest_other,
-    write_index,
-)
+from curate.store.vectors import VectorShards, load_vectors
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
 needs_faiss = pytest.mark.skipif(not HAS_FAISS, reason="faiss is not installed")
@@ -63,6 +54,33 @@ def test_vectors_come_back_in_the_order_of_the_shards_and_of_unit_length(tmp_pat
     assert vectors.excluded == ()
 
 
+def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_whole_gives(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shards, number = [], 0
+    for shard, size in enumerate([7, 0, 5, 9]):
+        rows = [None if (number + i) % 6 == 4 else rng.standard_normal(3).tolist() for i in range(size)]
+        ids = [f"s{number + i}" for i in range(size)]
+        shards.append(write_shard(tmp_path / f"part-{shard:05d}.parquet", ids, rows, 3))
+        number += size
+    stream = VectorShards(shards, "sketch")
+    whole = stream.load()
+    assert (stream.rows, stream.width, whole.counts, len(whole.excluded)) == (21, 3, (6, 0, 4, 8), 3)
+    by_shard = list(stream)
+    np.testing.assert_array_equal(np.concatenate([part.matrix for part in by_shard]), whole.matrix)
+    assert [name for part in by_shard for name in part.excluded] == list(whole.excluded)
+    for size in (1, 4, 18, 100):
+        blocks = list(stream.blocks(size))
+        assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
+        np.testing.assert_array_equal(np.concatenate(blocks), whole.matrix)
+    at = {name: row for row, name in enumerate(whole.ids.to_pylist())}
+    part, again, other = (stream.sample(12, seed) for seed in (1, 1, 2))
+    assert part.ids.equals(again.ids) and not part.ids.equals(other.ids)
+    where = [at[name] for name in part.ids.to_pylist()]
+    assert where == sorted(where) and len(where) + len(part.excluded) == 12
+    np.testing.assert_array_equal(part.matrix, whole.matrix[where])
+    assert stream.sample(21, 0).ids.equals(whole.ids)
+
+
 def test_rows_that_are_no_direction_are_named_and_left_out(tmp_path: Path) -> None:
     rows = [[1, 0], [float("nan"), 1], None, [0, 0], [float("inf"), 0], [0, 1]]
     shard = write_shard(tmp_path / "a.parquet", ["good", "nan", "null", "zero", "inf", "fine"], rows, 2)
@@ -87,31 +105,6 @@ def test_shards_of_different_widths_are_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"another width in .*b\.parquet"):
         load_vectors(shards, "sketch")
-
-
-@backends
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_search_finds_what_sorting_all_cosines_finds(backend: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.store.vectors.SCORES_AT_ONCE", 3 * 40)  # several blocks of three queries
-    matrix, queries = unit(40, 8), unit(11, 8, seed=1)
-    similarity, positions = build_index(matrix, backend).nearest(queries, k)
-    cosines = queries.astype(np.float64) @ matrix.T.astype(np.float64)
-    slow = np.argsort(-cosines, axis=1)[:, :k]
-    np.testing.assert_array_equal(positions, slow)
-    np.testing.assert_allclose(similarity, np.take_along_axis(cosines, slow, axis=1), atol=1e-6)
-
-
-@backends
-def test_the_nearest_other_row_is_never_the_row_itself(backend: str) -> None:
-    matrix = unit(30, 8)
-    matrix[[7, 19]] = matrix[3]
-    similarity, positions = nearest_other(build_index(matrix, backend), matrix)
-    cosines = matrix @ matrix.T
-    np.fill_diagonal(cosines, -2)
-    assert (positions != np.arange(30)).all()
-    np.testing.assert_allclose(similarity, cosines.max(axis=1), atol=1e-6)
-    np.testing.assert_allclose(cosines[np.arange(30), positions], similarity, atol=1e-6)
-    assert all(set(positions[[row]]) < {3, 7, 19} for row in (3, 7, 19))
 
 
 @needs_faiss
@@ -187,54 +180,3 @@ def test_more_clusters_than_vectors_is_said_with_their_number() -> None:
         spherical_kmeans(unit(5, 4), 6, seed=0, backend="numpy")
     with pytest.raises(DataError, match="k is 4, but only 3 of the 30 vectors are distinct"):
         spherical_kmeans(np.repeat(unit(3, 4), 10, axis=0), 4, seed=0, backend="numpy")
-
-
-@needs_faiss
-def test_the_index_on_disk_is_a_faiss_index_and_is_made_again_when_it_does_not_fit(tmp_path: Path) -> None:
-    import faiss
-
-    matrix = unit(20, 4)
-    rows = [*matrix.tolist(), [0.0, 0, 0, 0]]
-    shard = write_shard(tmp_path / "part-00000.parquet", [f"s{i}" for i in range(21)], rows, 4)
-    write_index(tmp_path, [shard], "sketch")
-    path = tmp_path / "sketch.faiss"
-    vectors = load_vectors([shard], "sketch")
-    kept = faiss.read_index(str(path))
-    assert (kept.ntotal, kept.d, kept.metric_type) == (20, 4, faiss.METRIC_INNER_PRODUCT)
-    np.testing.assert_array_equal(kept.reconstruct_n(0, 20), vectors.matrix)
-
-    before = path.stat().st_mtime_ns
-    write_index(tmp_path, [shard], "sketch")
-    assert path.stat().st_mtime_ns == before
-    short = faiss.IndexFlatIP(4)
-    short.add(vectors.matrix[:5])
-    faiss.write_index(short, str(path))
-    for spoil in (lambda: None, lambda: path.write_bytes(path.read_bytes()[:50]), path.unlink):
-        spoil()
-        index = index_of(tmp_path, "sketch", vectors)
-        assert index.size == faiss.read_index(str(path)).ntotal == 20
-        assert index.nearest(vectors.matrix, 1)[1][:, 0].tolist() == list(range(20))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["part-00000.parquet", "sketch.faiss"]
-
-
-def test_without_faiss_search_works_no_index_is_kept_and_asking_for_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("curate.store.vectors.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    shard = write_shard(tmp_path / "part-00000.parquet", ["a", "b"], [[1, 0], [0, 1]], 2)
-    vectors = load_vectors([shard], "sketch")
-    write_index(tmp_path, [shard], "sketch")
-    assert isinstance(index_of(tmp_path, "sketch", vectors), NumpyIndex)
-    assert not (tmp_path / "sketch.faiss").exists()
-    with pytest.raises(ConfigError, match=r'pip install "curate\[faiss\]"'):
-        choose_backend("faiss")
-
-
-def test_the_folder_that_an_uninstalled_faiss_leaves_behind_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "faiss").mkdir()
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "faiss", raising=False)
-    assert choose_backend("auto") == "numpy"
