@@ -4,7 +4,7 @@ The head is made up at the given size; both sides get the same hidden states. Th
 a frozen head and are timed apart (`factors_seconds`). Peak memory counts the tensors that torch holds while ours runs,
 beyond the inputs. The last line is JSON: `speedup`, `utility_rel_err`, `sketch_rel_err`, the same for hidden states of
 rank 3 (`low_rank_rel_err`), `peak_bytes`, `largest_tensor_bytes`, `logits_bytes`, and seconds by method for the
-spectrum, which is what to choose by on a GPU.
+spectrum (`spectrum.py` has them at many sizes).
 
     python benchmarks/uds_scoring.py --hidden 1536 --vocab 151936 --length 256
     python benchmarks/uds_scoring.py --device cuda --batch 16
@@ -22,30 +22,42 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from curate.numerics.head import Head
-from curate.numerics.spectral import nuclear_norm
+from curate.numerics.spectral import method_for, nuclear_norm, nuclear_norm_of_rows
 from curate.numerics.srft import TwoSided
 
 
 class PeakBytes(TorchDispatchMode):
-    """Bytes of live tensors made under this mode, at their peak, and the largest single one."""
+    """Bytes of live storages made under this mode, at their peak, and the largest single one; a view is none."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.live: dict[int, int] = {}
+        self.live: dict[int, list[int]] = {}
         self.peak = self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, Tensor) and not tensor._is_view():
-                key, size = id(tensor), tensor.untyped_storage().nbytes()
-                self.live[key] = size
-                weakref.finalize(tensor, self.live.pop, key, None)
+        given = {tensor.untyped_storage().data_ptr() for tensor in self._tensors((args, kwargs))}
+        for tensor in self._tensors(out):
+            key, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+            if key in self.live or (key not in given and size):
+                self.live.setdefault(key, [size, 0])[1] += 1
+                weakref.finalize(tensor, self._drop, key)
                 self.largest = max(self.largest, size)
-        self.peak = max(self.peak, sum(self.live.values()))
+        self.peak = max(self.peak, sum(size for size, _ in self.live.values()))
         return out
+
+    @staticmethod
+    def _tensors(values: Any) -> list[Tensor]:
+        return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+    def _drop(self, key: int) -> None:
+        """One tensor less on that storage."""
+        self.live[key][1] -= 1
+        if not self.live[key][1]:
+            del self.live[key]
 
 
 def clock(run: Callable[[], Any], repeats: int, device: str) -> tuple[float, Any]:
@@ -89,7 +101,10 @@ def main() -> None:
         return torch.linalg.svdvals(logits).sum(-1), srft.reference(logits)
 
     def ours(h: Tensor) -> tuple[Tensor, Tensor]:
-        return nuclear_norm(head.gram(h)), head.sketch(h, srft)
+        method = method_for(h.device, min(h.shape[1:]))
+        if method == "svdvals" or method == "polar":
+            return nuclear_norm_of_rows(head.rows(h), method=method), head.sketch(h, srft)
+        return nuclear_norm(head.gram(h), method=method), head.sketch(h, srft)
 
     factors, _ = clock(lambda: ours(hidden[:1, :4]), 1, device)
     seconds, (utility, sketch) = clock(lambda: ours(hidden), 5, device)
@@ -97,12 +112,12 @@ def main() -> None:
         ours(hidden)
     reference_seconds, (wanted_utility, wanted_sketch) = clock(lambda: reference(hidden), 1, device)
     wanted_low = torch.linalg.svdvals(low_rank.double() @ head.weight.double().mT).sum(-1)
-    gram = head.gram(hidden)
-    rows = hidden @ head._cached("root", head._root)
+    gram, rows = head.gram(hidden), head.rows(hidden)
     methods: dict[str, Callable[[], Tensor]] = {
         "eigh": lambda: nuclear_norm(gram),
         "newton": lambda: nuclear_norm(gram, method="newton"),
-        "svdvals": lambda: torch.linalg.svdvals(rows).sum(-1),
+        "svdvals": lambda: nuclear_norm_of_rows(rows, method="svdvals"),
+        "polar": lambda: nuclear_norm_of_rows(rows),
     }
     timed = {name: clock(run, 3, device) for name, run in methods.items()}
     for name, (method_seconds, result) in timed.items():

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,28 +34,63 @@ def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
 
 
 class Stopwatch:
-    """Seconds by part. On a GPU the queue is emptied at the ends of a part, so that work counts where it belongs."""
+    """Seconds by part, on a GPU those of its own clock: marks are put into its queue and read when the queue has passed
+    them, so that nobody waits for it. Work in the background of a part counts where the GPU does it.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._open: deque[tuple[str, Any, Any]] = deque()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Charge what happens inside to `name`."""
-        start = self.now()
+        start = self.mark()
         try:
             yield
         finally:
-            self.add(name, self.now() - start)
+            self.charge(name, start)
+
+    def mark(self) -> Any:
+        """This moment, to be given to `charge`."""
+        torch = sys.modules.get("torch")
+        if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def charge(self, name: str, since: Any) -> None:
+        """Charge the time from a mark until now to `name`."""
+        if isinstance(since, float):
+            self.add(name, time.perf_counter() - since)
+        else:
+            self._open.append((name, since, self.mark()))
+            self._settle(wait=False)
 
     def add(self, name: str, seconds: float) -> None:
         """Charge seconds measured elsewhere."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
-    @staticmethod
-    def now() -> float:
-        """Seconds on a clock that only goes forward, once the GPU has caught up."""
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        return time.perf_counter()
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, all of them: the GPU is waited for."""
+        self._settle(wait=True)
+        return self._seconds
+
+    @property
+    def so_far(self) -> dict[str, float]:
+        """The same without waiting: the latest parts may still be missing."""
+        self._settle(wait=False)
+        return self._seconds
+
+    def _settle(self, *, wait: bool) -> None:
+        """Read the marks that the GPU has passed, in their order."""
+        while self._open:
+            name, start, end = self._open[0]
+            if wait:
+                end.synchronize()
+            elif not end.query():
+                return
+            self._open.popleft()
+            self.add(name, start.elapsed_time(end) / 1000)

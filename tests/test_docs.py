@@ -133,7 +133,7 @@ def test_a_command_that_is_mentioned_exists_with_its_flags(where: str, line: str
 def test_every_flag_in_a_document_is_one(name: str) -> None:
     commands = [stage_command(stage) for stage in STAGES] + [plain_command(command) for command in COMMANDS]
     known = {flag for command in commands for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-    assert set(FLAG.findall(TEXTS[name])) <= known | {"--help", "--version"}
+    assert set(FLAG.findall(TEXTS[name])) <= known | {"--help", "--version", "--nproc-per-node"}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

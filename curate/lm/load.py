@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..numerics.head import Head
+from .packing import Packed, can_pack
+from .quantized import four_bits, is_quantized, keep_differentiable
 
 TEMPLATES = ("chatml", "plain")
 """Chat templates that come with curate, for models that have none."""
@@ -33,6 +36,7 @@ class ModelOptions:
         chat_template: `chatml`, `plain`, or a Jinja file; None: the tokenizer's own.
         pad_token: a token of the vocabulary to pad with; None: the tokenizer's own.
         trust_remote_code: run code that comes with the model.
+        load_in_4bit: the base weights in 4 bits (`quantized.py`); head and adapters are not.
     """
 
     place: str
@@ -41,6 +45,7 @@ class ModelOptions:
     chat_template: str | None = None
     pad_token: str | None = None
     trust_remote_code: bool = False
+    load_in_4bit: bool = False
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
@@ -88,16 +93,13 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
         base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
         if base is None:
             raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
-        model = load_model(replace(options, place=base))
+        model: nn.Module = load_model(replace(options, place=base))
         return PeftModel.from_pretrained(model, options.place, is_trainable=trainable)
-    return _load(  # type: ignore[no-any-return]
-        AutoModelForCausalLM,
-        options,
-        "model",
-        dtype=options.dtype,
-        use_safetensors=True,
-        **({"attn_implementation": options.attn_implementation} if options.attn_implementation else {}),
-    )
+    extra: dict[str, Any] = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
+    if options.load_in_4bit:
+        extra |= four_bits()
+    model = _load(AutoModelForCausalLM, options, "model", dtype=options.dtype, use_safetensors=True, **extra)
+    return keep_differentiable(model) if options.load_in_4bit else model
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
@@ -120,6 +122,7 @@ class Eyes:
         projection: the head as a module.
         head: the head's factors.
         autocast: lower precision to compute hidden states in, or None.
+        packs: leave padding out of scoring passes (`packing.py`).
     """
 
     model: nn.Module
@@ -127,14 +130,38 @@ class Eyes:
     projection: nn.Module
     head: Head
     autocast: torch.dtype | None = None
+    packs: bool = False
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states, (b, L, d): what the head is given."""
+        """Last hidden states, (b, L, d): what the head is given.
+
+        Where gradients are taken the model sees what training sees. Otherwise it sees no mask: padding is on the right
+        and attention is causal, so no real token looks at it (`prove` makes sure), and attention without a mask is
+        faster and waits for nothing. What stands at padded positions means nothing either way.
+
+        Args:
+            input_ids: (b, L), on the model's device.
+            attention_mask: (b, L), there or on the CPU.
+        """
         with torch.autocast(input_ids.device.type, self.autocast, enabled=self.autocast is not None):
-            states: Tensor = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-            ).last_hidden_state
+            if torch.is_grad_enabled():
+                return self._states(input_ids=input_ids, attention_mask=attention_mask.to(input_ids.device))
+            if self.packs and not attention_mask.all():
+                packed = Packed.of(input_ids, attention_mask)
+                return packed.unpack(self._states(**packed.inputs))
+            return self._states(input_ids=input_ids)
+
+    def _states(self, **inputs: Any) -> Tensor:
+        """The one call of the backbone. Layers that are gathered in inference mode could never be trained through."""
+        inference, gradients = torch.is_inference_mode_enabled() and not self.sharded, torch.is_grad_enabled()
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # leaving the one turns on the other
+            states: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
         return states
+
+    @property
+    def sharded(self) -> bool:
+        """Its layers are shared out over processes, all of which must call it equally often (`sharded.py`)."""
+        return isinstance(self.backbone, FSDPModule)
 
     def project(self, rows: Tensor) -> Tensor:
         """Logits of hidden states through the head as it is, adapters and gradients included: (n, d) -> (n, V)."""
@@ -186,14 +213,15 @@ def look_into(model: nn.Module, *, autocast: torch.dtype | None = None) -> Eyes:
         softcap=getattr(config, "final_logit_softcapping", None),
         frozen=not any(p.requires_grad for p in projection.parameters()),
     )
-    eyes = Eyes(model, base.base_model, projection, head, autocast)  # type: ignore[arg-type]
-    return eyes
+    return Eyes(model, base.base_model, projection, head, autocast, can_pack(config))  # type: ignore[arg-type]
 
 
 def _weight_of(projection: Any) -> Tensor:
     """The head's matrix as it is now, with any adapter's part added."""
     if hasattr(projection, "modules_to_save"):
         projection = projection.modules_to_save[projection.active_adapters[0]]
+    if not getattr(projection, "base_layer", projection).weight.is_floating_point():
+        raise ModelError("The language-model head is quantised, and signals need its matrix. Load one whose is not.")
     if not hasattr(projection, "base_layer"):
         weight: Tensor = projection.weight
         return weight
@@ -220,22 +248,34 @@ def _scale_of(config: Any) -> float:
 
 @torch.no_grad()
 def prove(eyes: Eyes) -> Eyes:
-    """Check on a few tokens that the head's factors give the model's own logits; `ModelError` where they do not."""
+    """Check on two short texts that hidden states and the head's factors give the model's own logits, whether or not
+    the shorter one's padding is masked; `ModelError` where they do not.
+    """
     config = base_of(eyes.model).config.get_text_config()  # type: ignore[operator, union-attr]
     device = eyes.head.weight.device
-    ids = torch.arange(8, device=device)[None] % config.vocab_size
-    mask = torch.ones_like(ids)
+    ids = torch.arange(16, device=device).view(2, 8) % config.vocab_size
+    mask = torch.arange(8, device=device) < torch.tensor([[8], [5]], device=device)
     with eyes.open():
-        ours = eyes.head.logits(replace(eyes, autocast=None).hidden(ids, mask))
-        theirs = eyes.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-    tolerance = 1e-4 if eyes.head.weight.dtype == torch.float32 else 2e-2
-    same = ours.shape == theirs.shape and (ours - theirs).norm() <= tolerance * theirs.norm()
+        ours = eyes.head.logits(replace(eyes, autocast=None).hidden(ids, mask))[mask]
+        theirs = eyes.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[mask].float()
+    exact = all(p.dtype == torch.float32 for p in eyes.model.parameters())
+    same = ours.shape == theirs.shape and (ours - theirs).norm() <= (1e-4 if exact else 2e-2) * theirs.norm()
     if theirs.isfinite().all() and not same:
         raise ModelError(
-            f"The head of {type(base_of(eyes.model)).__name__} does something that curate does not know, so its logits "
-            "cannot be had from hidden states. Selectors that need none work: --selector random or full."
+            f"{type(base_of(eyes.model)).__name__} does something that curate does not know, so its logits cannot be "
+            "had from hidden states. Selectors that need none work: --selector random or full."
         )
     return eyes
+
+
+def train_all(model: nn.Module) -> nn.Module:
+    """Make every weight trainable, for fine-tuning without an adapter."""
+    if is_quantized(model):
+        raise ModelError(
+            "--full trains the weights themselves, and in 4 bits they cannot be. Leave out --load-in-4bit, or leave "
+            "out --full and train an adapter."
+        )
+    return model.requires_grad_(True)
 
 
 def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_modules: str) -> nn.Module:

@@ -108,7 +108,7 @@ class Selection:
             As many micro-batches, of this process's share of the kept; on the CPU.
         """
         own = [row for group in groups for row in group]
-        index = self.ranks.gather(torch.tensor(own, device=self.device)).cpu()
+        index = self._everyones(own)
         if self.selector.keeps_all:
             self._write_down(step, index, torch.arange(len(index)))
             return [self._batch(group) for group in groups]
@@ -122,6 +122,11 @@ class Selection:
         self._write_down(step, index, kept, scores, measured.values.get("loss"))
         self._note_bad(index[~finite])
         return self._shares(index[kept].tolist(), weights, len(groups))
+
+    def _everyones(self, own: Sequence[int]) -> Tensor:
+        """The candidates of all processes, as rows, on the CPU; alone no device is asked."""
+        index = torch.tensor(own, dtype=torch.int64)
+        return index if self.ranks.size == 1 else self.ranks.gather(index.to(self.device)).cpu()
 
     def _write_down(
         self,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+ROWS = 4096
+"""Rows of b at once: their copy in float64 is all that is held beside the distances."""
 
 
 def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -10,7 +14,13 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
 
     In float64, so that the cancellation leaves distances right to 1e-7 of the vectors' length: near-duplicates are what
     this is for.
+
+    Cost: n·m·D.
     """
-    a, b = a.double(), b.double()
+    a = a.double()
+    return torch.cat([_distances(a, part.double()) for part in torch.split(b, ROWS)], dim=1)
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
     squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * (a @ b.mT)
     return squared.clamp_min(0).sqrt()

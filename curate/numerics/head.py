@@ -16,10 +16,20 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from .precision import full_float32
 from .srft import TwoSided
 
 SLICE_BYTES = 64 << 20
-"""Ceiling for one slice of logits."""
+"""Ceiling for one slice of logits in float32 on a CPU."""
+
+
+def slice_bytes(device: torch.device) -> int:
+    """Ceiling for one slice of logits in float32, eight times as much on a GPU.
+
+    A slice reads the whole head: below some 300 rows a product of bfloat16 is bound by that there, and 64 MiB are 110
+    rows of a vocabulary of 152k.
+    """
+    return SLICE_BYTES if device.type == "cpu" else 8 * SLICE_BYTES
 
 
 class Head:
@@ -68,11 +78,38 @@ class Head:
             z = z * self.scale
         return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
 
+    def log_softmax(self, hidden: Tensor) -> Tensor:
+        """log softmax(Z) in float32, (..., d) -> (..., V).
+
+        A plain head's logits go in as they are: the kernel reads half precision itself, and a copy of them in float32
+        would be a third of all that is read and written.
+        """
+        if self.scale != 1.0 or self.softcap is not None:
+            return torch.log_softmax(self.logits(hidden), dim=-1)
+        z = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        return torch.log_softmax(z, dim=-1, dtype=torch.float32)
+
+    def rows(self, hidden: Tensor) -> Tensor:
+        """H R, which has the singular values of the logits: Z Zᵀ = H WᵀW Hᵀ = (H R)(H R)ᵀ.
+
+        In float32, which perturbs singular values by 6e-8 of the largest. Not of a soft-capped head.
+
+        Args:
+            hidden: (B, L, d) float32, rows to be left out zeroed.
+
+        Returns:
+            (B, L, d) float32 (d + 1 with a bias).
+
+        Cost: B·L·d²; the root R costs V·d² + d³ once for each version of the head.
+        """
+        with full_float32():
+            return self._affine(hidden) @ self._cached("root", self._root)
+
     def gram(self, hidden: Tensor) -> Tensor:
         """Gram matrices of the logits on their smaller side, float64, from hidden states.
 
-        Z Zᵀ = (H R)(H R)ᵀ where L ≤ d, else (H R)ᵀ(H R), which has the same non-zero eigenvalues. H R is formed in
-        float32, which perturbs singular values by 6e-8 of the largest; squaring, which halves the digits, is float64.
+        Z Zᵀ = (H R)(H R)ᵀ where L ≤ d, else (H R)ᵀ(H R), which has the same non-zero eigenvalues. Squaring halves the
+        digits, so it is float64.
 
         Args:
             hidden: (B, L, d) float32, rows to be left out zeroed.
@@ -80,14 +117,12 @@ class Head:
         Returns:
             (B, n, n) float64, n = min(L, d) (+1 with a bias, on the d side).
 
-        Cost: B·L·d² + B·L²·d; the root R costs V·d² once for each version of the head.
+        Cost: that of the rows, and B·L·d·min(L, d); B·L²·V where the head is soft-capped.
         """
         if self.softcap is not None:
             return self._sum_over_slices(hidden, lambda z, _: z.double() @ z.double().mT)
-        rows = self._affine(hidden) @ self._cached("root", self._root)
-        if rows.shape[1] <= rows.shape[2]:
-            return rows.double() @ rows.double().mT
-        return rows.double().mT @ rows.double()
+        rows = self.rows(hidden).double()
+        return rows @ rows.mT if rows.shape[1] <= rows.shape[2] else rows.mT @ rows
 
     def sketch(self, hidden: Tensor, srft: TwoSided) -> Tensor:
         """Isometric two-sided sketches of the logits: (B, L, d) float32 -> (B, d1·d2) float32.
@@ -99,7 +134,8 @@ class Head:
                 hidden, lambda z, start: z @ srft.right.matrix(start, start + z.shape[-1], device=z.device)
             )
         else:
-            right = self._affine(hidden) @ self._cached(srft, lambda: self._through(srft))
+            with full_float32():
+                right = self._affine(hidden) @ self._cached(srft, lambda: self._through(srft))
         return srft.close(right)
 
     def _affine(self, hidden: Tensor) -> Tensor:
@@ -145,7 +181,7 @@ class Head:
     def _sum_over_slices(self, hidden: Tensor, part: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Σ part(Z[..., slice], start) over slices of the vocabulary; zeroed rows of H stay zero in Z."""
         real = (hidden != 0).any(-1, keepdim=True)
-        width = max(1, SLICE_BYTES // (4 * max(1, hidden[..., 0].numel())))
+        width = max(1, slice_bytes(hidden.device) // (4 * max(1, hidden[..., 0].numel())))
         total: Tensor | None = None
         for start in range(0, self.vocab_size, width):
             z = self.logits(hidden, start, start + width) * real

@@ -7,7 +7,7 @@ counter-based generator keyed by the seed, so signs and rows are the same on eve
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ class TwoSided:
 
     left: Side
     right: Side
+    _lefts: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def draw(cls, *, d1: int, d2: int, max_length: int, vocab_size: int, seed: int) -> TwoSided:
@@ -86,7 +87,11 @@ class TwoSided:
 
     def close(self, projected: Tensor) -> Tensor:
         """Apply the left side to rows that the right side has been applied to: (B, L, d2) -> (B, d1·d2), row-major."""
-        left = self.left.matrix(0, projected.shape[1], device=projected.device).to(projected.dtype)
+        device = projected.device
+        if device not in self._lefts:  # made anew, signs and rows would be copied to a GPU, which waits for it
+            with torch.inference_mode(False):
+                self._lefts[device] = self.left.matrix(device=device)
+        left = self._lefts[device][: projected.shape[1]].to(projected.dtype)
         return (left.T @ projected).flatten(1)
 
     def reference(self, logits: Tensor) -> Tensor:

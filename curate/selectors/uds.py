@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..numerics.distances import pairwise_distances
 from ..numerics.srft import TwoSided
-from ..signals import Sketch, Utility
+from ..signals import Sketch, Spectrum, Utility
 from .base import CandidateBatch, Facts, Scores, Selector
 from .memory import Memory, Policy
 
@@ -40,6 +40,8 @@ class UDS(Selector):
         intra_batch: add the mean distance to the candidates of the same step (the paper's s_inter).
         greedy: pick one after the other, counting those already picked as memory; the score is then the pick order.
         implementation: `exact`, or `reference`: full logits, singular values, FFTs.
+        spectrum: how nuclear norms are had: `eigh`, `svdvals`, `newton`, `polar`, or `auto`, by device and size. They
+            agree to 1e-5.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class UDS(Selector):
         intra_batch: bool = False,
         greedy: bool = False,
         implementation: Literal["exact", "reference"] = "exact",
+        spectrum: Spectrum = "auto",
     ) -> None:
         super().__init__(facts=facts)
         _one_of("alpha_units", alpha_units, ("paper", "isometric"))
@@ -65,6 +68,7 @@ class UDS(Selector):
         _one_of("tokens", tokens, ("all", "completion"))
         _one_of("normalize", normalize, get_args(Normalize))
         _one_of("implementation", implementation, ("exact", "reference"))
+        _one_of("spectrum", spectrum, get_args(Spectrum))
         self.normalize = normalize
         self.intra_batch = intra_batch
         self.greedy = greedy
@@ -73,9 +77,10 @@ class UDS(Selector):
         )
         self.alpha = alpha * (self.srft.paper_scale if alpha_units == "paper" else 1.0)
         self.memory = Memory(memory, self.srft.size, policy=memory_policy, seed=facts.seed)
+        self.resident = ("sketch",)
         self.features = ("cluster",) if memory_policy == "per_cluster" else ()
         self.signals = {
-            "utility": Utility(norm=norm, tokens=tokens, implementation=implementation),
+            "utility": Utility(norm=norm, tokens=tokens, implementation=implementation, spectrum=spectrum),
             "sketch": Sketch(self.srft, tokens=tokens, implementation=implementation),
         }
 
@@ -83,8 +88,8 @@ class UDS(Selector):
         """u + α·δ, with both as parts."""
         utility = self._utility(batch)
         sketches = batch.values["sketch"]
-        to_memory = self.memory.distances(sketches).sum(1)
-        among = pairwise_distances(sketches, sketches) if self.intra_batch or self.greedy else None
+        to_memory = self.memory.distances(sketches).sum(1).to(utility)
+        among = pairwise_distances(sketches, sketches).to(utility) if self.intra_batch or self.greedy else None
         if self.greedy:
             assert among is not None
             return self._greedy(utility, to_memory, among)

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
+from ..numerics.head import Head
 from ..numerics.losses import output_gradient_gram
-from ..numerics.spectral import frobenius_norm, nuclear_norm
+from ..numerics.spectral import Method, frobenius_norm, method_for, nuclear_norm, nuclear_norm_of_rows
 from ..numerics.srft import TwoSided
 from .probe import Probe
 
@@ -19,6 +21,7 @@ Signal = Callable[[Probe], Tensor]
 
 Tokens = Literal["all", "completion"]
 Implementation = Literal["exact", "reference"]
+Spectrum = Literal["auto", "eigh", "svdvals", "newton", "polar"]
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,15 @@ class Utility:
         norm: `nuclear`, or `frobenius` as an ablation; both from the same Gram matrix.
         tokens: over `all` real tokens, or those of the `completion`, which the loss sees.
         implementation: `exact`, or `reference`: singular values of full logits, for parity and tests.
+        spectrum: how the nuclear norm is had, see `numerics.spectral`; `auto`: by device and size.
+
+    Cost for a text, beyond `Head.rows`: L·d·n for the Gram matrix and O(n³) for its spectrum, n = min(L, d).
     """
 
     norm: Literal["nuclear", "frobenius"] = "nuclear"
     tokens: Tokens = "all"
     implementation: Implementation = "exact"
+    spectrum: Spectrum = "auto"
 
     def __call__(self, probe: Probe) -> Tensor:
         hidden = probe.hidden(self.tokens)
@@ -87,8 +94,25 @@ class Utility:
             logits = _logits(probe, hidden)
             singular: Tensor = torch.linalg.svdvals(logits)
             return singular.sum(-1) if self.norm == "nuclear" else singular.square().sum(-1).sqrt()
-        gram = probe.head.gram(hidden)
-        return nuclear_norm(gram) if self.norm == "nuclear" else frobenius_norm(gram)
+        if self.norm == "frobenius":
+            return frobenius_norm(probe.head.gram(hidden))
+        method = self._method(probe.head, hidden)
+        if method == "svdvals" or method == "polar":
+            return nuclear_norm_of_rows(probe.head.rows(hidden), method=method)
+        return nuclear_norm(probe.head.gram(hidden), method=method)
+
+    def _method(self, head: Head, hidden: Tensor) -> Method:
+        """The method asked for, or the device's; a soft-capped head has a Gram matrix and no rows."""
+        size = min(hidden.shape[1:])
+        if self.spectrum == "auto":
+            method = method_for(hidden.device, size)
+            return "newton" if head.softcap is not None and method == "polar" else method
+        if head.softcap is not None and self.spectrum in ("svdvals", "polar"):
+            raise ModelError(
+                f"spectrum={self.spectrum} works on hidden states times the head's root, and this model's head is "
+                "soft-capped, so it has none. Give spectrum=eigh or newton."
+            )
+        return self.spectrum
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ class Draft:
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written; for when nobody writes any more."""
-        for path in self.path.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for path in list(self.path.rglob(".*.tmp")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def ledger(self) -> Ledger:
         """This process's part of the ledger of a run that this draft is."""

@@ -12,7 +12,7 @@ from curate.errors import ModelError
 from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove
 from curate.lm.loss import summed_loss
 from curate.numerics.spectral import nuclear_norm
-from curate.signals import Entropy, Loss, MeanHidden, Utility, measure
+from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure
 
 SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 200}
 SIZE |= {
@@ -62,7 +62,7 @@ def test_signals_equal_those_of_the_models_own_logits(kind: str) -> None:
     eyes, inputs = prove(look_into(model)), inputs_of()
     signals = {"loss": Loss(), "entropy": Entropy(), "utility": Utility(), "mean": MeanHidden()}
     with eyes.open():
-        found = measure(eyes.hidden, eyes.head, inputs, signals, micro_batch=2)
+        found = measure(eyes.hidden, eyes.head, inputs, signals, ScoreBudget(texts=2))
     for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
         ids = inputs["input_ids"][i : i + 1, :n]
         out = model(input_ids=ids, labels=inputs["labels"][i : i + 1, :n], output_hidden_states=True)

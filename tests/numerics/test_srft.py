@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from curate.numerics.distances import pairwise_distances
@@ -58,3 +59,11 @@ def test_distances_between_near_duplicates_are_right() -> None:
     b = torch.cat([a + 1e-2, a])
     wanted = (a.double()[:, None] - b.double()[None]).norm(dim=-1)
     torch.testing.assert_close(pairwise_distances(a, b), wanted, rtol=1e-5, atol=1e-7 * float(a.norm()))
+
+
+def test_distances_to_many_are_those_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.randn(3, 8), torch.randn(23, 8)
+    wanted = pairwise_distances(a, b)
+    monkeypatch.setattr("curate.numerics.distances.ROWS", 5)
+    torch.testing.assert_close(pairwise_distances(a, b), wanted, rtol=1e-12, atol=1e-12)
+    assert pairwise_distances(a, b[:0]).shape == (3, 0)

@@ -1,0 +1,125 @@
+"""Base weights in 4 bits: an adapter trains on them, signals see through them, and scoring does not break training."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curate.errors import ModelError
+from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove, train_all
+from curate.lm.quantized import four_bits, is_quantized
+from curate.selectors import SELECTORS, Facts, GradientNeeds, make_selector
+from curate.signals import Loss, measure
+
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+pytestmark = pytest.mark.filterwarnings("ignore:Failed to load CPU")
+
+
+def inputs_of() -> dict[str, Tensor]:
+    mask = (torch.arange(16)[None] < torch.tensor([16, 9, 12])[:, None]).long()
+    ids = torch.randint(3, 300, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.where(mask.bool(), ids, -100)}
+
+
+@pytest.fixture
+def adapted(options: ModelOptions) -> nn.Module:
+    """The tiny model in 4 bits with an adapter that already does something."""
+    torch.manual_seed(0)
+    model = load_model(replace(options, load_in_4bit=True))
+    adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return adapted
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    model.train()
+    model.zero_grad()
+    model(**inputs_of()).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@needs_bitsandbytes
+def test_the_layers_are_quantised_and_the_head_is_not(adapted: nn.Module) -> None:
+    kinds = {type(module).__name__ for module in adapted.modules()}
+    assert "Linear4bit" in kinds
+    assert is_quantized(adapted)
+    assert look_into(adapted).head.weight.is_floating_point()
+
+
+@needs_bitsandbytes
+def test_signals_see_the_quantised_models_own_logits(adapted: nn.Module) -> None:
+    eyes, inputs = prove(look_into(adapted)), inputs_of()
+    with eyes.open():
+        found = measure(eyes.hidden, eyes.head, inputs, {"loss": Loss()})["loss"]
+    adapted.eval()
+    for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
+        ids = inputs["input_ids"][i : i + 1, :n]
+        with torch.no_grad():
+            torch.testing.assert_close(found[i], adapted(input_ids=ids, labels=ids).loss, rtol=1e-4, atol=1e-5)
+
+
+@needs_bitsandbytes
+def test_scoring_leaves_the_gradients_of_training_as_they_were(adapted: nn.Module) -> None:
+    before = gradients(adapted)
+    eyes = look_into(adapted)
+    with eyes.open():
+        measure(eyes.hidden, eyes.head, inputs_of(), {"loss": Loss()})
+    after = gradients(adapted)
+    assert set(before) == set(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any("layers.0" in name and grad.abs().max() > 0 for name, grad in after.items())
+
+
+@needs_bitsandbytes
+def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
+    from curate.lm.adam import Adam
+    from curate.lm.gradients import GradientEngine
+    from curate.log import Stopwatch
+
+    eyes, inputs = prove(look_into(adapted)), inputs_of()
+    facts = Facts(vocab_size=eyes.head.vocab_size, max_length=16, keep=1, total_steps=10)
+    nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
+    engine = GradientEngine(eyes, None, lambda: nothing)
+    for name in SELECTORS:
+        selector = make_selector(name, {}, facts)
+        if selector.signals:
+            with eyes.open():
+                found: Any = measure(eyes.hidden, eyes.head, inputs, selector.signals)
+            assert all(value.isfinite().all() for value in found.values()), name
+        if selector.gradients is not None:
+            needs = replace(selector.gradients, target=False, gram=True, norms=True)
+            found = engine.measure(inputs, needs, 1, Stopwatch())
+            assert (found.values["grad_norm"] > 0).all(), name
+    wanted = gradients(adapted)
+    sums = engine.measure(inputs, GradientNeeds(norms=True), 1, Stopwatch())
+    assert torch.isfinite(sums.values["grad_norm"]).all() and wanted
+
+
+@needs_bitsandbytes
+def test_full_fine_tuning_is_refused_by_name(options: ModelOptions) -> None:
+    with pytest.raises(ModelError, match=r"--full .* --load-in-4bit"):
+        train_all(load_model(replace(options, load_in_4bit=True)))
+    assert all(p.requires_grad for p in train_all(load_model(options)).parameters())
+
+
+def test_without_the_package_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r'pip install "curate\[quantized\]"'):
+        four_bits()
+
+
+def test_a_quantised_head_is_refused(options: ModelOptions) -> None:
+    model = load_model(options)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    head.weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ModelError, match="head is quantised"):
+        look_into(model)
