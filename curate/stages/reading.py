@@ -54,7 +54,7 @@ class Reading(Tokenizing):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
     attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
-    load_in_4bit: bool = Field(False, description="Base weights in 4 bits (bitsandbytes); adapters are trained on them.")
+    load_in_4bit: bool = Field(False, description="Base weights in 4 bits (bitsandbytes); adapters train on them.")
     strict: Annotated[bool, INERT] = Field(False, description="A sample with nothing to train on is an error.")
 
 

@@ -128,8 +128,8 @@ class TrainConfig(Rounded, Reading, Config):
     head_refresh_steps: int = Field(1, ge=1, description="Steps between looks at a head that trains (costs V*d^2).")
     candidate_losses: bool = Field(
         True,
-        description="Write the candidates' losses into the ledger though the selector has no use for them: it costs the "
-        "head's product.",
+        description="Write the candidates' losses into the ledger though the selector has no use for them: it costs "
+        "the head's product.",
     )
     score_batch_tokens: Annotated[int | None, INERT] = Field(
         None, ge=1, description="Padded tokens scored at once; by default what the device's memory holds."
