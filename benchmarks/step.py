@@ -154,7 +154,7 @@ class Bench:
         keep = args.candidates if selector == "full" else args.keep
         facts = Facts(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
         selection = Selection(
-            make_selector(selector, {}, facts),
+            make_selector(selector, {}, facts).to(self.device),
             self.eyes,
             self.table,
             Plan(args.candidates, keep, losses=losses),
