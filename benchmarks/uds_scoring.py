@@ -80,6 +80,20 @@ def relative(ours: Tensor, reference: Tensor) -> float:
     return float(((ours - reference).norm(dim=1) / reference.norm(dim=1)).max())
 
 
+def reference(head: Head, srft: TwoSided, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Utility and sketch as published, from all logits."""
+    logits = h @ head.weight.mT
+    return torch.linalg.svdvals(logits).sum(-1), srft.reference(logits)
+
+
+def ours(head: Head, srft: TwoSided, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without logits."""
+    method = method_for(h.device, min(h.shape[1:]))
+    if method == "svdvals" or method == "polar":
+        return nuclear_norm_of_rows(head.rows(h), method=method), head.sketch(h, srft)
+    return nuclear_norm(head.gram(h), method=method), head.sketch(h, srft)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,21 +110,11 @@ def main() -> None:
     hidden = torch.randn(args.batch, length, d, device=device)
     low_rank = torch.randn(args.batch, length, 3, device=device) @ torch.randn(3, d, device=device)
 
-    def reference(h: Tensor) -> tuple[Tensor, Tensor]:
-        logits = h @ head.weight.mT
-        return torch.linalg.svdvals(logits).sum(-1), srft.reference(logits)
-
-    def ours(h: Tensor) -> tuple[Tensor, Tensor]:
-        method = method_for(h.device, min(h.shape[1:]))
-        if method == "svdvals" or method == "polar":
-            return nuclear_norm_of_rows(head.rows(h), method=method), head.sketch(h, srft)
-        return nuclear_norm(head.gram(h), method=method), head.sketch(h, srft)
-
-    factors, _ = clock(lambda: ours(hidden[:1, :4]), 1, device)
-    seconds, (utility, sketch) = clock(lambda: ours(hidden), 5, device)
+    factors, _ = clock(lambda: ours(head, srft, hidden[:1, :4]), 1, device)
+    seconds, (utility, sketch) = clock(lambda: ours(head, srft, hidden), 5, device)
     with PeakBytes() as memory:
-        ours(hidden)
-    reference_seconds, (wanted_utility, wanted_sketch) = clock(lambda: reference(hidden), 1, device)
+        ours(head, srft, hidden)
+    reference_seconds, (wanted_utility, wanted_sketch) = clock(lambda: reference(head, srft, hidden), 1, device)
     wanted_low = torch.linalg.svdvals(low_rank.double() @ head.weight.double().mT).sum(-1)
     gram, rows = head.gram(hidden), head.rows(hidden)
     methods: dict[str, Callable[[], Tensor]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,13 @@ def test_losses_that_only_the_ledger_wants_can_be_left_out(store: Store, pool: A
     assert store.query(kept, {"name": "with"}).equals(store.query(kept, {"name": "without"}))
     told = "SELECT run, count(loss) AS n FROM ledger GROUP BY 1 ORDER BY 1"
     assert rows(store, told) == [{"run": "with", "n": 48}, {"run": "without", "n": 0}]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("selector", ["uds", "greats"])
+def test_an_adapter_is_trained_on_weights_of_four_bits(store: Store, pool: Artifact, tiny: str, selector: str) -> None:
+    extra = {"target": "pool", "target_batch_size": 4} if selector == "greats" else {}
+    run = train(store, tiny, load_in_4bit=True, selector=selector, learning_rate=1e-2, **extra)
+    losses = [row["loss"] for row in rows(store, "SELECT avg(loss) AS loss FROM ledger GROUP BY step ORDER BY step")]
+    assert losses[-1] < losses[0]
+    assert all(value.isfinite().all() for value in weights(run).values())

@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from ..errors import ConfigError, ModelError, TrainingError
 from ..launch import size
 from ..log import LOGGER, Stopwatch
-from ..selectors import Facts, make_selector
+from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint as checkpoints
 from .adam import Adam
 from .encode import TokenTable, collate
 from .gradients import GradientEngine, TargetStream
-from .load import look_into, prove
+from .load import Eyes, look_into, prove
 from .loss import chunk_loss
 from .ranks import Ranks
 from .record import Record, Sink
@@ -160,29 +160,14 @@ def _assemble(
 ) -> tuple[SelectingTrainer, Selection]:
     model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
     eyes = look_into(model, autocast=torch.bfloat16 if arguments.bf16 else None)
-    facts = Facts(
-        vocab_size=eyes.head.vocab_size,
-        max_length=job.max_length,
-        seed=arguments.seed,
-        keep=job.plan.keep // (arguments.world_size if job.apart else 1),
-        total_steps=max(0, arguments.max_steps),
-    )
-    selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
-    ranks = Ranks(apart=job.apart)
-    try:
-        chunk_loss(prove(eyes), job.logits_budget)
-    except ModelError:
-        if selector.signals or selector.gradients is not None or _chosen_by_gradients(job):
-            raise
-        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
     selection = Selection(
-        selector,
+        _selector(job, eyes, arguments),
         eyes,
         job.table,
         job.plan,
         record=Record(job.table, ledger, max_bad=job.max_bad),
         pad_token_id=int(tokenizer.pad_token_id),
-        ranks=ranks,
+        ranks=Ranks(apart=job.apart),
         budget=_score_budget(job, model, arguments.device),
         reference=job.reference,
         watch=Stopwatch(),
@@ -197,24 +182,50 @@ def _assemble(
         processing_class=tokenizer,
         callbacks=[Progress(selection, job.label), Keeper(selection, ledger.settle, job.save_total_limit)],
     )
+    _give_engines(job, trainer)
+    return trainer, selection
 
-    def engine(**options: Any) -> GradientEngine:
+
+def _selector(job: Job, eyes: Eyes, arguments: TrainingArguments) -> Selector:
+    """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
+    facts = Facts(
+        vocab_size=eyes.head.vocab_size,
+        max_length=job.max_length,
+        seed=arguments.seed,
+        keep=job.plan.keep // (arguments.world_size if job.apart else 1),
+        total_steps=max(0, arguments.max_steps),
+    )
+    selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
+    try:
+        chunk_loss(prove(eyes), job.logits_budget)
+    except ModelError:
+        if selector.signals or selector.gradients is not None or _chosen_by_gradients(job):
+            raise
+        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
+    return selector
+
+
+def _give_engines(job: Job, trainer: SelectingTrainer) -> None:
+    """Whoever chooses by gradients gets what measures them, under the trainer's optimizer."""
+    selection = trainer.selection
+
+    def engine(ranks: Ranks, *, keep: bool = False) -> GradientEngine:
         return GradientEngine(
-            eyes,
+            selection.eyes,
             job.target,
-            lambda: Adam.of(trainer.optimizer, model),
+            lambda: Adam.of(trainer.optimizer, selection.eyes.model),
+            keep=keep,
             coverage=job.coverage,
             micro_batch=job.score_batch_size or BACKWARD_TEXTS,
-            seed=arguments.seed,
-            **options,
+            seed=trainer.args.seed,
+            ranks=ranks,
         )
 
-    if selector.gradients is not None:
-        selection.engine = engine(keep=job.reuse, ranks=ranks)
+    if selection.selector.gradients is not None:
+        selection.engine = engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
-        alone = engine(ranks=Ranks(apart=True)) if _chosen_by_gradients(job) else None
+        alone = engine(Ranks(apart=True)) if _chosen_by_gradients(job) else None
         trainer.add_callback(Reselect(job.rounds, alone, selection.watch))
-    return trainer, selection
 
 
 def _score_budget(job: Job, model: nn.Module, device: torch.device) -> ScoreBudget:
