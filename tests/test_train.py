@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import importlib.util
 from pathlib import Path
 from typing import Any
 
