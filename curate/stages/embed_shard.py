@@ -80,6 +80,7 @@ class Embedder:
 
         from ..lm.encode import Encoder
         from ..lm.load import load_model, load_tokenizer, look_into, prove
+        from ..lm.score_budget import default_score_tokens
         from ..store.pool_rows import PoolRows
 
         config = work.config
@@ -90,6 +91,9 @@ class Embedder:
         self.encoder = Encoder(load_tokenizer(options), max_length=config.max_length, loss_on=config.loss_on)
         self.eyes = prove(look_into(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None))
         self.signals, self.nothing = _signals(config, self.eyes)
+        self.tokens = config.score_batch_tokens or default_score_tokens(
+            self.eyes.model, self.eyes.head.weight.device, max_length=config.max_length
+        )
 
     def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
         """Write the facts of a shard, then its vectors, which say that it is made."""
@@ -128,7 +132,7 @@ class Embedder:
         from ..signals import ScoreBudget, measure
 
         config, eyes = self.work.config, self.eyes
-        budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
+        budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(table), SORTED):
             part = range(start, min(start + SORTED, len(table)))
