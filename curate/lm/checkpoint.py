@@ -53,6 +53,7 @@ def save(checkpoint: Path, selection: Selection, rank: int) -> None:
         "tally": asdict(selection.record.tally),
         "seconds": selection.watch.seconds,
         "score_tokens": selection.budget.tokens,
+        "backward_texts": selection.engine.micro_batch if selection.engine else None,
     }
     (checkpoint / f"tally-{rank}.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -82,6 +83,8 @@ def load(checkpoint: Path, selection: Selection, rank: int, ranks: int) -> None:
         if writer == rank:
             selection.watch.seconds.update(content["seconds"])
             selection.budget.tokens = content["score_tokens"]
+            if selection.engine:
+                selection.engine.micro_batch = content["backward_texts"]
 
 
 def rotate(folder: Path, limit: int | None) -> None:

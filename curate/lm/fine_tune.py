@@ -21,7 +21,7 @@ from ..signals import ScoreBudget
 from . import checkpoint as checkpoints
 from .adam import Adam
 from .encode import TokenTable, collate
-from .gradients import GradientEngine, TargetStream
+from .gradients import GradientEngine
 from .load import Eyes, look_into, prove
 from .loss import chunk_loss
 from .ranks import Ranks
@@ -30,6 +30,7 @@ from .rounds import Reselect, Rounds
 from .score_budget import default_score_tokens
 from .selection import Plan, Selection
 from .sharded import shard
+from .target_stream import TargetStream
 from .trainer import Keeper, Progress, SelectingTrainer
 
 BACKWARD_TEXTS = 16

@@ -6,16 +6,15 @@ One backward pass over the candidates gives every number that the gradient selec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..log import Stopwatch
+from ..errors import ModelError, TrainingError
+from ..log import LOGGER, Stopwatch
 from ..numerics.gradients import (
     Blocks,
     Recorder,
@@ -32,51 +31,15 @@ from ..numerics.losses import IGNORE, next_token_labels
 from ..selectors import GradientNeeds
 from .adam import Adam
 from .batches import Batch, cut
-from .encode import TokenTable, collate
 from .load import Eyes
 from .loss import mean_losses
 from .ranks import Ranks
+from .target_stream import TargetStream
 
 LOGITS_BUDGET = 64 << 20
 
 CPU_ROWS = 256
 """Positions whose logits are formed at once on a CPU: small products that stay in its cache are faster than large."""
-
-
-class TargetStream:
-    """Batches of a target pool, even over its subtasks: a function of (seed, step), so a resume needs no state.
-
-    Args:
-        table: the target, encoded.
-        groups: rows of the table by subtask.
-        size: M, rows a batch.
-        seed: of the order.
-        pad_token_id: for the collator.
-    """
-
-    def __init__(
-        self, table: TokenTable, groups: Sequence[Sequence[int]], *, size: int, seed: int, pad_token_id: int
-    ) -> None:
-        self.table = table
-        self.groups = [list(group) for group in groups if len(group)]
-        self.size = size
-        self.seed = seed
-        self.pad_token_id = pad_token_id
-
-    def rows(self, step: int) -> list[int]:
-        """The batch of a step: subtasks in turn, each through its own rows in a fresh order each time round."""
-        return [self._draw(step * self.size + i) for i in range(self.size)]
-
-    def _draw(self, count: int) -> int:
-        which = count % len(self.groups)
-        group = self.groups[which]
-        lap, place = divmod(count // len(self.groups), len(group))
-        key = np.array([self.seed, which << 32 | lap], dtype=np.uint64)
-        return int(group[np.random.Generator(np.random.Philox(key=key)).permutation(len(group))[place]])
-
-    def batch(self, step: int, *, rank: int = 0, ranks: int = 1) -> Batch:
-        """The share of it of one of several processes, as tensors."""
-        return collate([self.table[row] for row in self.rows(step)[rank::ranks]], self.pad_token_id)
 
 
 @dataclass
@@ -157,6 +120,18 @@ class GradientEngine:
             count: only the first so many are candidates; the others keep processes in step and are forgotten.
         """
         self.eyes.model.train()
+        n = len(whole["input_ids"])
+        while True:
+            try:
+                return self._measure(whole, needs, step, watch, n if count is None else count)
+            except torch.OutOfMemoryError:
+                halves = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.eyes.sharded
+                if not halves:
+                    raise _too_large(whole) from None
+            self.micro_batch = min(self.micro_batch, n) // 2
+            LOGGER.warning(f"Out of memory in a backward pass: from here on {self.micro_batch} texts at once.")
+
+    def _measure(self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, count: int) -> Measured:
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
         n = len(whole["input_ids"])
@@ -167,7 +142,7 @@ class GradientEngine:
         keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
         wanted = Wanted(keep=True) if keep else Wanted(target=target or None, gram=needs.gram, norms=needs.norms)
         with watch.part("candidate_gradients"):
-            found = self.pass_over(whole, wanted, step).first(n if count is None else count)
+            found = self.pass_over(whole, wanted, step).first(count)
         with watch.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
@@ -298,3 +273,11 @@ class GradientEngine:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield
+
+
+def _too_large(whole: Batch) -> TrainingError:
+    count, length = whole["input_ids"].shape
+    return TrainingError(
+        f"Out of memory in a backward pass over candidates, of which there are {count} of up to {length} tokens. Lower "
+        "--score-batch-size, --candidates or --max-length, or give --gradient-checkpointing or --update rerun."
+    )

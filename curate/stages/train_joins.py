@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..lm.encode import TokenTable
-    from ..lm.gradients import TargetStream
+    from ..lm.target_stream import TargetStream
 
 
 def references(
@@ -88,7 +88,7 @@ def encode_target(
 
 def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
     """Batches of the target pool for a selector that wants one."""
-    from ..lm.gradients import TargetStream
+    from ..lm.target_stream import TargetStream
     from ..selectors import Facts, make_selector
 
     selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from curate.errors import ModelError
+from curate.errors import ModelError, TrainingError
 from curate.lm.adam import Adam
-from curate.lm.gradients import GradientEngine, TargetStream
+from curate.lm.gradients import GradientEngine
 from curate.lm.load import ModelOptions, add_lora, load_model, look_into
+from curate.lm.target_stream import TargetStream
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
 
@@ -195,3 +196,28 @@ def test_target_batches_are_even_over_subtasks_and_depend_on_the_step_alone() ->
     assert [stream.rows(step) for step in reversed(range(10))] == rows[::-1]
     first = [row for batch in rows for row in batch if row < 5]
     assert all(set(first[i : i + 5]) == set(range(5)) for i in range(0, 20, 5))
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_number(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of(tiny)
+    needs, batch = GradientNeeds(gram=True, norms=True), batch_of()
+    expected = engine_of(model, adam_of(model), micro_batch=99).measure(batch, needs, 1, Stopwatch())
+    engine = engine_of(model, adam_of(model), micro_batch=99)
+    losses = engine._losses
+
+    def scarce(texts: dict[str, torch.Tensor]) -> torch.Tensor:
+        if len(texts["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("no more")
+        return losses(texts)
+
+    monkeypatch.setattr(engine, "_losses", scarce)
+    with caplog.at_level("WARNING", logger="curate"):
+        found = engine.measure(batch, needs, 1, Stopwatch())
+    assert engine.micro_batch == 1 and "Out of memory in a backward pass" in caplog.text
+    assert relative(found.pairs["gram"], expected.pairs["gram"].double()) < 1e-5
+    assert relative(found.values["grad_norm"], expected.values["grad_norm"].double()) < 1e-5
+    monkeypatch.setattr(engine, "_losses", lambda texts: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(TrainingError, match="Lower --score-batch-size"):
+        engine.measure(batch, needs, 2, Stopwatch())
