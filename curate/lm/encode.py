@@ -98,6 +98,18 @@ class Encoder:
         whole = Encoded(np.asarray(ids, dtype=np.int32), np.asarray(target, dtype=bool), len(ids))
         return whole.cut(self.max_length)
 
+    def prompt(self, sample: Sample) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """What the model is given to answer, (L,): all before the last turn, and the beginning of the answer's turn.
+
+        Args:
+            sample: its last message is the assistant's.
+        """
+        messages = [_template_message(message) for message in sample.messages[:-1]]
+        out: Any = self.tokenizer.apply_chat_template(
+            messages, tools=_tools(sample), tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        return np.asarray(out["input_ids"], dtype=np.int32)
+
     def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
         ids = list(self.tokenizer(sample.messages[0]["content"])["input_ids"])
         if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:

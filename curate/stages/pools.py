@@ -28,9 +28,9 @@ CONVERSATION = ("sample_id", "position", "source", "format", "messages", "tools"
 """The columns of a pool that a model reads a sample from: not the row as it was, which is the larger part."""
 
 
-def samples_between(rows: PoolRows, start: int, stop: int) -> Iterator[tuple[int, Sample]]:
-    """Rows [start, stop) of a pool as `(position, sample)`, without the rows that they were read from."""
-    for table in rows.read(start, stop, CONVERSATION):
+def samples_between(rows: PoolRows, start: int, stop: int, *, originals: bool = False) -> Iterator[tuple[int, Sample]]:
+    """Rows [start, stop) of a pool as `(position, sample)`, with the rows that they were read from where wanted."""
+    for table in rows.read(start, stop, [*CONVERSATION, "original"] if originals else CONVERSATION):
         for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield row["position"], from_row(row)

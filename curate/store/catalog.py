@@ -36,8 +36,14 @@ LABELS = {
     "metrics": "run",
     "subsets": "subset",
     "draws": "subset",
+    "comparisons": "comparison",
+    "evaluations": "evaluation",
+    "answers": "evaluation",
 }
 """Fact table -> what its views call the artifact's name."""
+
+LINKS = {"evaluations": "run"}
+"""Fact table -> its column of another artifact's fingerprint, which its view shows as that artifact's name."""
 
 MEMORY = 3 << 30
 """Bytes that DuckDB may use for a merge or a query before it puts the rest on disk; less where the machine has less."""

@@ -93,13 +93,13 @@ COMMENT ON COLUMN metrics.value IS 'Value.';
 
 CREATE TABLE IF NOT EXISTS subsets (artifact VARCHAR, sample_id VARCHAR, rank BIGINT, score DOUBLE, weight DOUBLE);
 ALTER TABLE subsets ADD COLUMN IF NOT EXISTS epoch INTEGER;  -- catalogues made before it have no such column
-COMMENT ON TABLE subsets IS 'Which samples a subset (curate select), an export, or an epoch of a run with a pool selector holds, in order.';
-COMMENT ON COLUMN subsets.artifact IS 'The subset, the export or the run.';
-COMMENT ON COLUMN subsets.epoch IS 'Of a run: the epoch that it was chosen for, from 1 (with --reselect once: and all after it); else null.';
+COMMENT ON TABLE subsets IS 'Which samples a subset (curate select), an export, a curriculum, or an epoch of a run with a pool selector holds, in order.';
+COMMENT ON COLUMN subsets.artifact IS 'The subset (curate select, curate curriculum), the export or the run.';
+COMMENT ON COLUMN subsets.epoch IS 'Of a run: the epoch that it was chosen for, from 1 (with --reselect once: and all after it). Of a curriculum with rounds: the round, from 1. Else null.';
 COMMENT ON COLUMN subsets.sample_id IS 'The sample.';
-COMMENT ON COLUMN subsets.rank IS 'Place in the subset, from 0.';
+COMMENT ON COLUMN subsets.rank IS 'Place in the subset, from 0; of a curriculum in its order, the same in every round.';
 COMMENT ON COLUMN subsets.score IS 'Score that ranked it, if any.';
-COMMENT ON COLUMN subsets.weight IS 'Weight, if any.';
+COMMENT ON COLUMN subsets.weight IS 'Weight, if any: how often it is drawn by a run on this subset, in relation to others.';
 
 CREATE TABLE IF NOT EXISTS draws (
     artifact VARCHAR, round INTEGER, arm INTEGER, draw BIGINT, sample_id VARCHAR, position BIGINT,
@@ -115,3 +115,53 @@ COMMENT ON COLUMN draws.sample_id IS 'The sample.';
 COMMENT ON COLUMN draws.position IS 'Its row in the pool: the first, where the pool repeats it.';
 COMMENT ON COLUMN draws.index_value IS 'The arm''s index when it was chosen, mean + beta * deviation; null in the cold start.';
 COMMENT ON COLUMN draws.reward IS 'What its gradient is worth to the target; null where that was not finite.';
+
+CREATE TABLE IF NOT EXISTS comparisons (
+    artifact VARCHAR, method VARCHAR, kind VARCHAR, seed BIGINT, fingerprint VARCHAR, axis VARCHAR, budget DOUBLE,
+    loss DOUBLE, difference DOUBLE, samples DOUBLE, tokens DOUBLE, target_tokens DOUBLE, seconds DOUBLE, flops DOUBLE);
+COMMENT ON TABLE comparisons IS 'The runs of a comparison (curate compare): one row a method and seed.';
+COMMENT ON COLUMN comparisons.artifact IS 'The comparison.';
+COMMENT ON COLUMN comparisons.method IS 'What the comparison calls the way of choosing.';
+COMMENT ON COLUMN comparisons.kind IS 'control, online (a batch selector) or pool (a pool selector).';
+COMMENT ON COLUMN comparisons.seed IS 'Seed of the run.';
+COMMENT ON COLUMN comparisons.fingerprint IS 'Of the run: artifacts.fingerprint; artifacts.name is what other tables call it.';
+COMMENT ON COLUMN comparisons.axis IS 'What was made equal: samples, tokens, steps, seconds or flops.';
+COMMENT ON COLUMN comparisons.budget IS 'How much of it.';
+COMMENT ON COLUMN comparisons.loss IS 'Held-out loss at the budget; null for a run that ended before it.';
+COMMENT ON COLUMN comparisons.difference IS 'That loss less the loss of random at the same seed and budget.';
+COMMENT ON COLUMN comparisons.samples IS 'Samples kept up to the budget.';
+COMMENT ON COLUMN comparisons.tokens IS 'Tokens of those.';
+COMMENT ON COLUMN comparisons.target_tokens IS 'Tokens of those that the loss trains on.';
+COMMENT ON COLUMN comparisons.seconds IS 'Seconds of training and scoring up to the budget.';
+COMMENT ON COLUMN comparisons.flops IS 'Floating-point operations up to the budget, as curate/numerics/flops.py counts them.';
+
+CREATE TABLE IF NOT EXISTS evaluations (
+    artifact VARCHAR, run VARCHAR, task VARCHAR, metric VARCHAR, grouped_by VARCHAR, slice VARCHAR,
+    value DOUBLE, stderr DOUBLE, samples BIGINT, tokens BIGINT);
+COMMENT ON TABLE evaluations IS 'How good a model is at a task (curate evaluate): one row a task, metric and slice.';
+COMMENT ON COLUMN evaluations.artifact IS 'The evaluation.';
+COMMENT ON COLUMN evaluations.run IS 'What made the model, a run mostly: JOIN ledger USING (run); null for a model from outside the store.';
+COMMENT ON COLUMN evaluations.task IS 'The held-out pool, or the task of the lm-evaluation-harness.';
+COMMENT ON COLUMN evaluations.metric IS 'loss (nats a target token), exact_match, last_number, choice, choice_norm, or the harness''s own.';
+COMMENT ON COLUMN evaluations.grouped_by IS 'source, or the column of the pool that the slice is a value of; null for the whole task.';
+COMMENT ON COLUMN evaluations.slice IS 'The value of that column; null for samples without one, and for the whole task.';
+COMMENT ON COLUMN evaluations.value IS 'Loss: mean over target tokens. Else the share of right answers, or what the harness says.';
+COMMENT ON COLUMN evaluations.stderr IS 'Standard error of the value, samples being independent; null where there is none.';
+COMMENT ON COLUMN evaluations.samples IS 'Samples that it is of.';
+COMMENT ON COLUMN evaluations.tokens IS 'Target tokens of those samples, for the loss.';
+
+CREATE TABLE IF NOT EXISTS answers (
+    artifact VARCHAR, sample_id VARCHAR, position BIGINT, task VARCHAR, metric VARCHAR, prediction VARCHAR,
+    reference VARCHAR, correct BOOLEAN, loss DOUBLE, target_tokens INTEGER, slices MAP(VARCHAR, VARCHAR));
+COMMENT ON TABLE answers IS 'What a model made of each sample of a held-out pool or task (curate evaluate): one row a sample and metric.';
+COMMENT ON COLUMN answers.artifact IS 'The evaluation.';
+COMMENT ON COLUMN answers.sample_id IS 'The sample; of a task of the harness, its hash of the question.';
+COMMENT ON COLUMN answers.position IS 'Its row in the pool; null for a task of the harness.';
+COMMENT ON COLUMN answers.task IS 'As in evaluations.';
+COMMENT ON COLUMN answers.metric IS 'As in evaluations.';
+COMMENT ON COLUMN answers.prediction IS 'What the model generated, or the choice that it finds likeliest; of choices of the harness, their log-likelihoods.';
+COMMENT ON COLUMN answers.reference IS 'The right answer.';
+COMMENT ON COLUMN answers.correct IS 'The answer counts as right; null for the loss.';
+COMMENT ON COLUMN answers.loss IS 'Mean cross-entropy of the sample over its target tokens, in nats, whatever the metric.';
+COMMENT ON COLUMN answers.target_tokens IS 'Tokens that the loss is of.';
+COMMENT ON COLUMN answers.slices IS 'The columns that the evaluation is sliced by: slices[''source''].';

@@ -1,0 +1,241 @@
+"""A shard of an evaluation: what a model makes of a fixed block of a pool's rows, a row a sample and metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..log import Stopwatch
+from ..samples import Sample
+from .examination import ANSWER, CHOICE, CHOICE_NORM, LOSS, Examination, schema
+from .marking import RULES, Choices, Unmarkable
+from .pools import samples_between
+from .shards import Advance
+
+if TYPE_CHECKING:
+    from ..lm.answers import Speaker
+    from ..lm.encode import Encoded
+
+NO_ROOM = "no room for prompt and answer"
+LONG = "longer than --max-length"
+NO_ANSWER = "no assistant turn at the end"
+NOT_FINITE = "loss not finite"
+
+
+def _nobody(count: int) -> None:
+    """Takes how much is done and shows it to nobody, where something else moves the progress bar."""
+
+
+@dataclass
+class Paper:
+    """A sample while it is looked at: its outcomes are rows of `answers`."""
+
+    position: int
+    sample: Sample
+    loss: float | None = None
+    target_tokens: int | None = None
+    refused: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        """What the assistant says last."""
+        return str(self.sample.messages[-1].get("content") or "")
+
+    def refuse(self, reason: str) -> None:
+        """Note why something cannot be had of it: once, whichever metric asks."""
+        if reason not in self.refused:
+            self.refused.append(reason)
+
+    def answered_with(self, text: str) -> Sample:
+        """The same conversation with another answer at its end."""
+        messages = [*self.sample.messages[:-1], {"role": "assistant", "content": text}]
+        return Sample(messages=messages, tools=self.sample.tools)
+
+
+class Examiner:
+    """Makes shards."""
+
+    def __init__(self, work: Examination) -> None:
+        import torch
+
+        from ..lm.encode import Encoder
+        from ..lm.load import load_model, load_tokenizer, look_into, prove
+        from ..signals import ScoreBudget
+        from ..store.pool_rows import PoolRows
+
+        config = work.config
+        options = config.options(work.place)
+        tokenizer = load_tokenizer(options)
+        model = load_model(options).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self.work = work
+        self.pool = PoolRows(work.pool.shards())
+        self.encoder = Encoder(tokenizer, max_length=config.max_length, loss_on=config.loss_on)
+        self.assistant = Encoder(tokenizer, max_length=config.max_length)
+        self.eyes = prove(look_into(model))
+        self.budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
+
+    @functools.cached_property
+    def speaker(self) -> Speaker:
+        """Answers, for metrics that want them generated."""
+        from ..lm.answers import Speaker
+
+        config = self.work.config
+        return Speaker(
+            self.eyes.model,
+            self.encoder.tokenizer,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.generate_batch_size,
+        )
+
+    def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
+        """Write a shard's outcomes as facts, then as the artifact's own rows, which say that it is made."""
+        import pyarrow as pa
+
+        watch, rows = Stopwatch(), self.work.rows(piece)
+        samples = samples_between(self.pool, rows.start, rows.stop, originals=True)
+        papers = [Paper(position, sample) for position, sample in samples]
+        generated = [metric for metric in self.work.config.metric if metric in RULES]
+        with watch.part("loss"):
+            outcomes = list(self._losses(papers, _nobody if generated else advance))
+        if generated:
+            with watch.part("generation"):
+                outcomes += self._generated(papers, generated, advance)
+        if CHOICE in self.work.config.metric:
+            with watch.part("choices"):
+                outcomes += self._chosen(papers)
+        draft, key, table = self.work.draft, f"{piece:05d}", pa.Table.from_pylist(outcomes, schema=schema())
+        draft.add("answers", table, key=key)
+        rejects = [{"sample_id": p.sample.sample_id, "reason": reason} for p in papers for reason in p.refused]
+        if rejects:
+            draft.add("rejects", pa.Table.from_pylist(rejects), key=key)
+        draft.write(piece, table)
+        return watch.seconds
+
+    def _losses(self, papers: Sequence[Paper], advance: Advance) -> Iterator[dict[str, Any]]:
+        from ..lm.encode import UNTOLD, MaskError
+        from ..lm.held_out import losses_of, row_of
+
+        rows: list[tuple[Paper, Encoded]] = []
+        for paper in papers:
+            try:
+                row = self.encoder(paper.sample)
+            except MaskError:
+                paper.refuse(UNTOLD)
+                continue
+            if row.refusal:
+                paper.refuse(row.refusal)
+            else:
+                rows.append((paper, row))
+        advance(len(papers) - len(rows))
+        losses = losses_of(self.eyes, [row_of(row) for _, row in rows], self.budget, advance=advance)
+        for (paper, row), loss in zip(rows, losses.tolist(), strict=True):
+            if math.isnan(loss):
+                paper.refuse(NOT_FINITE)
+                continue
+            paper.loss, paper.target_tokens = loss, row.target_tokens
+            yield self._outcome(paper, LOSS)
+
+    def _generated(self, papers: Sequence[Paper], metrics: Sequence[str], advance: Advance) -> Iterator[dict[str, Any]]:
+        asked: list[tuple[Paper, Any]] = []
+        for paper in papers:
+            if not self._ends_with_answer(paper):
+                continue
+            prompt = self.encoder.prompt(paper.sample)
+            if self.speaker.has_room(prompt):
+                asked.append((paper, prompt))
+            else:
+                paper.refuse(NO_ROOM)
+        advance(len(papers) - len(asked))
+        answers = self.speaker([prompt for _, prompt in asked], advance=advance)
+        for (paper, _), answer in zip(asked, answers, strict=True):
+            for metric in metrics:
+                try:
+                    reference = self._reference(paper)
+                    yield self._outcome(paper, metric, answer, reference, RULES[metric](answer, reference))
+                except Unmarkable as reason:
+                    paper.refuse(str(reason))
+
+    def _reference(self, paper: Paper) -> str:
+        column = self.work.config.answer_column
+        if column is None:
+            return paper.said
+        if paper.sample.original.get(column) is None:
+            raise Unmarkable(f"nothing in column {column}")
+        return str(paper.sample.original[column])
+
+    def _chosen(self, papers: Sequence[Paper]) -> Iterator[dict[str, Any]]:
+        from ..lm.encode import UNTOLD, MaskError
+        from ..lm.held_out import last_turn, losses_of, row_of
+
+        asked: list[tuple[Paper, Choices, list[Encoded]]] = []
+        for paper in papers:
+            if not self._ends_with_answer(paper):
+                continue
+            try:
+                choices = self._choices(paper)
+                rows = [last_turn(self.assistant(paper.answered_with(text))) for text in choices.answers]
+            except Unmarkable as reason:
+                paper.refuse(str(reason))
+                continue
+            except MaskError:
+                paper.refuse(UNTOLD)
+                continue
+            if any(row.truncated or not row.target_tokens for row in rows):
+                paper.refuse(LONG)
+            else:
+                asked.append((paper, choices, rows))
+        flat = [row for _, _, rows in asked for row in rows]
+        losses = iter(losses_of(self.eyes, [row_of(row) for row in flat], self.budget, advance=_nobody).tolist())
+        for paper, choices, rows in asked:
+            each = [next(losses) for _ in rows]
+            if any(map(math.isnan, each)):
+                paper.refuse(NOT_FINITE)
+                continue
+            sums = [loss * row.target_tokens for loss, row in zip(each, rows, strict=True)]
+            for metric, costs in ((CHOICE, sums), (CHOICE_NORM, each)):
+                best = min(range(len(costs)), key=costs.__getitem__)
+                answer, right = choices.answers[best], choices.answers[choices.right]
+                yield self._outcome(paper, metric, answer, right, best == choices.right)
+
+    def _choices(self, paper: Paper) -> Choices:
+        config = self.work.config
+        return Choices.of(
+            paper.sample.original,
+            paper.said,
+            choices=config.choices_column,
+            answer=config.answer_column or ANSWER,
+        )
+
+    def _ends_with_answer(self, paper: Paper) -> bool:
+        messages = paper.sample.messages
+        if len(messages) > 1 and messages[-1]["role"] == "assistant":
+            return True
+        paper.refuse(NO_ANSWER)
+        return False
+
+    def _outcome(
+        self,
+        paper: Paper,
+        metric: str,
+        prediction: str | None = None,
+        reference: str | None = None,
+        correct: bool | None = None,
+    ) -> dict[str, Any]:
+        row = {**paper.sample.original, "source": paper.sample.source}
+        values = {column: row.get(column) for column in self.work.config.by}
+        return {
+            "sample_id": paper.sample.sample_id,
+            "position": paper.position,
+            "task": self.work.pool.name,
+            "metric": metric,
+            "prediction": prediction,
+            "reference": reference,
+            "correct": correct,
+            "loss": paper.loss,
+            "target_tokens": paper.target_tokens,
+            "slices": {column: None if value is None else str(value) for column, value in values.items()},
+        }
