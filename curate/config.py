@@ -54,8 +54,13 @@ class Options(BaseModel):
         ]
 
     def refs(self) -> dict[str, str]:
-        """Field -> artifact name, for every `Ref` that is set."""
-        return {field: value for field in self.marked(REF) if (value := getattr(self, field)) is not None}
+        """Field -> artifact name, for every `Ref` that is set; a list of them is `field.0`, `field.1`, ..."""
+        found: dict[str, str] = {}
+        for field in self.marked(REF):
+            value = getattr(self, field)
+            several = isinstance(value, tuple)
+            found |= {f"{field}.{n}": name for n, name in enumerate(value)} if several else {field: value}
+        return {field: name for field, name in found.items() if name is not None}
 
 
 class Config(Options):

@@ -273,3 +273,12 @@ def test_an_adapter_is_trained_on_weights_of_four_bits(store: Store, pool: Artif
     losses = [row["loss"] for row in rows(store, "SELECT avg(loss) AS loss FROM ledger GROUP BY step ORDER BY step")]
     assert losses[-1] < losses[0]
     assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_run_that_is_evaluated_as_it_goes_is_evaluated_before_it_begins(
+    store: Store, pool: Artifact, tiny: str
+) -> None:
+    train(store, tiny, eval_pool="pool", eval_steps=3)
+    found = rows(store, "SELECT step, value FROM metrics WHERE metric = 'eval_loss' ORDER BY step")
+    assert [row["step"] for row in found] == [0, 3, 6]
+    assert found[0]["value"] > found[-1]["value"]

@@ -30,6 +30,7 @@ from .rounds import Reselect, Rounds
 from .score_budget import default_score_tokens
 from .selection import Plan, Selection
 from .sharded import shard
+from .stream import Course
 from .target_stream import TargetStream
 from .trainer import Keeper, Progress, SelectingTrainer
 
@@ -57,6 +58,7 @@ class Job:
         reuse: make the update from the gradients that choosing measured.
         coverage: `all` or `linear`, see `GradientEngine`.
         rounds: which of the table an epoch is trained on; None: all of it.
+        course: how an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
         apart: each process chooses among its own candidates.
         fsdp: share out the frozen layers over processes.
         score_batch_tokens: padded tokens scored at once; None: what the device holds.
@@ -79,6 +81,7 @@ class Job:
     reuse: bool = False
     coverage: str = "all"
     rounds: Rounds | None = None
+    course: Course | None = None
     apart: bool = False
     fsdp: bool = False
     score_batch_tokens: int | None = None
@@ -139,6 +142,8 @@ def fine_tune(
     if resume:
         LOGGER.info(f"Resuming '{job.label}' at step {step}.")
         checkpoints.load(resume, selection, arguments.process_index, arguments.world_size)
+    # A curve wants its beginning, and a resumed run has it already.
+    arguments.eval_on_start = arguments.eval_strategy == "steps" and resume is None
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
@@ -175,6 +180,7 @@ def _assemble(
     )
     trainer = SelectingTrainer(
         selection=selection,
+        course=job.course,
         model=model,
         args=arguments,
         train_dataset=range(len(job.table)) if job.rounds is None else job.rounds,

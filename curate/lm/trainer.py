@@ -31,7 +31,7 @@ from ..log import bar
 from . import checkpoint as checkpoints
 from .batches import Batch, nothing
 from .selection import Selection
-from .stream import CandidateStream, StreamLoader
+from .stream import CandidateStream, Course, StreamLoader
 
 
 class SelectingTrainer(Trainer):
@@ -39,12 +39,14 @@ class SelectingTrainer(Trainer):
 
     Args:
         selection: chooses.
+        course: what an epoch goes through; None: all rows once, shuffled.
         kwargs: the Trainer's own. `train_dataset` has rows of the pool's token table, as numbers.
     """
 
-    def __init__(self, *, selection: Selection, **kwargs: Any) -> None:
+    def __init__(self, *, selection: Selection, course: Course | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selection = selection
+        self.course = course
         self._reusing = False
         self.remove_callback(PrinterCallback)
 
@@ -58,6 +60,7 @@ class SelectingTrainer(Trainer):
             seed=args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
             ranks=args.world_size,
+            course=self.course,
         )
         return StreamLoader(rows, batch_sampler=stream, collate_fn=list)
 

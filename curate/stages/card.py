@@ -15,9 +15,11 @@ import yaml
 from .. import __version__
 from ..formats.places import is_url, label_and_place, shown
 from ..store import Artifact, Store
+from .export_for import note
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 SELECTED = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")
+ORDERED = ("runs", "order", "weights", "rounds", "never_offered")
 FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 
 
@@ -41,6 +43,7 @@ def card(
         _how(config, store, pool, made_by, rows),
         _sources(sources, licences),
         _load(config),
+        *([note(config["trainer"], config["name"])] if config["trainer"] else []),
         _provenance(config, store, pool, made_by),
     ]
     return "\n\n".join(parts) + "\n"
@@ -85,7 +88,7 @@ def _how(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artif
     lines = [f"{rows} samples of {where}: {kept}."]
     shown = {
         key: made_by.config[key]
-        for key in (*SELECTED, *("selector", "selector_args", "candidates", "keep", "model", "seed"))
+        for key in (*SELECTED, *ORDERED, *("selector", "selector_args", "candidates", "keep", "model", "seed"))
         if _has(made_by, key)
     }
     if shown:
@@ -150,6 +153,8 @@ def _public(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
     if isinstance(value, str):
+        if value.startswith("sql:"):  # --order sql:FILE
+            return "sql:" + Path(value.removeprefix("sql:")).name
         label, place = label_and_place(value)
         if is_url(place):
             return f"{label}={shown(place)}" if label else shown(place)

@@ -78,16 +78,13 @@ def choose(config: Asked, inputs: Inputs) -> Choice:
     """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
     pool = _pool(config, inputs)
     if config.sql is not None:
-        rows = inputs.store.query(config.sql)
-        if "sample_id" not in rows.column_names:
-            raise DataError(f"The query must give a column sample_id; it gives {', '.join(rows.column_names)}.")
-        what = "The query chooses no sample."
+        rows, what = inputs.store.query(config.sql), "The query chooses no sample."
     elif config.subset is not None:
         rows, what = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
     else:
         rows = _kept(inputs.store, inputs.artifacts["run"], config.min_times_kept)
         what = f"The run '{config.run}' kept no sample {config.min_times_kept} times or more."
-    rows = _each_once(rows)
+    rows = each_once(rows)
     if not rows.num_rows:
         raise DataError(f"{what} Nothing is exported.")
     return Choice(pool, rows)
@@ -139,8 +136,10 @@ def _quoted(text: str, mark: str) -> str:
     return mark + text.replace(mark, mark + mark) + mark
 
 
-def _each_once(rows: pa.Table) -> pa.Table:
-    """The first row of each sample id, ids as text; rows without one go."""
+def each_once(rows: pa.Table) -> pa.Table:
+    """The first row of each sample id, ids as text; rows without one go. Without such a column it is a `DataError`."""
+    if "sample_id" not in rows.column_names:
+        raise DataError(f"The query must give a column sample_id; it gives {', '.join(rows.column_names)}.")
     at = rows.column_names.index("sample_id")
     rows = rows.set_column(at, "sample_id", rows["sample_id"].cast(pa.string()))
     rows = rows.filter(pc.is_valid(rows["sample_id"]))

@@ -20,6 +20,7 @@ class ChosenRows:
 
     Attributes:
         sources: how many samples come from each source.
+        present: the columns that rows have by their format; of `original` where further columns are asked for.
 
     Args:
         path: the chosen samples, in order, as `store.rows.gather` writes them.
@@ -39,8 +40,8 @@ class ChosenRows:
                 self.sources.update(sample.source for sample in samples)
                 self._traits |= Traits.of(samples)
                 came |= dict.fromkeys(column for sample in samples for column in sample.original)
-        present = set(came) if name == "original" else columns_of(name, self._traits)
-        self._columns = _new_columns(columns, present, came, chosen.column_names)
+        self.present = set(came) if name == "original" else columns_of(name, self._traits)
+        self._columns = _new_columns(columns, self.present, came, chosen.column_names)
         self._checked = False
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:

@@ -17,17 +17,20 @@ from ..config import INERT, Config, Ref
 from ..formats.places import is_url, local, shown
 from ..log import LOGGER
 from ..store import Artifact, Draft
+from ..store.files import write_json
 from ..store.rows import gather
-from .card import card
+from .card import FILES, card
 from .choice import Choice, choose, made_by
 from .chosen_rows import ChosenRows
 from .dataset_files import write_rows
 from .delivery import copy_out, push, upload
+from .export_for import fitted, stanza
 from .inputs import Inputs
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
 curate export --subset subset --as jsonl --name chosen
+curate export --subset curriculum --for llama-factory --columns rank,weight --name ordered
 curate export --run uds --min-times-kept 2 --columns score,times_kept --as jsonl --name twice
 curate export --sql "SELECT sample_id, loss FROM features WHERE loss < 2 ORDER BY loss" --pool pool --name easy
 curate export --subset subset --as parquet --to s3://bucket/chosen --name remote
@@ -40,7 +43,7 @@ class ExportConfig(Config):
     """Which samples, in which format, to where."""
 
     run: Ref | None = Field(None, description="Export what this run kept, in the order that it was first kept.")
-    subset: Ref | None = Field(None, description="Export this subset (curate select), in its order.")
+    subset: Ref | None = Field(None, description="Export this subset (curate select, curate curriculum), in its order.")
     sql: str | None = Field(None, description="Export what this query chooses (it gives a sample_id), in its order.")
     pool: Ref | None = Field(
         None, description="Where the samples are; by default the run's or subset's, or the only one."
@@ -56,6 +59,11 @@ class ExportConfig(Config):
     columns: tuple[str, ...] = Field(
         (), description="Further columns: of the query, or score, times_kept, loss, weight, ...; source, sample_id."
     )
+    trainer: Literal["trl", "llama-factory"] | None = Field(
+        None,
+        description="Write what this trainer reads (trl, llama-factory), and how it keeps the order.",
+        json_schema_extra={"flag": "for"},
+    )
     min_times_kept: int = Field(1, ge=1, description="With --run, only samples that were kept so often.")
     push_to_hub: Annotated[str | None, INERT] = Field(None, description="Upload it to this Hub repository, too.")
     private: Annotated[bool, INERT] = Field(True, description="The Hub repository is private, if it is a new one.")
@@ -64,6 +72,11 @@ class ExportConfig(Config):
     def _one_of(self) -> Self:
         if [self.run, self.subset, self.sql].count(None) != 2:
             raise ValueError("give either --run or --sql or --subset")
+        if self.trainer is not None:
+            given = {str(name): getattr(self, name) for name in ("format", "file_format")}
+            given = {name: value for name, value in given.items() if name in self.model_fields_set}
+            for name, value in fitted(self.trainer, given).items():
+                object.__setattr__(self, name, value)
         return self
 
     @property
@@ -97,6 +110,9 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     rows = ChosenRows(gathered, choice.rows, config.format, config.columns)
     write_rows(rows, draft.files, config.file_format)
     gathered.unlink()
+    if config.trainer == "llama-factory":
+        described = stanza(config.format, FILES[config.file_format], rows.present)
+        write_json(draft.files / "dataset_info.json", {config.name: described})
     draft.rows = len(choice.rows)
     draft.add("subsets", _subset_facts(choice))
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.labels()[choice.pool.fingerprint]}

@@ -37,7 +37,7 @@ class Inputs:
 
 def resolve(store: Store, config: Options) -> Inputs:
     """Find everything that `config` names."""
-    artifacts = {field: store.get(name, _maker(field)) for field, name in config.refs().items()}
+    artifacts = {field: store.get(name, *_makers(field)) for field, name in config.refs().items()}
     places: dict[str, str] = {}
     fingerprints = {field: artifact.fingerprint for field, artifact in artifacts.items()}
     for field in config.marked(EXTERNAL):
@@ -63,19 +63,19 @@ def label_of(entry: str) -> str:
     return Path(text).stem if Path(text).exists() else text
 
 
-MADE_BY = {
-    **dict.fromkeys(["pool", "eval_pool", "target"], "ingest"),
-    **dict.fromkeys(["features", "target_features"], "embed"),
-    **dict.fromkeys(["run", "warmup"], "train"),
-    "clusters": "cluster",
-    "subset": "select",
+MADE_BY: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(["pool", "eval_pool", "target"], ("ingest",)),
+    **dict.fromkeys(["features", "target_features"], ("embed",)),
+    **dict.fromkeys(["run", "runs", "warmup"], ("train",)),
+    "clusters": ("cluster",),
+    "subset": ("select", "curriculum"),
 }
-"""Field -> the stage that makes what it names."""
+"""Field -> the stages that make what it names."""
 
 
-def _maker(field: str) -> str | None:
-    """The stage that a reference must come from, where its field's name says so."""
-    return MADE_BY.get(field)
+def _makers(field: str) -> Sequence[str]:
+    """The stages that a reference must come from one of, where its field's name says so; of a list, `field.number`."""
+    return MADE_BY.get(field.partition(".")[0], ())
 
 
 def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:

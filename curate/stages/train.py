@@ -15,6 +15,7 @@ from .inputs import Inputs
 from .pools import subset_of
 from .reading import encode_pool
 from .train_config import TrainConfig
+from .train_course import course
 from .train_joins import references, target_stream
 from .train_rounds import Chooser
 
@@ -32,6 +33,7 @@ curate train --pool pool --model M --selector uds --set selector_args.alpha=1.5e
 curate train --pool pool --model M --selector random --max-steps 500 --eval-pool heldout --name baseline
 curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
 --target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
+curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
 curate train --config configs/uds.yaml --scope micro:4      # 1 of each 4, as in the paper's released script
 """
 
@@ -147,6 +149,7 @@ def _job(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
+        course=course(config, inputs, table),
         apart=config.apart,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,

@@ -75,7 +75,14 @@ class TrainConfig(Rounded, Reading, Config):
     """How a model is fine-tuned. Names are the Hugging Face Trainer's where it has one."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")
-    subset: Ref | None = Field(None, description="Train on this subset of the pool only, each sample once.")
+    subset: Ref | None = Field(
+        None,
+        description="Train on this subset of the pool only (curate select, curate curriculum): each sample once an "
+        "epoch, or by the subset's weights; round after round where it has rounds.",
+    )
+    sequence: bool = Field(
+        False, description="With --subset: each sample once, in the subset's order, instead of shuffled or by weight."
+    )
     eval_pool: Ref | None = Field(None, description="A held-out pool; its loss is measured at the end.")
     target: Ref | None = Field(None, description="A pool that stands for what the model should get good at.")
     target_batch_size: int = Field(16, ge=1, description="Samples of the target in each step.")
@@ -98,7 +105,9 @@ class TrainConfig(Rounded, Reading, Config):
         description="Kept samples in one forward pass of a process; fewer means accumulation. Default: its share.",
     )
     max_steps: int = Field(-1, description="Optimizer steps; -1: as many as the epochs have.")
-    num_train_epochs: float = Field(1.0, gt=0, description="Times that each sample (of the subset) is a candidate.")
+    num_train_epochs: float = Field(
+        1.0, gt=0, description="Times that each sample (of the subset) is a candidate; passes over rounds."
+    )
     learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate.")
     lr_scheduler_type: str = Field("linear", description="As in transformers: linear, cosine, constant, ...")
     warmup_steps: float = Field(0.0, ge=0, description="Steps of warm-up; below 1 a share of all.")
@@ -165,6 +174,8 @@ class TrainConfig(Rounded, Reading, Config):
         from ..selectors import check_args
 
         check_args(self.selector, self.selector_args)
+        if self.sequence and (self.subset is None or self.pool_selector is not None):
+            raise ConfigError("--sequence follows the order of a --subset, and goes with no --pool-selector.")
         if self.selector == "full":
             object.__setattr__(self, "keep", self.candidates)
         if self.keep > self.candidates:

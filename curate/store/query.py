@@ -2,13 +2,17 @@
 
 A query runs in an in-memory database to which the catalogue is attached read-only. Each fact table is a view over the
 merged rows and the fragments that still wait, so a run is seen while it is going; texts and vectors are views over the
-artifacts' Parquet shards. Files outside the store cannot be read, and only SELECT and its kin are accepted.
+artifacts' Parquet shards; views over the ledger look back on runs (schema/views.sql). Files outside the store cannot be
+read, and only SELECT and its kin are accepted.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import QueryError
-from .catalog import LABELS, fragment_key, fragments, quote
+from .catalog import LABELS, LINKS, fragment_key, fragments, quote
 
 if TYPE_CHECKING:
     from .store import Artifact, Store
@@ -38,6 +42,8 @@ def dictionary(store: Store) -> list[dict[str, Any]]:
     """Every table's columns with type and comment; a row without a column speaks of the table."""
     connection = connect(store)
     try:
+        for name in ledger_views():
+            _make_view(connection, name)
         _describe(connection)
         rows: list[dict[str, Any]] = connection.sql(DICTIONARY).to_arrow_table().to_pylist()
         return rows
@@ -50,6 +56,9 @@ def run(store: Store, sql: str, params: Mapping[str, Any] | Sequence[Any] = (), 
     statements = _statements(sql)
     connection = connect(store, wait=wait)
     try:
+        for name in ledger_views():  # to make one is to open every fragment of the ledger once
+            if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
+                _make_view(connection, name)
         result: pa.Table = connection.sql(statements[0], params=params or None).to_arrow_table()
         return result
     except duckdb.Error as error:
@@ -82,7 +91,7 @@ def _statements(sql: str) -> list[str]:
 
 
 def connect(store: Store, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
-    """A locked-down in-memory connection with a view a table; see the module's first lines."""
+    """A locked-down in-memory connection with a view a table, without those over the ledger; see the first lines."""
     store.must_exist()
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     store.catalog.attach(connection, wait=wait)
@@ -102,6 +111,22 @@ def connect(store: Store, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+@functools.cache
+def ledger_views() -> Mapping[str, Sequence[str]]:
+    """View over the ledger -> the statement that makes it, then those that comment on it."""
+    text = files(__package__).joinpath("schema/views.sql").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for statement in duckdb.extract_statements(text):
+        named = re.search(r"^(?:CREATE VIEW|COMMENT ON VIEW|COMMENT ON COLUMN) (\w+)", statement.query, re.MULTILINE)
+        assert named
+        found.setdefault(named[1], []).append(statement.query)
+    return found
+
+
+def _make_view(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    connection.execute(ledger_views()[name][0])
 
 
 ARTIFACTS = {
@@ -157,9 +182,12 @@ def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: se
                 f"FROM read_parquet([{', '.join(waiting)}], union_by_name = true)"
             )
     union = " UNION ALL BY NAME ".join(parts)
+    named, other = "", ""
+    if link := LINKS.get(table):
+        named, other = f"REPLACE (l.name AS {link})", f"LEFT JOIN artifact_table l ON l.fingerprint = f.{link}"
     return (
-        f'CREATE VIEW {table} AS SELECT a.name AS "{label}", f.* EXCLUDE (artifact) '
-        f"FROM ({union}) f LEFT JOIN artifact_table a ON a.fingerprint = f.artifact"
+        f'CREATE VIEW {table} AS SELECT a.name AS "{label}", f.* EXCLUDE (artifact) {named} '
+        f"FROM ({union}) f LEFT JOIN artifact_table a ON a.fingerprint = f.artifact {other}"
     )
 
 
@@ -180,6 +208,14 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> None:
         "CREATE TABLE dictionary AS SELECT table_name, column_name, comment FROM duckdb_columns() "
         "WHERE database_name = 'catalog' UNION ALL SELECT table_name, NULL, comment FROM duckdb_tables() "
         "WHERE database_name = 'catalog'"
+    )
+    for statements in ledger_views().values():
+        for comment in statements[1:]:
+            connection.execute(comment)
+    connection.execute(
+        "INSERT INTO dictionary SELECT table_name, column_name, comment FROM duckdb_columns() "
+        "WHERE database_name = 'memory' AND comment IS NOT NULL UNION ALL "
+        "SELECT view_name, NULL, comment FROM duckdb_views() WHERE database_name = 'memory' AND comment IS NOT NULL"
     )
     for place, comment in COMMENTS.items():
         view, _, column = place.partition(".")

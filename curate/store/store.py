@@ -96,17 +96,20 @@ class Store:
 
     # What is there
 
-    def get(self, name: str, stage: str | None = None) -> Artifact:
-        """The artifact of that name; `ArtifactNotFound` says how to make it."""
+    def get(self, name: str, *stages: str) -> Artifact:
+        """The artifact of that name, made by one of these stages if any is named; else `ArtifactNotFound`."""
         pointer = self.root / "names" / f"{name}.json"
         if not pointer.exists():
             names = [path.stem for path in (self.root / "names").glob("*.json")]
             hint = did_you_mean(name, names) if names else ""
-            make = f" Make it: curate {stage} --name {name} ..." if stage else ""
+            ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages)
+            make = f" Make it: {ways}" if ways else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
         artifact = self._load(self.root / read_json(pointer)["path"])
-        if stage and artifact.stage != stage:
-            raise ArtifactNotFound(f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {stage}.")
+        if stages and artifact.stage not in stages:
+            raise ArtifactNotFound(
+                f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {' or '.join(stages)}."
+            )
         return artifact
 
     def has(self, name: str) -> bool:
@@ -147,6 +150,13 @@ class Store:
 
         return run(self, sql, params)
 
+    def holds(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
+        """Whether what `config` describes is made, under whatever name."""
+        return (self._place(stage, fingerprint(stage, config.identity(), inputs)) / "artifact.json").exists()
+
+    def _place(self, stage: str, mark: str) -> Path:
+        return self.root / "artifacts" / stage / mark[3:19]
+
     # Making
 
     def make(
@@ -169,7 +179,7 @@ class Store:
         """
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
-        path = self.root / "artifacts" / stage / mark[3:19]
+        path = self._place(stage, mark)
         if rank():
             return self._join(fill if together else None, config.name, mark, path)
         if not (path / "artifact.json").exists():

@@ -7,7 +7,7 @@ WITH runs AS (
     WHERE r.stage = 'train' AND r.name GLOB $runs
 ),
 truth AS (
-    SELECT pool, position, sample_id, coalesce(planted LIKE '%_duplicate', false) AS duplicate, planted
+    SELECT pool, position, sample_id, coalesce(planted LIKE '%duplicate', false) AS duplicate, planted
     FROM (SELECT pool, position, sample_id, metadata->>'noise' AS planted FROM samples)
     WHERE pool IN (SELECT pool FROM runs)
 ),

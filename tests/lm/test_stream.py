@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 
+import numpy as np
 import pytest
 from accelerate.data_loader import SeedableRandomSampler
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 from curate.lm.ranks import Ranks
-from curate.lm.stream import CandidateStream
+from curate.lm.stream import CandidateStream, Course, drawn
 
 
 def steps(stream: CandidateStream, accumulation: int) -> list[list[int]]:
@@ -68,3 +71,93 @@ def test_the_kept_are_dealt_out_evenly_and_each_once(kept: int, ranks: int) -> N
     assert max(map(len, hands)) - min(map(len, hands)) <= 1
     totals = [sum(lengths[place] for place in hand) for hand in hands if len(hand) == max(map(len, hands))]
     assert max(totals) - min(totals) <= max(lengths)
+
+
+# Courses
+
+
+@st.composite
+def courses(draw: st.DrawFn) -> tuple[int, Course]:
+    """Rows of a table, and rounds, order and weights of them."""
+    count = draw(st.integers(1, 30))
+    rows = st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True)
+    rounds = draw(st.lists(rows, min_size=1, max_size=3))
+    weights = draw(st.none() | st.lists(st.floats(0.01, 5), min_size=count, max_size=count))
+    return count, Course(rounds, draw(st.booleans()), None if weights is None else np.array(weights))
+
+
+@given(course=courses(), per=st.integers(1, 4), ranks=st.integers(1, 3), epoch=st.integers(0, 2))
+def test_processes_share_the_steps_of_one_on_any_course(
+    course: tuple[int, Course], per: int, ranks: int, epoch: int
+) -> None:
+    count, path = course
+    alone = CandidateStream(count, per * ranks, 1, seed=3, course=path)
+    shares = [CandidateStream(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=path) for r in range(ranks)]
+    for stream in (alone, *shares):
+        stream.set_epoch(epoch)
+    whole = steps(alone, 1)
+    assert list(itertools.chain.from_iterable(whole)) == path.order(3, epoch)
+    parts = [steps(stream, 1) for stream in shares]
+    for step, block in enumerate(whole):
+        joined = [row for part in parts for row in part[step]]
+        assert joined[: len(block)] == block and len(joined) == max(len(block), ranks)
+
+
+@given(count=st.integers(1, 40), seed=st.integers(0, 5), epoch=st.integers(0, 3), weight=st.floats(1e-3, 1e3))
+def test_even_weights_and_one_round_are_the_plain_stream_to_the_bit(
+    count: int, seed: int, epoch: int, weight: float
+) -> None:
+    plain = SeedableRandomSampler(range(count), data_seed=seed)
+    plain.set_epoch(epoch)
+    expected = list(plain)
+    assert Course([range(count)]).order(seed, epoch) == expected
+    assert Course([range(count)], weights=np.full(count, weight)).order(seed, epoch) == expected
+
+
+def test_a_sequence_is_its_rounds_as_they_are_listed_in_every_epoch() -> None:
+    course = Course([[3, 1], [3, 1, 0, 2]], sequence=True)
+    stream = CandidateStream(4, 4, 1, seed=1, course=course)
+    assert list(stream) == list(stream) == [[3, 1, 3, 1], [0, 2]]
+
+
+def test_rounds_are_each_shuffled_and_anew_in_every_epoch() -> None:
+    rounds = [range(20), range(40)]
+    orders = [Course(rounds).order(5, epoch) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order[:20]) == list(rounds[0]) and sorted(order[20:]) == list(rounds[1])
+        assert order[:20] != list(range(20))
+    assert len({tuple(order[:20]) for order in orders}) == 3
+    assert orders == [Course(rounds).order(5, epoch) for epoch in range(3)]
+
+
+@given(
+    weights=st.lists(st.just(0.0) | st.floats(1e-3, 1e3), min_size=1, max_size=40).filter(any),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_what_is_drawn_comes_as_often_as_its_share_rounded_down_or_up(weights: list[float], chance: float) -> None:
+    rows = [7 * place for place in range(len(weights))]
+    found = drawn(rows, np.array(weights), chance)
+    assert len(found) == len(rows)
+    for row, weight in zip(rows, weights, strict=True):
+        times, share = found.count(row), len(rows) * weight / sum(weights)
+        assert math.floor(share - 1e-6) <= times <= math.ceil(share + 1e-6)
+        assert weight or not times
+
+
+def test_what_is_drawn_comes_in_the_mean_as_often_as_its_share() -> None:
+    """Over a fine grid of chances; the slow twin looks for each point's stretch by hand."""
+    weights = [0.5, 0.0, 2.25, 1.0, 0.25]
+    n, total, grid = len(weights), sum(weights), 2000
+    counts: Counter[int] = Counter()
+    for k in range(grid):
+        chance = (k + 0.5) / grid
+        twin = []
+        for j in range(n):
+            point, place = (j + chance) / n * total, 0
+            while point >= sum(weights[: place + 1]):
+                place += 1
+            twin.append(place)
+        found = drawn(range(n), np.array(weights), chance)
+        assert found == twin
+        counts.update(found)
+    assert [counts[row] / grid for row in range(n)] == pytest.approx([n * w / total for w in weights], abs=0.01)

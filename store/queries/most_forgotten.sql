@@ -1,0 +1,7 @@
+-- Which samples did a run forget most often: their loss rose after having fallen? ($run)
+-- The most volatile first among those forgotten equally often; only of samples whose loss was measured more than once.
+SELECT sample_id, forgotten, falls, rises, looks, kept, mean_loss, volatility
+FROM (SELECT * FROM forgetting WHERE run = $run) f
+JOIN (SELECT sample_id, mean_loss, volatility FROM volatility WHERE run = $run) v USING (sample_id)
+JOIN (SELECT sample_id, kept FROM keep_rate WHERE run = $run) k USING (sample_id)
+WHERE looks > 1 ORDER BY forgotten DESC, volatility DESC, sample_id
