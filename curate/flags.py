@@ -30,6 +30,7 @@ StoreFlag = Annotated[
 ConfigFlag = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file of the options above; flags go over it.")
 ]
+FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.")]
 SetFlag = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, also nested: key.sub=value.")
 ]
@@ -39,13 +40,18 @@ def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable
     """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
     own = [_parameter(name, field) for name, field in cls.model_fields.items()]
     common = [
+        _keyword("file", FileArgument, None),
         _keyword("config_file", ConfigFlag, None),
         _keyword("sets", SetFlag, None),
         _keyword("store", StoreFlag, Path("store")),
     ]
 
-    def command(*, config_file: Path | None, sets: list[str] | None, store: Path, **given: Any) -> None:
-        act(store, load(cls, file=config_file, flags=_read(cls, given), sets=sets or ()))
+    def command(
+        *, file: Path | None, config_file: Path | None, sets: list[str] | None, store: Path, **given: Any
+    ) -> None:
+        if file is not None and config_file is not None:
+            raise ConfigError(f"Give one config file: {file} or --config {config_file}.")
+        act(store, load(cls, file=file or config_file, flags=_read(cls, given), sets=sets or ()))
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     command.__annotations__ = {}

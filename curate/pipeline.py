@@ -131,7 +131,10 @@ def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bo
 def make_and_print(store: Store, stage: str, config: Config) -> None:
     """Run one stage: its summary to stdout, and to stderr where the artifact is."""
     artifact, fresh = make_or_find(store, stage, config)
-    if artifact.summary:
+    module = module_of(stage)
+    if hasattr(module, "show"):
+        print(module.show(config, artifact))
+    elif artifact.summary:
         print("\n".join(summary(artifact.summary)))
     LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")
 

@@ -24,13 +24,13 @@ from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, module_of
 from curate.store import Store
 from curate.store.catalog import LABELS
-from curate.store.query import VECTORS
+from curate.store.query import VECTORS, ledger_views
 
 ROOT = Path(__file__).parents[1]
 NAMES = [*STAGES, *COMMANDS]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
 README = TEXTS["README.md"]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
 
 COMMAND = re.compile(rf"\bcurate (?:{'|'.join(NAMES)})(?![\w-]).*")
@@ -139,7 +139,8 @@ def test_every_flag_in_a_document_is_one(name: str) -> None:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_config_says_what_it_is_and_how_to_run_it_and_is_one(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    ways = re.findall(rf"^#     curate ([\w-]+) --config configs/{file.name}$", text, re.MULTILINE)
+    place = file.relative_to(ROOT).as_posix()
+    ways = re.findall(rf"^#     curate ([\w-]+) (?:--config )?{place}$", text, re.MULTILINE)
     assert text.startswith("# ") and len(ways) == 1
     load(module_of(ways[0]).CONFIG, file=file)
 
@@ -174,7 +175,10 @@ def test_the_readme_names_every_selector_and_no_other() -> None:
 
 def test_the_readme_names_every_table_and_question_and_no_other() -> None:
     store = section("The store and SQL")
-    assert first_cells(store, "table") == {*LABELS, *(view for view, _ in VECTORS.values()), "artifacts"}
+    assert first_cells(store, "table") == {
+        *(*LABELS, *ledger_views(), "artifacts"),
+        *(view for view, _ in VECTORS.values()),
+    }
     assert first_cells(store, "saved question") == {path.stem for path in (ROOT / "store" / "queries").glob("*.sql")}
 
 

@@ -86,6 +86,15 @@ def clusters(draft: Draft) -> None:
     draft.add("clusters", pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]))
 
 
+def evaluation(run: str | None) -> Any:
+    """The loss of a model that `run` made, of all and of a source."""
+    rows = [
+        {"run": run, "task": "held", "metric": "loss", "grouped_by": by, "slice": part, "value": 1.25, "samples": 4}
+        for by, part in ((None, None), ("source", "sums"))
+    ]
+    return lambda draft: draft.add("evaluations", pa.Table.from_pylist(rows))
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("store"))
@@ -93,7 +102,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     uds = [(1, 0, True, 2.0), (1, 1, False, 1.0), (1, 3, False, 4.0), (2, 1, True, 3.0), (2, 2, False, 0.5)]
     timed = {"train_runtime": 12.0, "seconds_scoring_forward": 3.0, "seconds_score_arithmetic": 1.0}
     config = RunConfig(name="uds", pool="demo", selector="uds")
-    store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": mark})
+    made = store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": mark})
+    store.make("evaluate", evaluation(made.fingerprint), Config(name="after"), {"model": made.fingerprint})
+    store.make("evaluate", evaluation(None), Config(name="before"))
     every = [(1, 0, True, 2.0), (1, 2, True, 2.0), (2, 3, True, 4.0), (2, 1, True, 1.0)]
     config = RunConfig(name="random", pool="demo", selector="random")
     store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": mark})
@@ -162,9 +173,9 @@ def test_the_terms_of_the_score_are_averaged_by_step(store: Store) -> None:
 
 
 def test_forgetting_looks_only_at_samples_seen_twice(store: Store) -> None:
-    rows = {row["sample_id"]: row for row in ask(store, "forgetting", run="uds")}
-    assert set(rows) == {IDS[0], IDS[1]}
-    assert (rows[IDS[1]]["first_loss"], rows[IDS[1]]["last_loss"], rows[IDS[1]]["rises"]) == (1.0, 3.0, 1)
+    rows = {row["sample_id"]: row for row in ask(store, "most_forgotten", run="uds")}
+    assert list(rows) == [IDS[1], IDS[0]], "equally often, so by volatility"
+    assert (rows[IDS[1]]["rises"], rows[IDS[1]]["forgotten"], rows[IDS[1]]["mean_loss"]) == (1, 0, 2.0)
     assert rows[IDS[1]]["volatility"] == pytest.approx(1.0) and rows[IDS[0]]["rises"] == 0
 
 
@@ -176,3 +187,9 @@ def test_a_pair_of_near_duplicates_is_named_once(store: Store) -> None:
 def test_a_curriculum_goes_by_the_loss_before_training(store: Store) -> None:
     rows = ask(store, "curriculum", run="uds")
     assert [(row["sample_id"], row["loss"]) for row in rows] == [(IDS[0], 2.0), (IDS[1], 3.0), (IDS[3], 4.0)]
+
+
+def test_evaluations_stand_beside_the_run_that_made_the_model(store: Store) -> None:
+    rows = ask(store, "evaluations")
+    found = [(row["evaluation"], row["run"], row["selector"], row["steps"], row["value"]) for row in rows]
+    assert found == [("after", "uds", "uds", 2, 1.25), ("before", None, None, None, 1.25)]

@@ -9,6 +9,7 @@ and may have
                 config does not name (the answer of a query)
     DISTRIBUTED True where the processes of one launch (torchrun) all `run`, each with a draft that knows its rank; else
                 the first runs and the others wait for it
+    show        `show(config, artifact)`: the text that the command prints of the result; else the draft's summary
     deliver     `deliver(config, artifact)`: what is done with the result outside the store, whether it was made now or
                 found (a copy where the user wants it)
 and nothing else is asked of it. What is already made is never made again: no stage has an "if done".
@@ -36,6 +37,9 @@ STAGES = {
     "cluster": "Cluster a pool by its sketches or embeddings.",
     "select": "Choose a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
+    "curriculum": "Put a pool in order, and weigh it, by what runs have seen of it: a subset from the ledger.",
+    "evaluate": "Measure a model: held-out loss, right answers, benchmarks.",
+    "compare": "Compare selectors over seeds at equal budgets, with controls.",
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
 """Stage -> what it does, in a line."""

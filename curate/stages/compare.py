@@ -1,0 +1,159 @@
+"""`curate compare`: ways of choosing, side by side, over seeds and at equal budgets, with controls.
+
+Every run is an ordinary artifact of the store, so what is made is found and what was stopped goes on. The comparison is
+one, too: the table, the losses along the way, and in SQL which runs belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import TrainingError
+from ..log import LOGGER
+from ..store import Artifact, Draft
+from ..store.files import read_json, write_json, write_text
+from .compare_cells import Making, make_all
+from .compare_chart import Line, chart
+from .compare_config import CompareConfig
+from .compare_measure import course, kept_shares, pool_shares, weights_of
+from .compare_plan import Plan, plan
+from .compare_table import BASELINE, UNITS, Standing, budget_of, notes_of, rows_of, standing
+from .compare_text import as_csv, report
+from .inputs import Inputs
+
+EXAMPLES = """\
+curate compare configs/compare/selectors.yaml
+curate compare --config configs/compare/selectors.yaml --at tokens --jobs 2
+curate compare --pool pool --eval-pool heldout --model M --selectors uds,max_loss --train max_steps=200 --name c1
+curate compare configs/compare/selectors.yaml --format csv > selectors.csv
+"""
+
+CONFIG = CompareConfig
+
+RESULT = "comparison.json"
+
+
+def more_inputs(config: CompareConfig, inputs: Inputs) -> dict[str, str]:
+    """What single runs are given by name and the comparison does not make."""
+    planned = plan(config)
+    named = {name for task in planned.tasks.values() for name in task.config.refs().values()}
+    own = set(planned.tasks) | set(config.refs().values())
+    return {f"runs.{name}": inputs.store.get(name).fingerprint for name in sorted(named - own)}
+
+
+def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
+    """Make every run, then the table. Where one fails the others are made, the table is logged, and nothing is kept."""
+    planned = plan(config)
+    weights = weights_of(config, inputs.places["model"])
+    making = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
+    if not all(f"{config.name}-{BASELINE}-s{seed}" in making.made for seed in config.seeds):
+        _fail(config, making)
+    result, standings = _compare(config, inputs, planned, making, weights)
+    if making.failed:
+        LOGGER.info(report(result, how="table"))
+        _fail(config, making)
+    _write(draft, config, result, standings)
+
+
+def show(config: CompareConfig, artifact: Artifact) -> str:
+    """The result, as it was asked for."""
+    return report(read_json(artifact.files / RESULT), how=config.format)
+
+
+def _fail(config: CompareConfig, making: Making) -> None:
+    told = "".join(f"\n  {name}: {error}" for name, error in making.failed.items())
+    raise TrainingError(
+        f"{len(making.failed)} of {making.total} parts of '{config.name}' failed; the others are made, and the same "
+        f"command finds them again.{told}"
+    )
+
+
+def _compare(
+    config: CompareConfig, inputs: Inputs, planned: Plan, making: Making, weights: int | None
+) -> tuple[dict[str, Any], list[Standing]]:
+    """The result, and every run at the budget."""
+    store = inputs.store
+    cells = [cell for cell in planned.cells if cell.name in making.made]
+    courses = [course(store, cell, making.made[cell.name], weights) for cell in cells]
+    baselines = {each.cell.seed: each for each in courses if each.cell.label == BASELINE}
+    budget = budget_of(config, courses)
+    standings = []
+    for each in courses:
+        until = each.spent_at(config.at, budget)["steps"]
+        shares = kept_shares(store, making.made[each.cell.name], until)
+        standings.append(standing(each, baselines.get(each.cell.seed), config.at, budget, shares))
+    result = {
+        "comparison": config.name,
+        "at": config.at,
+        "budget": budget,
+        "rows": rows_of(config, standings),
+        "notes": notes_of(config, courses, budget, len([c for c in planned.cells if c.name in making.failed])),
+        "pool": pool_shares(store, inputs.artifacts["pool"]),
+        "runs": [_told(each) for each in standings],
+    }
+    return result, standings
+
+
+def _told(each: Standing) -> dict[str, Any]:
+    """A run, for programs."""
+    told: dict[str, Any] = {"run": each.course.cell.name, "fingerprint": each.course.fingerprint}
+    told |= {key: value for key, value in asdict(each.course.cell).items() if key in ("label", "kind", "seed")}
+    told |= {"loss": each.loss, "difference": each.difference, "spent": dict(each.spent)}
+    told |= {"tokens_to_random": each.tokens_to_random, "seconds_to_random": each.seconds_to_random}
+    told |= {"over_ideal": each.course.over_ideal, "shares": dict(each.shares)}
+    axes = {name: [float(values[step]) for step in each.course.at] for name, values in each.course.spent.items()}
+    return told | {"course": {"loss": each.course.losses, **axes}}
+
+
+def _write(draft: Draft, config: CompareConfig, result: Mapping[str, Any], standings: Sequence[Standing]) -> None:
+    write_json(draft.files / RESULT, result)
+    write_text(draft.files / "comparison.csv", as_csv(result["rows"]))
+    write_text(draft.files / "comparison.md", report(result, how="markdown") + "\n")
+    drawn = chart(
+        _lines(config, standings),
+        title=f"{config.name}: held-out loss on {config.eval_pool}",
+        x=UNITS[config.at],
+        y="loss",
+        budget=float(result["budget"]),
+    )
+    write_text(draft.files / "comparison.svg", drawn)
+    draft.add("comparisons", _facts(config, float(result["budget"]), standings))
+    draft.rows = len(standings)
+    draft.summary = {"at": f"{result['budget']:,.0f} {UNITS[config.at]}"} | {
+        row["method"]: row["verdict"] for row in result["rows"]
+    }
+
+
+def _facts(config: CompareConfig, budget: float, standings: Sequence[Standing]) -> pa.Table:
+    numbers = ("samples", "tokens", "target_tokens", "seconds", "flops")
+    columns = {
+        "method": pa.array([each.course.cell.label for each in standings], pa.string()),
+        "kind": pa.array([each.course.cell.kind for each in standings], pa.string()),
+        "seed": pa.array([each.course.cell.seed for each in standings], pa.int64()),
+        "fingerprint": pa.array([each.course.fingerprint for each in standings], pa.string()),
+        "axis": pa.array([config.at] * len(standings), pa.string()),
+        "budget": pa.array([budget] * len(standings), pa.float64()),
+        "loss": pa.array([each.loss for each in standings], pa.float64()),
+        "difference": pa.array([each.difference for each in standings], pa.float64()),
+    }
+    columns |= {name: pa.array([each.spent.get(name) for each in standings], pa.float64()) for name in numbers}
+    return pa.table(columns)
+
+
+def _lines(config: CompareConfig, standings: Sequence[Standing]) -> list[Line]:
+    """Means and ranges over seeds, measurement by measurement, as far as all seeds have them."""
+    groups: dict[str, list[Standing]] = {}
+    for each in standings:
+        groups.setdefault(each.course.cell.label, []).append(each)
+    lines = []
+    for label, own in groups.items():
+        x = list(zip(*(each.course.where(config.at) for each in own), strict=False))
+        y = list(zip(*(each.course.losses for each in own), strict=False))
+        means = [fmean(values) for values in x], [fmean(values) for values in y]
+        lines.append(Line(label, *means, [min(values) for values in y], [max(values) for values in y]))
+    return lines

@@ -1,0 +1,134 @@
+"""What a comparison plans and refuses, and what its table may say: budgets are equal, and a tie is called a tie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curate.config import build
+from curate.errors import ConfigError
+from curate.stages.compare_config import CompareConfig
+from curate.stages.compare_measure import Course
+from curate.stages.compare_plan import Cell, plan
+from curate.stages.compare_table import budget_of, notes_of, rows_of, standing
+
+TRAIN = {"max_steps": 4, "candidates": 8, "keep": 4, "lr_scheduler_type": "constant"}
+COMMON: dict[str, Any] = {"pool": "pool", "eval_pool": "held", "train": TRAIN, "eval_steps": 2, "seeds": [0, 1]}
+
+
+def config_of(**values: Any) -> CompareConfig:
+    return build(CompareConfig, {"name": "c", "model": "m", "selectors": ["max_loss"], **COMMON, **values})
+
+
+# What is planned, and what is refused
+
+
+def test_targeted_methods_get_what_they_want_and_bring_their_control() -> None:
+    config = config_of(
+        target="t", selectors=["rho", "greats"], pool_selectors=["less", "cluster_ucb", "rds"], seeds=[3]
+    )
+    planned = plan(config)
+    assert config.controls == ("random", "full", "target_only")
+    tasks = planned.tasks
+    assert tasks["c-reference-s3"].config.model == "c-target_only-s3"  # type: ignore[attr-defined]
+    assert tasks["c-target_only-s3"].config.pool == "t"  # type: ignore[attr-defined]
+    assert tasks["c-subset-less-chosen-s3"].config.warmup == "c-warmup-s3"  # type: ignore[attr-defined]
+    order = list(tasks)
+    assert all(order.index(need) < order.index(name) for name, task in tasks.items() for need in task.needs)
+
+
+def test_runs_that_choose_differ_in_what_chooses_alone() -> None:
+    tasks = plan(config_of(selectors=["max_loss", {"selector": "uds", "label": "a", "selector_args": {"alpha": 1e-3}}]))
+    own = {"name", "selector", "selector_args", "candidates"}
+    runs = {name: task.config.model_dump(exclude=own) for name, task in tasks.tasks.items()}
+    assert runs["c-a-s0"] == runs["c-random-s0"] == runs["c-max_loss-s0"] == runs["c-full-s0"] != runs["c-full-s1"]
+    assert tasks.tasks["c-a-s1"].config.selector_args == {"alpha": 1e-3}  # type: ignore[attr-defined]
+    assert tasks.tasks["c-full-s0"].config.candidates == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"selectors": ["max_los"]}, "no selector 'max_los'. Did you mean 'max_loss'?"),
+        ({"pool_selectors": ["k_centre"]}, "no method 'k_centre'. Did you mean 'k_center'?"),
+        (
+            {"selectors": [{"selector": "uds", "labell": "x"}]},
+            "Unknown key 'labell' in selectors. Did you mean 'label'?",
+        ),
+        ({"selectors": [{"selector": "uds", "selector_args": {"alpa": 1}}]}, "Did you mean 'alpha'?"),
+        ({"selectors": [{"selector": "uds", "train": {"lerning_rate": 1}}]}, "Did you mean 'learning_rate'?"),
+        ({"train": {**TRAIN, "kep": 2}}, "Unknown key 'kep' in train. Did you mean 'keep'?"),
+        ({"train": {**TRAIN, "seed": 2}}, "'seed' in train is set by the comparison itself"),
+        ({"train": {}}, "give train.max_steps"),
+        ({"selectors": ["uds", "uds"]}, "Two methods are called 'uds'"),
+        ({"selectors": ["random"]}, "'random' is a control already"),
+        ({"selectors": ["greats"]}, "'greats' wants --target POOL"),
+        ({"controls": ["target_only"]}, "target_only wants --target POOL"),
+        ({"selectors": []}, "Nothing is compared"),
+        ({"seeds": [1, 1]}, "A seed comes twice"),
+        ({"sedes": [1]}, "Did you mean 'seeds'?"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_made(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?").replace("'", "'")):
+        config_of(**values)
+
+
+# What the numbers are
+
+
+def course(label: str, seed: int, tokens: list[float], losses: list[float]) -> Course:
+    """A run of three steps that was evaluated after each."""
+    spent = {name: np.array([0.0, *tokens]) for name in ("tokens", "target_tokens", "seconds")}
+    spent |= {"steps": np.arange(4.0), "samples": np.arange(4.0) * 8}
+    return Course(Cell(label, "online", seed, f"c-{label}-s{seed}"), "c1:0", [1, 2, 3], losses, spent, 1.0)
+
+
+def compared(config: CompareConfig, courses: list[Course]) -> dict[str, dict[str, Any]]:
+    baselines = {each.cell.seed: each for each in courses if each.cell.label == "random"}
+    budget = budget_of(config, courses)
+    standings = [standing(each, baselines[each.cell.seed], config.at, budget, {}) for each in courses]
+    return {row["method"]: row for row in rows_of(config, standings)}
+
+
+def test_at_equal_tokens_losses_are_read_between_measurements() -> None:
+    config = config_of(at="tokens", seeds=[0])
+    courses = [course("random", 0, [100, 200, 300], [5, 4, 3]), course("long", 0, [200, 400, 600], [4.5, 3.5, 2.5])]
+    assert budget_of(config, courses) == 300
+    rows = compared(config, courses)
+    assert rows["random"]["loss"] == 3 and rows["long"]["loss"] == pytest.approx(4.0)  # halfway from 200 to 400
+    assert rows["long"]["samples"] == pytest.approx(12) and rows["long"]["tokens"] == 300
+    assert rows["long"]["tokens_to_random"] == pytest.approx(500)  # 3.0 is halfway from 3.5 to 2.5
+
+
+def test_a_run_that_ends_before_the_budget_is_not_comparable() -> None:
+    config = config_of(at="tokens", budget=250, seeds=[0, 1])
+    courses = [course("random", seed, [100, 200, 300], [5, 4, 3]) for seed in (0, 1)]
+    courses += [course("short", 0, [100, 200, 300], [5, 4, 3]), course("short", 1, [80, 160, 240], [5, 4, 3])]
+    row = compared(config, courses)["short"]
+    assert row["verdict"] == "not comparable" and row["loss"] is None and row["difference"] is None
+    assert any("Not comparable" in note and "short" in note for note in notes_of(config, courses, 250, 0))
+
+
+def test_nothing_is_better_whose_interval_includes_zero() -> None:
+    config = config_of(seeds=[0, 1, 2])
+    courses = [course("random", seed, [1, 2, 3], [5, 4, 3]) for seed in (0, 1, 2)]
+    courses += [course("lucky", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.0, 2.5, 3.01))]
+    courses += [course("ahead", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.9, 2.8, 2.99))]
+    courses += [course("behind", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((3.1, 3.2, 3.01))]
+    rows = compared(config, courses)
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "lucky": "tie",
+        "ahead": "better",
+        "behind": "worse",
+        "random": "baseline",
+    }
+    assert rows["lucky"]["difference"] == pytest.approx(-0.49667, abs=1e-4)
+
+
+def test_a_falling_rate_is_told_where_runs_are_read_before_their_end() -> None:
+    falling = config_of(at="tokens", train={**TRAIN, "lr_scheduler_type": "linear"})
+    assert any("learning rate falls" in note for note in notes_of(falling, [], 1, 0))
+    assert not any("learning rate falls" in note for note in notes_of(config_of(at="tokens"), [], 1, 0))
