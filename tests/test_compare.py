@@ -98,7 +98,7 @@ def test_what_is_told_of_a_run_is_what_the_store_says(made: tuple[Store, Artifac
         losses = store.query(
             "SELECT value FROM metrics WHERE run = $run AND metric = 'eval_loss' ORDER BY step", asked
         ).to_pydict()["value"]
-        assert run["course"]["loss"] == losses and run["loss"] == losses[-1] and run["course"]["steps"] == [2, 4]
+        assert run["course"]["loss"] == losses and run["loss"] == losses[-1] and run["course"]["steps"] == [0, 2, 4]
     by_run = {run["run"]: run["loss"] for run in result["runs"]}
     row = next(row for row in result["rows"] if row["method"] == "max_loss")
     apart = [by_run[f"c-max_loss-s{seed}"] - by_run[f"c-random-s{seed}"] for seed in (0, 1)]
