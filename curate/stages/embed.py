@@ -57,13 +57,12 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     pool, place = inputs.artifacts["pool"], inputs.places["model"]
     tokenizer = load_tokenizer(config.options(place))
     work = Embedding(config, place, pool, len(PoolRows(pool.shards())), draft)
-    shards = range(-(-work.total // config.shard_rows))
     if not work.total:
         Outcome(pool.name).say(strict=config.strict)
     if draft.rank == 0 and not work.repeats.exists():
         write_repeats(pool.shards(), work.repeats)
     with config.connected():
-        seconds = crew_of(work, config, once=True).make(shards, label=f"embed {pool.name}")
+        seconds = crew_of(work, config, once=True).make(work.shards, label=f"embed {pool.name}")
     if draft.rank:
         return
     draft.sweep()
@@ -71,7 +70,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     outcome.say(strict=config.strict)
     (draft.path / "reading.txt").write_text(reading_digest(config, tokenizer), encoding="utf-8")
     if "sketch" in config.signals:
-        write_index(draft.path, [draft.shard(number) for number in shards], "sketch")
+        write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
     draft.rows = outcome.samples
     draft.summary = _summary(outcome, seconds)
 

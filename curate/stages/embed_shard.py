@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..log import Stopwatch
-from ..store import Artifact, Draft
 from .pools import samples_between
 from .reading import Outcome
-from .shards import Advance, Maker
+from .shards import Advance, Maker, PoolPass
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,41 +26,13 @@ SORTED = 512
 """Texts that are put in order of length together: the more, the less padding; their tokens are in memory at once."""
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """The features of a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
-
-    Attributes:
-        config: how.
-        place: of the model.
-        pool: whose samples.
-        total: rows of the pool.
-        draft: of the features.
-    """
-
-    config: EmbedConfig
-    place: str
-    pool: Artifact
-    total: int
-    draft: Draft
-    unit: str = "row"
+class Embedding(PoolPass["EmbedConfig"]):
+    """The features of a pool, made shard by shard."""
 
     @property
     def repeats(self) -> Path:
         """Where it is written down which rows are repeats: a conversation counts where it comes first."""
         return self.draft.path / "repeats.parquet"
-
-    def rows(self, shard: int) -> range:
-        """The rows of the pool that a shard is of."""
-        return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
-
-    def missing(self, pieces: Sequence[int]) -> list[int]:
-        """The shards that are not written."""
-        return [shard for shard in pieces if not self.draft.shard(shard).exists()]
-
-    def size(self, piece: int) -> int:
-        """Rows of the pool."""
-        return len(self.rows(piece))
 
     def open(self) -> Maker[int]:
         """Load the model, on the current device; the first process of a launch says meanwhile what repeats."""

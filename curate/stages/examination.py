@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..store import Artifact, Draft
-from .shards import Maker
+from .shards import Maker, PoolPass
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .evaluate import EvaluateConfig
+    from .evaluate import EvaluateConfig  # noqa: F401  named in a base class
 
 LOSS = "loss"
 """The metric that every sample of a pool has."""
@@ -41,41 +38,8 @@ def schema() -> pa.Schema:
     )
 
 
-@dataclass(frozen=True)
-class Examination:
-    """A model's evaluation on a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
-
-    Attributes:
-        config: how.
-        place: of the model.
-        pool: whose samples.
-        total: rows of the pool that count.
-        draft: of the evaluation.
-    """
-
-    config: EvaluateConfig
-    place: str
-    pool: Artifact
-    total: int
-    draft: Draft
-    unit: str = "sample"
-
-    @property
-    def shards(self) -> range:
-        """All of them."""
-        return range(-(-self.total // self.config.shard_rows))
-
-    def rows(self, shard: int) -> range:
-        """The rows of the pool that a shard is of."""
-        return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
-
-    def missing(self, pieces: Sequence[int]) -> list[int]:
-        """The shards that are not written."""
-        return [shard for shard in pieces if not self.draft.shard(shard).exists()]
-
-    def size(self, piece: int) -> int:
-        """Rows of the pool."""
-        return len(self.rows(piece))
+class Examination(PoolPass["EvaluateConfig"]):
+    """A model's evaluation on a pool, shard by shard."""
 
     def open(self) -> Maker[int]:
         """Load the model, on the current device."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
@@ -18,6 +19,7 @@ from ..config import INERT
 from ..errors import ConfigError
 from ..launch import local_rank, rank, size
 from ..log import bar
+from ..store import Artifact, Draft
 
 Piece = TypeVar("Piece")
 Asked = TypeVar("Asked", contravariant=True)
@@ -75,6 +77,53 @@ class Work(Protocol[Piece]):
 
     def open(self) -> Maker[Piece]:
         """Load what making takes: once a process."""
+
+
+class InBlocks(Protocol):
+    """A config that says how many rows of the pool a shard has."""
+
+    @property
+    def shard_rows(self) -> int: ...
+
+
+Options = TypeVar("Options", bound=InBlocks)
+
+
+@dataclass(frozen=True)
+class PoolPass(Generic[Options]):
+    """A pass of a model over a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
+
+    Attributes:
+        config: how.
+        place: of the model.
+        pool: whose samples.
+        total: rows of the pool that count.
+        draft: of what is made.
+    """
+
+    config: Options
+    place: str
+    pool: Artifact
+    total: int
+    draft: Draft
+    unit: str = "row"
+
+    @property
+    def shards(self) -> range:
+        """All of them."""
+        return range(-(-self.total // self.config.shard_rows))
+
+    def rows(self, shard: int) -> range:
+        """The rows of the pool that a shard is of."""
+        return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
+
+    def missing(self, pieces: Sequence[int]) -> list[int]:
+        """The shards that are not written."""
+        return [shard for shard in pieces if not self.draft.shard(shard).exists()]
+
+    def size(self, piece: int) -> int:
+        """Rows of the pool."""
+        return len(self.rows(piece))
 
 
 class Crew(Protocol[Asked]):
