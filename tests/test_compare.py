@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import signal
@@ -240,7 +241,9 @@ def test_an_interrupted_comparison_ends_its_processes_first(
 
     def start(_store: Store, _name: str, task: Task, _jobs: int, folder: Path) -> Any:
         waits = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
-        running = subprocess.Popen(waits, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        # What runs in the background ignores interrupts, and hands that down: a CI job may be such.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        running = subprocess.Popen(waits, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=heed)
         assert running.stdout is not None and running.stdout.readline()
         started.append(running)
         return compare_cells._Process(task, running, folder / "log", 0.0)
