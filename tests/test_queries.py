@@ -100,7 +100,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("store"))
     mark = store.make("ingest", pool, Config(name="demo")).fingerprint
     uds = [(1, 0, True, 2.0), (1, 1, False, 1.0), (1, 3, False, 4.0), (2, 1, True, 3.0), (2, 2, False, 0.5)]
-    timed = {"train_runtime": 12.0, "seconds_scoring_forward": 3.0, "seconds_score_arithmetic": 1.0}
+    timed = {"seconds_training": 8.0, "seconds_scoring_forward": 3.0, "seconds_score_arithmetic": 1.0}
     config = RunConfig(name="uds", pool="demo", selector="uds")
     made = store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": mark})
     store.make("evaluate", evaluation(made.fingerprint), Config(name="after"), {"model": made.fingerprint})

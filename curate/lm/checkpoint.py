@@ -14,10 +14,10 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from ..errors import TrainingError
+from ..sums import MARK, first_damage, record
 from .record import Tally
 from .selection import Selection
-
-MARK = "curate.json"
 
 
 def step_of(checkpoint: Path) -> int:
@@ -59,13 +59,34 @@ def save(checkpoint: Path, selection: Selection, rank: int) -> None:
 
 
 def mark(checkpoint: Path, about: dict[str, Any]) -> None:
-    """Say that a checkpoint is whole: the last thing written to it, atomically."""
+    """Say that a checkpoint is whole, and what its files hold: the last thing written to it, atomically. ~1.5 GB/s."""
+    files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("[!.]*") if path.is_file()}
+    files.pop(MARK, None)
+    about = {**about, "files": record(files)}
     temporary = checkpoint / f".{MARK}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(about, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(checkpoint / MARK)
+
+
+def must_be_sound(checkpoint: Path) -> None:
+    """Read a checkpoint through before anything is made of it, ~1.5 GB/s; one of an older curate is taken as it is.
+
+    Raises:
+        TrainingError: a file is not as it was written; it is named, and so is the way on.
+    """
+    try:
+        files = json.loads((checkpoint / MARK).read_text(encoding="utf-8")).get("files", {})
+        found = first_damage(checkpoint, files, read=True)
+    except (ValueError, AttributeError):
+        found = checkpoint / MARK, "is no JSON any more"
+    if found:
+        raise TrainingError(
+            f"{found[0]} {found[1]}. Delete the folder {checkpoint}, or let curate repair do it, and run the same "
+            "command again: it goes on from the checkpoint before."
+        )
 
 
 def load(checkpoint: Path, selection: Selection, rank: int, ranks: int) -> None:

@@ -137,6 +137,8 @@ def fine_tune(
     model = build()
     trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
     resume = checkpoints.newest(folder, clean=arguments.process_index == 0)
+    if resume:
+        checkpoints.must_be_sound(resume)
     step = checkpoints.step_of(resume) if resume else 0
     ledger.rewind(step)
     if resume:
@@ -260,9 +262,14 @@ def _counts(trainer: SelectingTrainer) -> dict[str, int]:
 
 
 def _history(trainer: SelectingTrainer) -> list[tuple[int, str, float]]:
+    """What was logged. Not what the Trainer says of one call of `train` (train_loss, train_runtime): after a resume it
+    is of the steps since, and no figure of the run.
+    """
     return [
         (int(entry["step"]), metric, float(value))
         for entry in trainer.state.log_history
         for metric, value in entry.items()
-        if metric not in ("step", "epoch") and isinstance(value, (int, float, torch.Tensor))
+        if metric not in ("step", "epoch")
+        and not metric.startswith("train_")
+        and isinstance(value, (int, float, torch.Tensor))
     ]

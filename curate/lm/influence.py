@@ -19,8 +19,9 @@ from transformers import Trainer
 
 from ..errors import ModelError
 from ..numerics.gradients import SignHash, Wanted
+from ..sums import MARK
 from .adam import Adam
-from .checkpoint import MARK, checkpoints
+from .checkpoint import checkpoints, must_be_sound
 from .encode import TokenTable, collate
 from .gradients import GradientEngine
 from .load import ModelOptions, load_model, look_into
@@ -115,7 +116,10 @@ def _names(state: Any, model: nn.Module, trained: dict[str, nn.Parameter]) -> di
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    return [path for path in checkpoints(folder) if (path / MARK).exists()] if folder.exists() else []
+    whole = [path for path in checkpoints(folder) if (path / MARK).exists()] if folder.exists() else []
+    for path in whole:
+        must_be_sound(path)
+    return whole
 
 
 def mean_rates(run: Sequence[Path]) -> list[float]:

@@ -67,7 +67,13 @@ class SelectingTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """Micro-batches of what is kept of a step's candidates, and the target tokens of those of all processes."""
+        """Micro-batches of what is kept of a step's candidates, and the target tokens of those of all processes.
+
+        None once the last step is made: the Trainer, resumed at a checkpoint of that step, would make one more.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
         with self.selection.watch.part("data"):
             groups = list(islice(epoch_iterator, num_batches))
         if not groups:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..formats.places import reached, shown, system_of
 from ..store import Artifact
-from ..store.files import read_json, write_json
+from ..store.files import is_abandoned, read_json, temporary, write_json
 
 MARKER = ".curate-export.json"
 """In a delivered folder: which export wrote it, and which files. Only such a folder is replaced unasked."""
@@ -23,10 +22,14 @@ def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = F
     Raises:
         DataError: the folder holds something else.
     """
+    folder = folder.resolve()  # a link stays one: what it leads to is replaced
     if not overwrite:
         _refuse_others(folder, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    for stray in folder.parent.glob(f".{folder.name}.*"):
+        if is_abandoned(stray):  # of a copy that was killed
+            shutil.rmtree(stray, ignore_errors=True)
+    new, old = temporary(folder, "new"), temporary(folder, "old")
     try:
         shutil.copytree(artifact.files, new)
         marker = {"name": name, "fingerprint": artifact.fingerprint, "files": _files(new)}

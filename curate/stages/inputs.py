@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
-from ..formats.places import digest_url, is_url, label_and_place, local, shown
+from ..formats.places import digest_url, is_url, label_and_place, local, printable, shown
 from ..store import Artifact, Store
 from ..store.files import digest_path
 
@@ -33,6 +33,26 @@ class Inputs:
     artifacts: Mapping[str, Artifact]
     places: Mapping[str, str]
     fingerprints: Mapping[str, str]
+
+    def check(self) -> None:
+        """Raise unless what the stage is about to read is there as it was written.
+
+        Of artifacts the sizes of all files are looked at; pages of Parquet files are when they are read. Files of
+        models are read through, ~1.5 GB/s, and so are those of the models that these are adapters of.
+        """
+        for artifact in self.artifacts.values():
+            artifact.check()
+        made = {artifact.fingerprint: artifact for artifact in self.store.artifacts()}
+        models = [self.fingerprints[key] for key in self.places]
+        models += [self.artifacts[field].inputs.get("model", "") for field in WARM if field in self.artifacts]
+        while models:
+            if model := made.get(models.pop()):
+                model.check(read=True, below="files/")
+                models.append(model.inputs.get("model", ""))
+
+
+WARM = ("warmup",)
+"""Fields that name a run whose checkpoints are loaded into the model that it began with."""
 
 
 def resolve(store: Store, config: Options) -> Inputs:
@@ -60,7 +80,10 @@ def label_of(entry: str) -> str:
         return label
     if is_url(text):
         return Path(shown(text)).stem
-    return Path(text).stem if Path(text).exists() else text
+    try:
+        return printable(Path(text).stem) if Path(text).exists() else text
+    except (OSError, ValueError):  # no path, which `place` says
+        return text
 
 
 MADE_BY: Mapping[str, Sequence[str]] = {
@@ -81,8 +104,12 @@ def _makers(field: str) -> Sequence[str]:
 def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:
     """Where to load from and its fingerprint, for `[label=]path`, a URL, an artifact's name or a Hub id."""
     _, text = label_and_place(text)
-    path = local(text) or Path(text).expanduser()
-    if path.exists():
+    try:
+        path = local(text) or Path(text).expanduser()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, of a user who is not there
+        raise (ModelError if kind == "model" else DataError)(f"{text[:80]!r} is no path: {error}.") from None
+    if there:
         return str(path), digest_path(path)
     if is_url(text):
         return _behind(text, kind)

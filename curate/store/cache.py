@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .draft import write_parquet
+from .parquet import read_parquet
 
 Precision = Literal["fp16", "int8", "1bit"]
 Matrix = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ class VectorCache:
                 files.setdefault(self._where[sample_id], []).append(sample_id)
         found: dict[str, Matrix] = {}
         for path, own in files.items():
-            table = pq.read_table(path, filters=[("sample_id", "in", own)])
+            table = read_parquet(path, filters=[("sample_id", "in", own)])
             rows = self.decode(b"".join(table["code"].to_pylist()), len(table))
             found.update(zip(table["sample_id"].to_pylist(), rows, strict=True))
         return found
@@ -60,7 +60,7 @@ class VectorCache:
     def _look_round(self) -> None:
         """Take note of what is in files that are new since the last look, others' too; a file never changes."""
         for path in sorted(set(self.folder.glob("*.parquet")) - self._seen):
-            ids = pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()
+            ids = read_parquet(path, ["sample_id"])["sample_id"].to_pylist()
             self._where |= dict.fromkeys(ids, path)
             self._seen.add(path)
 

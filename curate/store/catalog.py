@@ -12,17 +12,20 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 
-from ..errors import CatalogueBusy, StoreError
-from .draft import FACTS
+from ..errors import CatalogueBusy, StoreError, of_system
+from ..log import LOGGER
+from .files import REMEDY, temporary
+from .seal import FACTS, MERGED
 
 T = TypeVar("T")
 
@@ -45,6 +48,9 @@ LABELS = {
 LINKS = {"evaluations": "run"}
 """Fact table -> its column of another artifact's fingerprint, which its view shows as that artifact's name."""
 
+LAYOUT = 2
+"""Version of the tables. Raised when they change so that an older curate would misread them: it refuses them then."""
+
 MEMORY = 3 << 30
 """Bytes that DuckDB may use for a merge or a query before it puts the rest on disk; less where the machine has less."""
 
@@ -60,15 +66,47 @@ class Catalog:
         """Of every connection: how much memory it may use, and where it puts the rest, which is gone when it closes."""
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         limit = min(MEMORY, installed * 4 // 5)
-        return {"memory_limit": f"{limit}B", "temp_directory": str(self.path.with_name(".spill"))}
+        return {"memory_limit": f"{limit}B", "temp_directory": str(temporary(self.path.with_name("spill")))}
 
     @contextmanager
     def open(self, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
         """A writing connection with every table in place; `CatalogueBusy` when it is held for longer than `wait` s."""
+        if not self.path.exists():
+            self._begin()
         connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
         try:
-            _lay_out(connection)
+            _lay_out(connection, self.path)
             yield connection
+        finally:
+            connection.close()
+
+    def _begin(self) -> None:
+        """Put an empty catalogue there, whole: DuckDB cannot open a file whose making was stopped.
+
+        Raises:
+            StoreError: facts say that there was one.
+        """
+        if next(self.path.parent.glob(f"artifacts/*/*/{MERGED}/*/*.parquet"), None):
+            raise StoreError(f"{self.path} is gone. Make it again from the artifacts: curate repair.")
+        unready = temporary(self.path)
+        self.make(unready)
+        try:
+            os.link(unready, self.path)  # unlike a rename, never in the place of another process's
+        except OSError:  # that was faster, or the file system has no links
+            if not self.path.exists():
+                unready.replace(self.path)
+        unready.unlink(missing_ok=True)
+
+    def make(self, path: Path, facts: Sequence[tuple[str, Path]] = ()) -> None:
+        """Make a file with the tables, and with fragments given as (artifact, file)."""
+        path.unlink(missing_ok=True)
+        connection = duckdb.connect(str(path), config=self.settings)
+        try:
+            _lay_out(connection, path)
+            connection.execute("BEGIN")
+            for artifact, file in facts:
+                _insert(connection, artifact, file.parent.name, [file])
+            connection.execute("COMMIT")
         finally:
             connection.close()
 
@@ -77,7 +115,7 @@ class Catalog:
 
         def attach() -> bool:
             connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
-            return _is_laid_out(connection, "catalog")
+            return _is_laid_out(connection, self.path, "catalog")
 
         if self.path.exists() and when_free(self.path, wait, attach):
             return
@@ -102,7 +140,25 @@ class Catalog:
                 _insert(connection, artifact, table, [path for _, path in group])
             connection.execute("COMMIT")
         for _, path in waiting:
-            path.unlink(missing_ok=True)
+            put_away(path)
+
+    def knows(self, artifact: str) -> bool:
+        """Whether it holds facts of an artifact, by fingerprint. ~15 ms."""
+        connection = duckdb.connect(":memory:", config=self.settings)
+        try:
+            self.attach(connection, wait=1.0)
+            found = connection.execute("SELECT 1 FROM catalog.merged WHERE artifact = ? LIMIT 1", [artifact])
+            return bool(found.fetchall())
+        finally:
+            connection.close()
+
+    def forget(self, artifacts: Sequence[str], *, wait: float) -> None:
+        """Delete all facts of artifacts that are no more, by fingerprint."""
+        with self.open(wait=wait) as connection:
+            connection.execute("BEGIN")
+            for table in (*LABELS, "merged"):
+                connection.execute(f"DELETE FROM {table} WHERE list_contains(?, artifact)", [list(artifacts)])
+            connection.execute("COMMIT")
 
     def forget_after(self, artifact: str, table: str, step: int, *, wait: float) -> None:
         """Delete an artifact's rows after a step, from a table whose fragments are keyed by their first step."""
@@ -117,9 +173,17 @@ class Catalog:
             connection.execute("COMMIT")
 
 
-def fragments(folder: Path, table: str = "*") -> list[Path]:
-    """Facts of an artifact that wait to be merged, oldest name first."""
-    return sorted(path for path in folder.glob(f"{FACTS}/{table}/*.parquet") if not path.name.startswith("."))
+def fragments(folder: Path, table: str = "*", which: str = FACTS) -> list[Path]:
+    """Facts of an artifact that wait to be merged, or with `MERGED` those that are, oldest name first."""
+    return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
+
+
+def put_away(path: Path) -> None:
+    """Move a fragment that is in the catalogue to those that are: from them the catalogue can be made again."""
+    folder = path.parents[2] / MERGED / path.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):  # another process, which merged it, has moved it
+        path.replace(folder / path.name)
 
 
 def fragment_key(path: Path) -> str:
@@ -135,22 +199,57 @@ def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, table: str, pa
     connection.execute("INSERT INTO merged SELECT ?, unnest(?)", [artifact, [fragment_key(path) for path in paths]])
 
 
-def _lay_out(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables, unless they are as this version makes them."""
-    if _is_laid_out(connection):
+def _lay_out(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the tables, unless they are as this version makes them: in one transaction, of older ones after a backup."""
+    if _is_laid_out(connection, path):
         return
+    _back_up(connection, path)
     statements, digest = _layout()
+    connection.execute("BEGIN")
     connection.execute(statements)
     connection.execute("DELETE FROM layout")
-    connection.execute("INSERT INTO layout VALUES (?)", [digest])
+    connection.execute("INSERT INTO layout (digest) VALUES (?)", [f"{LAYOUT}:{digest}"])
+    connection.execute("COMMIT")
 
 
-def _is_laid_out(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> bool:
+def _back_up(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Copy a catalogue of another layout beside itself, whole or not at all; one without tables is not worth it."""
+    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'samples'").fetchall():
+        return
+    version, digest = _found(connection) or (1, "unknown")
+    backup = path.with_name(f"{path.name}.layout-{version}-{digest[:8]}")
+    unready = temporary(backup)
+    unready.unlink(missing_ok=True)
+    # a copy of the file by this process would end the lock that DuckDB has on it
+    ((name,),) = connection.execute("SELECT current_database()").fetchall()
+    connection.execute(f"ATTACH {quote(str(unready))} AS backup")
+    connection.execute(f'COPY FROM DATABASE "{name}" TO backup')
+    connection.execute("DETACH backup")
+    unready.replace(backup)
+    LOGGER.info("The catalogue is brought up to date; as it was, it is kept as %s, which may be deleted.", backup)
+
+
+def _is_laid_out(connection: duckdb.DuckDBPyConnection, path: Path, database: str | None = None) -> bool:
+    """Whether the tables are as this version makes them; `StoreError` where a newer one has."""
+    found = _found(connection, database)
+    if found is not None and found[0] > LAYOUT:
+        raise StoreError(
+            f"{path} was written by a newer curate (layout {found[0]}; this one knows {LAYOUT}). Upgrade curate, or "
+            "use another --store."
+        )
+    return found == (LAYOUT, _layout()[1])
+
+
+def _found(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> tuple[int, str] | None:
+    """Version and digest of the tables; None where there are none, or from before they had either."""
     try:
-        found = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
+        rows = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
     except duckdb.CatalogException:
-        return False
-    return found == [(_layout()[1],)]
+        return None
+    if not rows:
+        return None
+    version, colon, digest = str(rows[0][0]).rpartition(":")
+    return int(version) if colon else 1, digest
 
 
 @functools.cache
@@ -166,11 +265,13 @@ def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
     while True:
         try:
             return open_it()
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
+            if of_system(error):
+                raise
             if "could not set lock" not in str(error).lower():
-                raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}") from None
+                raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}\n{REMEDY}") from None
             if time.monotonic() >= deadline:
-                raise CatalogueBusy(_busy_sentence(path)) from None
+                raise CatalogueBusy(_busy_sentence(path, str(error))) from None
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
 
@@ -180,8 +281,11 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _busy_sentence(path: Path) -> str:
+def _busy_sentence(path: Path, said: str) -> str:
+    """What DuckDB has said names the process that holds the file."""
+    holder = re.search(r"PID (\d+)", said)
+    program = f"Another program (process {holder[1]})" if holder else "Another program"
     return (
-        f"Another program holds {path} open for writing. Close it (a DuckDB shell, a notebook), or open it there with "
+        f"{program} holds {path} open for writing. Close it (a DuckDB shell, a notebook), or open it there with "
         "READ_ONLY, and try again; nothing is lost meanwhile."
     )

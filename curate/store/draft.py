@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreError
+from .files import HOST, temporary
+from .parquet import CHECKED, read_parquet
+from .seal import FACTS, MERGED
 
 if TYPE_CHECKING:
     from .catalog import Catalog
     from .ledger import Ledger
-
-FACTS = "facts"
 
 ROW_GROUP = 2000
 """Rows of a shard that are read together: who wants some of them need not hold all."""
@@ -27,9 +28,9 @@ ROW_GROUP = 2000
 def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
     """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, **{"compression": "zstd", **options})
-    temporary.replace(path)
+    unready = temporary(path)
+    pq.write_table(table, unready, **{"compression": "zstd", **CHECKED, **options})
+    unready.replace(path)
 
 
 class Draft:
@@ -60,7 +61,7 @@ class Draft:
         """Forget what an earlier try wrote, for a stage that begins anew when it was stopped."""
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
-        for folder in (self.path / FACTS, self.files, *self.path.glob(".spill-*")):
+        for folder in (self.path / FACTS, self.path / MERGED, self.files, *self.path.glob(".spill-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def shard(self, number: int) -> Path:
@@ -82,12 +83,12 @@ class Draft:
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """What was added to a table so far, by whichever process: a key at a time, in their order."""
         paths = sorted((self.path / FACTS / table_name).glob("[!.]*.parquet"))
-        return (pq.read_table(path, columns=list(columns)) for path in paths)
+        return (read_parquet(path, columns=list(columns)) for path in paths)
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written; for when nobody writes any more."""
-        for path in list(self.path.rglob(".*.tmp")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in [*self.path.rglob(".*.tmp"), *self.path.glob(".spill-*")]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def ledger(self) -> Ledger:
         """This process's part of the ledger of a run that this draft is."""
@@ -109,18 +110,34 @@ class DraftLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> DraftLock:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = self.path.open("a+")
+            except FileNotFoundError:  # the folder was removed again
+                continue
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"Another process{_holder(file)} is making {self.what} right now. Wait for it, or give the result "
+                    "another --name and config."
+                ) from None
+            if self._is_still(file):
+                break
             file.close()
-            raise StoreError(
-                f"Another process is making {self.what} right now. Wait for it, or give the result another --name and "
-                "config."
-            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {HOST}")
+        file.flush()
         self._file = file
         return self
+
+    def _is_still(self, file: IO[str]) -> bool:
+        """Whether the name still stands for the file that was opened: `curate gc` removes locks with their drafts."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def is_held(self) -> bool:
         """Whether a living process holds it. Looking is a shared lock for an instant: lookers do not see each other."""
@@ -137,3 +154,11 @@ class DraftLock:
         assert self._file is not None
         self._file.close()
         self._file = None
+
+
+def _holder(file: IO[str]) -> str:
+    """Who holds a lock, in brackets, as far as it says so; closes the file."""
+    with file:
+        file.seek(0)
+        said = file.read().strip()
+    return f" ({said})" if said else ""

@@ -6,7 +6,6 @@ be deleted.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..log import LOGGER, bar
-from .files import read_json, write_json
+from ..sums import first_damage, record
+from .files import read_json, temporary, write_json
 from .index_kind import TRAIN_PER_LIST, IndexKind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length
 
@@ -87,10 +87,11 @@ def kept_index(folder: Path, vectors: VectorShards, kind: IndexKind) -> FaissInd
     if index is None:
         note.unlink(missing_ok=True)  # what it says must never be of another index
         index = _build(vectors, kind, raw)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        faiss.write_index(index, str(temporary))
-        temporary.replace(path)
-        write_json(note, {**says, "vectors": int(index.ntotal)})
+        unready = temporary(path)
+        faiss.write_index(index, str(unready))
+        unready.replace(path)
+        kept = {each.name: each for each in (path, raw) if each.exists()}
+        write_json(note, {**says, "vectors": int(index.ntotal), "files": record(kept)})
     if not kind.code:
         return FaissIndex(index, kind)
     return FaissIndex(index, kind, np.memmap(raw, np.float16, "r", shape=(int(index.ntotal), vectors.width)))
@@ -99,6 +100,9 @@ def kept_index(folder: Path, vectors: VectorShards, kind: IndexKind) -> FaissInd
 def _read(path: Path, note: Path, says: dict[str, Any]) -> Any:
     """What is kept, or None where that is something else than `says`."""
     if not (path.exists() and note.exists() and says.items() <= (noted := read_json(note)).items()):
+        return None
+    if (wrong := first_damage(path.parent, noted.get("files", {}), read=True)) is not None:
+        LOGGER.info("%s %s: the index is made again.", *wrong)
         return None
     try:
         kept = faiss.read_index(str(path))
@@ -117,17 +121,17 @@ def _build(vectors: VectorShards, kind: IndexKind, raw: Path) -> Any:
     if not kind.exact:
         LOGGER.info("%d vectors are indexed as %s.", vectors.rows, kind)
         index.train(vectors.sample(max(TRAIN_PER_LIST * kind.lists, 10_000), seed=0).matrix)
-    temporary = raw.with_name(f".{raw.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file, bar(total=vectors.rows, label="index", unit="sample") as progress:
+    unready = temporary(raw)
+    with unready.open("wb") as file, bar(total=vectors.rows, label="index", unit="sample") as progress:
         for part in vectors:
             index.add(part.matrix)
             if kind.code:
                 file.write(part.matrix.astype(np.float16).tobytes())
             progress.update(len(part.matrix))
     if kind.code:
-        temporary.replace(raw)
+        unready.replace(raw)
     else:
-        temporary.unlink()
+        unready.unlink()
         raw.unlink(missing_ok=True)
     return index
 

@@ -5,30 +5,80 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..errors import StoreError
+
+HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+WRITER = re.compile(r"\.(?:(?P<host>[\w-]+)\.)?(?P<pid>\d+)\.(?:tmp|new|old)(?:\.wal)?$")
+REMEDY = "See what is wrong, and what to do about it: curate verify."
+ABROAD = 24 * 3600
+"""Seconds after which what a process on another machine was writing is taken for abandoned."""
+
+
+def temporary(path: Path, suffix: str = "tmp") -> Path:
+    """A hidden name beside `path` to write under; it says which process does, see `is_abandoned`."""
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{suffix}")
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody writes under this temporary name any more: its process is gone, or elsewhere and silent for a day.
+
+    False for a name that does not say who writes.
+    """
+    found = WRITER.search(path.name)
+    if found is None:
+        return False
+    if found["host"] in (None, HOST):
+        return not is_alive(int(found["pid"]))
+    return time.time() - path.stat().st_mtime > ABROAD
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: a temporary name in the same folder, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    unready = temporary(path)
+    with unready.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    unready.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that curate wrote."""
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON object that curate wrote; `StoreError` where it is none any more."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: it is no JSON any more ({error}). {REMEDY}") from None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is damaged: it holds no JSON object any more. {REMEDY}")
     return value
 
 

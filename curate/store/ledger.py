@@ -18,9 +18,10 @@ from ..errors import CatalogueBusy, StoreError
 from ..log import LOGGER
 from .background import Background
 from .catalog import Catalog, fragments
-from .draft import FACTS, write_parquet
+from .draft import write_parquet
 from .files import read_json, write_json
 from .ledger_rows import Rows, to_table
+from .seal import FACTS, MERGED
 
 TABLE = "ledger"
 FULL = 200_000
@@ -95,6 +96,9 @@ class Ledger:
                 path.unlink()
         if self.rank == 0 and self._mark.exists() and read_json(self._mark)["step"] > step:
             self.catalog.forget_after(self.fingerprint, TABLE, step, wait=60.0)
+            for path in fragments(self.folder, TABLE, MERGED):
+                if _first_step(path) > step:
+                    path.unlink()
             write_json(self._mark, {"step": step})
 
     def _close(self) -> None:

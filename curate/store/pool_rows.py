@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .catalog import quote
+from .files import temporary
+from .parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
 
 REPEATS = """
 WITH firsts AS (
@@ -35,7 +37,7 @@ class PoolRows:
 
     def __init__(self, parts: Sequence[Path]) -> None:
         self.parts = list(parts)
-        self._starts = np.cumsum([0, *(pq.read_metadata(path).num_rows for path in self.parts)])
+        self._starts = np.cumsum([0, *(metadata_of(path).num_rows for path in self.parts)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -52,7 +54,7 @@ class PoolRows:
 
 def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
     """Rows [start, stop) of one file, or as many of them as it has."""
-    with pq.ParquetFile(path) as file:
+    with opened(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         groups = [n for n, size in enumerate(sizes) if starts[n] < stop and starts[n] + size > start]
@@ -69,21 +71,22 @@ def write_repeats(parts: Sequence[Path], path: Path, *, memory: str = "1GB") -> 
         path: the Parquet file to write, with one column `position`; renamed into place.
         memory: what DuckDB may hold; what does not fit is spilled beside `path`.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    unready = temporary(path)
     with tempfile.TemporaryDirectory(prefix=".spill-", suffix=".tmp", dir=path.parent) as spill:
         connection = duckdb.connect(":memory:", config={"memory_limit": memory, "temp_directory": spill})
         try:
             files = ", ".join(quote(str(part)) for part in parts)
-            found = connection.sql(REPEATS.format(files=files)).to_arrow_reader(AT_ONCE)
-            with pq.ParquetWriter(temporary, POSITIONS, compression="zstd") as writer:
-                for batch in found:
-                    writer.write_batch(batch)
+            with read_by_duckdb(parts):
+                found = connection.sql(REPEATS.format(files=files)).to_arrow_reader(AT_ONCE)
+                with pq.ParquetWriter(unready, POSITIONS, compression="zstd", **CHECKED) as writer:
+                    for batch in found:
+                        writer.write_batch(batch)
         finally:
             connection.close()
-    temporary.replace(path)
+    unready.replace(path)
 
 
 def read_repeats(path: Path, start: int, stop: int) -> set[int]:
     """The positions in [start, stop) that `write_repeats` wrote down; others' row groups are not read."""
     filters = [("position", ">=", start), ("position", "<", stop)]
-    return set(pq.read_table(path, columns=["position"], filters=filters)["position"].to_pylist())
+    return set(read_parquet(path, ["position"], filters=filters)["position"].to_pylist())

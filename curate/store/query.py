@@ -3,7 +3,7 @@
 A query runs in an in-memory database to which the catalogue is attached read-only. Each fact table is a view over the
 merged rows and the fragments that still wait, so a run is seen while it is going; texts and vectors are views over the
 artifacts' Parquet shards; views over the ledger look back on runs (schema/views.sql). Files outside the store cannot be
-read, and only SELECT and its kin are accepted.
+read unless the user says so, and only what reads is accepted (statement.py), within limits (limits.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,26 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import QueryError
+from ..errors import QueryError, StoreError
 from .catalog import LABELS, LINKS, fragment_key, fragments, quote
+from .files import REMEDY
+from .limits import Limits, fetch, stopped_in_time
+from .statement import must_only_read, one_statement
 
 if TYPE_CHECKING:
-    from .store import Artifact, Store
+    from .artifact import Artifact
+    from .store import Store
 
 VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
 """Stage -> the view over its Parquet shards, and what that view calls the artifact's name."""
+
+DAMAGED = ("corrupt", "checksum", "decompress", "magic bytes")
+"""Words of DuckDB's about files that are not as they were written."""
+
+NONE = Limits()
+CLOSED = dict.fromkeys(["autoinstall_known_extensions", "autoload_known_extensions"], False)
+CLOSED |= {"python_enable_replacements": False}
+"""No extension comes from the network or from disk, and a name in SQL is never a variable of ours."""
 
 DICTIONARY = """
 SELECT v.view_name AS "table", coalesce(c.column_name, '') AS "column", c.data_type AS type, d.comment
@@ -51,17 +64,29 @@ def dictionary(store: Store) -> list[dict[str, Any]]:
         connection.close()
 
 
-def run(store: Store, sql: str, params: Mapping[str, Any] | Sequence[Any] = (), *, wait: float = 5.0) -> pa.Table:
+def run(
+    store: Store,
+    sql: str,
+    params: Mapping[str, Any] | Sequence[Any] = (),
+    limits: Limits = NONE,
+    *,
+    wait: float = 5.0,
+) -> pa.Table:
     """Run one read-only statement and return its rows as an Arrow table."""
-    statements = _statements(sql)
-    connection = connect(store, wait=wait)
+    statement = one_statement(sql)
+    connection = connect(store, limits, wait=wait)
     try:
+        must_only_read(connection, statement)
         for name in ledger_views():  # to make one is to open every fragment of the ledger once
             if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
                 _make_view(connection, name)
-        result: pa.Table = connection.sql(statements[0], params=params or None).to_arrow_table()
-        return result
+        with stopped_in_time(connection, limits):
+            relation = connection.sql(statement, params=params or None)
+            return fetch(relation, limits)
     except duckdb.Error as error:
+        ours = (f"{store.root}/artifacts/", str(store.catalog.path))
+        if any(place in str(error) for place in ours) or any(word in str(error).lower() for word in DAMAGED):
+            raise StoreError(f"The store cannot be read: {error}\n{REMEDY}") from None
         raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
     finally:
         connection.close()
@@ -75,42 +100,43 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return content
 
 
-def _statements(sql: str) -> list[str]:
-    try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from None
-    if len(statements) != 1:
-        raise QueryError(f"Give one statement at a time; this text holds {len(statements)}.")
-    if statements[0].type != duckdb.StatementType.SELECT:  # EXPLAIN is none: EXPLAIN ANALYZE runs what it explains
-        raise QueryError(
-            f"curate query reads only, and this is {statements[0].type.name}. To write the result to a file, use "
-            "--format csv|json|parquet and redirect."
-        )
-    return [statements[0].query]
-
-
-def connect(store: Store, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
     """A locked-down in-memory connection with a view a table, without those over the ledger; see the first lines."""
     store.must_exist()
-    connection = duckdb.connect(":memory:", config=store.catalog.settings)
+    settings = store.catalog.settings | CLOSED
+    if limits.memory is not None:
+        settings |= {"memory_limit": f"{limits.memory}B"}
+    connection = duckdb.connect(":memory:", config=settings)
     store.catalog.attach(connection, wait=wait)
-    artifacts = [*store.artifacts(), *store.drafts()]
-    merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
+    artifacts = store.everything()
+    with readable(connection):
+        merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
     columns = _artifact_columns(store, artifacts)
     connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    for table, label in LABELS.items():
-        connection.execute(_fact_view(table, label, artifacts, merged))
-    for stage, (view, label) in VECTORS.items():
-        connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
+    with readable(connection):
+        for table, label in LABELS.items():
+            connection.execute(_fact_view(table, label, artifacts, merged))
+        for stage, (view, label) in VECTORS.items():
+            connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
     connection.execute(f"SET allowed_directories = [{quote(str(store.root.resolve()) + '/')}]")
-    connection.execute("SET enable_external_access = false")
+    if not limits.allow_files:
+        connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+@contextmanager
+def readable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """What fails inside are the store's own files, and not the statement."""
+    try:
+        yield
+    except duckdb.Error as error:
+        connection.close()
+        raise StoreError(f"The store cannot be read: {error}\n{REMEDY}") from None
 
 
 @functools.cache

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .catalog import quote
+from .parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
 from .vectors import Positions
 
 MEMORY = "1GB"
@@ -32,7 +33,7 @@ PLACE = "_place"
 
 def count_distinct(shards: Sequence[Path], column: str, scratch: Path) -> int:
     """How many values a column has over all shards; `scratch` is a folder to spill into."""
-    with _spilling(scratch) as connection:
+    with _spilling(scratch) as connection, read_by_duckdb(shards):
         found = connection.execute(
             f'SELECT count(*) FROM (SELECT DISTINCT "{column}" FROM read_parquet($shards))', _given(shards)
         )
@@ -45,7 +46,7 @@ def positions_of(shards: Sequence[Path], ids: pa.Array, scratch: Path) -> Positi
     `scratch` is a folder to spill into.
     """
     numbered = pa.table({"sample_id": ids, "place": pa.array(range(len(ids)), pa.int64())})
-    with _spilling(scratch) as connection:
+    with _spilling(scratch) as connection, read_by_duckdb(shards):
         connection.register("wanted", numbered)
         found = connection.sql(
             "SELECT place, min(position) AS position "
@@ -68,18 +69,18 @@ def gather(shards: Sequence[Path], positions: Positions, target: Path) -> None:
     with _folder(target.parent) as folder:
         _deal(shards, positions, share, folder)
         files = sorted(folder.iterdir())
-        write_batches(target, pq.read_schema(shards[0]), (_sorted(path) for path in files))
+        write_batches(target, metadata_of(shards[0]).schema.to_arrow_schema(), (_sorted(path) for path in files))
 
 
 def _deal(shards: Sequence[Path], positions: Positions, share: int, folder: Path) -> None:
     """Rows to the file of their place // share, as they come, with their place beside them."""
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
-    schema = pq.read_schema(shards[0]).append(pa.field(PLACE, pa.int64()))
+    schema = metadata_of(shards[0]).schema.to_arrow_schema().append(pa.field(PLACE, pa.int64()))
     with ExitStack() as stack:
         writers: dict[int, Any] = {}
         for path in shards:
-            if not len(_wanted(ordered, pq.read_table(path, columns=["position"])["position"])[0]):
+            if not len(_wanted(ordered, read_parquet(path, ["position"])["position"])[0]):
                 continue
             for batch in read_batches(path):
                 rows, at = _wanted(ordered, batch.column("position"))
@@ -110,13 +111,13 @@ def _sorted(path: Path) -> pa.Table:
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, *, rows: int = 2000) -> Iterator[pa.RecordBatch]:
     """A Parquet file some rows at a time; a row group of it is in memory."""
-    with pq.ParquetFile(path) as file:
+    with opened(path) as file:
         yield from file.iter_batches(rows, columns=list(columns) if columns else None)
 
 
 def write_batches(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """Write tables of one schema to a Parquet file, one after the other."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", **CHECKED) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=GROUP)
 

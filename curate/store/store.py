@@ -9,59 +9,33 @@ whenever it is free (catalog.py).
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..config import Config
+from ..config import NAME, Config
 from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
 from ..launch import rank
 from ..log import LOGGER
+from .artifact import Artifact
 from .catalog import Catalog, fragments
 from .draft import Draft, DraftLock
-from .files import fingerprint, read_json, write_json
+from .files import REMEDY, as_json, fingerprint, read_json, write_json, write_text
+from .limits import Limits
+from .seal import seal
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """Something a stage made (or is making: then `made_at` is None), and what it was made from."""
-
-    stage: str
-    name: str
-    fingerprint: str
-    path: Path
-    config: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    rows: int | None = None
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    made_at: str | None = None
-
-    @property
-    def files(self) -> Path:
-        """The folder of files that are not tables: a model, a data set."""
-        return self.path / "files"
-
-    def shards(self) -> list[Path]:
-        """The Parquet files of the artifact's own data, in order."""
-        return sorted(self.path.glob("part-*.parquet"))
-
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The shards as Arrow tables, one at a time."""
-        return (pq.read_table(path, columns=list(columns) if columns else None) for path in self.shards())
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All shards as one Arrow table."""
-        tables = list(self.tables(columns))
-        return pa.concat_tables(tables) if tables else pa.table({})
+LONGEST = 200
+"""Characters of a name."""
+PLACE = re.compile(r"artifacts/[\w-]+/[\w-]+")
+"""Where an artifact is, below the store: nowhere else, whatever a file in `names` says."""
 
 
 class Store:
@@ -99,13 +73,13 @@ class Store:
     def get(self, name: str, *stages: str) -> Artifact:
         """The artifact of that name, made by one of these stages if any is named; else `ArtifactNotFound`."""
         pointer = self.root / "names" / f"{name}.json"
-        if not pointer.exists():
+        if not self.has(name):
             names = [path.stem for path in (self.root / "names").glob("*.json")]
             hint = did_you_mean(name, names) if names else ""
             ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages)
             make = f" Make it: {ways}" if ways else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
-        artifact = self._load(self.root / read_json(pointer)["path"])
+        artifact = self._load(self.root / self._pointed(pointer)["path"])
         if stages and artifact.stage not in stages:
             raise ArtifactNotFound(
                 f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {' or '.join(stages)}."
@@ -114,7 +88,7 @@ class Store:
 
     def has(self, name: str) -> bool:
         """Whether something has that name."""
-        return (self.root / "names" / f"{name}.json").exists()
+        return bool(NAME.match(name)) and len(name) < LONGEST and (self.root / "names" / f"{name}.json").exists()
 
     def artifacts(self) -> list[Artifact]:
         """Everything made, oldest first."""
@@ -123,14 +97,25 @@ class Store:
 
     def drafts(self) -> list[Artifact]:
         """Everything begun and not finished."""
-        paths = (self.root / "artifacts").glob("*/*/draft.json")
-        return [self._read(path) for path in sorted(paths) if not path.with_name("artifact.json").exists()]
+        found = []
+        for path in sorted((self.root / "artifacts").glob("*/*/draft.json")):
+            with suppress(FileNotFoundError):  # finished or removed since it was listed
+                if not path.with_name("artifact.json").exists():
+                    found.append(Artifact.read(path))
+        return found
+
+    def everything(self) -> list[Artifact]:
+        """Artifacts, then drafts; what is finished meanwhile is in it once."""
+        drafts = self.drafts()  # looked at first: what becomes an artifact afterwards is found among these
+        made = self.artifacts()
+        known = {artifact.fingerprint for artifact in made}
+        return [*made, *(draft for draft in drafts if draft.fingerprint not in known)]
 
     def labels(self) -> dict[str, str]:
         """Fingerprint -> what to call it: its name, or `name@fingerprint` once another artifact has taken the name."""
-        pointers = {path.stem: read_json(path) for path in (self.root / "names").glob("*.json")}
+        pointers = {path.stem: self._pointed(path) for path in (self.root / "names").glob("*.json")}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
-        others = [a for a in [*self.artifacts(), *self.drafts()] if a.fingerprint not in named]
+        others = [a for a in self.everything() if a.fingerprint not in named]
         taken = Counter([*pointers, *(a.name for a in others)])
         return named | {
             a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others
@@ -144,11 +129,17 @@ class Store:
         """How many files of facts of finished artifacts are not merged into the catalogue yet."""
         return sum(len(fragments(artifact.path)) for artifact in self.artifacts())
 
-    def query(self, sql: str, params: Mapping[str, Any] | Sequence[Any] = ()) -> pa.Table:
-        """Read-only SQL over everything; see `curate query --list` for the tables."""
-        from .query import run
+    def query(self, sql: str, params: Mapping[str, Any] | Sequence[Any] = (), limits: Limits | None = None) -> pa.Table:
+        """Read-only SQL over everything; see `curate query --list` for the tables.
 
-        return run(self, sql, params)
+        Args:
+            sql: one statement.
+            params: of it, by name or in order.
+            limits: for SQL of somebody else's; without them it takes the time and the room that it needs.
+        """
+        from .query import NONE, run
+
+        return run(self, sql, params, limits or NONE)
 
     def holds(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
         """Whether what `config` describes is made, under whatever name."""
@@ -186,10 +177,32 @@ class Store:
             self._stamp()
             with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
                 if not (path / "artifact.json").exists():  # another process may have finished it meanwhile
-                    self._fill(stage, fill, config, inputs, mark, path)
+                    with self._filled(stage, config, inputs, mark, path) as draft:
+                        fill(draft)
         self.sync()  # before it is named: the other processes wait for the name, and may ask the catalogue next
         self._name(config.name, mark, path)
         return self._load(path)
+
+    @contextmanager
+    def draft(self, stage: str, config: Config, inputs: Mapping[str, str] | None = None) -> Iterator[Draft]:
+        """The draft of what `config` describes, for a loop that is not ours to call: filled within the block.
+
+        It is committed and named where the block ends, and stays unfinished where an error ends it. Of several
+        processes the first commits; the others see to it that they have written theirs by then. Unlike `make` this
+        finds nothing made: ask `holds` before.
+        """
+        inputs = dict(inputs or {})
+        mark = fingerprint(stage, config.identity(), inputs)
+        path = self._place(stage, mark)
+        if rank():
+            yield Draft(path, mark, self.catalog, rank=rank())
+            return
+        self._stamp()
+        lock = DraftLock(path / "draft.lock", f"'{config.name}' ({stage})")
+        with lock, self._filled(stage, config, inputs, mark, path) as draft:
+            yield draft
+        self.sync()
+        self._name(config.name, mark, path)
 
     def _join(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
         """In a process beside rank 0's: help it if there is something to do, then wait until it has named the result.
@@ -202,30 +215,37 @@ class Store:
             time.sleep(0.1)
         return self._load(path)
 
-    def _fill(
-        self,
-        stage: str,
-        fill: Callable[[Draft], None],
-        config: Config,
-        inputs: Mapping[str, str],
-        mark: str,
-        path: Path,
-    ) -> None:
+    @contextmanager
+    def _filled(self, stage: str, config: Config, inputs: Mapping[str, str], mark: str, path: Path) -> Iterator[Draft]:
+        """A draft that becomes an artifact where the block ends."""
         manifest = {
             "fingerprint": mark,
             "stage": stage,
             "name": config.name,
-            "config": config.model_dump(mode="json"),
+            "config": config.stored(),
             "inputs": dict(inputs),
         }
+        if not (path / "draft.json").exists():
+            self._forget_namesakes(mark)
         write_json(path / "draft.json", manifest)
         draft = Draft(path, mark, self.catalog)
-        fill(draft)
+        yield draft
+        draft.sweep()
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(
-            path / "artifact.json", {**manifest, "rows": draft.rows, "summary": draft.summary, "made_at": made_at}
-        )
+        text = as_json({**manifest, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
+        seal(path, text)
+        write_text(path / "artifact.json", text)
         (path / "draft.json").unlink()
+
+    def _forget_namesakes(self, mark: str) -> None:
+        """Before something is begun: facts of the same that was deleted by hand must not stand for the new ones."""
+        if not self.catalog.path.exists():
+            return
+        try:
+            if self.catalog.knows(mark):
+                self.catalog.forget([mark], wait=1.0)
+        except CatalogueBusy:
+            LOGGER.debug("The catalogue is not free to look for facts of what was deleted.")
 
     def discard(self, artifact: Artifact) -> None:
         """Remove an unfinished artifact's folder."""
@@ -242,6 +262,13 @@ class Store:
             LOGGER.info("The catalogue is open in another program; new facts wait beside it and can be queried later.")
             return False
 
+    def _pointed(self, pointer: Path) -> dict[str, Any]:
+        """What a file in `names` says."""
+        content = read_json(pointer)
+        if not {"path", "fingerprint"} <= content.keys() or not PLACE.fullmatch(str(content["path"])):
+            raise StoreError(f"{pointer} is damaged: it names no artifact any more. {REMEDY}")
+        return content
+
     def _name(self, name: str, mark: str, path: Path) -> None:
         pointer = self.root / "names" / f"{name}.json"
         content = {"fingerprint": mark, "path": path.relative_to(self.root).as_posix()}
@@ -249,8 +276,10 @@ class Store:
             write_json(pointer, content)
 
     def _load(self, path: Path) -> Artifact:
-        return self._read(path / "artifact.json")
-
-    def _read(self, path: Path) -> Artifact:
-        values = read_json(path)
-        return Artifact(**values, path=path.parent)
+        try:
+            return Artifact.read(path / "artifact.json")
+        except FileNotFoundError:
+            raise ArtifactNotFound(
+                f"{path} is gone, which a name in {self.root / 'names'} stands for. Make it again, or have the name "
+                "removed: curate gc."
+            ) from None

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import DataError, did_you_mean
 from .files import digest_path
+from .parquet import metadata_of, read_parquet
 
 Matrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ class VectorShards:
         odd = next((path for path in shards if _width(path, column) != self.width), None)
         if odd is not None:
             raise DataError(f"'{column}' has another width in {odd} than in {shards[0]}: make the artifact again.")
-        self._sizes = [int(pq.read_metadata(path).num_rows) for path in shards]
+        self._sizes = [int(metadata_of(path).num_rows) for path in shards]
         self.rows = sum(self._sizes)
 
     def __iter__(self) -> Iterator[Vectors]:
@@ -133,7 +133,7 @@ def to_unit_length(matrix: Matrix) -> npt.NDArray[np.bool_]:
 
 def _read(path: Path, column: str, width: int, rows: Positions | None = None) -> Vectors:
     """One shard, or some of its rows."""
-    table = pq.read_table(path, columns=["sample_id", column])
+    table = read_parquet(path, ["sample_id", column])
     if rows is not None and len(rows) < len(table):
         table = table.take(pa.array(rows))
     matrix, end = np.empty((len(table), width), np.float32), 0
@@ -148,7 +148,7 @@ def _read(path: Path, column: str, width: int, rows: Positions | None = None) ->
 
 
 def _width(path: Path, column: str) -> int:
-    schema = pq.read_schema(path)
+    schema = metadata_of(path).schema.to_arrow_schema()
     vectors = {field.name: field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)}
     if column not in vectors:
         raise DataError(f"There is no vector column '{column}' in {path}.{did_you_mean(column, vectors)}")

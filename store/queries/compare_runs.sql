@@ -25,7 +25,7 @@ kept AS (
 ),
 logged AS (
     SELECT run, arg_max(value, step) FILTER (metric = 'eval_loss') AS heldout_loss,
-           arg_max(value, step) FILTER (metric = 'train_runtime') AS seconds,
+           sum(value) FILTER (starts_with(metric, 'seconds_')) AS seconds,
            sum(value) FILTER (metric IN ('seconds_scoring_forward', 'seconds_target_gradient',
              'seconds_candidate_gradients', 'seconds_score_arithmetic')) AS scoring_seconds
     FROM metrics GROUP BY run

@@ -103,6 +103,6 @@ def test_a_file_is_opened_for_its_own_samples_alone(tmp_path: Path, monkeypatch:
     cache.get(["0"])
     opened: list[Any] = []
     read = pq.read_table
-    monkeypatch.setattr("curate.store.cache.pq.read_table", lambda *a, **k: opened.append(a) or read(*a, **k))
+    monkeypatch.setattr("curate.store.parquet.pq.read_table", lambda *a, **k: opened.append(a) or read(*a, **k))
     assert set(cache.get(["3", "9", "none"])) == {"3", "9"}
     assert len(opened) == 2

@@ -163,7 +163,8 @@ def test_fragments_are_those_of_writing_without_a_thread(
         block[step] = columns
         if sum(len(each["sample_id"]) for each in block.values()) >= 30 or step == 20:
             path = tmp_path / f"{min(block):09d}-r0.parquet"
-            pq.write_table(table_of(block), path, compression="lz4", use_dictionary=module.FEW_VALUES)
+            few = module.FEW_VALUES
+            pq.write_table(table_of(block), path, compression="lz4", use_dictionary=few, write_page_checksum=True)
             block = {}
     ledger.close_fragment()
     expected = {path.name: path.read_bytes() for path in tmp_path.glob("*.parquet")}

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS merged (artifact VARCHAR, fragment VARCHAR, PRIMARY K
 COMMENT ON TABLE merged IS 'Fragments of facts that are already in the tables below; book-keeping.';
 
 CREATE TABLE IF NOT EXISTS layout (digest VARCHAR);
-COMMENT ON TABLE layout IS 'Digest of the statements that made these tables; book-keeping.';
+COMMENT ON TABLE layout IS 'Version of these tables, and digest of the statements that made them; book-keeping.';
 
 CREATE TABLE IF NOT EXISTS samples (
     artifact VARCHAR, sample_id VARCHAR, position BIGINT, source VARCHAR, format VARCHAR,

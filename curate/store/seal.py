@@ -1,0 +1,87 @@
+"""The seal of an artifact: the sizes and checksums of its files, written down when it was complete.
+
+`files.json` is written before `artifact.json`, of which it holds the checksum, too, and it holds one of itself. Not
+recorded is what may change or go later without harm: indexes (derived), checkpoints (each has a record of its own in
+its mark), locks, logs of cells. Facts are recorded where they were written; a merge only moves them (see catalog.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+from ..sums import Record, damage, record
+from .files import read_json, write_json
+
+SEAL = "files.json"
+MANIFEST = "artifact.json"
+FACTS, MERGED = "facts", "merged"
+"""Folders of facts that wait for the catalogue, and of those that are in it."""
+
+APART = ("checkpoints", "cells")
+OURS = (SEAL, MANIFEST, "draft.json", "draft.lock")
+DERIVED = (".faiss", ".faiss.json", ".f16")
+
+
+def seal(folder: Path, manifest: str) -> None:
+    """Write down what the files of an artifact hold, and what `manifest`, its `artifact.json`, will. ~1.5 GB/s."""
+    content = manifest.encode()
+    told: dict[str, Any] = record(dict(_files(folder)))
+    told[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / SEAL, {"files": told, "sha256": _digest(told)})
+
+
+def sealed(folder: Path) -> Record | None:
+    """What was written down; None for an artifact of a curate that did not.
+
+    Raises:
+        StoreError: the record itself is damaged.
+    """
+    if not (folder / SEAL).exists():
+        return None
+    content = read_json(folder / SEAL)
+    files: Record = content.get("files", {})
+    if content.get("sha256") != _digest(files):
+        raise StoreError(f"{folder / SEAL} has other content than was written: what it says of the files is not sure.")
+    return files
+
+
+def damaged(folder: Path, *, read: bool, below: str = "", facts: bool = True) -> Iterator[tuple[Path, str]]:
+    """Files of an artifact that are not as they were written, and what is wrong with each.
+
+    Args:
+        folder: of the artifact.
+        read: read them through; else only their sizes are looked at.
+        below: look only at names that begin so.
+        facts: look also at those of facts.
+    """
+    for name, told in (sealed(folder) or {}).items():
+        if name.startswith(below) and (facts or not name.startswith(f"{FACTS}/")):
+            path = _place(folder, name)
+            if (wrong := damage(path, told, read=read)) is not None:
+                yield path, wrong
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a recorded file is now: facts may have been merged."""
+    path = folder / name
+    head, _, rest = name.partition("/")
+    return folder / MERGED / rest if head == FACTS and not path.exists() else path
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if not path.is_file() or parts[0] in APART or any(part.startswith(".") for part in parts):
+            continue
+        if len(parts) == 1 and (parts[0] in OURS or parts[0].endswith(DERIVED)):
+            continue
+        yield "/".join((FACTS, *parts[1:]) if parts[0] == MERGED else parts), path
+
+
+def _digest(files: Record) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,148 @@
+"""Commands as processes: started, waited for, killed. By a fork of a process that has all imported, or from scratch."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .injection import VARIABLE, Fault
+
+PROJECT = Path(__file__).parents[2]
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CURATE_PROGRESS": "0", "TOKENIZERS_PARALLELISM": "false"}
+PATIENCE, STARTING = 180.0, 300.0
+
+
+@dataclass
+class Running:
+    """A command that was started.
+
+    Attributes:
+        pid: of its process.
+        folder: where its output is.
+    """
+
+    number: int
+    folder: Path
+    pid: int = 0
+    code: int | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """The exit code, negative for a signal; a command that hangs is an error of the test."""
+        if not self.ended.wait(timeout):
+            self.send(signal.SIGKILL)
+            raise AssertionError(f"The command {self.number} hung: {self.err}")
+        assert self.code is not None
+        return self.code
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if not self.ended.is_set():
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                return
+
+    @property
+    def out(self) -> str:
+        """What it has printed."""
+        return (self.folder / f"{self.number}.out").read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        """What it has said on stderr."""
+        return (self.folder / f"{self.number}.err").read_text(encoding="utf-8")
+
+
+class Commands:
+    """Starts commands. Close it at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", f"{__package__}.server"]
+        environment = {**os.environ, **QUIET}
+        with (folder / "server.err").open("wb") as errors:
+            self._server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=PROJECT, env=environment
+            )
+        self._running: dict[int, Running] = {}
+        self._started: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._count = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._started.get(timeout=STARTING)
+
+    def start(
+        self, folder: Path, *args: str, fault: Fault | None = None, limit: int | None = None, closed: bool = False
+    ) -> Running:
+        """`curate ARGS` in a folder.
+
+        Args:
+            fault: what happens to it.
+            limit: most bytes of a file.
+            closed: nobody reads its stdout.
+        """
+        self._count += 1
+        running = self._running[self._count] = Running(self._count, self.folder)
+        request = {
+            "number": self._count,
+            "args": args,
+            "folder": str(folder),
+            "environment": QUIET,
+            "out": str(self.folder / f"{self._count}.out"),
+            "err": str(self.folder / f"{self._count}.err"),
+            "fault": asdict(fault) if fault else None,
+            "limit": limit,
+            "closed": closed,
+        }
+        assert self._server.stdin is not None
+        self._server.stdin.write((json.dumps(request) + "\n").encode())
+        self._server.stdin.flush()
+        running.pid = self._started.get(timeout=PATIENCE)["pid"]
+        return running
+
+    def run(self, folder: Path, *args: str, **options: Any) -> Running:
+        """The same, waited for."""
+        running = self.start(folder, *args, **options)
+        running.wait()
+        return running
+
+    def done(self, folder: Path, *args: str) -> Running:
+        """The same, and it must succeed."""
+        running = self.run(folder, *args)
+        assert running.code == 0, f"curate {' '.join(args)} ended with {running.code}:\n{running.err}"
+        return running
+
+    def _listen(self) -> None:
+        assert self._server.stdout is not None
+        for line in self._server.stdout:
+            said = json.loads(line)
+            if "ended" in said:
+                running = self._running[said["ended"]]
+                running.code = said["code"]
+                running.ended.set()
+            else:
+                self._started.put(said)
+
+    def close(self) -> None:
+        """End the process that starts them."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(PATIENCE)
+
+
+def from_scratch(folder: Path, *args: str, fault: Fault | None = None) -> subprocess.CompletedProcess[str]:
+    """`python -m curate ARGS`, nothing imported before, the fault told by the environment to a `sitecustomize`."""
+    environment = {**os.environ, **QUIET, "PYTHONPATH": f"{Path(__file__).parent / 'injected'}{os.pathsep}{PROJECT}"}
+    if fault:
+        environment[VARIABLE] = json.dumps(asdict(fault))
+    command = [sys.executable, "-m", "curate", *args]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)

@@ -1,0 +1,39 @@
+"""Every fault by name, in the order of the table."""
+
+from __future__ import annotations
+
+from .breaking import (
+    beside_training,
+    clock_jumps,
+    disk_full,
+    file_limit,
+    interrupted_twice,
+    killed_at_points,
+    killed_at_random,
+    read_only,
+    shm_full,
+    stdout_closed,
+    torn_files,
+    twice_at_once,
+)
+from .damage import bad_checkpoint, flipped, missing, truncated
+from .mending import Break
+
+FAULTS: dict[str, Break] = {
+    "kill -9": killed_at_points,
+    "torn file": torn_files,
+    "kill -9 any time": killed_at_random,
+    "disk full": disk_full,
+    "file limit": file_limit,
+    "read-only": read_only,
+    "flipped byte": flipped,
+    "cut off": truncated,
+    "gone": missing,
+    "bad checkpoint": bad_checkpoint,
+    "twice at once": twice_at_once,
+    "beside training": beside_training,
+    "clock jumps": clock_jumps,
+    "/dev/shm full": shm_full,
+    "Ctrl-C twice": interrupted_twice,
+    "stdout closed": stdout_closed,
+}

@@ -1,0 +1,225 @@
+"""What every case starts from: a tiny store, made once by real commands; and what a stage makes when left alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.errors import CatalogueBusy
+from curate.store import Artifact, Store
+from curate.store.catalog import LABELS
+from curate.store.inspection import problems
+from curate.store.leftovers import leftovers, remove
+from curate.store.query import VECTORS, connect
+from curate.store.seal import sealed
+
+from .commands import Commands, Running
+from .injection import Fault
+
+SHORT = "--max-length 48"
+STEPS = f"--model base --candidates 4 --keep 2 {SHORT} --lora-r 2 --save-steps 2 --logging-steps 1"
+UDS = "--selector uds --set selector_args.d1=2 --set selector_args.d2=8"
+PREPARED = (
+    "demo-model --name base --steps 2 --hidden-size 16 --layers 1 --heads 2 --vocab-size 300 --positions 64 "
+    "--sequence-length 16 --batch-size 2",
+    "demo-pool --name raw --rows 40",
+    "demo-pool --name raw-held --rows 8 --seed 1",
+    "ingest --data pool.jsonl --name pool --shard-rows 16",
+    "ingest --data held.jsonl --name held",
+    f"embed --pool pool --model base --name feats --shard-rows 16 {SHORT} --d1 2 --d2 8",
+    f"train --pool pool --name run {UDS} {STEPS} --max-steps 4",
+)
+STAGES: Mapping[str, str] = {
+    "ingest": "ingest --data pool.jsonl --name it --shard-rows 16 --deduplicate",
+    "embed": f"embed --pool pool --model base --name it --shard-rows 16 {SHORT} --d1 2 --d2 8 --seed 1",
+    "cluster": "cluster --features feats --on embedding --k 3 --name it",
+    "select": "select --method less --pool pool --target held --warmup run --budget 6 --sketch-dim 64 --name it",
+    "train": f"train --pool pool --eval-pool held --name it {UDS} {STEPS} --max-steps 5 --seed 1",
+    "curriculum": "curriculum --from run --name it",
+    "evaluate": "evaluate --model run --pool held --metric exact_match --max-new-tokens 2 --shard-rows 4 --name it "
+    f"{SHORT}",
+    "export": "export --run run --as hf --to out --name it",
+    "compare": "compare --pool pool --eval-pool held --model base --selectors max_loss --seeds 0 --eval-steps 1 "
+    "--name it --train max_steps=2,candidates=4,keep=2,max_length=48",
+    "query": "query most_kept --param run=run --format csv",
+}
+"""Stage -> the command under test. `cluster` builds an index on its way; what it makes is called `it`."""
+
+INPUTS: Mapping[str, Mapping[str, str]] = {
+    "embed": {"pool": "part-00001.parquet", "base": "files/model.safetensors"},
+    "cluster": {"feats": "part-00001.parquet"},
+    "select": {"pool": "part-00001.parquet", "run": "checkpoints/checkpoint-4/optimizer.pt"},
+    "train": {"pool": "part-00001.parquet", "held": "part-00000.parquet", "base": "files/model.safetensors"},
+    "evaluate": {"held": "part-00000.parquet", "run": "files/adapter_model.safetensors"},
+    "export": {"pool": "part-00001.parquet"},
+    "compare": {"base": "files/model.safetensors", "pool": "part-00001.parquet"},
+}
+"""Stage -> artifacts that it reads, and a file of each."""
+
+TIMES = ("seconds", "runtime", "per_second")
+UNLIKE = ("files/training_args.bin", "facts/metrics/all.parquet", "facts/comparisons/all.parquet")
+"""Files that hold times or the places of a run: what they say otherwise is compared as rows."""
+
+Content = dict[str, Any]
+
+
+@dataclass
+class Workshop:
+    """Commands, the prepared store, and what has been made of it.
+
+    Attributes:
+        folder: for everything.
+        commands: what starts them.
+        template: the folder that every case is a copy of.
+        seconds: stage -> how long it takes when left alone.
+    """
+
+    folder: Path
+    commands: Commands
+    template: Path
+    expected: dict[str, Content]
+    seconds: dict[str, float]
+    count: int = 0
+
+    @classmethod
+    def open(cls, folder: Path) -> Workshop:
+        """Prepare the store."""
+        commands = Commands(folder / "log")
+        template = folder / "template"
+        (template / "store" / "queries").mkdir(parents=True)
+        for line in PREPARED:
+            if line.startswith("ingest"):
+                _take_out(template)
+            commands.done(template, *line.split())
+        shutil.copy(Path(__file__).parents[2] / "store/queries/most_kept.sql", template / "store" / "queries")
+        return cls(folder, commands, template, {}, {})
+
+    def close(self) -> None:
+        """End all processes."""
+        self.commands.close()
+
+    def case(self, source: Path | None = None) -> Path:
+        """A new copy of the prepared folder, or of another."""
+        self.count += 1
+        folder = self.folder / f"case-{self.count:05d}"
+        shutil.copytree(source or self.template, folder)
+        return folder
+
+    def run(self, stage: str, folder: Path, **options: Any) -> Running:
+        """The stage's command, to its end."""
+        return self.commands.run(folder, *STAGES[stage].split(), **options)
+
+    def start(self, stage: str, folder: Path, **options: Any) -> Running:
+        """The stage's command, begun."""
+        return self.commands.start(folder, *STAGES[stage].split(), **options)
+
+    def whole(self, stage: str) -> Content:
+        """What the stage makes when it is left alone."""
+        if stage not in self.expected:
+            folder, start = self.case(), time.monotonic()
+            done = self.commands.done(folder, *STAGES[stage].split())
+            self.seconds[stage] = time.monotonic() - start
+            self.expected[stage] = self.content(stage, folder, done)
+            shutil.rmtree(folder)
+        return self.expected[stage]
+
+    def points(self, stage: str) -> list[str]:
+        """Every point of the stage, in order."""
+        folder = self.case()
+        log = folder / "points.log"
+        log.touch()
+        running = self.run(stage, folder, fault=Fault(f"{folder}/", "count", log=str(log)))
+        assert running.code == 0, running.err
+        found = log.read_text(encoding="utf-8").splitlines()
+        shutil.rmtree(folder)
+        return found
+
+    def content(self, stage: str, folder: Path, done: Running) -> Content:
+        """All that a command has made: its files by checksum, its rows, what it printed if that is all."""
+        if stage == "query":
+            return {"printed": done.out}
+        store, known = Store(folder / "store"), {a.fingerprint for a in Store(self.template / "store").artifacts()}
+        made = [artifact for artifact in store.artifacts() if artifact.fingerprint not in known]
+        found: Content = {f"names {name}": store.get(name).fingerprint for name in sorted(a.name for a in made)}
+        for artifact in made:
+            found |= {f"{artifact.name} {file}": told for file, told in _files(artifact).items()}
+        found |= _rows(store, [artifact.name for artifact in made])
+        if (folder / "out").exists():
+            found["delivered"] = sorted(p.name for p in (folder / "out").rglob("*") if p.is_file())
+            found["beside it"] = [p.name for p in folder.glob(".*")]
+        return found
+
+    def must_be_as_ever(self, stage: str, folder: Path, done: Running) -> None:
+        """Raise unless the command has made what it makes when it is left alone."""
+        assert done.code == 0, f"ended with {done.code}:\n{done.err}"
+        expected, found = self.whole(stage), self.content(stage, folder, done)
+        unlike = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
+        assert not unlike, f"not as when left alone: {', '.join(unlike)}"
+
+    def must_be_clean(self, folder: Path) -> None:
+        """Raise unless there are no rows of nothing, `curate gc` leaves nothing behind, and all is sound.
+
+        What the two commands call is called here: a process each, three times a point, is most of the time otherwise.
+        """
+        must_have_no_orphans(folder)
+        store = Store(folder / "store")
+        for leftover in leftovers(store):
+            assert remove(store, leftover), f"{leftover.path} is held, and nobody is there"
+        left = [*store.root.rglob(".*"), *store.root.glob("artifacts/*/*/draft.json"), *leftovers(store)]
+        assert not left, f"curate gc has left {left}"
+        assert not (found := list(problems(store))), f"curate verify says {found}"
+
+
+def _take_out(template: Path) -> None:
+    """The generated pools as files of the user's, beside the store."""
+    store = Store(template / "store")
+    for name, file in (("raw", "pool.jsonl"), ("raw-held", "held.jsonl")):
+        shutil.copy(store.get(name).files / "pool.jsonl", template / file)
+
+
+def _files(artifact: Artifact) -> Content:
+    told = sealed(artifact.path) or {}
+    timed = artifact.stage == "compare"
+    return {
+        name: entry["sha256"]
+        for name, entry in told.items()
+        if name not in (*UNLIKE, "artifact.json") and not (timed and name.startswith("files/"))
+    }
+
+
+def _rows(store: Store, names: list[str]) -> Content:
+    """Rows of facts by table, without what tells times."""
+    found: Content = {}
+    connection = connect(store)
+    try:
+        for table, label in LABELS.items():
+            columns = "* EXCLUDE (seconds)" if table == "comparisons" else "*"
+            sql = f'SELECT {columns} FROM {table} WHERE list_contains(?, "{label}") ORDER BY ALL'
+            rows = connection.execute(sql, [names]).fetchall()
+            if table == "metrics":
+                rows = [row for row in rows if not any(time in str(row[2]) for time in TIMES)]
+            found[f"rows of {table}"] = repr(rows)
+    finally:
+        connection.close()
+    return found
+
+
+def must_have_no_orphans(folder: Path) -> None:
+    """Raise if a query sees a row of no artifact, or of one that has no state."""
+    try:
+        connection = connect(Store(folder / "store"))
+    except CatalogueBusy:
+        raise AssertionError("a killed process holds the catalogue") from None
+    try:
+        for table, label in [*LABELS.items(), *VECTORS.values()]:
+            sql = (
+                f'SELECT count(*) FROM {table} WHERE "{label}" IS NULL OR "{label}" NOT IN (SELECT name FROM artifacts)'
+            )
+            ((count,),) = connection.execute(sql).fetchall()
+            assert not count, f"{count} rows of {table} are of no artifact"
+    finally:
+        connection.close()

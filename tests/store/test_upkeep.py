@@ -1,0 +1,282 @@
+"""Laws of keeping a store sound: what is damaged is named, what is left over goes, what is derived is made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.config import Config
+from curate.errors import ArtifactNotFound, StoreError
+from curate.store import Artifact, Draft, Store
+from curate.store.catalog import fragments
+from curate.store.files import HOST, is_abandoned, temporary
+from curate.store.index_kind import IndexKind
+from curate.store.inspection import problems
+from curate.store.leftovers import Leftover, leftovers, remove
+from curate.store.parquet import read_parquet
+from curate.store.repair import repair
+from curate.store.seal import MERGED, SEAL
+from curate.store.vectors import VectorShards
+
+
+class Toy(Config):
+    seed: int = 0
+
+
+def fill(draft: Draft) -> None:
+    draft.write(0, pa.table({"sample_id": [f"s{n}" for n in range(50)]}))
+    draft.files.mkdir(exist_ok=True)
+    (draft.files / "model.safetensors").write_bytes(b"weights" * 100)
+    draft.add("samples", pa.table({"sample_id": ["s1", "s2"], "position": [0, 1]}))
+
+
+@pytest.fixture
+def made(store: Store) -> Artifact:
+    return store.make("toy", fill, Toy(name="a"))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _leftovers(store: Store) -> list[Leftover]:
+    try:
+        return leftovers(store)
+    except StoreError:  # who cannot read what there is removes nothing
+        return []
+
+
+FILES = ["part-00000.parquet", "files/model.safetensors", "artifact.json", SEAL, "merged/samples/all.parquet"]
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("file", FILES)
+def test_whatever_is_damaged_is_named_and_the_rest_is_not(
+    store: Store, made: Artifact, file: str, damage: Callable[[Path], None]
+) -> None:
+    store.make("toy", fill, Toy(name="b", seed=1))
+    assert list(problems(store)) == []
+    damage(made.path / file)
+    found = {problem.path for problem in problems(store)}
+    told = set() if file == SEAL and damage is Path.unlink else {made.path / file}  # older ones have no record
+    assert found - {store.catalog.path} == told
+    if file == "artifact.json":
+        assert all(each.path != made.path for each in _leftovers(store)), "what is damaged is not left over"
+
+
+def test_sizes_are_looked_at_before_reading_and_bytes_where_it_is_asked_for(made: Artifact) -> None:
+    made.check(read=True)
+    flip(made.files / "model.safetensors")
+    made.check()
+    with pytest.raises(StoreError, match=r"model\.safetensors has other content than was written.*curate verify"):
+        made.check(read=True, below="files/")
+    made.check(read=True, below="part")
+    cut(made.files / "model.safetensors")
+    with pytest.raises(StoreError, match="has 350 bytes and should have 700"):
+        made.check()
+
+
+def test_a_changed_byte_in_a_table_is_met_by_whoever_reads_it(made: Artifact) -> None:
+    path = made.shards()[0]
+    content = bytearray(path.read_bytes())
+    content[30] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"part-00000\.parquet cannot be read.*curate verify"):
+        read_parquet(path)
+
+
+def test_a_shard_that_has_gone_is_missed_by_whoever_reads_the_table(store: Store) -> None:
+    def two(draft: Draft) -> None:
+        for shard in range(2):
+            draft.write(shard, pa.table({"sample_id": [f"s{shard}"]}))
+
+    made = store.make("ingest", two, Toy(name="pool"))
+    assert store.query("SELECT count(*) AS n FROM conversations").to_pylist() == [{"n": 2}]
+    made.shards()[1].unlink()
+    with pytest.raises(StoreError, match=r"part-00001\.parquet is gone"):
+        made.table()
+    with pytest.raises(StoreError, match=r"part-00001\.parquet"):
+        store.query("SELECT count(*) AS n FROM conversations")
+
+
+def test_a_damaged_index_is_named_and_made_again(store: Store) -> None:
+    faiss_index = pytest.importorskip("curate.store.faiss_index")
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
+
+    def features(draft: Draft) -> None:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 8)
+        draft.write(0, pa.table({"sample_id": [f"s{row}" for row in range(40)], "sketch": column}))
+
+    made = store.make("embed", features, Toy(name="feats"))
+    shards, kind = VectorShards(made.shards(), "sketch"), IndexKind("flat")
+    queries = shards.load().matrix[:5]
+    _, before = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+    for damage in (flip, cut):
+        damage(made.path / "sketch.faiss")
+        assert [problem.path.name for problem in problems(store)] == ["sketch.faiss"]
+        _, after = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+        assert (after == before).all() and list(problems(store)) == []
+        damage(made.path / "sketch.faiss")
+        assert any("index sketch" in done for done in repair(store)) and list(problems(store)) == []
+
+
+def test_a_manifest_that_is_no_manifest_any_more_is_named(store: Store, made: Artifact) -> None:
+    (made.path / "artifact.json").write_text('{"stage": "toy"')
+    with pytest.raises(StoreError, match=r"artifact\.json is damaged"):
+        store.query("SELECT 1")
+    (made.path / "artifact.json").write_text('{"stages": "toy"}')
+    with pytest.raises(StoreError, match=r"artifact\.json is damaged"):
+        store.get("a")
+
+
+def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
+    import shutil
+
+    shutil.rmtree(made.path)
+    with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
+        store.get("a")
+    found = leftovers(store)
+    assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
+    assert all(remove(store, each) for each in found)
+    assert leftovers(store) == [] and list(problems(store)) == []
+    assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
+
+
+def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Store, made: Artifact) -> None:
+    import shutil
+
+    def otherwise(draft: Draft) -> None:
+        draft.add("samples", pa.table({"sample_id": ["other"], "position": [0]}))
+
+    shutil.rmtree(made.path)
+    store.make("toy", otherwise, Toy(name="a"))
+    assert store.query("SELECT sample_id FROM samples").to_pylist() == [{"sample_id": "other"}]
+
+
+def stopped(draft: Draft) -> None:
+    draft.write(0, pa.table({"sample_id": ["s"]}))
+    draft.add("samples", pa.table({"sample_id": ["s"], "position": [0]}))
+    temporary(draft.path / "half").write_text("half")
+    raise KeyboardInterrupt
+
+
+def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_be_kept(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    before = sorted(path for path in store.root.rglob("*") if path.is_file())
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    assert leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
+    (found,) = leftovers(store)
+    assert found.bytes > 0 and "'b' (toy), unfinished" in found.what
+    assert remove(store, found)
+    assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Store) -> None:
+    def look(draft: Draft) -> None:
+        held = [each for each in leftovers(store) if each.path == draft.path]
+        assert held == []
+
+    store.make("toy", look, Toy(name="a"))
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    (found,) = leftovers(store)
+
+    def removed(draft: Draft) -> None:
+        assert not remove(store, found) and draft.path.exists()
+
+    store.make("toy", removed, Toy(name="b", seed=1))
+    assert not remove(store, found), "by now it is an artifact"
+    assert store.get("b").made_at
+
+
+def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
+        (tmp_path / name).touch()
+        assert is_abandoned(tmp_path / name) is gone
+    elsewhere = tmp_path / ".x.another-host.1.tmp"
+    elsewhere.touch()
+    assert not is_abandoned(elsewhere)
+    os.utime(elsewhere, (0, 0))
+    assert is_abandoned(elsewhere) and not is_abandoned(tmp_path / ".gitkeep")
+
+
+def answers(store: Store) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = store.query("SELECT * FROM samples ORDER BY ALL").to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink, lambda path: path.write_bytes(b"no database" * 500)])
+def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
+    store: Store, made: Artifact, damage: Callable[[Path], None]
+) -> None:
+    store.make("toy", fill, Toy(name="b", seed=1))
+    before = answers(store)
+    damage(store.catalog.path)
+    assert {problem.path for problem in problems(store)} == {store.catalog.path}
+    with pytest.raises(StoreError, match=r"curate (verify|repair)"):
+        store.query("SELECT sum(hash(s)) FROM samples s")
+    assert any("again" in done for done in repair(store))
+    assert answers(store) == before and list(problems(store)) == [] and leftovers(store) == []
+
+
+def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_mended(store: Store, made: Artifact) -> None:
+    before = answers(store)
+    for change in ("DELETE FROM samples WHERE sample_id = 's1'", "INSERT INTO samples SELECT * FROM samples"):
+        with duckdb.connect(str(store.catalog.path)) as connection:
+            connection.execute(change)
+        assert [problem.path for problem in problems(store)] == [store.catalog.path]
+        list(repair(store))
+        assert answers(store) == before and list(problems(store)) == []
+
+
+def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(store: Store, made: Artifact) -> None:
+    before = answers(store)
+    for path in fragments(made.path, which=MERGED):
+        path.unlink()
+    (made.path / SEAL).unlink()  # as an older curate leaves it
+    assert list(problems(store)) == []
+    assert any("beside" in done for done in repair(store))
+    store.catalog.path.unlink()
+    list(repair(store))
+    assert answers(store) == before
+
+
+def test_the_commands_say_it_and_end_with_the_right_code(
+    curate: Callable[..., object], store: Store, made: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*args: str) -> tuple[int, str, str]:
+        done = curate(*args, "--store", str(store.root))
+        return done.code, done.out, done.err  # type: ignore[attr-defined]
+
+    assert call("verify")[0] == call("verify", "a")[0] == call("gc")[0] == call("repair")[0] == 0
+    flip(made.files / "model.safetensors")
+    code, out, err = call("verify")
+    assert code == 1 and "model.safetensors has other content" in out and "1 thing is wrong" in err
+    assert call("verify", "a")[0] == 1 and call("verify", "nobody")[0] == 1
+    assert "cannot be made again" in call("repair")[2]
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    assert "unfinished" not in call("gc", "--yes")[1] and len(store.drafts()) == 1
+    code, out, _ = call("gc", "--drafts")
+    assert code == 0 and "'b' (toy), unfinished" in out and len(store.drafts()) == 1
+    assert call("gc", "--drafts", "--yes")[0] == 0 and store.drafts() == []
+    assert json.loads((made.path / SEAL).read_text())["files"].keys() == {
+        *("artifact.json", "facts/samples/all.parquet", "files/model.safetensors", "part-00000.parquet")
+    }
