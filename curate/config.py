@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError
 
+from . import shipped
 from .errors import ConfigError, did_you_mean
+from .redact import redact, redacted
+from .strict_yaml import LARGEST, NotYaml, parse
 
 
 class Mark:
@@ -27,6 +30,8 @@ class Mark:
 
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+"""What things in the store are called. It is the name of a file, so it is no path."""
 REF, EXTERNAL, INERT = Mark("ref"), Mark("external"), Mark("inert")
 Ref = Annotated[str, REF]
 """The name of an artifact in the store."""
@@ -66,7 +71,12 @@ class Options(BaseModel):
 class Config(Options):
     """What a stage is told: the options of a command that makes something, which has a name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="What the store calls the result.")
+    name: str = Field(pattern=NAME.pattern, max_length=120, description="What the store calls the result.")
+
+    def stored(self) -> dict[str, Any]:
+        """The config as it is written down: without the passwords and tokens of URLs."""
+        values: dict[str, Any] = redact(self.model_dump(mode="json"))
+        return values
 
     def identity(self) -> dict[str, Any]:
         """The part of the config that decides what is made: neither the name, nor inputs, nor inert fields."""
@@ -99,20 +109,34 @@ def load(
 
 def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given:
     """`cls(**values)`, with pydantic's errors said in one sentence."""
+    if strange := [key for key in values if not isinstance(key, str)]:
+        raise ConfigError(f"The key {strange[0]!r}{where} is no name: put quotes around it.")
     try:
-        return cls(**values)
+        built = cls(**values)
+        built.model_dump_json()
+        return built
     except ValidationError as error:
         raise ConfigError(_sentence(cls, error, where)) from None
+    except (UnicodeEncodeError, PydanticSerializationError):
+        raise ConfigError(
+            f"An option{where} is not valid Unicode, and cannot be written down. Of a file whose name is not UTF-8, "
+            "give the folder."
+        ) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping."""
+    """A YAML file that holds a mapping, of a size that somebody has written (strict_yaml.py)."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with shipped.where(file).open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {file}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The config file {file} cannot be read: {error}.") from None
+    try:
+        values = parse(content)
+    except NotYaml as error:
+        raise ConfigError(f"{file} is not YAML that curate reads: {error}.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold keys and values, not a {type(values).__name__}.")
     return values
@@ -134,8 +158,8 @@ def assign(values: dict[str, Any], pair: str) -> None:
 def scalar(text: str) -> Any:
     """YAML's reading of a value, and 1e-3 as the number that it looks like (YAML 1.1 takes it for text)."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse(text)
+    except NotYaml:
         raise ConfigError(f"'{text}' is no YAML value: put quotes around it.") from None
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
@@ -149,5 +173,10 @@ def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
         flag = flag_of(key, cls.model_fields[key]) if key in cls.model_fields else f"set {key}=..."
         return f"'{key}' is missing{where}: give --{flag} or set it in the config file."
     message = first["msg"].removeprefix("Value error, ")
-    got = f" (got {first['input']!r})" if key else ""
+    got = f" (got {_short(first['input'])})" if key else ""
     return f"{key + ': ' if key else ''}{message}{got}{where}."
+
+
+def _short(value: Any) -> str:
+    text = redacted(repr(value))
+    return text if len(text) <= 200 else text[:200] + "…"

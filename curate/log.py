@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from .launch import rank
+from .redact import redacted
+from .render import harmless
 
 LOGGER = logging.getLogger("curate")
 
@@ -19,10 +21,17 @@ LOGGER = logging.getLogger("curate")
 def setup(verbose: bool = False) -> None:
     """Send curate's log lines to stderr, one plain line each; of several processes all warn and the first informs."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Redacting("%(message)s"))
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.WARNING if rank() else logging.DEBUG if verbose else logging.INFO)
     LOGGER.propagate = False
+
+
+class _Redacting(logging.Formatter):
+    """Without the secrets in URLs, and without what steers a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(redacted(super().format(record)))
 
 
 def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:

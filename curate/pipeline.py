@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import completion, shipped
 from .config import Config, assign, build, read_yaml
 from .errors import ConfigError, CurateError, did_you_mean
 from .flags import StoreFlag
 from .log import LOGGER
 from .questions import about, find, write
+from .redact import redacted
 from .render import summary
 from .stages import STAGES, module_of, run_stage
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .store import Artifact, Store
 
 EXAMPLES = """
+curate run demo
 curate run pipelines/demo.yaml
 curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
 """
@@ -41,7 +44,14 @@ QUERY_KEYS = ("file", "params", "sql")
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="The pipeline: a file, or the name of one that comes with curate.",
+            autocompletion=completion.pipelines,
+        ),
+    ],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME.KEY=VALUE", help="An option of what is made as NAME. [repeatable]"),
@@ -68,6 +78,11 @@ class Entry:
 
 def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
     """Every entry of a pipeline, checked; `sets` are `name.key=value`, by the name of what an entry makes."""
+    asked, file = file, shipped.pipeline(file)
+    if not file.exists() and not asked.suffix:
+        raise ConfigError(
+            f"There is no file and no pipeline '{asked}'.{did_you_mean(asked.name, shipped.names('pipelines'))}"
+        )
     content = read_yaml(file)
     if unknown := [key for key in content if key != "stages"]:
         raise ConfigError(f"{file}: unknown key '{unknown[0]}'.{did_you_mean(str(unknown[0]), ['stages'])}")
@@ -92,7 +107,12 @@ def _split(item: Any, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(values, dict):
         raise ConfigError(f"{where} ({stage}): wants keys and values, not {values!r}.")
     values = dict(values)
-    base = read_yaml(Path(values.pop("config"))) if stage != QUERY and "config" in values else {}
+    if stage == QUERY or "config" not in values:
+        return stage, values
+    file = values.pop("config")
+    if not isinstance(file, str):
+        raise ConfigError(f"{where} ({stage}): config wants the name of a YAML file, not {file!r:.80}.")
+    base = read_yaml(Path(file))
     return stage, {**base, **values}
 
 
@@ -114,11 +134,14 @@ def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
         raise ConfigError(f"Unknown key '{unknown[0]}' in {where}.{did_you_mean(str(unknown[0]), QUERY_KEYS)}")
     if ("file" in values) == ("sql" in values):
         raise ConfigError(f"{where}: give either file or sql.")
+    asked, params = values.get("file", values.get("sql")), values.get("params") or {}
+    if not isinstance(asked, str) or not isinstance(params, dict):
+        raise ConfigError(f"{where}: file and sql want text, and params names and values.")
     try:
         sql = find(values["file"], root) if "file" in values else values["sql"]
     except CurateError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return Entry(stage, str(values.get("file", "sql")), sql=sql, params=values.get("params") or {})
+    return Entry(stage, str(values.get("file", "sql")), sql=sql, params=params)
 
 
 def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
@@ -160,4 +183,4 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
         LOGGER.info(f"[{number}/{len(entries)}] {entry.stage} {entry.label} ... {end}")
     places["store"] = store.root
     width = max(map(len, places))
-    return [f"{what:<{width}}  {where}" for what, where in places.items()]
+    return [f"{what:<{width}}  {redacted(str(where))}" for what, where in places.items()]

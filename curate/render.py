@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 NARROWEST = 6
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def summary(values: Mapping[str, Any], indent: int = 0) -> list[str]:
@@ -38,11 +40,12 @@ def table(rows: Sequence[Row], *, columns: Iterable[str] | None = None, width: i
     names = list(columns or dict.fromkeys(key for row in rows for key in row))
     if not names:
         return []
+    heads = [cell(name) for name in names]
     cells = [[cell(row.get(name)) for name in names] for row in rows]
     right = [bool(rows) and all(_is_number(row.get(name)) for row in rows) for name in names]
-    natural = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    natural = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     widths = _fit(natural, right, (width or terminal_width()) - 2 * (len(names) - 1))
-    ruled = [names, ["─" * w for w in widths], *cells]
+    ruled = [heads, ["─" * w for w in widths], *cells]
     return [_line(line, widths, right) for line in ruled]
 
 
@@ -84,7 +87,12 @@ def cell(value: Any) -> str:
         return ", ".join(f"{key}={cell(part)}" for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(part) for part in value)
-    return " ".join(str(value).split())
+    return harmless(" ".join(str(value).split()))
+
+
+def harmless(text: str) -> str:
+    """Text that cannot steer a terminal or turn its direction: such characters as escapes, but tab and new line."""
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def size(count: int) -> str:

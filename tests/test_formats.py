@@ -124,6 +124,19 @@ def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], reason: str) ->
     assert why_not(row) == reason
 
 
+@pytest.mark.parametrize("part", ["note", "tools", "messages"])
+def test_a_row_that_is_nested_without_end_is_refused_before_somebody_runs_out_of_stack(part: str) -> None:
+    def row(depth: int) -> dict[str, Any]:
+        value: Any = "x"
+        for level in range(depth):
+            value = {"k": value} if level % 2 else [value]
+        message = {"role": "assistant", "content": "a", "name": value} if part == "messages" else SAID
+        return {"messages": [ASKED, message], part: [ASKED, message] if part == "messages" else [value]}
+
+    assert why_not(row(500)) == why_not(row(5000)) == why_not(row(70)) == "nested too deeply"
+    assert read(row(50)).sample_id
+
+
 def test_a_file_has_the_format_that_most_of_its_first_rows_fit() -> None:
     rows = [{"prompt": "a", "completion": "b", "text": None}] + [{"text": "c"}] * 3
     assert detect(rows, {}, "f").format == "text"

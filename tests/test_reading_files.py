@@ -33,7 +33,7 @@ def test_a_broken_line_of_jsonl_is_a_row_with_a_reason(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, b"[" * 100_000, b'{"text": "b"}']))
     said = [(1, {"text": "a"}), (3, "not JSON"), (4, "not an object"), (5, "not UTF-8"), (6, "not JSON")]
-    assert rows_of(tmp_path / "a.jsonl") == [*said, (7, "not JSON"), (8, {"text": "b"})]
+    assert rows_of(tmp_path / "a.jsonl") == [*said, (7, "nested too deeply"), (8, {"text": "b"})]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,72 @@ def test_csv_keeps_text_as_text_and_says_which_row_is_broken(tmp_path: Path) -> 
     (tmp_path / "b.csv").write_text("prompt,prompt\na,b\n")
     with pytest.raises(DataError, match="twice"):
         rows_of(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ['"never closed,x\ngood,row\n', '"closed late,x\n"good","row"\n', 'x,"a "quoted" word\nmore\n', '"a"b,"c\n'],
+)
+def test_a_quote_out_of_place_is_an_error_that_names_the_row_and_swallows_no_other(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion\nfirst,row\n" + broken)
+    with pytest.raises(DataError, match=r"a\.csv, row 2: a quote is out of place"):
+        rows_of(tmp_path / "a.csv")
+
+
+def test_a_row_of_csv_that_is_broken_within_its_line_is_refused_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('prompt,completion\n"a"b,"c"\ngood,row\nit is 5" long,x\n')
+    assert rows_of(tmp_path / "a.csv") == [
+        (1, "not CSV"),
+        (2, {"prompt": "good", "completion": "row"}),
+        (3, {"prompt": 'it is 5" long', "completion": "x"}),
+    ]
+
+
+def test_an_object_with_a_key_twice_is_refused_alone_for_no_two_readers_agree_on_it(tmp_path: Path) -> None:
+    twice, good = '{"text": "a", "meta": {"x": 1, "x": 2}}', '{"text": "b"}'
+    (tmp_path / "a.jsonl").write_text(f"{twice}\n{good}\n")
+    (tmp_path / "a.json").write_text(f"[{twice}, {good}]")
+    for name in ("a.jsonl", "a.json"):
+        assert rows_of(tmp_path / name) == [(1, "a key comes twice"), (2, {"text": "b"})]
+
+
+def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from curate.formats.read import bounded_lines
+
+    content = b"ab\n" + b"x" * 25 + b"\n" + b"c" * 10 + b"\nd"
+    assert list(bounded_lines(io.BytesIO(content), most=10)) == [b"ab\n", None, None, b"d"]
+    assert list(bounded_lines(io.BytesIO(content), most=11)) == [b"ab\n", None, b"c" * 10 + b"\n", b"d"]
+
+
+def test_rows_of_a_table_that_python_cannot_have_are_refused_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.array([b"a", b"\xff", b"c", b"d"], pa.binary()).view(pa.string())
+    day = pa.array([0, 0, 2**31 - 1, None], pa.date32())
+    pq.write_table(pa.table({"text": text, "day": day}), tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert [row if isinstance(row, str) else row["text"] for _, row in rows] == [
+        "a",
+        "not UTF-8",
+        "a value out of range",
+        "d",
+    ]
+
+
+def test_a_damaged_arrow_file_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_list([{"text": f"text {n}", "id": str(n)} for n in range(40)]).save_to_disk(str(tmp_path / "a"))
+    (file,) = (tmp_path / "a").glob("*.arrow")
+    content = bytearray(file.read_bytes())
+    at = content.index((6).to_bytes(4, "little") + (12).to_bytes(4, "little"))  # offsets of the texts: 0, 6, 12, ...
+    content[at + 3] = 0x7F
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged \(column text\)"):
+        rows_of(tmp_path / "a")
 
 
 def test_a_folder_is_all_its_data_files_by_name(tmp_path: Path) -> None:

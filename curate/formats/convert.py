@@ -6,12 +6,12 @@ stripped, not normalised.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..samples import TEXT_ROLE, Sample
 from .detect import Layout
+from .strict_json import RepeatedKey, decode
 
 Message = dict[str, Any]
 
@@ -69,15 +69,46 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "") -> Sampl
     return sample
 
 
+DEEPEST = 64
+"""Levels of lists and mappings in a row. Whatever reads it later, in Python or SQL, spends stack on each."""
+LONGEST = 1 << 28
+"""Characters of a row."""
+
+
 def _check_storable(sample: Sample) -> None:
-    """Lone surrogates have no UTF-8, and what is nested too deeply no JSON."""
+    """Lone surrogates have no UTF-8, and what is nested too deeply no JSON that everybody can read."""
     try:
-        for text in (sample.original_json, sample.sample_id):
-            text.encode()
+        text = sample.original_json
+        text.encode()
+        sample.sample_id.encode()
     except UnicodeEncodeError:
         raise Unusable("not valid Unicode") from None
-    except (RecursionError, TypeError, ValueError):
+    except RecursionError:
+        raise Unusable("nested too deeply") from None
+    except (TypeError, ValueError):
         raise Unusable("not JSON") from None
+    if len(text) > LONGEST:
+        raise Unusable(f"longer than {LONGEST >> 20} MiB")
+    if (
+        text.count("[") + text.count("{") > DEEPEST
+        and _depth([sample.original, sample.messages, sample.tools]) > DEEPEST
+    ):
+        raise Unusable("nested too deeply")
+
+
+def _depth(parts: Any) -> int:
+    """Levels below a list of values; a level more than `DEEPEST` is as good as any."""
+    depth, level = 0, list(parts)
+    while level and depth <= DEEPEST:
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                inner += value.values()
+            elif isinstance(value, (list, tuple)):
+                inner += value
+        level = [value for value in inner if isinstance(value, (Mapping, list, tuple))]
+        depth += 1
+    return depth
 
 
 class _Parts:
@@ -260,6 +291,10 @@ def _check(messages: list[Message]) -> None:
 
 def _from_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return decode(text)
+    except RecursionError:
+        raise Unusable("nested too deeply") from None
+    except RepeatedKey:
+        raise Unusable("a key comes twice") from None
+    except ValueError:
         raise Unusable("not JSON in a column that must be") from None

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import DataError
 from ..log import LOGGER
+from ..redact import redacted
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 STAMPS = ("sha256", "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id")
@@ -50,6 +51,11 @@ class File:
             ranges = {"block_size": 0} if _is_web(self.system) else {}  # many servers give none: read in one go
             stream = io.BufferedReader(self.system.open(self.path, "rb", **ranges), 1 << 20)
         return cast(IO[bytes], gzip.open(stream, "rb") if self.name.lower().endswith(".gz") else stream)
+
+
+def printable(path: str | Path) -> str:
+    """A path that can be written down: what is no UTF-8 in it as escapes."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_url(text: str | Path) -> bool:
@@ -90,7 +96,9 @@ def system_of(url: str) -> tuple[Any, str]:
             driver = DRIVERS.get(scheme, f"the fsspec driver of {scheme}")
             raise DataError(f"{shown(url)} needs a driver that is not installed: pip install {driver}.") from None
         except ValueError as error:
-            raise DataError(f"{shown(url)} cannot be read: {str(error).rstrip('.')}. Check the URL.") from None
+            raise DataError(
+                f"{shown(url)} cannot be read: {redacted(str(error)).rstrip('.')}. Check the URL."
+            ) from None
     system.invalidate_cache()
     return system, str(path)
 
@@ -106,7 +114,7 @@ def reached(url: str) -> Iterator[None]:
         raise DataError(f"There is nothing at {shown(url)}. Check the URL.") from None
     except Exception as error:
         said = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+        what = redacted(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
         raise DataError(f"{shown(url)} cannot be reached ({what}). Check the URL and your credentials.") from error
 
 

@@ -7,22 +7,31 @@ array is read whole. Nothing is written anywhere, except that a Hub data set lan
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from ..errors import CurateError, DataError
+from ..redact import redacted
 from .detect import detect
-from .places import File, files_below, is_url, shown
+from .places import File, files_below, is_url, printable, shown
 from .rows import Row
+from .separated import csv_rows, tsv_rows
+from .strict_json import RepeatedKey, decode, decode_marked, is_marked
 from .tables import hub_rows, parquet_rows, saved_rows
+
+LONGEST = 1 << 28
+"""Bytes of a line of JSON; a longer one is refused, or a few zipped bytes could fill the memory."""
+LARGEST = 1 << 32
+"""Bytes of a JSON file that is read whole."""
+TOO_LONG = f"longer than {LONGEST >> 20} MiB"
+TOO_DEEP, TWICE = "nested too deeply", "a key comes twice"
 
 SAVED = frozenset({"dataset_dict.json", "state.json"})
 """In a folder that `save_to_disk` has written, one of these."""
@@ -50,7 +59,7 @@ def read_place(place: str, *, split: str, subset: str | None = None, revision: s
     if any((path / name).exists() for name in SAVED):
         return saved_rows(place, split)
     if path.exists():
-        return (row for file in data_files(path) for row in read_file(File(str(file), str(file))))
+        return (row for file in data_files(path) for row in read_file(File(printable(file), str(file))))
     return hub_rows(place, split, subset, revision)
 
 
@@ -62,7 +71,7 @@ def _is_saved(url: str) -> bool:
 def data_files(path: Path) -> list[Path]:
     """The file, or a folder's data files at any depth, by name; hidden ones do not count."""
     if path.is_file():
-        _check_known(path.name, str(path))
+        _check_known(path.name, printable(path))
         return [path]
     found = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file.name) is not None)
     visible = [f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts)]
@@ -101,12 +110,15 @@ def read_file(file: File) -> Iterator[Row]:
 
 
 def _jsonl(file: File) -> Iterator[Row]:
-    with file.open() as lines:
-        yield from _json_lines(file.name, lines)
+    with file.open() as stream:
+        yield from _json_lines(file.name, stream)
 
 
-def _json_lines(file: str, lines: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(lines, start=1):
+def _json_lines(file: str, stream: IO[bytes]) -> Iterator[Row]:
+    for number, line in enumerate(bounded_lines(stream), start=1):
+        if line is None:
+            yield Row(file, number, None, TOO_LONG)
+            continue
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
@@ -115,11 +127,26 @@ def _json_lines(file: str, lines: Iterable[bytes]) -> Iterator[Row]:
         if not text.strip():
             continue
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = decode(text)
+        except RepeatedKey:
+            yield Row(file, number, None, TWICE)
+        except RecursionError:
+            yield Row(file, number, None, TOO_DEEP)
+        except ValueError:
             yield Row(file, number, None, "not JSON")
+        else:
+            yield _object(file, number, value)
+
+
+def bounded_lines(stream: IO[bytes], most: int = LONGEST) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one that is longer than `most` bytes, which is passed over."""
+    while line := stream.readline(most):
+        if len(line) < most or line.endswith(b"\n"):
+            yield line
             continue
-        yield _object(file, number, value)
+        while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
+            pass
+        yield None
 
 
 def _object(file: str, number: int, value: Any) -> Row:
@@ -131,9 +158,18 @@ def _object(file: str, number: int, value: Any) -> Row:
 def _json(file: File) -> Iterator[Row]:
     """An array of objects, an object that holds one list, or (as many are named) lines of objects."""
     with file.open() as stream:
-        content = stream.read()
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DataError(
+            f"{file.name} is larger than {LARGEST >> 30} GiB, and has to be read whole. Give one object a line (JSONL)."
+        )
+    marked = False
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        try:
+            value = decode(text)
+        except RepeatedKey:
+            value, marked = decode_marked(text), True
     except UnicodeDecodeError:
         raise DataError(f"{file.name} is not UTF-8: save it as UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -146,7 +182,8 @@ def _json(file: File) -> Iterator[Row]:
         return
     except (ValueError, RecursionError) as error:  # an endless number; nested without end
         raise DataError(f"{file.name} is not JSON that can be read: {error}.") from None
-    yield from (_object(file.name, number, item) for number, item in enumerate(_listed(file, value), start=1))
+    for number, item in enumerate(_listed(file, value), start=1):
+        yield Row(file.name, number, None, TWICE) if marked and is_marked(item) else _object(file.name, number, item)
 
 
 def _listed(file: File, value: Any) -> list[Any]:
@@ -165,45 +202,12 @@ def _listed(file: File, value: Any) -> list[Any]:
     )
 
 
-def _csv(file: File, delimiter: str = ",") -> Iterator[Row]:
-    """All values are text; a row with too few or too many fields (a stray quote or comma) is said so."""
-    csv.field_size_limit(2**31 - 1)
-    with file.open() as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, delimiter=delimiter)
-        header = next(reader, None)
-        if header is None:
-            return
-        if len(set(header)) < len(header):
-            raise DataError(f"{file.name} names a column twice in its first line: {', '.join(header)}.")
-        number = 0
-        while True:
-            number += 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error:
-                yield Row(file.name, number, None, "not CSV")
-                continue
-            if not fields:
-                number -= 1
-            elif len(fields) != len(header):
-                yield Row(file.name, number, None, "wrong number of fields")
-            else:
-                yield Row(file.name, number, dict(zip(header, fields, strict=True)))
-
-
-def _tsv(file: File) -> Iterator[Row]:
-    return _csv(file, "\t")
-
-
 READERS: Mapping[str, Callable[[File], Iterator[Row]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
     ".parquet": parquet_rows,
 }
 
@@ -226,4 +230,4 @@ def _said_plainly(file: File) -> Iterator[None]:
         if file.system is None and not isinstance(error, (OSError, EOFError, zlib.error, pa.ArrowException)):
             raise
         said = str(error).strip().splitlines()
-        raise DataError(f"{file.name} cannot be read: {said[0] if said else type(error).__name__}.") from None
+        raise DataError(f"{file.name} cannot be read: {redacted(said[0]) if said else type(error).__name__}.") from None

@@ -2,14 +2,13 @@
 
 The tokenizer's own chat template renders the conversation. Where the template marks what the assistant generates, those
 marks are the mask; where it does not, each assistant turn is what rendering one more message adds to the prefix before
-it. A sample for which neither works is refused, never trained on wrongly.
+it. A sample for which neither works is refused, never trained on wrongly. Control tokens are those that the template
+puts there: typed ones are text (control.py).
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,18 +19,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import DataError
 from ..numerics.losses import IGNORE
-from ..samples import Message, Sample
+from ..samples import Sample
+from .chat import UNTOLD as UNTOLD
+from .chat import Chat, taken, text_tokens
+from .chat import MaskError as MaskError
+from .control import ControlTokens
 
 LossOn = Literal["assistant", "all"]
-
-UNTOLD = "assistant tokens cannot be told apart"
-"""Reason to refuse a sample, where a `MaskError` says it at length."""
-
-
-class MaskError(DataError):
-    """It cannot be told which tokens of a sample the assistant wrote."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.loss_on = loss_on
+        self.controls = ControlTokens(tokenizer)
         self.marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
             tokenizer.chat_template or ""
         )
@@ -103,73 +99,54 @@ class Encoder:
 
         Args:
             sample: its last message is the assistant's.
+
+        Raises:
+            MaskError: the chat template does not take it.
         """
-        messages = [_template_message(message) for message in sample.messages[:-1]]
-        out: Any = self.tokenizer.apply_chat_template(
-            messages, tools=_tools(sample), tokenize=True, return_dict=True, add_generation_prompt=True
-        )
-        return np.asarray(out["input_ids"], dtype=np.int32)
+        chat = Chat(self.controls, sample)
+        return np.asarray(chat.tokens(chat.render(len(chat.messages) - 1, prompt=True))[0], dtype=np.int32)
 
     def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        ids = list(self.tokenizer(sample.messages[0]["content"])["input_ids"])
+        ids = text_tokens(self.controls, sample)
         if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:
             ids.append(self.tokenizer.eos_token_id)
         return ids, [True] * len(ids)
 
     def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        messages = [_template_message(message) for message in sample.messages]
-        if self.marks:
-            out: Any = self.tokenizer.apply_chat_template(
-                messages,
-                tools=_tools(sample),
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
+        chat = Chat(self.controls, sample)
+        if self.marks and not chat.typed:
+            with taken(sample):
+                out: Any = self.tokenizer.apply_chat_template(
+                    chat.messages,
+                    tools=chat.tools,
+                    tokenize=True,
+                    return_dict=True,
+                    return_assistant_tokens_mask=True,
+                )
             return list(out["input_ids"]), [bool(mark) for mark in out["assistant_masks"]]
-        return self._from_prefixes(messages, _tools(sample), sample)
+        whole = chat.render(len(chat.messages), marks=self.marks)
+        ids, places = chat.tokens(whole)
+        if self.loss_on == "all":
+            return ids, [True] * len(ids)
+        spans = whole.spans if self.marks else self._spans(chat, whole.text)
+        return ids, [any(start < to and at < end for start, end in spans) for at, to in places]
 
-    def _from_prefixes(
-        self, messages: list[dict[str, Any]], tools: Any, sample: Sample
-    ) -> tuple[list[int], list[bool]]:
-        whole = self._render(messages, tools)
+    def _spans(self, chat: Chat, whole: str) -> list[tuple[int, int]]:
+        """Where the assistant's turns are in the rendered text, by prefixes."""
         spans = []
-        for turn, message in enumerate(messages):
+        for turn, message in enumerate(chat.messages):
             if message["role"] != "assistant":
                 continue
-            before = self._render(messages[:turn], tools, add_generation_prompt=True) if turn else ""
-            after = self._render(messages[: turn + 1], tools)
+            before = chat.render(turn, prompt=True).text if turn else ""
+            after = chat.render(turn + 1).text
             if not (whole.startswith(before) and whole.startswith(after) and len(before) <= len(after)):
                 raise MaskError(
-                    f"Sample {sample.sample_id}: the chat template has no generation marks and renders turn {turn + 1} "
-                    "differently once more turns follow, so its assistant tokens cannot be told apart. Give a "
-                    "--chat-template with {% generation %} marks, or --loss-on all."
+                    f"Sample {chat.sample.sample_id}: the chat template has no generation marks and renders turn "
+                    f"{turn + 1} differently once more turns follow, so its assistant tokens cannot be told apart. "
+                    "Give a --chat-template with {% generation %} marks, or --loss-on all."
                 )
             spans.append((len(before), len(after)))
-        out: Any = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        target = [any(start < to and at < end for start, end in spans) for at, to in out["offset_mapping"]]
-        return list(out["input_ids"]), target
-
-    def _render(self, messages: list[dict[str, Any]], tools: Any, **options: Any) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options))
-
-
-def _template_message(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: tool-call arguments as mappings, no null content."""
-    out = {key: copy.deepcopy(value) for key, value in message.items() if value is not None}
-    out.setdefault("content", "")
-    for call in out.get("tool_calls") or ():
-        function = call.get("function", {}) if isinstance(call, dict) else {}
-        if isinstance(function.get("arguments"), str):
-            try:
-                function["arguments"] = json.loads(function["arguments"])
-            except json.JSONDecodeError:
-                continue
-    return out
-
-
-def _tools(sample: Sample) -> Any:
-    return list(sample.tools) if sample.tools else None
+        return spans
 
 
 class TokenTable:
@@ -238,8 +215,8 @@ def encode_all(
     for position, sample in samples:
         try:
             row = encoder(sample)
-        except MaskError:
-            refuse[sample.sample_id] = UNTOLD
+        except MaskError as error:
+            refuse[sample.sample_id] = error.reason
             continue
         if row.refusal:
             refuse[sample.sample_id] = row.refusal

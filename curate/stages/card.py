@@ -20,6 +20,8 @@ from .export_for import note
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 SELECTED = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")
 ORDERED = ("runs", "order", "weights", "rounds", "never_offered")
+LEFT_OUT = ("to", "overwrite", "push_to_hub", "private", "timeout", "memory", "allow_files")
+"""Options of an export that say nothing of the data."""
 FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 
 
@@ -43,10 +45,15 @@ def card(
         _how(config, store, pool, made_by, rows),
         _sources(sources, licences),
         _load(config),
-        *([note(config["trainer"], config["name"])] if config["trainer"] else []),
+        *_order(config),
         _provenance(config, store, pool, made_by),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _order(config: Mapping[str, Any]) -> list[str]:
+    trainer = config["trainer"]
+    return [note(trainer, config["name"], FILES.get(config["file_format"], ""))] if trainer else []
 
 
 def _front_matter(
@@ -124,7 +131,7 @@ def _provenance(config: Mapping[str, Any], store: Store, pool: Artifact, made_by
     rows = [f"| {labels[artifact.fingerprint]} | {artifact.stage} | `{artifact.fingerprint}` |" for artifact in made]
     rows += [f"| {_cell(key.split('.', 2)[-1])} | data | `{mark}` |" for key, mark in pool.inputs.items()]
     steps = [(artifact.stage, _public(_set(artifact.config))) for artifact in made]
-    own = {key: value for key, value in config.items() if key not in ("to", "overwrite", "push_to_hub", "private")}
+    own = {key: value for key, value in config.items() if key not in LEFT_OUT}
     steps.append(("export", _set(own)))
     blocks = [
         f"`curate {stage} --config {stage}.yaml`\n\n```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"

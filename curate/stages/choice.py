@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import ArtifactNotFound, DataError
 from ..samples import to_json
 from ..store import Artifact, Store
+from ..store.limits import Limits
 from ..store.rows import first_of_each, positions_of
 from .inputs import Inputs
 
@@ -35,6 +36,8 @@ class Asked(Protocol):
     def sql(self) -> str | None: ...
     @property
     def min_times_kept(self) -> int: ...
+    @property
+    def limits(self) -> Limits: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def choose(config: Asked, inputs: Inputs) -> Choice:
     """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
     pool = _pool(config, inputs)
     if config.sql is not None:
-        rows, what = inputs.store.query(config.sql), "The query chooses no sample."
+        rows, what = inputs.store.query(config.sql, (), config.limits), "The query chooses no sample."
     elif config.subset is not None:
         rows, what = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
     else:

@@ -20,6 +20,7 @@ from ..config import Config, Ref
 from ..errors import ConfigError, DataError, did_you_mean
 from ..log import LOGGER
 from ..store import Artifact, Draft
+from .asking import Asking
 from .choice import Choice
 from .export import SUBSETS
 from .inputs import Inputs
@@ -35,7 +36,7 @@ curate train --pool pool --subset c1 --sequence --model M --selector full --cand
 WEIGHTS = ("none", "keep_rate", "loss")
 
 
-class CurriculumConfig(Config):
+class CurriculumConfig(Asking, Config):
     """Whose ledger, and what is made of it."""
 
     runs: tuple[Ref, ...] = Field(

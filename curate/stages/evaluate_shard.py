@@ -116,15 +116,15 @@ class Examiner:
         return watch.seconds
 
     def _losses(self, papers: Sequence[Paper], advance: Advance) -> Iterator[dict[str, Any]]:
-        from ..lm.encode import UNTOLD, MaskError
+        from ..lm.encode import MaskError
         from ..lm.held_out import losses_of, row_of
 
         rows: list[tuple[Paper, Encoded]] = []
         for paper in papers:
             try:
                 row = self.encoder(paper.sample)
-            except MaskError:
-                paper.refuse(UNTOLD)
+            except MaskError as error:
+                paper.refuse(error.reason)
                 continue
             if row.refusal:
                 paper.refuse(row.refusal)
@@ -140,11 +140,17 @@ class Examiner:
             yield self._outcome(paper, LOSS)
 
     def _generated(self, papers: Sequence[Paper], metrics: Sequence[str], advance: Advance) -> Iterator[dict[str, Any]]:
+        from ..lm.encode import MaskError
+
         asked: list[tuple[Paper, Any]] = []
         for paper in papers:
             if not self._ends_with_answer(paper):
                 continue
-            prompt = self.encoder.prompt(paper.sample)
+            try:
+                prompt = self.encoder.prompt(paper.sample)
+            except MaskError as error:
+                paper.refuse(error.reason)
+                continue
             if self.speaker.has_room(prompt):
                 asked.append((paper, prompt))
             else:
@@ -168,7 +174,7 @@ class Examiner:
         return str(paper.sample.original[column])
 
     def _chosen(self, papers: Sequence[Paper]) -> Iterator[dict[str, Any]]:
-        from ..lm.encode import UNTOLD, MaskError
+        from ..lm.encode import MaskError
         from ..lm.held_out import last_turn, losses_of, row_of
 
         asked: list[tuple[Paper, Choices, list[Encoded]]] = []
@@ -181,8 +187,8 @@ class Examiner:
             except Unmarkable as reason:
                 paper.refuse(str(reason))
                 continue
-            except MaskError:
-                paper.refuse(UNTOLD)
+            except MaskError as error:
+                paper.refuse(error.reason)
                 continue
             if any(row.truncated or not row.target_tokens for row in rows):
                 paper.refuse(LONG)

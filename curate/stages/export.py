@@ -17,14 +17,15 @@ from ..config import INERT, Config, Ref
 from ..formats.places import is_url, local, shown
 from ..log import LOGGER
 from ..store import Artifact, Draft
-from ..store.files import write_json
+from ..store.files import write_text
 from ..store.rows import gather
+from .asking import Asking
 from .card import FILES, card
 from .choice import Choice, choose, made_by
 from .chosen_rows import ChosenRows
 from .dataset_files import write_rows
 from .delivery import copy_out, push, upload
-from .export_for import fitted, stanza
+from .export_for import check_calls, described, fitted
 from .inputs import Inputs
 
 EXAMPLES = """\
@@ -39,7 +40,7 @@ curate export --run uds --format messages --push-to-hub me/uds-kept --name uds-c
 Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt"]
 
 
-class ExportConfig(Config):
+class ExportConfig(Asking, Config):
     """Which samples, in which format, to where."""
 
     run: Ref | None = Field(None, description="Export what this run kept, in the order that it was first kept.")
@@ -59,9 +60,10 @@ class ExportConfig(Config):
     columns: tuple[str, ...] = Field(
         (), description="Further columns: of the query, or score, times_kept, loss, weight, ...; source, sample_id."
     )
-    trainer: Literal["trl", "llama-factory"] | None = Field(
+    trainer: Literal["trl", "llama-factory", "axolotl", "ms-swift"] | None = Field(
         None,
-        description="Write what this trainer reads (trl, llama-factory), and how it keeps the order.",
+        description="Write what this trainer reads (trl, llama-factory, axolotl, ms-swift), and how it keeps the "
+        "order.",
         json_schema_extra={"flag": "for"},
     )
     min_times_kept: int = Field(1, ge=1, description="With --run, only samples that were kept so often.")
@@ -110,14 +112,22 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     rows = ChosenRows(gathered, choice.rows, config.format, config.columns)
     write_rows(rows, draft.files, config.file_format)
     gathered.unlink()
-    if config.trainer == "llama-factory":
-        described = stanza(config.format, FILES[config.file_format], rows.present)
-        write_json(draft.files / "dataset_info.json", {config.name: described})
+    if config.trainer is not None:
+        _describe(config, config.trainer, rows, draft)
     draft.rows = len(choice.rows)
     draft.add("subsets", _subset_facts(choice))
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.labels()[choice.pool.fingerprint]}
-    text = card(config.model_dump(mode="json"), inputs.store, choice.pool, made_by(inputs), rows.sources)
+    text = card(config.stored(), inputs.store, choice.pool, made_by(inputs), rows.sources)
     (draft.files / "README.md").write_text(text, encoding="utf-8")
+
+
+def _describe(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:
+    """Write what the trainer wants beside the rows."""
+    if rows.calls or "tools" in rows.present:
+        check_calls(trainer, config.format)
+    file = FILES.get(config.file_format, "")
+    if found := described(trainer, config.format, config.name, file, rows.present):
+        write_text(draft.files / found[0], found[1])
 
 
 def deliver(config: ExportConfig, artifact: Artifact) -> None:

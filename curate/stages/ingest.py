@@ -20,6 +20,7 @@ from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
 from ..formats.places import shown
 from ..log import LOGGER, bar
+from ..redact import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows import count_distinct
@@ -33,6 +34,8 @@ curate ingest --data qa.csv --columns prompt=frage,completion=antwort --strict -
 curate ingest --data s3://bucket/chats/ --data https://example.org/qa.jsonl.gz --name remote
 curate ingest --data tatsu-lab/alpaca --licence cc-by-nc-4.0 --deduplicate --name alpaca"""
 
+MOST_CHARACTERS = 1 << 28
+"""Of the rows of a shard: Arrow's texts end at 2 GiB, and a shard is held in memory."""
 DUPLICATE = "duplicate of an earlier row"
 
 
@@ -134,6 +137,7 @@ class _Pool:
         self.shards = 0
         self.rows = 0
         self.samples: list[Sample] = []
+        self.characters = 0
         self.rejects: list[dict[str, Any]] = []
         self.reject_parts = 0
         self.seen = Seen() if config.deduplicate else None
@@ -145,9 +149,10 @@ class _Pool:
             self.reject(row, sample.source, DUPLICATE, sample.sample_id, strict=False)
             return
         self.samples.append(sample)
+        self.characters += len(sample.original_json)
         self.counts["sources"][sample.source] += 1
         self.counts["formats"][sample.format] += 1
-        if len(self.samples) == self.config.shard_rows:
+        if len(self.samples) == self.config.shard_rows or self.characters > MOST_CHARACTERS:
             self._write_samples()
 
     def reject(self, row: Row, source: str, reason: str, sample_id: str | None = None, *, strict: bool = True) -> None:
@@ -170,7 +175,7 @@ class _Pool:
         if self.rejects:
             self._write_rejects()
         if not self.rows:
-            raise DataError(f"No row of {', '.join(self.config.data)} can be used{self._why()}.")
+            raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._why()}.")
         self.draft.rows = self.rows
         self.draft.summary |= {"rows": self.rows, "distinct": self._distinct()}
         self.draft.summary |= {name: dict(counter.most_common()) for name, counter in self.counts.items()}
@@ -202,7 +207,7 @@ class _Pool:
         self.draft.add("samples", pa.Table.from_pylist(facts, schema=FACTS), key=f"{self.shards:05d}")
         self.rows += len(self.samples)
         self.shards += 1
-        self.samples = []
+        self.samples, self.characters = [], 0
 
     def _write_rejects(self) -> None:
         table = pa.Table.from_pylist(self.rejects, schema=REJECTS)

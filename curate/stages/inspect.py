@@ -139,7 +139,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 
 def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
     """Every row of a pool with its tokens."""
-    from ..lm.encode import UNTOLD, MaskError
+    from ..lm.encode import MaskError
 
     with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
         for position, sample in pool_samples(pool):
@@ -147,7 +147,7 @@ def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
             try:
                 row = encoder(sample)
             except MaskError as error:
-                yield Seen(position, sample, None, UNTOLD, str(error))
+                yield Seen(position, sample, None, error.reason, str(error))
                 continue
             refusal = row.cut(max_length).refusal
             yield Seen(position, sample, row, refusal, refusal)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError, DataError, did_you_mean
+from ..store.limits import Limits
 from .choice import each_once
 from .inputs import Inputs
 
@@ -44,6 +45,8 @@ class Wanted(Protocol):
     def weights(self) -> str: ...
     @property
     def query(self) -> Path | None: ...
+    @property
+    def limits(self) -> Limits: ...
 
 
 def ordered(wanted: Wanted, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -125,7 +128,7 @@ def answer(wanted: Wanted, inputs: Inputs) -> pa.Table | None:
     asked = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", sql))) & set(given)
     if "run" in asked and len(runs) > 1:
         raise ConfigError(f"{wanted.query} asks of one run ($run), and --from names {len(runs)}: use $runs, a list.")
-    return each_once(inputs.store.query(sql, {name: given[name] for name in asked})).combine_chunks()
+    return each_once(inputs.store.query(sql, {name: given[name] for name in asked}, wanted.limits)).combine_chunks()
 
 
 def _refuse_strangers(asked: pa.ChunkedArray, there: pa.ChunkedArray) -> None:

@@ -1,0 +1,101 @@
+"""Rows out of CSV and TSV, as they are written: a quote out of place is not guessed at.
+
+A reader that guesses takes the rows behind a quote that is never closed for text of that row, and nobody notices. So
+the strict dialect is read; a row that is broken within its own line is refused, and where a broken quote leaves open
+where the next row begins, the file is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from ..errors import DataError
+from .places import File
+from .rows import Row
+
+LONGEST = 1 << 28
+"""Characters of a line, and of a field."""
+
+
+def csv_rows(file: File) -> Iterator[Row]:
+    """The rows of a file with commas."""
+    return _rows(file, ",")
+
+
+def tsv_rows(file: File) -> Iterator[Row]:
+    """The rows of a file with tabs."""
+    return _rows(file, "\t")
+
+
+class _Lines:
+    """The lines of a file, and those that the row being read is made of."""
+
+    def __init__(self, name: str, text: io.TextIOWrapper) -> None:
+        self.name, self.text = name, text
+        self.count, self.quotes = 0, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.text.readline(LONGEST)
+        if not line:
+            raise StopIteration
+        if len(line) == LONGEST:
+            raise DataError(f"{self.name} has a line of more than {LONGEST >> 20} MiB. Is it CSV?")
+        self.count += 1
+        self.quotes += line.count('"')
+        return line
+
+    def next_row(self) -> None:
+        self.count = self.quotes = 0
+
+    @property
+    def self_contained(self) -> bool:
+        """The row is one line, with its quotes in pairs: the next row begins on the next line."""
+        return self.count == 1 and self.quotes % 2 == 0
+
+
+def _rows(file: File, delimiter: str) -> Iterator[Row]:
+    """All values are text; a row with too few or too many fields (a stray comma) is said so."""
+    csv.field_size_limit(LONGEST)
+    with file.open() as stream:
+        lines = _Lines(file.name, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header = _header(file, reader)
+        if header is None:
+            return
+        number = 0
+        while True:
+            lines.next_row()
+            number += 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if not lines.self_contained:
+                    raise DataError(
+                        f"{file.name}, row {number}: a quote is out of place ({error}), so nobody can tell where the "
+                        'next row begins. Write a quote inside a field twice (""), or save the data as JSONL.'
+                    ) from None
+                yield Row(file.name, number, None, "not CSV")
+                continue
+            if not fields:
+                number -= 1
+            elif len(fields) != len(header):
+                yield Row(file.name, number, None, "wrong number of fields")
+            else:
+                yield Row(file.name, number, dict(zip(header, fields, strict=True)))
+
+
+def _header(file: File, reader: Iterator[list[str]]) -> list[str] | None:
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise DataError(f"{file.name}: its first line, the names of the columns, is not CSV ({error}).") from None
+    if header is not None and len(set(header)) < len(header):
+        raise DataError(f"{file.name} names a column twice in its first line: {', '.join(header)}.")
+    return header
