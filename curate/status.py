@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import completion
 from .config import EXTERNAL, Config, build
 from .errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
 from .flags import StoreFlag
 from .pipeline import make_and_print
+from .redact import HIDDEN
 from .render import size, table
-from .stages import STAGES, made_from, module_of
+from .stages import SCRIPT, STAGES, made_from, module_of
 from .stages.inputs import label_all, place
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def status(store: StoreFlag = Path("store")) -> None:
 
 
 def resume(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As curate status shows it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As curate status shows it.", autocompletion=completion.unfinished)
+    ],
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate resume`: finish what was begun."""
@@ -83,12 +87,16 @@ def _catalog(store: Store) -> list[str]:
 def _way_on(store: Store, draft: Artifact, label: str) -> str:
     if store.is_being_made(draft):
         return "being made right now"
+    if draft.stage == SCRIPT:
+        return "go on with the script that began it, from its own checkpoint"
     where = "" if store.root == Path("store") else f" --store {store.root}"
     return f"go on with: curate resume {label}{where}"
 
 
 def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
     """A sentence for every input that is no longer what the artifact was made from. Asks no network."""
+    if artifact.stage == SCRIPT:
+        return
     try:
         config = build(module_of(artifact.stage).CONFIG, artifact.config)
     except ConfigError as error:
@@ -103,7 +111,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
         recorded = artifact.inputs.get(key, "")
         field, bare = key.split(".")[0], text.split("=", 1)[-1]
         if not Path(bare).expanduser().exists() and not store.has(bare):
-            if not recorded.startswith("hub:"):
+            if not recorded.startswith(("hub:", "url:")):
                 yield f"{field} '{bare}' is gone"
         elif place(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
             yield f"{field} '{bare}' has changed"
@@ -126,8 +134,15 @@ def unfinished(store: Store, label: str) -> tuple[str, Config]:
     if label not in drafts:
         raise ArtifactNotFound(f"Nothing unfinished is named '{label}' in {store.root}.{did_you_mean(label, drafts)}")
     draft = drafts[label]
+    if draft.stage == SCRIPT:
+        raise StoreError(f"'{label}' was begun by a script: start that again, to go on from its own checkpoint.")
     if draft.stage not in STAGES:
         raise StoreError(f"'{label}' was begun by a stage '{draft.stage}' that this version does not know.")
+    if HIDDEN in str(draft.config):
+        raise StoreError(
+            f"'{label}' reads a URL with a password or token, which is not written down: run its command again instead "
+            f"(curate {draft.stage} --name {draft.name} ...)."
+        )
     config = build(module_of(draft.stage).CONFIG, draft.config, where=f" in {draft.path / 'draft.json'}")
     _, now = made_from(store, draft.stage, config)
     if changed := [field for field in {**now, **draft.inputs} if now.get(field) != draft.inputs.get(field)]:

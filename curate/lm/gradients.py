@@ -93,7 +93,7 @@ class GradientEngine:
             raise ModelError(
                 f"Gradients are captured in linear layers, and {len(left_out)} trainable parameters are elsewhere: "
                 f"{', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''}. Train a LoRA adapter, or choose by "
-                "the linear layers alone with --gradient-coverage linear."
+                "the linear layers alone with --gradient-coverage linear (from Python: coverage='linear')."
             )
         if not trained_layers(eyes.model):
             raise ModelError("No linear layer of the model is trained, so there are no gradients to choose by.")

@@ -108,10 +108,27 @@ class Selection:
             As many micro-batches, of this process's share of the kept; on the CPU.
         """
         own = [row for group in groups for row in group]
+        index, kept, weights = self.choose(own, step)
+        if self.selector.keeps_all:
+            return [self._batch(group) for group in groups]
+        return self._shares(index[kept].tolist(), weights, len(groups))
+
+    def choose(self, own: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Score a step's candidates, keep the best and write it down.
+
+        Args:
+            own: this process's candidates, rows of the table.
+            step: the optimizer step, from 1.
+
+        Returns:
+            The candidates of all processes, (B,) rows of the table; (k,) which of them are kept, ascending; (k,) their
+            weights, or None where these are alike.
+        """
         index = self._everyones(own)
         if self.selector.keeps_all:
-            self._write_down(step, index, torch.arange(len(index)))
-            return [self._batch(group) for group in groups]
+            everything = torch.arange(len(index))
+            self._write_down(step, index, everything)
+            return index, everything, None
         measured = self._measure(own, step)
         batch = self._candidates(index, measured, step)
         with self.watch.part("score_arithmetic"):
@@ -121,7 +138,7 @@ class Selection:
             self.ready = self._update_of(measured, index, kept, weights)
         self._write_down(step, index, kept, scores, measured.values.get("loss"))
         self._note_bad(index[~finite])
-        return self._shares(index[kept].tolist(), weights, len(groups))
+        return index, kept, weights
 
     def _everyones(self, own: Sequence[int]) -> Tensor:
         """The candidates of all processes, as rows, on the CPU; alone no device is asked."""

@@ -1,4 +1,7 @@
-"""Pool selectors: they spend a budget over a whole pool, before training, and return a subset. A file an algorithm."""
+"""Pool selectors: they spend a budget over a whole pool, before training, and return a subset. A file an algorithm.
+
+Other packages may bring more, in entry points of the group `curate.pool_selectors`; see `plugins`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from .. import plugins
 from ..errors import ConfigError, did_you_mean
-from .base import Candidates, Draws, Measure, Oracle, PoolSelector, Ranking, Replay, Target, averages
+from .base import Candidates, Draws, Measure, Oracle, PoolSelector, Ranking, Replay, Target, averages, take_best
 from .budget import Budget, Room, parse_quota
 from .cluster_ucb import ClusterUCB
 from .k_center import KCenter
@@ -24,6 +28,8 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "random": Random,
     "tfidf": Tfidf,
 }
+GROUP = "curate.pool_selectors"
+"""Entry points of other packages' pool selectors."""
 
 __all__ = [
     "POOL_SELECTORS",
@@ -40,7 +46,14 @@ __all__ = [
     "averages",
     "make_pool_selector",
     "parse_quota",
+    "pool_selector_class",
+    "take_best",
 ]
+
+
+def pool_selector_class(name: str) -> type[PoolSelector]:
+    """The method of that name, ours or another package's; `ConfigError` with the nearest where there is none."""
+    return plugins.find("method", name, GROUP, POOL_SELECTORS, PoolSelector)
 
 
 def make_pool_selector(
@@ -54,14 +67,13 @@ def make_pool_selector(
         seed: of what it leaves to chance.
         option: what users call `args`.
     """
-    if name not in POOL_SELECTORS:
-        raise ConfigError(f"There is no method '{name}'.{did_you_mean(name, POOL_SELECTORS)}")
-    known = [parameter for parameter in inspect.signature(POOL_SELECTORS[name]).parameters if parameter != "seed"]
+    kind = pool_selector_class(name)
+    known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "seed"]
     for key in args:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
             raise ConfigError(f"Method '{name}' has no argument '{key}' in {option}.{hint}")
     try:
-        return POOL_SELECTORS[name](seed=seed, **args)
+        return kind(seed=seed, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Method '{name}': {error}.") from None

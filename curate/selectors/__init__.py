@@ -1,4 +1,7 @@
-"""Batch selectors: they score the candidates of one step; the loop keeps the k best. One file an algorithm."""
+"""Batch selectors: they score the candidates of one step; the loop keeps the k best. One file an algorithm.
+
+Other packages may bring more, in entry points of the group `curate.selectors`; see `plugins`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from .. import plugins
 from ..errors import ConfigError, did_you_mean
 from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector, choose
 from .filter_weight import FilterWeight
@@ -27,6 +31,8 @@ SELECTORS: dict[str, type[Selector]] = {
     "random": Random,
     "full": Full,
 }
+GROUP = "curate.selectors"
+"""Entry points of other packages' selectors."""
 
 __all__ = [
     "SELECTORS",
@@ -38,14 +44,18 @@ __all__ = [
     "check_args",
     "choose",
     "make_selector",
+    "selector_class",
 ]
+
+
+def selector_class(name: str) -> type[Selector]:
+    """The selector of that name, ours or another package's; `ConfigError` with the nearest where there is none."""
+    return plugins.find("selector", name, GROUP, SELECTORS, Selector)
 
 
 def check_args(name: str, args: Mapping[str, Any]) -> None:
     """Refuse an unknown selector, or an argument it does not have, with the nearest that exists."""
-    if name not in SELECTORS:
-        raise ConfigError(f"There is no selector '{name}'.{did_you_mean(name, SELECTORS)}")
-    known = [p for p in inspect.signature(SELECTORS[name]).parameters if p != "facts"]
+    known = [p for p in inspect.signature(selector_class(name)).parameters if p != "facts"]
     for key in args:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
@@ -56,6 +66,6 @@ def make_selector(name: str, args: Mapping[str, Any], facts: Facts) -> Selector:
     """A selector by name, with its arguments checked."""
     check_args(name, args)
     try:
-        return SELECTORS[name](facts=facts, **args)
+        return selector_class(name)(facts=facts, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None

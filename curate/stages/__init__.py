@@ -26,7 +26,7 @@ from ..launch import rank
 
 if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duckdb may be imported for it
     from ..config import Config
-    from ..store import Artifact, Store
+    from ..store import Artifact, Draft, Store
     from .inputs import Inputs
 
 STAGES = {
@@ -43,6 +43,9 @@ STAGES = {
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
 """Stage -> what it does, in a line."""
+
+SCRIPT = "script"
+"""What stands for a stage where a run was made by a script of the user's (`curate.integrations`): only that goes on."""
 
 
 def module_of(stage: str) -> ModuleType:
@@ -68,7 +71,7 @@ def run_stage(store: Store, stage: str, config: Config) -> Artifact:
     inputs, fingerprints = made_from(store, stage, config)
     artifact = store.make(
         stage,
-        lambda draft: module.run(config, inputs, draft),
+        lambda draft: _run(module, config, inputs, draft),
         config,
         fingerprints,
         together=getattr(module, "DISTRIBUTED", False),
@@ -76,6 +79,11 @@ def run_stage(store: Store, stage: str, config: Config) -> Artifact:
     if hasattr(module, "deliver") and rank() == 0:
         module.deliver(config, artifact)
     return artifact
+
+
+def _run(module: ModuleType, config: Config, inputs: Inputs, draft: Draft) -> None:
+    inputs.check()
+    module.run(config, inputs, draft)
 
 
 def make(store: Store, stage: str, **values: Any) -> Artifact:

@@ -25,11 +25,19 @@ def references(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
     """The stored features that the selector asks for, by sample id, in the table's order."""
+    from ..selectors import Facts, make_selector
+
     found = {}
-    if config.selector == "rho":
-        found["reference_loss"] = _reference_loss(config, inputs, table, tokenizer)
-    if config.selector_args.get("memory_policy") == "per_cluster":
-        found["cluster"] = _clusters(config, inputs, table)
+    for feature in make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8)).features:
+        if feature == "reference_loss":
+            found[feature] = _reference_loss(config, inputs, table, tokenizer)
+        elif feature == "cluster":
+            found[feature] = _clusters(config, inputs, table)
+        else:
+            raise ConfigError(
+                f"Selector {config.selector} wants the feature '{feature}', and a run can join reference_loss and "
+                "cluster only."
+            )
     return found
 
 
@@ -37,7 +45,9 @@ def _clusters(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Tensor:
     import torch
 
     if config.clusters is None:
-        raise ConfigError("memory_policy per_cluster wants --clusters NAME: make it with curate cluster.")
+        raise ConfigError(
+            f"Selector {config.selector} (memory_policy per_cluster) wants --clusters NAME: curate cluster makes it."
+        )
     cluster = _column(
         inputs, inputs.artifacts["clusters"], "SELECT sample_id, cluster FROM clusters WHERE clusters = $name"
     )
@@ -52,8 +62,8 @@ def _reference_loss(
 
     if config.reference is None:
         raise ConfigError(
-            f"Selector rho wants --reference NAME: the loss of a reference model on the pool. Make it: curate embed "
-            f"--pool {config.pool} --model REFERENCE --signals loss --name NAME."
+            f"Selector {config.selector} wants --reference NAME: the loss of a reference model on the pool. Make it: "
+            f"curate embed --pool {config.pool} --model REFERENCE --signals loss --name NAME."
         )
     artifact = inputs.artifacts["reference"]
     if (artifact.path / "reading.txt").read_text(encoding="utf-8") != reading_digest(config, tokenizer):

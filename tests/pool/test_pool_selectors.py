@@ -2,143 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.pool import POOL_SELECTORS, Budget, Candidates, Oracle, Ranking, Replay, Room, Target, make_pool_selector
-
-N, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]
-
-
-def unit(matrix: np.ndarray) -> np.ndarray:
-    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-
-
-def pool_of(n: int = N, seed: int = 0) -> Candidates:
-    rng = np.random.default_rng(seed)
-    return Candidates(
-        ids=[hashlib.blake2b(f"{seed}:{i}".encode(), digest_size=16).hexdigest() for i in range(n)],
-        sources=[["a", "b", "c"][i % 3] for i in range(n)],
-        tokens=rng.integers(5, 50, n),
-        vectors=unit(rng.standard_normal((n, WIDTH))),
-        clusters=rng.integers(0, 4, n),
-        texts=[" ".join(rng.choice(WORDS, 5)) + f" {i}" for i in range(n)],
-    )
-
-
-def target_of(seed: int = 9) -> Target:
-    rng = np.random.default_rng(seed)
-    return Target(["s", "t", "s", "t", "t"], unit(rng.standard_normal((5, WIDTH))), ["red sea 7", "nine x", *WORDS[:3]])
-
-
-def rewards_of(n: int = N, seed: int = 3) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(n)
+from curate.pool import POOL_SELECTORS, Budget, Candidates, Ranking, Replay, Room, Target, make_pool_selector
+from curate.testing import POOL_SELECTOR_LAWS
+from curate.testing.pool_selectors import COUNT as N
+from curate.testing.pool_selectors import made_up_pool as pool_of
+from curate.testing.pool_selectors import made_up_rewards as rewards_of
+from curate.testing.pool_selectors import made_up_target as target_of
+from curate.testing.pool_selectors import permuted, unit
 
 
 def taken(name: str, budget: Budget, pool: Candidates, rewards: np.ndarray, **args: Any) -> Ranking:
     return make_pool_selector(name, args, seed=5).rank(pool, target_of(), Replay(rewards), Room(budget, pool))
 
 
-def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
-    assert pool.tokens is not None and pool.vectors is not None and pool.clusters is not None and pool.texts is not None
-    rows = np.array(order)
-    return Candidates(
-        [pool.ids[i] for i in order],
-        [pool.sources[i] for i in order],
-        pool.tokens[rows],
-        pool.vectors[rows],
-        pool.clusters[rows],
-        [pool.texts[i] for i in order],
-    )
+@pytest.mark.parametrize("law", POOL_SELECTOR_LAWS)
+@pytest.mark.parametrize("name", POOL_SELECTORS)
+def test_every_pool_selector_keeps_the_laws(name: str, law: str) -> None:
+    POOL_SELECTOR_LAWS[law](lambda: make_pool_selector(name, {}, seed=5))
 
 
-@pytest.fixture(params=POOL_SELECTORS)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def test_it_takes_as_many_as_the_budget_each_once_with_a_score(name: str) -> None:
-    ranking = taken(name, Budget(11), pool_of(), rewards_of())
-    assert len(set(ranking.rows.tolist())) == 11 == len(ranking.rows) == len(ranking.scores)
-    assert np.isfinite(ranking.scores[1:]).all()
-
-
-def test_the_whole_pool_can_be_taken(name: str) -> None:
-    assert sorted(taken(name, Budget(N), pool_of(), rewards_of()).rows.tolist()) == list(range(N))
-
-
-def test_a_smaller_budget_takes_the_first_of_a_larger_one(name: str) -> None:
-    large, small = (taken(name, Budget(size), pool_of(), rewards_of()) for size in (20, 8))
-    assert small.rows.tolist() == large.rows[:8].tolist()
-
-
-def test_the_order_of_the_pool_is_nothing(name: str) -> None:
-    pool, rewards = pool_of(), rewards_of()
-    order = np.random.default_rng(1).permutation(N).tolist()
-    one = [pool.ids[row] for row in taken(name, Budget(15), pool, rewards).rows]
-    shuffled = permuted(pool, order)
-    other = [shuffled.ids[row] for row in taken(name, Budget(15), shuffled, rewards[order]).rows]
-    assert one == other
-
-
-def test_a_source_gets_no_more_than_its_share(name: str) -> None:
-    pool = pool_of()
-    ranking = taken(name, Budget(20, quota={"a": 0.1, "b": 0.3}), pool, rewards_of())
-    sources = [pool.sources[row] for row in ranking.rows]
-    assert len(sources) == 20 and sources.count("a") <= 2 and sources.count("b") <= 6
-    assert max(sources.count(s) for s in "abc") > 2
-
-
-def test_a_budget_in_tokens_is_kept_and_nothing_is_taken_for_being_short(name: str) -> None:
-    pool = pool_of()
-    assert pool.tokens is not None
-    ranking = taken(name, Budget(tokens=300), pool, rewards_of())
-    spent = int(pool.tokens[ranking.rows].sum())
-    assert 250 < spent <= 300
-    by_count = taken(name, Budget(len(ranking.rows) + 1), pool, rewards_of())
-    assert by_count.rows[:-1].tolist() == ranking.rows.tolist()
-    assert spent + int(pool.tokens[by_count.rows[-1]]) > 300
-
-
+@pytest.mark.parametrize("name", POOL_SELECTORS)
 def test_an_unknown_argument_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"Method '{name}' has no argument 'nonsense'"):
         make_pool_selector(name, {"nonsense": 1})
-
-
-def test_what_it_needs_and_has_not_got_is_an_error(name: str) -> None:
-    bare = Candidates(pool_of().ids, pool_of().sources)
-    selector = make_pool_selector(name, {})
-    if selector.needs - {"rewards"}:
-        with pytest.raises(ValueError, match="needs"):
-            selector.rank(bare, target_of(), Replay(rewards_of()), Room(Budget(5), bare))
-    else:
-        assert len(selector.rank(bare, Target(), Replay(rewards_of()), Room(Budget(5), bare)).rows) == 5
-
-
-@pytest.mark.parametrize("name", [name for name, kind in POOL_SELECTORS.items() if "rewards" in kind.needs])
-def test_samples_without_a_finite_reward_are_charged_named_and_left_out(name: str) -> None:
-    rewards = rewards_of()
-    rewards[[3, 17, 40]] = [np.nan, np.inf, -np.inf]
-    pool, oracle = pool_of(), Oracle(lambda rows: rewards[rows])
-    ranking = make_pool_selector(name, {}).rank(pool, target_of(), oracle, Room(Budget(57), pool))
-    assert oracle.spent == N
-    assert ranking.excluded is not None and ranking.excluded.tolist() == [3, 17, 40]
-    assert sorted([*ranking.rows.tolist(), 3, 17, 40]) == list(range(N))
-
-
-@pytest.mark.parametrize("name", [name for name, kind in POOL_SELECTORS.items() if "vectors" in kind.needs])
-def test_samples_without_a_vector_are_named_and_left_out(name: str) -> None:
-    pool = pool_of()
-    assert pool.vectors is not None
-    pool.vectors[[2, 9]] = np.nan
-    ranking = taken(name, Budget(N), pool, rewards_of())
-    assert ranking.excluded is not None and ranking.excluded.tolist() == [2, 9]
-    assert len(ranking.rows) == N - 2 and not {2, 9} & set(ranking.rows.tolist())
 
 
 def test_an_unknown_method_is_an_error_that_suggests_the_nearest() -> None:

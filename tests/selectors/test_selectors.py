@@ -2,90 +2,44 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from curate.errors import ConfigError
-from curate.selectors import SELECTORS, CandidateBatch, Facts, Selector, check_args, choose, make_selector
+from curate.selectors import SELECTORS, CandidateBatch, Facts, check_args, choose, make_selector
+from curate.testing import SELECTOR_LAWS, check_selector
 
 FACTS = Facts(vocab_size=50, max_length=16, seed=5, keep=4)
-WIDTH = {"sketch": 8 * 128}
+VARIANTS = [
+    ("uds", {"memory": 5, "memory_policy": "reservoir"}),
+    ("uds", {"memory": 5, "memory_policy": "per_cluster"}),
+    ("uds", {"greedy": True}),
+    ("uds", {"intra_batch": True, "norm": "frobenius", "normalize": "tokens"}),
+    ("max_grad", {"approximation": "parameters"}),
+    ("greats", {"interaction": 30.0}),
+    ("filter_weight", {"metric": "P2", "w_cap": 0.5}),
+]
 
 
-def batch_of(selector: Selector, step: int = 1, n: int = 12) -> CandidateBatch:
-    """Made-up signals of n candidates: whatever the selector asks for."""
-    generator = torch.Generator().manual_seed(step)
-    values = {
-        name: torch.rand(n, WIDTH[name], generator=generator) if name in WIDTH else torch.rand(n, generator=generator)
-        for name in selector.signals
-    }
-    reference = {name: torch.randint(0, 3, (n,), generator=generator) for name in selector.features}
-    g = torch.randn(n, 20, generator=generator)
-    if selector.gradients is not None:
-        values |= {"alignment": g @ g.mean(0), "grad_norm": g.norm(dim=1)}
-    return CandidateBatch(
-        step,
-        torch.randperm(1000, generator=generator)[:n],
-        torch.arange(1, n + 1),
-        values,
-        reference,
-        {"gram": g @ g.T},
-        {"learning_rate": 0.1, "target_square": float(g.mean(0).square().sum())},
-    )
+@pytest.mark.parametrize("law", SELECTOR_LAWS)
+@pytest.mark.parametrize("name", SELECTORS)
+def test_every_selector_keeps_the_laws(name: str, law: str) -> None:
+    check: Callable[..., None] = SELECTOR_LAWS[law]
+    check(lambda: make_selector(name, {}, FACTS))
 
 
-def run(selector: Selector, steps: range) -> list[list[int]]:
-    """Rows kept in each step."""
-    out = []
-    for step in steps:
-        batch = batch_of(selector, step)
-        kept = choose(selector.score(batch).total, 4)
-        selector.update(batch, kept)
-        out.append(kept.tolist())
-    return out
+@pytest.mark.parametrize(("name", "args"), VARIANTS, ids=str)
+def test_every_variant_of_a_selector_keeps_the_laws(name: str, args: dict[str, Any]) -> None:
+    check_selector(name, args)
 
 
-@pytest.fixture(params=SELECTORS)
-def selector(request: pytest.FixtureRequest) -> Selector:
-    return make_selector(request.param, {}, FACTS)
-
-
-def test_scoring_reads_the_state_and_never_writes_it(selector: Selector) -> None:
-    run(selector, range(1, 4))
-    before = copy.deepcopy(selector.state_dict())
-    first, second = (selector.score(batch_of(selector, 4)) for _ in range(2))
-    assert torch.equal(first.total.nan_to_num(), second.total.nan_to_num())
-    assert all(torch.equal(value, before[name]) for name, value in selector.state_dict().items())
-
-
-def test_as_many_as_are_kept_get_a_score_and_every_candidate_every_part(selector: Selector) -> None:
-    scores = selector.score(batch_of(selector))
-    assert scores.total.shape == (12,) and scores.total.isfinite().sum() >= FACTS.keep
-    assert all(part.shape == (12,) for part in scores.parts.values())
-
-
-def test_a_saved_and_loaded_selector_goes_on_alike(selector: Selector) -> None:
-    whole = run(selector, range(1, 9))
-    first = make_selector(name_of(selector), {}, FACTS)
-    begun = run(first, range(1, 5))
-    second = make_selector(name_of(selector), {}, FACTS)
-    second.load_state_dict(first.state_dict())
-    assert begun + run(second, range(5, 9)) == whole
-
-
-def test_it_has_no_parameters(selector: Selector) -> None:
-    assert not list(selector.parameters())
-
-
-def test_an_unknown_argument_is_an_error_that_suggests_the_nearest(selector: Selector) -> None:
+@pytest.mark.parametrize("name", SELECTORS)
+def test_an_unknown_argument_is_an_error_that_suggests_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match="no argument 'nonsense'"):
-        check_args(name_of(selector), {"nonsense": 1})
-
-
-def name_of(selector: Selector) -> str:
-    return next(name for name, kind in SELECTORS.items() if type(selector) is kind)
+        check_args(name, {"nonsense": 1})
 
 
 def test_an_unknown_selector_is_an_error_that_suggests_the_nearest() -> None:

@@ -1,0 +1,122 @@
+"""A run of somebody else's loop, as the store has it: its ledger while it goes, an artifact once it has ended.
+
+The loop is not ours to call, so a run is begun and ended. Every run counts: a script that is started again makes
+another run, which takes the name, unless it resumes from a checkpoint; then it goes on with the one that it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch.distributed as dist
+from pydantic import Field
+
+from ..config import Config, build
+from ..log import LOGGER
+from ..stages import SCRIPT
+from ..store import Draft, Store
+from ..store.ledger import Ledger
+
+
+class ScriptConfig(Config):
+    """What is known of a run in somebody else's loop."""
+
+    run: str = Field(description="The name that it was begun under.")
+    selector: str = Field(description="What chose.")
+    selector_args: dict[str, Any] = Field({}, description="The selector's own.")
+    keep: int = Field(description="Kept of a step, by each process.")
+    candidates: int | None = Field(None, description="Candidates of a step, of each process, where that is known.")
+    max_length: int = Field(description="Tokens of the longest text.")
+    seed: int = Field(description="Of the selector.")
+    attempt: int = Field(1, description="Which run of this name and choice it is.")
+
+
+class ScriptRun:
+    """The run that a loop is.
+
+    Args:
+        store: or its folder.
+        values: of `ScriptConfig`, without the attempt.
+    """
+
+    def __init__(self, store: Store | str | Path, values: Mapping[str, Any]) -> None:
+        self.store = store if isinstance(store, Store) else Store(store)
+        self.values = {**values, "run": values["name"]}
+        build(ScriptConfig, self.values)
+        self.attempt: int | None = None
+        self._open = ExitStack()
+        self._draft: Draft | None = None
+        self._ledger: Ledger | None = None
+
+    def begin(self, step: int) -> None:
+        """Open it after `step` steps: what the ledger has of later ones is dropped.
+
+        A run that goes on is the one of its checkpoint (`attempt`); if that has ended, a new one that begins there.
+        """
+        config = self._config(step)
+        self.attempt = config.attempt
+        self._draft = self._open.enter_context(self.store.draft(SCRIPT, config))
+        self._ledger = self._draft.ledger()
+        self._ledger.rewind(step)
+
+    def append(self, step: int, columns: Mapping[str, Any]) -> None:
+        """Write down the candidates of a step."""
+        assert self._ledger is not None
+        self._ledger.append(step, columns)
+
+    def settle(self, step: int) -> None:
+        """Everything up to `step` is final: a checkpoint holds it."""
+        if self._ledger is not None:
+            self._ledger.close_fragment()
+            wait_for_all()
+            self._ledger.settle(step)
+
+    def end(self, rows: int, summary: Mapping[str, Any], metrics: Iterable[tuple[int, str, float]] = ()) -> None:
+        """It is done: an artifact, with these facts."""
+        if self._draft is None or self._ledger is None:
+            return
+        self._ledger.close_fragment()
+        logged = list(metrics)
+        if logged and not self._draft.rank:
+            steps, names, values = zip(*logged, strict=True)
+            self._draft.add(
+                "metrics", pa.table({"step": pa.array(steps, pa.int64()), "metric": names, "value": values})
+            )
+        self._draft.rows, self._draft.summary = rows, dict(summary)
+        wait_for_all()
+        self._draft = self._ledger = None
+        self._open.close()
+
+    def abandon(self, error: BaseException) -> None:
+        """It was stopped: what is written stays, unfinished."""
+        if self._ledger is not None:
+            self._ledger.close_fragment()
+        self._draft = self._ledger = None
+        try:
+            self._open.__exit__(type(error), error, error.__traceback__)
+        finally:
+            self._open = ExitStack()
+
+    def _config(self, step: int) -> ScriptConfig:
+        """The first attempt that is not finished; a stopped one that is not gone on with is begun anew."""
+        for attempt in itertools.count(self.attempt or 1):
+            config = build(ScriptConfig, {**self.values, "attempt": attempt})
+            if not self.store.holds(SCRIPT, config, {}):
+                break
+        if self.attempt not in (None, config.attempt):
+            LOGGER.warning(
+                f"The run '{config.name}' of this checkpoint has ended: from step {step + 1} on it is a new run of "
+                f"that name, and the old one keeps its ledger under {config.name}@..., see curate status."
+            )
+        return config
+
+
+def wait_for_all() -> None:
+    """Until every process has written its part."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,212 @@
+"""TRL's trainer with a selector: TRL's own training where all is kept, and a run of the store in any case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from curate import Store, make
+from curate.errors import ConfigError, TrainingError
+from curate.integrations.trl import Selective, SelectiveSFTTrainer
+
+ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
+
+
+def chats() -> datasets.Dataset:
+    return datasets.Dataset.from_list(
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": row["prompt"]},
+                    {"role": "assistant", "content": row["completion"]},
+                ]
+            }
+            for row in ROWS
+        ]
+    )
+
+
+def pairs() -> datasets.Dataset:
+    return datasets.Dataset.from_list(ROWS)
+
+
+def arguments(folder: Path, **changes: Any) -> Any:
+    from trl import SFTConfig
+
+    values = {
+        "output_dir": str(folder), "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 4,
+        "learning_rate": 1e-3, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "max_length": 64,
+        "bf16": False, "save_strategy": "no", "logging_steps": 1, "seed": 3,
+    }  # fmt: skip
+    return SFTConfig(**{**values, **changes})
+
+
+def trainer_of(tiny: str, folder: Path, selection: Selective | None, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTTrainer
+
+    data, args = options.pop("train_dataset", None), options.pop("arguments", {})
+    shared = {
+        "model": AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32),
+        "args": arguments(folder, **args),
+        "train_dataset": chats() if data is None else data,
+        "processing_class": AutoTokenizer.from_pretrained(tiny),
+        **options,
+    }
+    return SFTTrainer(**shared) if selection is None else SelectiveSFTTrainer(**shared, selection=selection)
+
+
+def lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear")
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def history(trainer: Any) -> list[tuple[float, ...]]:
+    return [(entry["loss"], entry["grad_norm"], entry["num_tokens"]) for entry in trainer.state.log_history[:-1]]
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_keeping_all_is_trls_own_training_bit_for_bit(tiny: str, tmp_path: Path, adapter: bool) -> None:
+    trained = []
+    for selection in (None, Selective("full", store=tmp_path / "store", name="all")):
+        options = {"peft_config": lora()} if adapter else {}
+        trained.append(trainer_of(tiny, tmp_path / "out", selection, **options))
+        trained[-1].train()
+    plain, selective = trained
+    assert history(selective) == history(plain)
+    assert all(torch.equal(value, weights(selective)[name]) for name, value in weights(plain).items())
+
+
+@pytest.mark.parametrize(("data", "shape"), [(chats, {"assistant_only_loss": True}), (pairs, {})])
+def test_every_step_trains_on_the_best_of_its_candidates_and_the_ledger_knows_them_all(
+    tiny: str, tmp_path: Path, data: Any, shape: dict[str, Any]
+) -> None:
+    store = Store(tmp_path / "store")
+    selection = Selective("max_loss", candidates=16, store=store, name="mine")
+    trainer = trainer_of(tiny, tmp_path / "out", selection, train_dataset=data(), arguments=shape)
+    seen: list[list[int]] = []
+    step = trainer.compute_loss
+
+    def watching(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        seen.append(inputs["labels"].ne(-100)[:, 1:].sum(1).tolist())
+        return step(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = watching
+    trainer.train()
+    rows = store.query("SELECT * FROM ledger WHERE run = 'mine' ORDER BY step, slot").to_pylist()
+    assert [sum(row["step"] == n for row in rows) for n in (1, 2, 3)] == [16, 16, 16]
+    for number in range(1, 5):
+        own = [row for row in rows if row["step"] == number]
+        best = sorted(own, key=lambda row: -row["loss"])[:4]
+        assert {row["slot"] for row in own if row["kept"]} == {row["slot"] for row in best}
+        trained_on = [count for batch in seen[2 * number - 2 : 2 * number] for count in batch]
+        assert trained_on == [row["target_tokens"] for row in own if row["kept"]]
+    assert {row["position"] for row in rows if row["step"] <= 3} == set(range(48)), "an epoch is a pass over the data"
+    logged = store.query("SELECT value FROM metrics WHERE run = 'mine' AND metric = 'loss' ORDER BY step").to_pylist()
+    assert [row["value"] for row in logged] == [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_samples_are_called_as_ingest_calls_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("store")
+    Path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    make(store, "ingest", name="pool", data="pool.jsonl")
+    selection = Selective("random", candidates=8, store=store, name="mine")
+    data = pairs().shuffle(seed=1).add_column("domain", ["math"] * 48)
+    trainer_of(tiny, tmp_path / "out", selection, train_dataset=data, arguments={"shuffle_dataset": True}).train()
+    rows = store.query(
+        "SELECT l.position, messages[1].content AS asked FROM ledger l JOIN conversations c USING (sample_id)"
+    ).to_pylist()
+    assert len(rows) == 32
+    assert [data[row["position"]]["prompt"] for row in rows] == [row["asked"] for row in rows]
+
+
+def test_a_resumed_run_is_one_that_was_not_stopped(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+    runs = {}
+    for name in ("whole", "stopped"):
+        store = Store(tmp_path / name)
+        selection = Selective("uds", candidates=12, store=store, name="mine", args={"memory": 8})
+        options = {"peft_config": lora(), "arguments": shape}
+        trainer = trainer_of(tiny, tmp_path / name / "out", selection, **options)
+        if name == "stopped":
+            pick = trainer.chooser.pick
+
+            def stop_at_5(*args: Any, trainer: Any = trainer, pick: Any = pick) -> Any:
+                if trainer.state.global_step == 4:
+                    raise KeyboardInterrupt
+                return pick(*args)
+
+            trainer.chooser.pick = stop_at_5
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+            assert len(store.drafts()) == 1
+            trainer = trainer_of(tiny, tmp_path / name / "out", selection, **options)
+            trainer.train(resume_from_checkpoint=str(tmp_path / name / "out" / "checkpoint-2"))
+        else:
+            trainer.train()
+        runs[name] = (trainer, store)
+    whole, stopped = runs["whole"], runs["stopped"]
+    assert all(torch.equal(value, weights(stopped[0])[name]) for name, value in weights(whole[0]).items())
+    sql = "SELECT * FROM ledger ORDER BY ALL"
+    assert stopped[1].query(sql).equals(whole[1].query(sql))
+    assert stopped[1].get("mine").summary == whole[1].get("mine").summary
+    mark = tmp_path / "whole" / "out" / "checkpoint-4" / "curate.json"
+    mark.unlink()
+    with pytest.raises(TrainingError, match=r"has no curate\.json"):
+        whole[0].train(resume_from_checkpoint=str(mark.parent))
+
+
+@pytest.mark.parametrize("selector", ["greats", "filter_weight"])
+def test_gradient_selectors_choose_in_trl(tiny: str, tmp_path: Path, selector: str) -> None:
+    store = Store(tmp_path / "store")
+    target = [{"input_ids": list(range(4, 12)), "labels": list(range(4, 12))}]
+    selection = Selective(selector, candidates=8, store=store, name="mine", target=target, target_batch_size=1)
+    trainer = trainer_of(tiny, tmp_path / "out", selection, peft_config=lora(), arguments={"max_steps": 3})
+    trainer.train()
+    rows = store.query("SELECT * FROM ledger ORDER BY step, slot").to_pylist()
+    kept = [[row for row in rows if row["kept"] and row["step"] == step] for step in (1, 2, 3)]
+    assert all("alignment" in dict(row["parts"]) for row in rows) and len(rows) == 24
+    if selector == "greats":
+        assert [len(own) for own in kept] == [4, 4, 4]
+    else:
+        assert all(1 <= len(own) <= 4 and sum(row["weight"] for row in own) == pytest.approx(1) for own in kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"packing": True}, {}, "packing=True does not go with a selector"),
+        ({"padding_free": True}, {}, "padding_free=True does not go with a selector"),
+        ({"auto_find_batch_size": True}, {}, "auto_find_batch_size=True does not go"),
+        ({}, {"candidates": 6}, "candidates=6 is no multiple of the 4 samples"),
+        ({}, {"candidates": None}, "wants candidates: how many to choose 4 from"),
+        ({}, {"selector": "full", "candidates": 8}, "Selector full keeps all"),
+        ({}, {"selector": "udz"}, "Did you mean 'uds'"),
+        ({}, {"selector": "greats"}, "Selector greats wants target="),
+        ({"max_length": None}, {}, "Selective wants max_length"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(
+    tiny: str, tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    selection = Selective(**{"selector": "uds", "candidates": 8, **options})
+    with pytest.raises(ConfigError, match=said):
+        trainer_of(tiny, tmp_path / "out", selection, arguments=changes)
+
+
+def test_a_stream_is_refused(tiny: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="train_dataset is a stream"):
+        trainer_of(
+            tiny, tmp_path / "out", Selective("random", candidates=8), train_dataset=chats().to_iterable_dataset()
+        )
