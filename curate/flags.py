@@ -9,13 +9,14 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .config import EXTERNAL, Given, Options, flag_of, load, scalar
+from . import completion
+from .config import EXTERNAL, REF, Given, Options, flag_of, load, scalar
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ SetFlag = Annotated[
 
 def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable[..., None]:
     """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
-    own = [_parameter(name, field) for name, field in cls.model_fields.items()]
+    refs = cls.marked(REF)
+    own = [_parameter(name, field, refs) for name, field in cls.model_fields.items()]
     common = [
         _keyword("file", FileArgument, None),
         _keyword("config_file", ConfigFlag, None),
@@ -62,11 +64,12 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, refs: Collection[str]) -> inspect.Parameter:
     flag, kind = flag_of(name, field), _kind(field)
     spelling = [f"--{flag}/--no-{flag}" if kind == "bool" else f"--{flag}", *ALIASES.get(name, ())]
     typed: Any = {"bool": bool, "many": list[str], "pairs": list[str]}.get(kind) or _plain(field)
-    option = typer.Option(*spelling, help=_help(field, kind), show_default=False, metavar=None)
+    names = completion.artifacts if name in refs else None
+    option = typer.Option(*spelling, help=_help(field, kind), show_default=False, metavar=None, autocompletion=names)
     return _keyword(name, Annotated[typed | None, option], None)
 
 

@@ -19,6 +19,13 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
+def cores() -> int:
+    """Cores that this process may run on; where the system does not say (macOS), all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def local_rank() -> int:
     """Which of the processes on this machine it is, from 0: whose device is whose."""
     return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,9 @@ def default_score_tokens(model: nn.Module, device: torch.device, *, max_length: 
     if device.type != "cuda":
         return CPU_TOKENS
     memory = torch.cuda.get_device_properties(device).total_memory
-    return fitting_tokens(memory, bytes_per_token(model, max_length))
+    width = next(p.element_size() for p in model.parameters() if p.is_floating_point())
+    config = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
+    return fitting_tokens(memory, bytes_per_token(config, width, max_length))
 
 
 def fitting_tokens(memory: int, per_token: int) -> int:
@@ -38,15 +41,18 @@ def fitting_tokens(memory: int, per_token: int) -> int:
     return min(MOST, max(FEWEST, 1 << int(math.log2(max(1.0, SHARE * memory / per_token)))))
 
 
-def bytes_per_token(model: nn.Module, max_length: int) -> int:
+def bytes_per_token(config: Any, width: int, max_length: int) -> int:
     """What a scored token takes at the most: activations of one layer, or hidden states and spectrum in float32/64.
 
     A layer holds its input and output, queries, keys, values and their attention (8·d), and the two sides of the MLP
     with their product (3·m), in the weights' precision. Scoring holds four copies of the hidden states in float32, and
     of the n×n matrices (n = min(L, d)) of the spectrum six in float64.
+
+    Args:
+        config: the text model's.
+        width: bytes of a weight.
+        max_length: longest text.
     """
-    config = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
-    width = next(p.element_size() for p in model.parameters() if p.is_floating_point())
     d = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * d)
     return width * (8 * d + 3 * inner) + 4 * 4 * d + 6 * 8 * min(max_length, d)

@@ -21,6 +21,7 @@ class ChosenRows:
     Attributes:
         sources: how many samples come from each source.
         present: the columns that rows have by their format; of `original` where further columns are asked for.
+        calls: whether tools are called in any of them; of `original` it is not looked for.
 
     Args:
         path: the chosen samples, in order, as `store.rows.gather` writes them.
@@ -33,12 +34,14 @@ class ChosenRows:
         self.path, self.chosen, self.name = path, chosen, name
         self.sources: Counter[str] = Counter()
         self._traits, came = Traits(), dict[str, None]()
+        self.calls = False
         if name == "original" and not columns:
             self._glance()
         else:
             for samples in self._samples():
                 self.sources.update(sample.source for sample in samples)
                 self._traits |= Traits.of(samples)
+                self.calls |= any(message.get("tool_calls") for sample in samples for message in sample.messages)
                 came |= dict.fromkeys(column for sample in samples for column in sample.original)
         self.present = set(came) if name == "original" else columns_of(name, self._traits)
         self._columns = _new_columns(columns, self.present, came, chosen.column_names)

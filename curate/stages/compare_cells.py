@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import CurateError
+from ..launch import cores
 from ..log import LOGGER
 from ..store import Artifact, Store
 from . import made_from, run_stage
@@ -137,7 +138,7 @@ def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Pro
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / f"{name}.yaml", folder / f"{name}.log"
     config.write_text(yaml.safe_dump(task.config.model_dump(mode="json")), encoding="utf-8")
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, cores() // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "CURATE_PROGRESS": "0"}
     command = [sys.executable, "-m", "curate", task.stage, "--config", str(config), "--store", str(store.root)]
     with log.open("wb") as errors:

@@ -174,14 +174,14 @@ def test_without_gradients_there_is_no_graph_whatever_the_mode(sharded: bool, mo
 def test_the_default_budget_is_a_power_of_two_that_a_tenth_of_the_memory_holds() -> None:
     model = model_of()
     assert default_score_tokens(model, torch.device("cpu")) == 4096
-    per_token = bytes_per_token(model, 512)
+    per_token = bytes_per_token(model.config, 4, 512)
     assert per_token == 4 * (8 * 32 + 3 * 64) + 16 * 32 + 48 * 32
     for memory in (1 << 30, 5 << 30):
         tokens = fitting_tokens(memory, per_token)
         assert tokens & (tokens - 1) == 0
         assert tokens * per_token <= 0.1 * memory < 2 * tokens * per_token
     assert fitting_tokens(0, per_token) == 1024
-    assert bytes_per_token(model.half(), 512) < per_token
+    assert bytes_per_token(model.config, 2, 512) < per_token
 
 
 def test_what_a_score_is_made_of_does_not_depend_on_packing() -> None:
