@@ -1,0 +1,100 @@
+// Where the time went: a stacked bar a run.
+
+/** Time by part: a bar a run, the same axis for all; parts have their place in the order as well as their colour. */
+function timeFigure() {
+  const shown = d3.range(runs.length).filter((index) => runs[index].time.length);
+  if (!shown.length) return absentOf("time", "No times were kept.");
+  const parts = [...new Set(shown.flatMap((index) => runs[index].time.map((entry) => entry.part)))];
+  const of = (index, part) => runs[index].time.find((entry) => entry.part === part)?.seconds ?? null;
+  const totals = shown.map((index) => d3.sum(runs[index].time, (entry) => entry.seconds));
+  const largest = (index) => d3.greatest(runs[index].time, (entry) => entry.seconds);
+  const told = shown.map((run, place) => ({
+    run,
+    words: `${seconds(totals[place])}, ${share(largest(run).seconds / (totals[place] || 1))} of it ${largest(run).part}`,
+  }));
+  const body = plot(sentenceOf(told), (width) => timeDrawing(width, shown, parts, of, d3.max(totals) || 1));
+  const keys = h(
+    "ul",
+    { class: "keys" },
+    parts.map((part, place) => keyEntry(`part-${place % COLOURS}`, part)),
+  );
+  const heads = [
+    { text: "part", sort: true },
+    ...shown.flatMap((index) => [
+      { text: several ? runs[index].name : "seconds", numeric: true, write: seconds, sort: true },
+      { text: "share", numeric: true, write: share },
+    ]),
+  ];
+  const rows = parts.map((part) => [
+    part,
+    ...shown.flatMap((index, place) => [
+      of(index, part),
+      known(of(index, part)) ? of(index, part) / (totals[place] || 1) : null,
+    ]),
+  ]);
+  return figure({
+    title: "Time by part",
+    told,
+    keys,
+    body: [body, shown.length < runs.length ? absentOf("time") : null],
+    table: table({ caption: "Time by part", heads, rows }),
+  });
+}
+
+function timeDrawing(width, shown, parts, of, most) {
+  const tall = several ? 58 : 40;
+  const across = d3.scaleLinear([0, most], [0, width - 2]);
+  const height = shown.length * tall + 24;
+  const ticks = across.ticks(Math.max(2, width / 110));
+  const drawing = canvas(
+    width,
+    height,
+    svg(
+      "g",
+      { class: "axis" },
+      ticks.map((tick) => [
+        svg("line", { class: "faint", x1: across(tick), x2: across(tick), y1: 0, y2: height - 22 }),
+        svg(
+          "text",
+          {
+            x: across(tick),
+            y: height - 6,
+            "text-anchor": tick === 0 ? "start" : across(tick) > width - 30 ? "end" : "middle",
+          },
+          tick === 0 ? "0" : timeTick(tick, ticks.at(-1)),
+        ),
+      ]),
+    ),
+  );
+  shown.forEach((index, place) => {
+    const y = place * tall + (several ? 22 : 4);
+    if (several)
+      drawing.append(svg("text", { class: "label", x: 0, y: y - 7 }, shortened(plain(runs[index].name), 40)));
+    let from = 0;
+    parts.forEach((part, order) => {
+      const spent = of(index, part) ?? 0;
+      drawing.append(timePart(part, order, spent, across(from), across(from + spent), y));
+      from += spent;
+    });
+  });
+  return drawing;
+}
+
+const timeTick = (tick, last) =>
+  last < 600
+    ? `${d3.format("~r")(tick)} s`
+    : last < 14400
+      ? `${Math.round(tick / 60)} min`
+      : `${d3.format(".1f")(tick / 3600)} h`;
+
+function timePart(part, order, spent, left, right, y) {
+  const room = right - left - 1;
+  const words = room > part.length * 7.2 + 60 ? `${part} ${seconds(spent)}` : room > part.length * 7.2 + 10 ? part : "";
+  const over = (event) => showTip(event, h("strong", {}, part), h("div", {}, seconds(spent)));
+  return svg(
+    "g",
+    { pointermove: over, pointerleave: hideTip },
+    svg("rect", { class: `part-${order % COLOURS}`, x: left, y, width: Math.max(0, room), height: 28 }),
+    words ? svg("text", { class: "inside", x: left + 6, y: y + 14, dy: "0.32em" }, words) : null,
+  );
+}
