@@ -6,8 +6,10 @@ usage, 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -20,8 +22,10 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from . import __version__, log
-from .errors import CurateError, did_you_mean
+from .errors import CurateError, did_you_mean, of_system
 from .launch import rank
+from .redact import redacted
+from .render import harmless
 from .stages import STAGES, module_of
 
 if TYPE_CHECKING:
@@ -34,8 +38,13 @@ COMMANDS = {
     ),
     "query": ("curate.questions:query", "Ask the store in SQL (read-only)."),
     "run": ("curate.pipeline:command", "Run a pipeline: a YAML list of stages."),
+    "report": ("curate.report.command:report", "Show runs in one page that opens offline: what was kept, and why."),
     "status": ("curate.status:status", "Show what the store holds, what is stale, what is unfinished."),
     "resume": ("curate.status:resume", "Go on with something that was begun and not finished."),
+    "verify": ("curate.upkeep:verify", "Check every file of the store, and the catalogue."),
+    "gc": ("curate.upkeep:gc", "Remove what killed processes have left over."),
+    "repair": ("curate.upkeep:repair", "Make again what is derived: the catalogue, indexes."),
+    "doctor": ("curate.doctor.command:doctor", "Show versions, devices, the store, and whether a planned run fits."),
 }
 """Command that makes no artifact -> "module:function" and what it does, in a line.
 
@@ -61,7 +70,7 @@ class Stages(TyperGroup):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As Typer does it, with our suggestion."""
-        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"There is no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
@@ -73,8 +82,9 @@ class Stages(TyperGroup):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-def _typer(**options: Any) -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+def _typer(*, completion: bool = False, **options: Any) -> typer.Typer:
+    options |= {"add_completion": completion, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+    return typer.Typer(**options)
 
 
 def _build(name: str, function: Callable[..., Any], text: str, examples: str) -> click.Command:
@@ -126,7 +136,7 @@ def _show_version(given: bool) -> None:
 
 def build_app() -> click.Command:
     """The whole command line."""
-    app = _typer(cls=Stages, no_args_is_help=True, context_settings=SETTINGS)
+    app = _typer(completion=True, cls=Stages, no_args_is_help=True, context_settings=SETTINGS)
 
     @app.callback()
     def top(
@@ -144,9 +154,26 @@ def spelled(args: Sequence[str]) -> list[str]:
     return [re.sub(r"^--[^=]+", lambda flag: flag[0].replace("_", "-"), arg) for arg in args]
 
 
+def _heed_interrupts() -> None:
+    """The first Ctrl-C stops in good order; one more, or one on the way out, ends the process where it is.
+
+    The store survives that as well.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     log.setup()
+    if args is None:
+        _heed_interrupts()
     if rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
@@ -155,7 +182,12 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except CurateError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {harmless(redacted(str(error)))}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if (said := of_system(error)) is None:
+            raise
+        print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)
     if code == 130:
         print("\nInterrupted: run the same command again to resume.", file=sys.stderr)

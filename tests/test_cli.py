@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -263,7 +264,7 @@ def test_query_reads_sql_from_the_line_a_file_a_pipe_and_the_saved_questions(
     monkeypatch.setattr(sys, "stdin", (tmp_path / "q.sql").open())
     for source in (sql.partition("\n")[2], "q.sql", "how_many", "how_many.sql", "-"):
         assert json.loads(curate("query", source, "--param", "pool=t", "--format", "json").out) == [{"n": 3}]
-    assert "how_many  How many." in curate("query", "--list").out
+    assert re.search("^  how_many +How many.$", curate("query", "--list").out, re.MULTILINE)
     assert "no saved question 'how_mny'. Did you mean 'how_many'?" in curate("query", "how_mny").err
 
 

@@ -96,11 +96,14 @@ def chosen(alone: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+LEFT_OUT = ("artifact.json", "files.json", "draft.lock")
+
+
 def content(store: Store, name: str) -> dict[str, Any]:
     """An artifact's files to the byte, but for those that tell when and how it was made; and its facts."""
     artifact = store.get(name)
     files = {str(path.relative_to(artifact.path)): path for path in artifact.path.rglob("*") if path.is_file()}
-    kept = {key: path.read_bytes() for key, path in files.items() if key not in ("artifact.json", "draft.lock")}
+    kept = {key: path.read_bytes() for key, path in files.items() if key not in LEFT_OUT}
     facts = {}
     for table, label in (("features", "features"), ("rejects", "artifact"), ("subsets", "subset"), ("draws", "subset")):
         rows = store.query(f'SELECT * FROM {table} WHERE "{label}" = $name ORDER BY ALL', {"name": name})

@@ -154,5 +154,5 @@ def test_workers_are_those_of_ray_and_ray_is_asked_for_by_name(
 def content(artifact: Any) -> dict[str, bytes]:
     """Everything of an artifact that is not about when and how it was made, to the byte."""
     files = (path for path in artifact.path.rglob("*") if path.is_file())
-    left_out = ("artifact.json", "draft.lock")
+    left_out = ("artifact.json", "files.json", "draft.lock")
     return {str(path.relative_to(artifact.path)): path.read_bytes() for path in files if path.name not in left_out}
