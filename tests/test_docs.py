@@ -28,29 +28,56 @@ from curate.store.query import VECTORS, ledger_views
 
 ROOT = Path(__file__).parents[1]
 NAMES = [*STAGES, *COMMANDS]
-TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in DOCUMENTS}
 README = TEXTS["README.md"]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
 
 COMMAND = re.compile(rf"\bcurate (?:{'|'.join(NAMES)})(?![\w-]).*")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ENDS = {">", "|", "&&", ";", "…"}
+TYPED = ("inspect", "query", "run", "status")
+"""Commands beside the stages that can be typed without anything being made; of the others the arguments are parsed."""
+TOP_FLAGS = ("--help", "--version", "--install-completion", "--show-completion")
+OTHERS_FLAGS = re.compile(r"^(?:python|torchrun) .*?(?=-m curate|$)", re.MULTILINE)
+"""The part of a line that is not ours to check."""
 
 
 def module_of_command(name: str) -> Any:
     return module_of(name) if name in STAGES else import_module(COMMANDS[name][0].partition(":")[0])
 
 
+def typed(language: str, block: str) -> list[tuple[str, list[str]]]:
+    """Commands of a code block, each on one line, and what is shown as their output (of `console` alone).
+
+    A command goes on where a line ends with a backslash or within quotes.
+    """
+    found: list[tuple[str, list[str]]] = []
+    begun = ""
+    for line in block.replace("\\\n", " ").splitlines():
+        if not (begun or language == "sh" or line.startswith("$ ")):
+            found[-1][1].append(line)
+            continue
+        begun += f" {line}" if begun else line.removeprefix("$ ")
+        if begun.count('"') % 2 == 0:
+            found.append((" ".join(begun.split()), []))
+            begun = ""
+    return [(command, output) for command, output in found if command]
+
+
 def lines_of(name: str) -> list[str]:
-    """Commands in the code blocks of a document."""
-    found = []
-    for language, block in BLOCK.findall(TEXTS[name]):
-        if language in ("sh", "console"):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?curate ", line)]
-    return found
+    """Commands of ours in the code blocks of a document; not those that are shown to be refused."""
+    commands = [
+        command
+        for language, block in BLOCK.findall(TEXTS[name])
+        if language in ("sh", "console")
+        for command, output in typed(language, block)
+        if not (output and output[0].startswith("Error: "))
+    ]
+    return [line for line in commands if line.startswith("curate ") or " -m curate " in line]
 
 
 def shown() -> Iterator[tuple[str, str]]:
@@ -102,8 +129,9 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
     def type_in(line: str) -> None:
         name, *args = words(line)
-        if name == "resume" or (name == "query" and args[0].endswith(".sql") and not Path(args[0]).exists()):
-            plain_command(name).make_context(name, args)  # names something that the reader has
+        readers_own = name == "query" and args[0].endswith(".sql") and not Path(args[0]).exists()
+        if readers_own or name not in (*STAGES, *TYPED):
+            plain_command(name).make_context(name, args)
             return
         build_app().main([name, *args], "curate", standalone_mode=False)
         for config in built:
@@ -122,7 +150,7 @@ def test_a_command_that_is_shown_can_be_typed(where: str, line: str, type_in: Ca
 def test_a_command_that_is_mentioned_exists_with_its_flags(where: str, line: str) -> None:
     name, *args = words(line)
     if name.startswith("-"):
-        assert name in ("--help", "--version")
+        assert name in TOP_FLAGS
         return
     assert name in NAMES
     if args and "--help" not in args:  # a name alone stands for the command, not for a line to type
@@ -133,7 +161,8 @@ def test_a_command_that_is_mentioned_exists_with_its_flags(where: str, line: str
 def test_every_flag_in_a_document_is_one(name: str) -> None:
     commands = [stage_command(stage) for stage in STAGES] + [plain_command(command) for command in COMMANDS]
     known = {flag for command in commands for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-    assert set(FLAG.findall(TEXTS[name])) <= known | {"--help", "--version", "--nproc-per-node"}
+    text = OTHERS_FLAGS.sub("", TEXTS[name].replace("\\\n", " "))
+    assert set(FLAG.findall(text)) <= known | {*TOP_FLAGS, "--nproc-per-node"}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -190,9 +219,9 @@ def test_every_question_is_listed_with_what_it_asks(filled: Store, monkeypatch: 
         assert re.search(rf"^  {file.stem} +\S.*\?", questions, re.MULTILINE)
 
 
-def test_the_python_example_is_python_that_the_stages_accept() -> None:
-    sources = [block for language, block in BLOCK.findall(README) if language == "python"]
-    assert sources
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if re.search("^```py", text, re.MULTILINE)])
+def test_a_python_example_is_python_that_the_stages_accept(name: str) -> None:
+    sources = [block for language, block in BLOCK.findall(TEXTS[name]) if language in ("py", "python")]
     for tree in map(ast.parse, sources):
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
@@ -204,8 +233,8 @@ def test_the_python_example_is_python_that_the_stages_accept() -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_links_and_make_targets_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXTS[name])
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", BLOCK.sub("", TEXTS[name]))
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
     files = re.findall(r"`((?:curate|configs|pipelines|tests|benchmarks|store|\.ci)/[\w./-]*)", TEXTS[name])
     missing = [file for file in files if file not in ("store/", "curate/pool/") and not (ROOT / file).exists()]
     assert missing == []
