@@ -72,7 +72,7 @@ def gc(
     elif yes:
         LOGGER.info(f"Removed {size(freed)}.")
     else:
-        LOGGER.info(f"{size(freed)} could go. Remove it: the same with --yes (curate resume NAME goes on with a draft).")
+        LOGGER.info(f"{size(freed)} could go: the same with --yes. (curate resume NAME goes on with a draft.)")
 
 
 def repair(store: StoreFlag = Path("store")) -> None:
