@@ -77,6 +77,10 @@ class Catalog:
         try:
             _lay_out(connection, self.path)
             yield connection
+        except duckdb.IOException as error:
+            if of_system(error) or str(self.path) not in str(error):
+                raise
+            raise StoreError(f"{self.path} is damaged: {error}\n{REMEDY}") from None
         finally:
             connection.close()
 

@@ -236,6 +236,14 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
     assert answers(store) == before and list(problems(store)) == [] and leftovers(store) == []
 
 
+@pytest.mark.parametrize("part", [0.3, 0.6])
+def test_whoever_makes_something_is_told_of_a_damaged_catalogue(store: Store, made: Artifact, part: float) -> None:
+    content = store.catalog.path.read_bytes()
+    store.catalog.path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(StoreError, match=r"curate (verify|repair)"):
+        store.make("toy", fill, Toy(name="b", seed=1))
+
+
 def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_mended(store: Store, made: Artifact) -> None:
     before = answers(store)
     for change in ("DELETE FROM samples WHERE sample_id = 's1'", "INSERT INTO samples SELECT * FROM samples"):
