@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic
@@ -129,7 +130,7 @@ class Worker(Generic[Piece]):
         return opened(self.work)
 
 
-class _Hired(Generic[Piece]):
+class _Hired(ABC, Generic[Piece]):
     """What both kinds of pool have in common: the reports, and a look at the store when all is said to be done."""
 
     def __init__(self, work: Work[Piece], workers: int | None) -> None:
@@ -165,8 +166,9 @@ class _Hired(Generic[Piece]):
     def close(self) -> None:
         """Let go of what making takes."""
 
+    @abstractmethod
     def _reports(self, pieces: Sequence[Piece]) -> Iterator[str]:
-        raise NotImplementedError
+        """Have the pieces made; what their makers say of them, as they end."""
 
 
 class Pass(_Hired[Piece]):

@@ -27,6 +27,20 @@ const canvas = (width, height, ...children) =>
   svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, ...children);
 
 /**
+ * Upright rules at the ticks of a scale, from `top` to `bottom`, with their words at `at`; the rule at `mark`, which all
+ * is compared with, stands out. `anchor(tick)` says where the words hang, in the middle by default.
+ */
+const rules = (across, ticks, { top, bottom, at, write, mark = null, anchor = () => "middle" }) =>
+  svg(
+    "g",
+    { class: "axis" },
+    ticks.map((tick) => [
+      svg("line", { class: tick === mark ? "chance" : "faint", x1: across(tick), x2: across(tick), y1: top, y2: bottom }),
+      svg("text", { x: across(tick), y: at, "text-anchor": anchor(tick) }, write(tick)),
+    ]),
+  );
+
+/**
  * A figure: heading, what is to be seen, key, what is drawn, and the table that says the same. `told` is a sentence,
  * or a few words for each run: [{run, words}].
  */

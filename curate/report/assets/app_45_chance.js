@@ -123,24 +123,8 @@ function chanceDrawing(width, rows, ratios) {
 
 function ratioAxis(across, height) {
   const ticks = across.ticks(Math.max(2, (across.range()[1] - across.range()[0]) / 110));
-  return svg(
-    "g",
-    { class: "axis" },
-    ticks.map((tick) => [
-      svg("line", {
-        class: tick === 1 ? "chance" : "faint",
-        x1: across(tick),
-        x2: across(tick),
-        y1: 22,
-        y2: height - 20,
-      }),
-      svg(
-        "text",
-        { x: across(tick), y: 12, dy: "0.32em", "text-anchor": "middle" },
-        tick === 1 ? "chance" : `${tick}×`,
-      ),
-    ]),
-  );
+  const write = (tick) => (tick === 1 ? "chance" : `${tick}×`);
+  return rules(across, ticks, { top: 22, bottom: height - 20, at: 16, write, mark: 1 });
 }
 
 function chanceMark(cell, index, across, y, width) {

@@ -49,22 +49,13 @@ function timeDrawing(width, shown, parts, of, most) {
   const drawing = canvas(
     width,
     height,
-    svg(
-      "g",
-      { class: "axis" },
-      ticks.map((tick) => [
-        svg("line", { class: "faint", x1: across(tick), x2: across(tick), y1: 0, y2: height - 22 }),
-        svg(
-          "text",
-          {
-            x: across(tick),
-            y: height - 6,
-            "text-anchor": tick === 0 ? "start" : across(tick) > width - 30 ? "end" : "middle",
-          },
-          tick === 0 ? "0" : timeTick(tick, ticks.at(-1)),
-        ),
-      ]),
-    ),
+    rules(across, ticks, {
+      top: 0,
+      bottom: height - 22,
+      at: height - 6,
+      write: (tick) => (tick === 0 ? "0" : timeTick(tick, ticks.at(-1))),
+      anchor: (tick) => (tick === 0 ? "start" : across(tick) > width - 30 ? "end" : "middle"),
+    }),
   );
   shown.forEach((index, place) => {
     const y = place * tall + (several ? 22 : 4);

@@ -86,23 +86,16 @@ function intervalDrawing(width, rows) {
   const drawing = canvas(
     width,
     height,
+    rules(across, ticks, {
+      top: 22,
+      bottom: height - 20,
+      at: height - 4,
+      write: (tick) => (tick === 0 ? "random" : d3.format("+")(tick)),
+      mark: 0,
+    }),
     svg(
       "g",
       { class: "axis" },
-      ticks.map((tick) => [
-        svg("line", {
-          class: tick === 0 ? "chance" : "faint",
-          x1: across(tick),
-          x2: across(tick),
-          y1: 22,
-          y2: height - 20,
-        }),
-        svg(
-          "text",
-          { x: across(tick), y: height - 4, "text-anchor": "middle" },
-          tick === 0 ? "random" : d3.format("+")(tick),
-        ),
-      ]),
       svg("text", { class: "unit", x: across(0) - 8, y: 14, "text-anchor": "end" }, "← lower loss"),
       svg("text", { class: "unit", x: across(0) + 8, y: 14 }, width < 480 ? "higher →" : "higher loss →"),
     ),
