@@ -91,7 +91,7 @@ def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
             if drafts:
                 what = f"'{labels[draft.fingerprint]}' ({draft.stage}), unfinished"
                 yield Leftover(folder, what, _size(folder), (draft.fingerprint,), lock)
-        elif not [path for path in folder.iterdir() if path.name != LOCK]:
+        elif all(path.name == LOCK or is_abandoned(path) for path in folder.iterdir()):
             yield Leftover(folder, "hardly begun", _size(folder), held=lock)
 
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 
 from curate.store import Store
@@ -14,6 +15,9 @@ from curate.store import Store
 from .injection import Fault
 from .mending import drop, mend, must_be_clear, some
 from .workshop import INPUTS, Workshop
+
+HEADERS, BLOCK = 3 * 4096, 1 << 18
+"""Bytes of a DuckDB file before its first block, and of a block."""
 
 
 def flipped(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
@@ -29,12 +33,21 @@ def flipped(shop: Workshop, stage: str, most: int | None, chance: random.Random)
 
 def _within(path: Path) -> int:
     """A place in a file that whoever reads the file has to read: of a table the ids of its samples."""
+    if path.suffix == ".duckdb":
+        return _within_catalogue(path)
     if path.suffix != ".parquet":
         return path.stat().st_size * 2 // 3
     group = pq.read_metadata(path).row_group(0)
     ids = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "sample_id")
     start = ids.dictionary_page_offset
     return int((start + ids.data_page_offset) // 2 if start else ids.data_page_offset + ids.total_compressed_size // 2)
+
+
+def _within_catalogue(path: Path) -> int:
+    """A place in a block of the ledger; a flipped byte in a block that is free is nobody's, and harmless."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        (block,) = connection.execute("SELECT max(block_id) FROM pragma_storage_info('ledger')").fetchall()[0]
+    return HEADERS + int(block) * BLOCK + BLOCK // 2
 
 
 def truncated(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:

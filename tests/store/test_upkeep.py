@@ -205,6 +205,17 @@ def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Sto
     assert store.get("b").made_at
 
 
+def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store, made: Artifact) -> None:
+    begun = store.root / "artifacts/toy/0123456789abcdef"
+    begun.mkdir()
+    (begun / "draft.lock").write_text("x")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (begun / f".draft.json.{HOST}.{ended.stdout.strip()}.tmp").write_text("{")
+    (found,) = leftovers(store)
+    assert found.path == begun and remove(store, found) and leftovers(store) == []
+    assert not begun.exists()
+
+
 def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
@@ -234,6 +245,19 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
         store.query("SELECT sum(hash(s)) FROM samples s")
     assert any("again" in done for done in repair(store))
     assert answers(store) == before and list(problems(store)) == [] and leftovers(store) == []
+
+
+def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(store: Store, made: Artifact) -> None:
+    before, content = answers(store), store.catalog.path.read_bytes()
+    named = 0
+    for at in range(100, len(content), 1 << 17):
+        store.catalog.path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        if found := list(problems(store)):
+            assert [problem.path for problem in found] == [store.catalog.path]
+            named += 1
+        else:  # in a block that is free
+            assert answers(store) == before
+    assert named >= 2, "the header, and at least a block"
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6])
