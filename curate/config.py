@@ -119,8 +119,8 @@ def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given
         raise ConfigError(_sentence(cls, error, where)) from None
     except (UnicodeEncodeError, PydanticSerializationError):
         raise ConfigError(
-            f"An option{where} is not valid Unicode, and cannot be written down. Of a file whose name is not UTF-8, "
-            "give the folder."
+            f"An option{where} is not valid Unicode, and cannot be written down. Give a path that is "
+            "not UTF-8 as a file:// URL, its bytes as %-escapes."
         ) from None
 
 

@@ -134,6 +134,16 @@ def test_an_ingest_that_was_stopped_begins_anew(tmp_path: Path, store: Store, mo
     assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 10}]
 
 
+@pytest.mark.parametrize("label", ["", "odd="])
+def test_a_file_whose_name_is_not_utf_8_is_read_and_named(tmp_path: Path, store: Store, label: str) -> None:
+    path = tmp_path / "a b\udcff.jsonl"
+    path.write_text('{"prompt": "p", "completion": "c"}\nbroken\n')
+    made = make(store, "ingest", data=f"{label}{path}", name="pool")
+    assert make(store, "ingest", data=[f"{label}file://{tmp_path}/a%20b%FF.jsonl"], name="same") == made
+    (reject,) = store.query('SELECT source, file, "row" FROM rejects').to_pylist()
+    assert reject == {"source": label.rstrip("=") or r"a b\xff", "file": rf"{tmp_path}/a b\xff.jsonl", "row": 2}
+
+
 def test_a_pool_that_a_stage_made_can_be_ingested_by_its_name(tmp_path: Path, store: Store) -> None:
     from curate.config import Config
 

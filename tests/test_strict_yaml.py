@@ -109,7 +109,7 @@ def test_what_things_are_called_is_never_a_path(name: str) -> None:
 
 def test_options_that_cannot_be_written_down_are_refused() -> None:
     with pytest.raises(ConfigError, match="not valid Unicode"):
-        build(module_of("ingest").CONFIG, {"name": "p", "data": ["a\udcff.jsonl"]})
+        build(module_of("ingest").CONFIG, {"name": "p", "data": ["a.jsonl"], "split": "a\udcff"})
 
 
 def value(rng: Random, depth: int = 0) -> Any:

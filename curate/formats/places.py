@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..errors import DataError
 from ..log import LOGGER
@@ -70,8 +71,19 @@ def label_and_place(entry: str) -> tuple[str | None, str]:
 
 
 def local(url: str) -> Path | None:
-    """The path that a file:// URL stands for; None for other URLs."""
-    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+    """The path that a file:// URL stands for, its %-escapes as bytes; None for other URLs."""
+    return Path(unquote(urlsplit(url).path, errors="surrogateescape")) if url.startswith("file://") else None
+
+
+def writable(entry: str) -> str:
+    """`[label=]place` as text that can be written down: a path that is no UTF-8 as a file:// URL."""
+    label, place = label_and_place(entry)
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        url = "file://" + quote(os.fsencode(Path(place).absolute()))
+        return url if label is None else f"{label}={url}"
+    return entry
 
 
 def shown(url: str) -> str:

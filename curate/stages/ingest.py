@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from ..config import EXTERNAL, INERT, Config
 from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
-from ..formats.places import shown
+from ..formats.places import shown, writable
 from ..log import LOGGER, bar
 from ..redact import redacted
 from ..samples import Sample, to_json, to_table
@@ -39,8 +39,11 @@ MOST_CHARACTERS = 1 << 28
 DUPLICATE = "duplicate of an earlier row"
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+def _as_places(value: Any) -> Any:
+    places = (value,) if isinstance(value, str) else value
+    if not isinstance(places, (list, tuple)):
+        return places
+    return [writable(each) if isinstance(each, str) else each for each in places]
 
 
 def _as_text(value: Any) -> Any:
@@ -50,7 +53,7 @@ def _as_text(value: Any) -> Any:
 class IngestConfig(Config):
     """What to read, and what to make of rows that are in the way."""
 
-    data: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), EXTERNAL] = Field(
+    data: Annotated[tuple[str, ...], BeforeValidator(_as_places), EXTERNAL] = Field(
         min_length=1,
         description="What to read: label=place or a place: a file, a folder, a save_to_disk folder, a URL, a Hub id.",
     )

@@ -78,10 +78,11 @@ def label_of(entry: str) -> str:
     label, text = label_and_place(entry)
     if label is not None:
         return label
-    if is_url(text):
+    if is_url(text) and not local(text):
         return Path(shown(text)).stem
     try:
-        return printable(Path(text).stem) if Path(text).exists() else text
+        path = local(text) or Path(text)
+        return printable(path.stem) if path.exists() else text
     except (OSError, ValueError):  # no path, which `place` says
         return text
 

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, get_args
 
 from curate.errors import CurateError, DataError
+from curate.formats.places import printable
 from curate.stages import make
 from curate.stages.export import Format
 from curate.stages.pools import pool_samples
@@ -80,7 +81,7 @@ def _refused(tally: Tally, made: Batch, error: CurateError, seed: str) -> None:
     tally.errors[_kind_of(str(error), made.path)] += 1
     if made.good:
         tally.breaks("silent changes", f"{seed} {made.format}: good rows refused with the file: {error}")
-    if made.path.name not in str(error):
+    if printable(made.path.name) not in str(error):
         tally.breaks("nameless errors", f"{seed} {made.format}: {error}")
 
 
