@@ -21,7 +21,7 @@ def summary(values: Mapping[str, Any], indent: int = 0) -> list[str]:
     lines: list[str] = []
     for key, value in values.items():
         if not _is_nested(value):
-            lines.append(f"{pad}{key!s:<{width}}  {cell(value)}")
+            lines.append(f"{pad}{key!s:<{width}}  {cell(value) or 'none'}")
         elif isinstance(value, Mapping):
             lines += [f"{pad}{key}", *summary(value, indent + 2)]
         else:
@@ -72,13 +72,13 @@ def _fit(natural: Sequence[int], right: Sequence[bool], room: int) -> list[int]:
 
 
 def cell(value: Any) -> str:
-    """One value on one line: four significant digits, times to the second, nothing for null."""
+    """One value on one line: four significant digits or all before the point, times to the second, nothing for null."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (float, Decimal)):
-        return f"{value:.4g}" if abs(float(value)) < 1e6 else f"{value:.0f}"
+        return f"{value:.0f}" if 999.5 <= abs(float(value)) < 1e15 else f"{float(value):.4g}"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, datetime.datetime):

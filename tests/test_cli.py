@@ -276,6 +276,8 @@ def test_a_table_is_aligned_and_fits_the_terminal(
 ) -> None:
     curate("toy", "--name", "t")
     assert curate("query", ROWS).out == " n  s         x\n──  ───  ──────\n 1  a,b  0.1235\n20\n"
+    sums = "SELECT sum(range) AS n, sum(range)::DOUBLE / 3 AS third, 1e-7::DOUBLE AS little FROM range(160)"
+    assert curate("query", sums).out.splitlines()[-1].split() == ["12720", "4240", "1e-07"]
     monkeypatch.setenv("COLUMNS", "60")
     wide = curate("query", "SELECT repeat('long ', 100) AS text, repeat('x', 300) AS other, 123456789 AS number").out
     assert max(map(len, wide.splitlines())) == 60
