@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DOCUMENTED := .venv/documented
 AUDITOR := .venv/audit/bin/pip-audit
-ADVISORIES := $(PYTHON) -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/json", timeout=20)'
+ADVISORIES := $(PYTHON) -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/24.0/json", timeout=20)'
 
 .PHONY: demo test lint wheel docs audit constraints clean
 
@@ -40,7 +40,7 @@ $(DOCUMENTED): $(INSTALLED)
 
 audit:  ## known holes in what constraints.txt names, where the advisories can be reached
 	@if $(ADVISORIES) 2> /dev/null; then $(MAKE) -s $(AUDITOR) && \
-		$(AUDITOR) -r constraints.txt --no-deps --disable-pip --progress-spinner off; \
+		$(AUDITOR) -r constraints.txt --strict --no-deps --disable-pip --progress-spinner off; \
 	else echo "audit: the advisories at pypi.org cannot be reached from here. Nothing was audited." >&2; fi
 
 $(AUDITOR):
