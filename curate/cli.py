@@ -52,6 +52,9 @@ The function's own signature gives the flags; where its module has a CONFIG, tha
 `(store, options)`.
 """
 
+INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C."""
+
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -185,10 +188,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         print(f"Error: {harmless(redacted(str(error)))}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        if (said := of_system(error)) is None:
+        if str(error) == INTERRUPTED:
+            code = 130
+        elif (said := of_system(error)) is None:
             raise
-        print(f"Error: {said}", file=sys.stderr)
-        sys.exit(1)
+        else:
+            print(f"Error: {said}", file=sys.stderr)
+            sys.exit(1)
     if code == 130:
         print("\nInterrupted: run the same command again to resume.", file=sys.stderr)
     sys.stdout.flush()

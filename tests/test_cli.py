@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -188,6 +190,19 @@ def test_an_interrupted_command_says_how_to_go_on_and_does(curate: Call, toy: Mo
     first = curate(*stop)
     assert first.code == 130 and "Interrupted: run the same command again to resume." in first.err
     assert curate(*stop).code == 0
+
+
+def test_ctrl_c_within_duckdb_is_ctrl_c(curate: Call, toy: ModuleType) -> None:
+    import duckdb
+
+    def asks(*_: object) -> None:
+        connection = duckdb.connect()
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        connection.execute("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b").fetchall()
+
+    toy.run = asks  # type: ignore[attr-defined]
+    stopped = curate("toy", "--name", "t")
+    assert stopped.code == 130 and "Interrupted: run the same command again to resume." in stopped.err
 
 
 def test_a_fault_of_ours_keeps_its_traceback(curate: Call, toy: ModuleType) -> None:
