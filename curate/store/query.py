@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -86,7 +87,7 @@ def run(
     except duckdb.Error as error:
         ours = (f"{store.root}/artifacts/", str(store.catalog.path))
         if any(place in str(error) for place in ours) or any(word in str(error).lower() for word in DAMAGED):
-            raise StoreError(f"The store cannot be read: {error}\n{REMEDY}") from None
+            raise _unreadable(store.catalog.path, error) from None
         raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
     finally:
         connection.close()
@@ -109,7 +110,7 @@ def connect(store: Store, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb
     connection = duckdb.connect(":memory:", config=settings)
     store.catalog.attach(connection, wait=wait)
     artifacts = store.everything()
-    with readable(connection):
+    with readable(connection, store.catalog.path):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
     columns = _artifact_columns(store, artifacts)
@@ -117,7 +118,7 @@ def connect(store: Store, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    with readable(connection):
+    with readable(connection, store.catalog.path):
         for table, label in LABELS.items():
             connection.execute(_fact_view(table, label, artifacts, merged))
         for stage, (view, label) in VECTORS.items():
@@ -130,13 +131,19 @@ def connect(store: Store, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb
 
 
 @contextmanager
-def readable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def readable(connection: duckdb.DuckDBPyConnection, catalogue: Path) -> Iterator[None]:
     """What fails inside are the store's own files, and not the statement."""
     try:
         yield
     except duckdb.Error as error:
         connection.close()
-        raise StoreError(f"The store cannot be read: {error}\n{REMEDY}") from None
+        raise _unreadable(catalogue, error) from None
+
+
+def _unreadable(catalogue: Path, error: duckdb.Error) -> StoreError:
+    """DuckDB names the file that it cannot read, unless it is a database with a block that has changed."""
+    what = catalogue if "Corrupt database file" in str(error) else "The store"
+    return StoreError(f"{what} cannot be read: {error}\n{REMEDY}")
 
 
 @functools.cache

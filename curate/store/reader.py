@@ -23,6 +23,7 @@ class Reader:
 
     def __init__(self, store: Store, *, wait: float = 5.0) -> None:
         self._connection = connect(store, wait=wait)
+        self._catalogue = store.catalog.path
         self._made: set[str] = set()
 
     def __enter__(self) -> Reader:
@@ -33,7 +34,7 @@ class Reader:
 
     def ask(self, sql: str, params: Mapping[str, Any]) -> pa.Table:
         """The rows of a statement."""
-        with readable(self._connection):
+        with readable(self._connection, self._catalogue):
             for name in ledger_views().keys() - self._made:  # to make one is to open every fragment of the ledger once
                 if re.search(rf"\b{name}\b", sql):
                     self._connection.execute(ledger_views()[name][0])
