@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,9 @@ from .flags import StoreFlag
 from .pipeline import make_and_print
 from .redact import HIDDEN
 from .render import size, table
-from .stages import SCRIPT, STAGES, made_from, module_of
+from .stages import STAGES, made_from, module_of
 from .stages.inputs import label_all, place
-
-if TYPE_CHECKING:
-    from .store import Artifact, Store
-
+from .store import SCRIPT, Artifact, Store
 
 EXAMPLES = """
 curate status
@@ -31,8 +28,6 @@ curate resume uds
 
 def status(store: StoreFlag = Path("store")) -> None:
     """`curate status`: print what the store holds."""
-    from .store import Store
-
     print("\n".join(report(Store(store))))
 
 
@@ -43,8 +38,6 @@ def resume(
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate resume`: finish what was begun."""
-    from .store import Store
-
     make_and_print(Store(store), *unfinished(Store(store), name))
 
 

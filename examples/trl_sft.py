@@ -4,6 +4,9 @@
 
 The data is JSON Lines with a column `messages` (or prompt and completion, or text: whatever SFTTrainer reads). Needs
 `pip install "curate[trl]"`. Afterwards: curate query "SELECT * FROM ledger WHERE run = 'trl'"
+
+With `curate ingest --data chats.jsonl --name chats` before and --pool chats, the run is one over that pool, as one of
+`curate train` is: saved questions, `curate report`, `curate curriculum` and `curate export --run trl` know its samples.
 """
 
 import argparse
@@ -24,6 +27,7 @@ parser.add_argument("--keep", type=int, default=8, help="How many it trains on."
 parser.add_argument("--steps", type=int, default=100, help="Optimizer steps.")
 parser.add_argument("--save-steps", type=int, default=50, help="Steps between checkpoints.")
 parser.add_argument("--store", default="store", help="Where the ledger goes.")
+parser.add_argument("--pool", help="The same data, as ingested into that store.")
 parser.add_argument("--output", default="output", help="Where checkpoints and the model go.")
 args = parser.parse_args()
 
@@ -41,7 +45,9 @@ trainer = SelectiveSFTTrainer(  # 2: instead of SFTTrainer
     ),
     train_dataset=datasets.load_dataset("json", data_files=args.data, split="train"),
     peft_config=LoraConfig(target_modules="all-linear"),
-    selection=Selective(args.selector, candidates=args.candidates, store=args.store, name="trl"),  # 3
+    selection=Selective(  # 3
+        args.selector, candidates=args.candidates, store=args.store, name="trl", pool=args.pool
+    ),
 )
 trainer.train()
 trainer.save_model(args.output)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Store
+from curate import Store, make
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = {path.name: path for path in sorted(EXAMPLES.glob("*.py"))}
@@ -75,6 +75,18 @@ def test_an_example_trains_and_its_choices_are_in_the_store(
     steps = store.query(f"{sql} ORDER BY step", {"run": label}).to_pylist()
     assert steps == [{"step": step, "candidates": 16, "kept": 4} for step in (1, 2, 3)]
     assert store.get(label).stage == "script" and not store.drafts()
+
+
+def test_a_run_over_a_pool_answers_saved_questions(tiny: str, chats: str, run: Callable[..., None]) -> None:
+    store = Store("store")
+    make(store, "ingest", name="chats", data=[f"talk={chats}"])
+    options = ["--candidates=16", "--keep=4", "--steps=3", "--selector=max_loss", "--pool=chats"]
+    run("trl_sft.py", f"--model={tiny}", f"--data={chats}", *options)
+    questions = EXAMPLES.parent / "store/queries"
+    (kept,) = store.query((questions / "kept_by_source.sql").read_text(), {"run": "trl"}).to_pylist()
+    assert (kept["source"], kept["rows"], kept["candidates"], kept["kept"]) == ("talk", 48, 48, 12)
+    most = store.query((questions / "most_kept.sql").read_text(), {"run": "trl"}).to_pylist()
+    assert len(most) == 12 and all(row["start"].startswith("Add ") for row in most)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

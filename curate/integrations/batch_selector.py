@@ -52,6 +52,7 @@ class BatchSelector:
         keep: k, how many of a batch are kept.
         store: where the ledger goes, a `Store` or its folder; None: nowhere.
         name: of the run there.
+        pool: the data as `curate ingest` has it in the store; `choose` wants ids then.
         args: the selector's own arguments.
         optimizer: an Adam or AdamW (or what gives it), for selectors by gradients.
         target: tokenised samples (`input_ids`, `labels`) of what to be good at, for selectors that want a target.
@@ -81,6 +82,7 @@ class BatchSelector:
         keep: int,
         store: Store | str | Path | None = None,
         name: str | None = None,
+        pool: str | None = None,
         args: Mapping[str, Any] | None = None,
         optimizer: torch.optim.Optimizer | Callable[[], Any] | None = None,
         target: Sequence[Mapping[str, Any]] | None = None,
@@ -98,11 +100,13 @@ class BatchSelector:
             raise ConfigError(f"keep is at least 1, not {keep}.")
         if store is not None and name is None:
             raise ConfigError("A run in a store wants a name: name='my-run'.")
+        if store is None and pool is not None:
+            raise ConfigError(f"pool='{pool}' is a name in a store: give that too, store='store'.")
         self.keep, self.max_length, self.weighted = keep, max_length, weighted
         self.step = 0
         self._begun = False
         values = {"name": name, "selector": selector, "selector_args": dict(args or {}), "keep": keep}
-        values |= {"max_length": max_length, "seed": seed}
+        values |= {"max_length": max_length, "seed": seed, "pool": pool}
         self.run = None if store is None else ScriptRun(store, values)
         eyes, empty = eyes_of(model, autocast), TokenTable([])
         device = eyes.head.weight.device

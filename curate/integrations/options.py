@@ -28,6 +28,8 @@ class Selective:
         args: the selector's own arguments.
         store: where the ledger goes; None: nowhere.
         name: of the run there.
+        pool: the training data as `curate ingest` has it in the store: its conversations, all or some, in any order.
+            The run is then one over this pool, for SQL, reports, curricula and exports.
         max_length: tokens of the longest text; None: the trainer's, where it has such a setting.
         target: tokenised samples (`input_ids`, `labels`) of what to be good at, for selectors that want a target.
         target_batch_size: how many of them each step looks at.
@@ -43,6 +45,7 @@ class Selective:
     args: Mapping[str, Any] = field(default_factory=dict)
     store: Store | str | Path | None = None
     name: str | None = None
+    pool: str | None = None
     max_length: int | None = None
     target: Sequence[Mapping[str, Any]] | None = None
     target_batch_size: int = 16

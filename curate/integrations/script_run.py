@@ -7,25 +7,28 @@ another run, which takes the name, unless it resumes from a checkpoint; then it 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch.distributed as dist
 from pydantic import Field
 
-from ..config import Config, build
+from ..config import Config, Ref, build
+from ..errors import DataError
 from ..log import LOGGER
-from ..stages import SCRIPT
-from ..store import Draft, Store
+from ..store import SCRIPT, Artifact, Draft, Store
 from ..store.ledger import Ledger
 
 
 class ScriptConfig(Config):
     """What is known of a run in somebody else's loop."""
 
+    pool: Ref | None = Field(None, description="What it trains on, as named at ingest.")
     run: str = Field(description="The name that it was begun under.")
     selector: str = Field(description="What chose.")
     selector_args: dict[str, Any] = Field({}, description="The selector's own.")
@@ -36,22 +39,56 @@ class ScriptConfig(Config):
     attempt: int = Field(1, description="Which run of this name and choice it is.")
 
 
+class Places:
+    """Where a pool first has a sample, by id: 40 bytes a row, and a binary search."""
+
+    def __init__(self, pool: Artifact) -> None:
+        self.pool = pool
+        rows = pool.table(["sample_id", "position"])
+        ids = np.array(rows["sample_id"].to_pylist(), "S32")
+        order = np.argsort(ids, kind="stable")
+        self.ids, self.positions = ids[order], rows["position"].to_numpy()[order]
+
+    def of(self, sample_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(n,) positions; `DataError` where the pool has not got one."""
+        wanted = np.array(list(sample_ids), "S32")
+        at = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
+        if len(lost := np.flatnonzero(self.ids[at] != wanted)):
+            raise DataError(
+                f"{len(lost)} of {len(wanted)} candidates are not in the pool '{self.pool.name}', the first of them "
+                f"{sample_ids[lost[0]]}. Ingest the data that you train on and name that pool, or leave pool out."
+            )
+        found: npt.NDArray[np.int64] = self.positions[at]
+        return found
+
+
 class ScriptRun:
     """The run that a loop is.
 
     Args:
         store: or its folder.
         values: of `ScriptConfig`, without the attempt.
+
+    Raises:
+        ArtifactNotFound: there is no such pool.
     """
 
     def __init__(self, store: Store | str | Path, values: Mapping[str, Any]) -> None:
         self.store = store if isinstance(store, Store) else Store(store)
         self.values = {**values, "run": values["name"]}
         build(ScriptConfig, self.values)
+        pool = self.values.get("pool")
+        self.pool = None if pool is None else self.store.get(pool, "ingest")
+        self.places = None if self.pool is None else Places(self.pool)
         self.attempt: int | None = None
         self._open = ExitStack()
         self._draft: Draft | None = None
         self._ledger: Ledger | None = None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it was made from, as far as that is known."""
+        return {} if self.pool is None else {"pool": self.pool.fingerprint}
 
     def begin(self, step: int) -> None:
         """Open it after `step` steps: what the ledger has of later ones is dropped.
@@ -60,13 +97,15 @@ class ScriptRun:
         """
         config = self._config(step)
         self.attempt = config.attempt
-        self._draft = self._open.enter_context(self.store.draft(SCRIPT, config))
+        self._draft = self._open.enter_context(self.store.draft(SCRIPT, config, self.inputs))
         self._ledger = self._draft.ledger()
         self._ledger.rewind(step)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
         """Write down the candidates of a step."""
         assert self._ledger is not None
+        if self.places is not None:
+            columns = {**columns, "position": self.places.of(columns["sample_id"].to_pylist())}
         self._ledger.append(step, columns)
 
     def settle(self, step: int) -> None:
@@ -106,7 +145,7 @@ class ScriptRun:
         """The first attempt that is not finished; a stopped one that is not gone on with is begun anew."""
         for attempt in itertools.count(self.attempt or 1):
             config = build(ScriptConfig, {**self.values, "attempt": attempt})
-            if not self.store.holds(SCRIPT, config, {}):
+            if not self.store.holds(SCRIPT, config, self.inputs):
                 break
         if self.attempt not in (None, config.attempt):
             LOGGER.warning(

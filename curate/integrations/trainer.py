@@ -80,6 +80,7 @@ class SelectiveMixin(Base):
             keep=self._kept_by_one,
             store=selection.store,
             name=selection.name,
+            pool=selection.pool,
             args=selection.args,
             optimizer=lambda: self.optimizer,
             target=selection.target,

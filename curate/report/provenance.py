@@ -9,6 +9,7 @@ from typing import Any
 from ..config import Config
 from ..formats.places import shown
 from ..stages import module_of
+from ..store import SCRIPT
 from .scope import Scope
 
 SAID_ELSEWHERE = ("selector", "model", "pool", "seed")
@@ -38,7 +39,9 @@ def provenance(scope: Scope) -> list[dict[str, Any]]:
                 "name": run.name,
                 **{key: config.get(key) for key in SAID_ELSEWHERE},
                 "config": config,
-                "changed": changed(artifact.config, module_of(artifact.stage).CONFIG),
+                "changed": []
+                if artifact.stage == SCRIPT
+                else changed(artifact.config, module_of(artifact.stage).CONFIG),
                 "provenance": {
                     "fingerprint": artifact.fingerprint,
                     "made_at": artifact.made_at,

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from ..errors import ConfigError, DataError
 from ..formats.places import shown
+from ..stages.inputs import RUNS
+from ..stages.pools import pool_of
 from ..store import Artifact, Store
 from ..store.reader import Reader
 
@@ -106,9 +108,11 @@ def scope(store: Store, reader: Reader, wish: Wish) -> Scope:
     if len(set(wish.runs)) < len(wish.runs):
         raise ConfigError("A run is named twice: name each run once.")
     labels, everything = store.labels(), store.artifacts()
-    found = [store.get(name, "train") for name in wish.runs]
+    found = [store.get(name, *RUNS) for name in wish.runs]
     runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(wish.runs, found, strict=True))
-    pool = _pool_of(runs, everything)
+    if nameless := [run.name for run in found if "pool" not in run.inputs]:
+        raise DataError(f"The run '{nameless[0]}' is a script's that named no pool: give its selection pool='NAME'.")
+    pool = pool_of(store, found)
     embedded = [a for a in everything if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
     marks = {a.fingerprint for a in embedded}
     clustered = [a for a in everything if a.stage == "cluster" and a.inputs.get("features") in marks]
@@ -116,19 +120,6 @@ def scope(store: Store, reader: Reader, wish: Wish) -> Scope:
     features = _choose(store, wish.features, sorted(embedded, key=_drawable), pool, "features", notes)
     clusters = _choose(store, wish.clusters, clustered, pool, "clusters", notes)
     return Scope(store, reader, wish, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes)
-
-
-def _pool_of(runs: Sequence[Run], everything: Sequence[Artifact]) -> Artifact:
-    wanted = {run.artifact.inputs.get("pool"): run.name for run in runs}
-    if len(wanted) > 1:
-        raise DataError(
-            f"The runs {' and '.join(wanted.values())} are over different pools, and a page has one. Make a report of "
-            "each: curate report RUN."
-        )
-    found = next((artifact for artifact in everything if artifact.fingerprint in wanted), None)
-    if found is None:
-        raise DataError(f"The pool of the run '{runs[0].name}' is no longer in the store: ingest it and train again.")
-    return found
 
 
 MADE_BY = {"features": "embed", "clusters": "cluster"}

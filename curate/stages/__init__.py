@@ -44,9 +44,6 @@ STAGES = {
 }
 """Stage -> what it does, in a line."""
 
-SCRIPT = "script"
-"""What stands for a stage where a run was made by a script of the user's (`curate.integrations`): only that goes on."""
-
 
 def module_of(stage: str) -> ModuleType:
     """The module of a stage, imported when asked for."""

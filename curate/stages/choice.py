@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ArtifactNotFound, DataError
+from ..errors import DataError
 from ..samples import to_json
 from ..store import Artifact, Store
 from ..store.limits import Limits
 from ..store.rows import first_of_each, positions_of
 from .inputs import Inputs
+from .pools import pool_of
 
 if TYPE_CHECKING:
     from ..store.vectors import Positions
@@ -79,7 +80,8 @@ class Choice:
 
 def choose(config: Asked, inputs: Inputs) -> Choice:
     """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
-    pool = _pool(config, inputs)
+    maker = made_by(inputs)
+    pool = pool_of(inputs.store, [maker] if maker else [], inputs.artifacts.get("pool"))
     if config.sql is not None:
         rows, what = inputs.store.query(config.sql, (), config.limits), "The query chooses no sample."
     elif config.subset is not None:
@@ -91,24 +93,6 @@ def choose(config: Asked, inputs: Inputs) -> Choice:
     if not rows.num_rows:
         raise DataError(f"{what} Nothing is exported.")
     return Choice(pool, rows)
-
-
-def _pool(config: Asked, inputs: Inputs) -> Artifact:
-    if "pool" in inputs.artifacts:
-        return inputs.artifacts["pool"]
-    store = inputs.store
-    labels = store.labels()
-    pools = [artifact for artifact in store.artifacts() if artifact.stage == "ingest"]
-    if maker := made_by(inputs):
-        wanted = maker.inputs.get("pool")
-        pools = [pool for pool in pools if pool.fingerprint == wanted]
-    else:
-        pools = [pool for pool in pools if labels[pool.fingerprint] == pool.name]
-    if len(pools) == 1:
-        return pools[0]
-    names = ", ".join(sorted(pool.name for pool in pools))
-    said = f"The store {store.root} has several pools ({names})" if pools else "The pool of these samples is not found"
-    raise ArtifactNotFound(f"{said}: give --pool.")
 
 
 def made_by(inputs: Inputs) -> Artifact | None:

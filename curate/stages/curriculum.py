@@ -19,12 +19,13 @@ from pydantic import Field, field_validator, model_validator
 from ..config import Config, Ref
 from ..errors import ConfigError, DataError, did_you_mean
 from ..log import LOGGER
-from ..store import Artifact, Draft
+from ..store import Draft
 from .asking import Asking
 from .choice import Choice
 from .export import SUBSETS
 from .inputs import Inputs
-from .ordering import ORDERS, answer, ordered
+from .ordering import ORDERS, answer, ordered, runs_of
+from .pools import pool_of
 
 EXAMPLES = """\
 curate curriculum --from run --order easy_to_hard --name c1
@@ -41,6 +42,9 @@ class CurriculumConfig(Asking, Config):
 
     runs: tuple[Ref, ...] = Field(
         min_length=1, description="The runs to learn from, all over one pool.", json_schema_extra={"flag": "from"}
+    )
+    pool: Ref | None = Field(
+        None, description="Where the samples are; by default the runs', and of a script's run the only one."
     )
     order: str = Field(
         "easy_to_hard",
@@ -92,7 +96,7 @@ CONFIG = CurriculumConfig
 
 def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
     """The pool of the runs, and what the query answers."""
-    pool = pool_of(inputs)
+    pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
     said = answer(config, inputs)
     counted = {} if said is None else {"answer": Choice(pool, said).digest(["score", config.weights])}
     return {"pool": pool.fingerprint, **counted}
@@ -100,7 +104,7 @@ def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
 
 def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
     """Write the order as a subset: the artifact's data, and facts."""
-    pool = pool_of(inputs)
+    pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
     label = inputs.store.labels()[pool.fingerprint]
     sql = "SELECT DISTINCT sample_id FROM samples WHERE pool = $pool ORDER BY 1"
     known, unknown = ordered(config, inputs, inputs.store.query(sql, {"pool": label}))
@@ -124,21 +128,6 @@ def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
         )
     if config.rounds > 1:
         draft.summary |= {"rounds": config.rounds, "candidates of a pass over the rounds": len(subset)}
-
-
-def pool_of(inputs: Inputs) -> Artifact:
-    """The pool that all runs are over; `DataError` where they are over several."""
-    runs = list(inputs.artifacts.values())
-    wanted = {run.inputs.get("pool"): run.name for run in runs}
-    if len(wanted) > 1:
-        raise DataError(
-            f"The runs {' and '.join(wanted.values())} are over different pools: what they saw cannot be put in one "
-            "order. Give --from runs over one pool."
-        )
-    found = [artifact for artifact in inputs.store.artifacts() if artifact.fingerprint in wanted]
-    if not found:
-        raise DataError(f"The pool of the run '{runs[0].name}' is no longer in the store: ingest it and train again.")
-    return found[0]
 
 
 def in_rounds(order: pa.Table, rounds: int) -> pa.Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
 from ..formats.places import digest_url, is_url, label_and_place, local, printable, shown
-from ..store import Artifact, Store
+from ..store import SCRIPT, Artifact, Store
 from ..store.files import digest_path
 
 
@@ -87,10 +87,14 @@ def label_of(entry: str) -> str:
         return text
 
 
+RUNS = ("train", SCRIPT)
+"""What makes a run."""
+
 MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["pool", "eval_pool", "target"], ("ingest",)),
     **dict.fromkeys(["features", "target_features"], ("embed",)),
-    **dict.fromkeys(["run", "runs", "warmup"], ("train",)),
+    **dict.fromkeys(["run", "runs"], RUNS),
+    "warmup": ("train",),
     "clusters": ("cluster",),
     "subset": ("select", "curriculum"),
 }

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError, DataError, did_you_mean
+from ..store import Artifact
 from ..store.limits import Limits
 from .choice import each_once
 from .inputs import Inputs
@@ -54,7 +55,7 @@ def ordered(wanted: Wanted, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table
 
     Args:
         wanted: the order and the weights.
-        inputs: its artifacts are the runs.
+        inputs: the runs among them.
         samples: the pool's, each once; only `sample_id`, ascending.
     """
     said, weight = answer(wanted, inputs), wanted.weights
@@ -103,7 +104,7 @@ def _columns(values: pa.Table, score: str, weight: str) -> dict[str, Any]:
 def _measured(inputs: Inputs, name: str) -> pa.Table:
     """`sample_id` and a measure: the mean over the runs that have it for a sample."""
     store, labels, parts = inputs.store, inputs.store.labels(), []
-    for artifact in inputs.artifacts.values():
+    for artifact in runs_of(inputs):
         part = store.query(MEASURES[name], {"run": labels[artifact.fingerprint]})
         if name in ("loss", "forgotten", "volatility") and not len(part):
             raise DataError(
@@ -115,6 +116,11 @@ def _measured(inputs: Inputs, name: str) -> pa.Table:
     return means.select(["sample_id", f"{name}_mean"]).rename_columns(["sample_id", name]).combine_chunks()
 
 
+def runs_of(inputs: Inputs) -> list[Artifact]:
+    """The runs that `--from` names, in that order."""
+    return [artifact for field, artifact in inputs.artifacts.items() if field.startswith("runs.")]
+
+
 def answer(wanted: Wanted, inputs: Inputs) -> pa.Table | None:
     """What the query of `--order sql:FILE` gives, each sample where it comes first; None where there is no query."""
     if wanted.query is None:
@@ -123,7 +129,7 @@ def answer(wanted: Wanted, inputs: Inputs) -> pa.Table | None:
         raise ConfigError(f"--order {wanted.order}: there is no file {wanted.query}.")
     sql = wanted.query.read_text(encoding="utf-8")
     labels = inputs.store.labels()
-    runs = [labels[artifact.fingerprint] for artifact in inputs.artifacts.values()]
+    runs = [labels[artifact.fingerprint] for artifact in runs_of(inputs)]
     given = {"runs": runs, "run": runs[0]}
     asked = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", sql))) & set(given)
     if "run" in asked and len(runs) > 1:

@@ -1,19 +1,52 @@
-"""Samples out of a pool in the store, a shard at a time."""
+"""The pool that runs are over, and samples out of it, a shard at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DataError
+from ..errors import ArtifactNotFound, DataError
 from ..samples import Sample, from_row
-from ..store import Artifact
+from ..store import Artifact, Store
 
 if TYPE_CHECKING:
     from ..store.pool_rows import PoolRows
+
+
+def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = None) -> Artifact:
+    """The pool that runs, or subsets, are over.
+
+    Args:
+        store: where it is.
+        makers: they name one pool; of none, and of what scripts of the user's have made, it is the only pool there is.
+        given: what `--pool` says, which goes before.
+
+    Raises:
+        DataError: they are over several pools, or theirs is gone.
+        ArtifactNotFound: nothing says which it is.
+    """
+    if given is not None:
+        return given
+    pools = [artifact for artifact in store.artifacts() if artifact.stage == "ingest"]
+    wanted = {maker.inputs["pool"]: maker for maker in makers if "pool" in maker.inputs}
+    if len(wanted) > 1:
+        names = " and ".join(maker.name for maker in wanted.values())
+        raise DataError(f"The runs {names} are over different pools, and only those over one go together.")
+    if wanted:
+        ((mark, maker),) = wanted.items()
+        if found := [pool for pool in pools if pool.fingerprint == mark]:
+            return found[0]
+        raise DataError(f"The pool of '{maker.name}' is no longer in the store: ingest it and make that again.")
+    labels = store.labels()
+    pools = [pool for pool in pools if labels[pool.fingerprint] == pool.name]
+    if len(pools) == 1:
+        return pools[0]
+    names = ", ".join(sorted(pool.name for pool in pools))
+    said = f"The store {store.root} has several pools ({names})" if pools else "The pool of these samples is not found"
+    raise ArtifactNotFound(f"{said}: give --pool.")
 
 
 def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:

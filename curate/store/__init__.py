@@ -1,7 +1,7 @@
 """The store: what is made, named, fingerprinted and kept. The only package that imports duckdb, parquet and faiss."""
 
-from .artifact import Artifact
+from .artifact import SCRIPT, Artifact
 from .draft import Draft
 from .store import Store
 
-__all__ = ["Artifact", "Draft", "Store"]
+__all__ = ["SCRIPT", "Artifact", "Draft", "Store"]

@@ -14,6 +14,9 @@ from .files import REMEDY, read_json
 from .parquet import read_parquet
 from .seal import damaged, sealed
 
+SCRIPT = "script"
+"""What stands for a stage where a run was made by a script of the user's (`curate.integrations`): only that goes on."""
+
 
 @dataclass(frozen=True)
 class Artifact:

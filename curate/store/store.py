@@ -24,7 +24,7 @@ from ..config import NAME, Config
 from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
 from ..launch import rank
 from ..log import LOGGER
-from .artifact import Artifact
+from .artifact import SCRIPT, Artifact
 from .catalog import Catalog, fragments
 from .draft import Draft, DraftLock
 from .files import REMEDY, as_json, fingerprint, read_json, write_json, write_text
@@ -76,7 +76,7 @@ class Store:
         if not self.has(name):
             names = [path.stem for path in (self.root / "names").glob("*.json")]
             hint = did_you_mean(name, names) if names else ""
-            ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages)
+            ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
             make = f" Make it: {ways}" if ways else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
         artifact = self._load(self.root / self._pointed(pointer)["path"])

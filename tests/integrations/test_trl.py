@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from curate import Store, make
-from curate.errors import ConfigError, TrainingError
+from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
+from curate.status import stale_inputs
+from tests.reports import told
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
 
@@ -129,6 +131,69 @@ def test_samples_are_called_as_ingest_calls_them(tiny: str, tmp_path: Path, monk
     ).to_pylist()
     assert len(rows) == 32
     assert [data[row["position"]]["prompt"] for row in rows] == [row["asked"] for row in rows]
+
+
+def with_pool(folder: Path) -> Store:
+    """A store with the pool of `ROWS`, in another order."""
+    store = Store("store")
+    for name, rows in (("pool", ROWS[::-1]), ("half", ROWS[:24])):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps({**row, "n": n % 3}) + "\n" for n, row in enumerate(rows)))
+        make(store, "ingest", name=name, data=f"{name}.jsonl")
+    return store
+
+
+def test_a_run_over_a_pool_is_asked_exported_ordered_and_shown_as_any_other(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = with_pool(tmp_path)
+    selection = Selective("max_loss", candidates=8, store=store, name="mine", pool="pool")
+    trainer_of(tiny, tmp_path / "out", selection, train_dataset=pairs()).train()
+    kept = store.query("SELECT sample_id, position FROM ledger WHERE kept ORDER BY step, slot").to_pylist()
+    rows = [ROWS[::-1][row["position"]] for row in kept]
+    make(store, "export", run="mine", name="kept", format="prompt-completion")
+    assert [row["prompt"] for row in datasets.load_from_disk("exports/kept")] == [row["prompt"] for row in rows]
+    assert "max_loss" in Path("exports/kept/README.md").read_text()
+    course = make(store, "curriculum", runs=["mine"], order="most_kept", name="course")
+    assert set(course.table()["sample_id"].to_pylist()) == set(store.query("FROM ledger")["sample_id"].to_pylist())
+    make(store, "train", pool="pool", subset="course", model=tiny, selector="random", candidates=4, keep=2,
+         max_steps=1, max_length=64, name="next")  # fmt: skip
+    told_of = told(store, "mine", "next", by=("n",))
+    assert [run["name"] for run in told_of["runs"]] == ["mine", "next"] and told_of["runs"][0]["selector"] == "max_loss"
+    shares = {row["by"]: dict(zip(row["labels"], row["kept"][0], strict=True)) for row in told_of["groups"]}["n"]
+    assert shares == {str(n): sum(row["position"] % 3 == n for row in kept) / 16 for n in range(3)}
+    assert list(stale_inputs(store, store.get("mine"))) == []
+
+
+def test_a_run_over_no_pool_is_exported_from_the_one_that_is_named(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = with_pool(tmp_path)
+    trainer_of(tiny, tmp_path / "out", Selective("random", candidates=8, store=store, name="mine"),
+               train_dataset=pairs()).train()  # fmt: skip
+    for stage, options in (("export", {"run": "mine"}), ("curriculum", {"runs": ["mine"], "order": "most_kept"})):
+        with pytest.raises(ArtifactNotFound, match=r"several pools \(half, pool\): give --pool"):
+            make(store, stage, name="out", **options)
+        assert make(store, stage, name="out", pool="pool", **options).rows
+    with pytest.raises(DataError, match=r"of 16 sample_ids are not in the pool 'half'"):
+        make(store, "export", run="mine", pool="half", name="again")
+    with pytest.raises(DataError, match=r"'mine' is a script's that named no pool"):
+        told(store, "mine")
+
+
+def test_data_that_is_not_in_the_pool_that_is_named_is_refused(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = with_pool(tmp_path)
+    with pytest.raises(ArtifactNotFound, match=r"nothing named 'pol'.*Did you mean 'pool'"):
+        trainer_of(tiny, tmp_path / "out", Selective("random", candidates=8, store=store, name="mine", pool="pol"))
+    with pytest.raises(ConfigError, match="pool='pool' is a name in a store"):
+        trainer_of(tiny, tmp_path / "out", Selective("random", candidates=8, pool="pool"))
+    selection = Selective("random", candidates=48, store=store, name="mine", pool="half")
+    with pytest.raises(DataError, match="24 of 48 candidates are not in the pool 'half'"):
+        trainer_of(tiny, tmp_path / "out", selection, train_dataset=pairs()).train()
 
 
 def test_a_resumed_run_is_one_that_was_not_stopped(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
