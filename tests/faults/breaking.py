@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,35 @@ def file_limit(shop: Workshop, stage: str, most: int | None, chance: random.Rand
             must_be_clear(running)
         mend(shop, stage, folder, gc_first=False)
     return f"{refused} of {len(limits)} refused clearly; rerun the same"
+
+
+def small_disk(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
+    """A file system with a little room on it, a real one: a tmpfs, which then grows."""
+    refused = 0
+    rooms = some([0, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16, 1 << 18, 1 << 20], most, chance)
+    for room in rooms:
+        mounted = shop.folder / "mounted"
+        mounted.mkdir(exist_ok=True)
+        if _mount(mounted, "size=256m"):
+            return "not tried: mounting takes root"
+        try:
+            folder = Path(shutil.copytree(shop.template, mounted / "case"))
+            disk = os.statvfs(mounted)
+            _mount(mounted, f"remount,size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + room}")
+            running = shop.run(stage, folder)
+            if running.code != 0:
+                refused += 1
+                must_be_clear(running)
+            _mount(mounted, "remount,size=256m")
+            mend(shop, stage, folder, gc_first=bool(refused % 2))
+        finally:
+            subprocess.run(["umount", "--lazy", mounted], check=True)
+    return f"{refused} of {len(rooms)} refused clearly; rerun the same"
+
+
+def _mount(folder: Path, options: str) -> int:
+    command = ["mount", "-t", "tmpfs", "-o", options, "curate-faults", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def twice_at_once(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:

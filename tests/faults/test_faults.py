@@ -26,6 +26,7 @@ SAMPLE = [
     ("ingest", "kill -9"),
     ("ingest", "twice at once"),
     ("ingest", "file limit"),
+    ("select", "small disk"),
     ("embed", "torn file"),
     ("embed", "flipped byte"),
     ("cluster", "disk full"),
