@@ -5,9 +5,8 @@ cross join must not take the machine.
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import duckdb
@@ -51,37 +50,27 @@ class Limits:
     allow_files: bool = False
 
 
-@contextmanager
-def stopped_in_time(connection: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
-    """Interrupt what runs on the connection when its time is over; both limits are said in a sentence."""
-    done, late = threading.Event(), threading.Event()
+def answered(connection: duckdb.DuckDBPyConnection, limits: Limits, ask: Callable[[], pa.Table]) -> pa.Table:
+    """`ask()`, which asks the connection; interrupted when its time is over, and by Ctrl-C.
 
-    def watch() -> None:
-        if not done.wait(limits.timeout):
-            late.set()
-            while not done.wait(0.1):
+    It is called in a thread of its own, for in this one DuckDB may be at work for minutes and heed no signal.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(ask)
+        try:
+            return asked.result(limits.timeout)
+        except TimeoutError:
+            late = f"The query took longer than {limits.timeout:g} s and was stopped."
+            raise QueryError(f"{late} Narrow it, or give it more --timeout.") from None
+        except duckdb.OutOfMemoryException as error:
+            said = str(error).split("\n")[0].removeprefix("Out of Memory Error: ")
+            raise QueryError(
+                f"The query needs more memory than it may use ({said}). Narrow it, or give it more --memory."
+            ) from None
+        finally:
+            while not asked.done():
                 connection.interrupt()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    if limits.timeout is not None:
-        watcher.start()
-    try:
-        yield
-    except duckdb.InterruptException:
-        if not late.is_set():
-            raise
-        raise QueryError(
-            f"The query took longer than {limits.timeout:g} s and was stopped. Narrow it, or give it more --timeout."
-        ) from None
-    except duckdb.OutOfMemoryException as error:
-        said = str(error).split("\n")[0].removeprefix("Out of Memory Error: ")
-        raise QueryError(
-            f"The query needs more memory than it may use ({said}). Narrow it, or give it more --memory."
-        ) from None
-    finally:
-        done.set()
-        if watcher.is_alive():
-            watcher.join()
+                wait([asked], 0.1)
 
 
 def fetch(relation: duckdb.DuckDBPyRelation, limits: Limits) -> pa.Table:

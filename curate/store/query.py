@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from ..errors import QueryError, StoreError
 from .catalog import LABELS, LINKS, fragment_key, fragments, quote
 from .files import REMEDY
-from .limits import Limits, fetch, stopped_in_time
+from .limits import Limits, answered, fetch
 from .statement import must_only_read, one_statement
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def run(
         for name in ledger_views():  # to make one is to open every fragment of the ledger once
             if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
                 _make_view(connection, name)
-        with stopped_in_time(connection, limits):
-            relation = connection.sql(statement, params=params or None)
-            return fetch(relation, limits)
+        return answered(connection, limits, lambda: fetch(connection.sql(statement, params=params or None), limits))
     except duckdb.Error as error:
         ours = (f"{store.root}/artifacts/", str(store.catalog.path))
         if any(place in str(error) for place in ours) or any(word in str(error).lower() for word in DAMAGED):
