@@ -3,7 +3,7 @@
     stages:
       - ingest: {name: pool, data: [pool.jsonl]}
       - train: {config: configs/uds.yaml, name: uds, pool: pool}
-      - query: {file: compare_runs.sql, params: {run: uds}}
+      - query: {file: compare_runs.sql, params: {run: uds}, timeout: 60}
 
 An entry's `config` names a YAML file that its other keys go over. Every entry is checked before any is run.
 """
@@ -11,15 +11,16 @@ An entry's `config` names a YAML file that its other keys go over. Every entry i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+from pydantic import Field, model_validator
 
 from . import completion, shipped
-from .config import Config, assign, build, read_yaml
+from .config import Config, Options, assign, build, read_yaml
 from .errors import ConfigError, CurateError, did_you_mean
 from .flags import StoreFlag
 from .log import LOGGER
@@ -27,6 +28,7 @@ from .questions import about, find, write
 from .redact import redacted
 from .render import summary
 from .stages import STAGES, module_of, run_stage
+from .stages.asking import Asking
 
 if TYPE_CHECKING:
     from .store import Artifact, Store
@@ -40,7 +42,6 @@ curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
 QUERY = "query"
 LONGEST = 20
 """Rows of an answer that a pipeline shows."""
-QUERY_KEYS = ("file", "params", "sql")
 
 
 def command(
@@ -65,15 +66,29 @@ def command(
     print("\n".join(run(Store(store), entries)))
 
 
+class Question(Asking, Options):
+    """What a query of a pipeline says."""
+
+    file: str | None = Field(None, description="A file of SQL, or a saved question.")
+    sql: str | None = Field(None, description="The SQL itself.")
+    params: dict[str, Any] = Field({}, description="Values of $name.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.file) == bool(self.sql):
+            raise ValueError("give either file or sql")
+        return self
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One line of a pipeline: a stage with its config, or a query (then `sql` is set)."""
+    """One line of a pipeline: a stage with its config, or a question with its SQL."""
 
     stage: str
     label: str
     config: Config | None = None
-    sql: str | None = None
-    params: Mapping[str, Any] | None = None
+    question: Question | None = None
+    sql: str = ""
 
 
 def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
@@ -130,18 +145,12 @@ def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
     if stage != QUERY:
         config = build(module_of(stage).CONFIG, values, where=f" in {where}")
         return Entry(stage, config.name, config=config)
-    if unknown := [key for key in values if key not in QUERY_KEYS]:
-        raise ConfigError(f"Unknown key '{unknown[0]}' in {where}.{did_you_mean(str(unknown[0]), QUERY_KEYS)}")
-    if ("file" in values) == ("sql" in values):
-        raise ConfigError(f"{where}: give either file or sql.")
-    asked, params = values.get("file", values.get("sql")), values.get("params") or {}
-    if not isinstance(asked, str) or not isinstance(params, dict):
-        raise ConfigError(f"{where}: file and sql want text, and params names and values.")
+    question = build(Question, values, where=f" in {where}")
     try:
-        sql = find(values["file"], root) if "file" in values else values["sql"]
+        sql = question.sql or find(question.file or "", root)
     except CurateError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return Entry(stage, str(values.get("file", "sql")), sql=sql, params=params)
+    return Entry(stage, question.file or "sql", question=question, sql=sql)
 
 
 def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
@@ -171,11 +180,11 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
     places: dict[str, Path] = {}
     for number, entry in enumerate(entries, 1):
         start = time.monotonic()
-        if entry.config is None:
-            print(f"\n{about(entry.sql or '') or entry.label}\n")
-            write(store.query(entry.sql or "", entry.params or {}), "table", longest=LONGEST)
+        if entry.question is not None:
+            print(f"\n{about(entry.sql) or entry.label}\n")
+            write(store.query(entry.sql, entry.question.params, entry.question.limits), "table", longest=LONGEST)
             end = "answered"
-        else:
+        elif entry.config is not None:
             artifact, fresh = make_or_find(store, entry.stage, entry.config)
             end = f"made in {time.monotonic() - start:.1f} s" if fresh else "found"
             if destination := getattr(entry.config, "destination", None):

@@ -32,6 +32,12 @@ def pipeline(tmp_path: Path) -> Path:
     return tmp_path / "p.yaml"
 
 
+def test_a_query_of_a_pipeline_keeps_its_limits(curate: Call, toy: ModuleType) -> None:
+    sql = "SELECT sum(a.range * b.range) FROM range(100000000) a, range(100000000) b"
+    Path("p.yaml").write_text(f"stages:\n- toy: {{name: a}}\n- query: {{sql: '{sql}', timeout: 0.2}}")
+    assert "The query took longer than 0.2 s and was stopped" in curate("run", "p.yaml").err
+
+
 def test_stages_run_in_order_and_answers_go_to_stdout(curate: Call, toy: ModuleType, pipeline: Path) -> None:
     result = curate("run", "p.yaml")
     assert result.code == 0, result.err
@@ -93,6 +99,8 @@ def test_set_changes_an_option_of_what_is_made_under_a_name(curate: Call, toy: M
             "Unknown key 'fiel' in p.yaml, entry 2 (query). Did you mean",
         ),
         ("stages:\n- toy: {name: a}\n- query: {}", "give either file or sql"),
+        ("stages:\n- toy: {name: a}\n- query: {sql: SELECT 1, memory: lots}", "'lots' is no size of memory"),
+        ("stages:\n- toy: {name: a}\n- query: {sql: SELECT 1, timeout: -1}", "timeout"),
         ("stages:\n- toy: {name: a}\n  query: {}", "wants one stage and its keys"),
         ("stages:\n- toy: 3", "entry 1 (toy): wants keys and values, not 3"),
         ("stages: []", "lists no stages"),
