@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from . import __version__, log
-from .errors import CurateError, did_you_mean, of_system
+from .errors import CurateError, did_you_mean, is_interrupt, of_system
 from .launch import rank
 from .redact import redacted
 from .render import harmless
@@ -51,9 +51,6 @@ COMMANDS = {
 The function's own signature gives the flags; where its module has a CONFIG, that does, and it is called with
 `(store, options)`.
 """
-
-INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of Ctrl-C."""
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -188,7 +185,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         print(f"Error: {harmless(redacted(str(error)))}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        if str(error) == INTERRUPTED:
+        if is_interrupt(error):
             code = 130
         elif (said := of_system(error)) is None:
             raise

@@ -85,6 +85,11 @@ def of_system(error: BaseException) -> str | None:
     return None
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is what DuckDB makes of Ctrl-C where it is at work in the main thread."""
+    return isinstance(error, RuntimeError) and str(error) == "Query interrupted"
+
+
 def _refusal(error: BaseException, what: str) -> str:
     where = getattr(error, "filename", None)
     place = f"{where}: " if where else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import functools
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -198,6 +200,19 @@ def test_a_failed_cell_is_told_at_the_end_and_the_others_are_made(
     assert "1 of 4 parts of 'c' failed" in said.err and "c-max_loss-s0: no room on this machine" in said.err
     assert {a.name for a in pools.artifacts() if a.stage == "train"} == {"c-random-s0", "c-full-s0", "c-uds-s0"}
     assert "1 run(s) failed and are missing" in said.err  # under the table of the others
+
+
+def test_a_full_disk_is_no_cell_s_own_failure(pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, begun = module_of("train"), []
+
+    def fill(config: Any, *_: Any) -> None:
+        begun.append(config.name)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/store/x")
+
+    monkeypatch.setattr(train, "run", fill)
+    with pytest.raises(OSError, match="No space left on device"):
+        make(pools, "compare", **{**COMMON, "seeds": [0], "selectors": ["max_loss"], "name": "c", "model": tiny})
+    assert len(begun) == 1, "the others would have met it, too"
 
 
 def test_jobs_are_processes_and_what_depends_on_a_failure_is_not_begun(pools: Store, tiny: str, tmp_path: Path) -> None:

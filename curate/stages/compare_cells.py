@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import CurateError
+from ..errors import CurateError, is_interrupt, of_system
 from ..launch import cores
 from ..log import LOGGER
 from ..store import Artifact, Store
@@ -88,7 +88,9 @@ def _make_here(making: Making, name: str, task: Task) -> None:
         making.made[name] = run_stage(making.store, task.stage, task.config)
     except CurateError as error:
         making.fail(name, task, str(error))
-    except Exception as error:  # one run's failure, whatever it is, must not cost the others
+    except Exception as error:  # one run's failure must not cost the others, unless it is one of theirs as well
+        if of_system(error) or is_interrupt(error):
+            raise
         LOGGER.warning(traceback.format_exc())
         making.fail(name, task, f"{type(error).__name__}: {error}")
     else:
