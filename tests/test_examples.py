@@ -8,7 +8,6 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from curate import Store, make
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = {path.name: path for path in sorted(EXAMPLES.glob("*.py"))}
-NEEDS = {"fabric_loop.py": "lightning_fabric"}
-"""Example -> a package that it needs and that the project does not."""
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +39,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.chdir(tmp_path)
 
     def call(name: str, *options: str) -> None:
-        if name in NEEDS and find_spec(NEEDS[name]) is None:
-            pytest.skip(f"{NEEDS[name]} is not installed")
         monkeypatch.setattr(sys, "argv", [name, *options])
         runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
 
