@@ -121,7 +121,8 @@ def twice_at_once(shop: Workshop, stage: str, most: int | None, chance: random.R
     return "both the same" if codes == [0, 0] else "one is told who makes it"
 
 
-LONG = f"train --pool pool --name long {UDS} {STEPS} --max-steps 24 --num-train-epochs 9 --seed 3"
+LONG_STEPS = 72
+LONG = f"train --pool pool --name long {UDS} {STEPS} --max-steps {LONG_STEPS} --num-train-epochs 30 --seed 3"
 
 BESIDE = "SELECT step FROM ledger WHERE run = 'long' GROUP BY step HAVING count(*) = count(DISTINCT slot) ORDER BY step"
 
@@ -136,7 +137,7 @@ def beside_training(shop: Workshop, stage: str, most: int | None, chance: random
     assert training.wait() == 0, training.err
     assert running.code == 0, running.err
     steps = Store(folder / "store").query(BESIDE).to_pylist()
-    assert [row["step"] for row in steps] == list(range(1, 25)), f"the run beside has only {steps}"
+    assert [row["step"] for row in steps] == list(range(1, LONG_STEPS + 1)), f"the run beside has only {steps}"
     _drop_run(folder, "long")
     shop.must_be_as_ever(stage, folder, running)
     drop(folder)
