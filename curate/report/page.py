@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..store.files import write_text
+from ..store.files import clear_abandoned, write_text
 
 SLOT = re.compile(r"@@(csp|title|style|library|app|data)@@")
 LIBRARY = "d3.min.js"
@@ -36,6 +36,7 @@ def refuse_others(target: Path, *, overwrite: bool) -> None:
 def write(target: Path, content: Mapping[str, Any]) -> int:
     """Write the page, atomically, and say how many bytes it has."""
     text = page(content)
+    clear_abandoned(target)
     write_text(target, text)
     return len(text.encode())
 

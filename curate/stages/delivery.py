@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..formats.places import reached, shown, system_of
 from ..store import Artifact
-from ..store.files import is_abandoned, read_json, temporary, write_json
+from ..store.files import clear_abandoned, read_json, temporary, write_json
 
 MARKER = ".curate-export.json"
 """In a delivered folder: which export wrote it, and which files. Only such a folder is replaced unasked."""
@@ -26,9 +26,7 @@ def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = F
     if not overwrite:
         _refuse_others(folder, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for stray in folder.parent.glob(f".{folder.name}.*"):
-        if is_abandoned(stray):  # of a copy that was killed
-            shutil.rmtree(stray, ignore_errors=True)
+    clear_abandoned(folder)
     new, old = temporary(folder, "new"), temporary(folder, "old")
     try:
         shutil.copytree(artifact.files, new)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,13 @@ def is_abandoned(path: Path) -> bool:
     return time.time() - path.stat().st_mtime > ABROAD
 
 
+def clear_abandoned(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left beside it."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if is_abandoned(stray):
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of this number runs on this machine."""
     try:
@@ -54,11 +64,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a file atomically: a temporary name in the same folder, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unready = temporary(path)
-    with unready.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unready.replace(path)
+    try:
+        with unready.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unready.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unready.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
