@@ -19,28 +19,36 @@ from .workshop import INPUTS, Workshop
 HEADERS, BLOCK = 3 * 4096, 1 << 18
 """Bytes of a DuckDB file before its first block, and of a block."""
 
+READ = ("sample_id", "messages.list.element.content")
+"""Columns of which a reader of a table reads at least one."""
+
 
 def flipped(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
     """A byte of an input is another."""
 
     def flip(path: Path) -> None:
         content = bytearray(path.read_bytes())
-        content[_within(path)] ^= 0x10
+        for at in _within(path):
+            content[at] ^= 0x10
         path.write_bytes(content)
 
     return _damaged(shop, stage, flip, most)
 
 
-def _within(path: Path) -> int:
-    """A place in a file that whoever reads the file has to read: of a table the ids of its samples."""
+def _within(path: Path) -> list[int]:
+    """Places in a file one of which whoever reads it has to read: of a table, of the ids and of the texts."""
     if path.suffix == ".duckdb":
-        return _within_catalogue(path)
+        return [_within_catalogue(path)]
     if path.suffix != ".parquet":
-        return path.stat().st_size * 2 // 3
+        return [path.stat().st_size * 2 // 3]
     group = pq.read_metadata(path).row_group(0)
-    ids = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "sample_id")
-    start = ids.dictionary_page_offset
-    return int((start + ids.data_page_offset) // 2 if start else ids.data_page_offset + ids.total_compressed_size // 2)
+    columns = map(group.column, range(group.num_columns))
+    return [_within_column(column) for column in columns if column.path_in_schema in READ]
+
+
+def _within_column(column: pq.ColumnChunkMetaData) -> int:
+    start, data = column.dictionary_page_offset, column.data_page_offset
+    return int((start + data) // 2 if start else data + column.total_compressed_size // 2)
 
 
 def _within_catalogue(path: Path) -> int:

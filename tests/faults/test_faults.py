@@ -23,6 +23,9 @@ from tests.faults.mending import must_be_clear
 from tests.faults.workshop import STAGES, Workshop
 
 SAMPLE = [
+    ("demo-pool", "disk full"),
+    ("demo-model", "kill -9"),
+    ("report", "kill -9"),
     ("ingest", "kill -9"),
     ("ingest", "twice at once"),
     ("ingest", "file limit"),

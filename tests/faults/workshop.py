@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from curate.store.inspection import problems
 from curate.store.leftovers import leftovers, remove
 from curate.store.query import VECTORS, connect
 from curate.store.seal import sealed
+from tests.reports import data_in
 
 from .commands import Commands, Running
 from .injection import Fault
@@ -23,9 +25,12 @@ from .injection import Fault
 SHORT = "--max-length 48"
 STEPS = f"--model base --candidates 4 --keep 2 {SHORT} --lora-r 2 --save-steps 2 --logging-steps 1"
 UDS = "--selector uds --set selector_args.d1=2 --set selector_args.d2=8"
+MODEL = (
+    "demo-model --steps 2 --hidden-size 16 --layers 1 --heads 2 --vocab-size 300 --positions 64 "
+    "--sequence-length 16 --batch-size 2"
+)
 PREPARED = (
-    "demo-model --name base --steps 2 --hidden-size 16 --layers 1 --heads 2 --vocab-size 300 --positions 64 "
-    "--sequence-length 16 --batch-size 2",
+    f"{MODEL} --name base",
     "demo-pool --name raw --rows 40",
     "demo-pool --name raw-held --rows 8 --seed 1",
     "ingest --data pool.jsonl --name pool --shard-rows 16",
@@ -34,6 +39,8 @@ PREPARED = (
     f"train --pool pool --name run {UDS} {STEPS} --max-steps 4",
 )
 STAGES: Mapping[str, str] = {
+    "demo-pool": "demo-pool --name it --rows 40 --seed 2",
+    "demo-model": f"{MODEL} --name it --seed 2",
     "ingest": "ingest --data pool.jsonl --name it --shard-rows 16 --deduplicate",
     "embed": f"embed --pool pool --model base --name it --shard-rows 16 {SHORT} --d1 2 --d2 8 --seed 1",
     "cluster": "cluster --features feats --on embedding --k 3 --name it",
@@ -45,6 +52,7 @@ STAGES: Mapping[str, str] = {
     "export": "export --run run --as hf --to out --name it",
     "compare": "compare --pool pool --eval-pool held --model base --selectors max_loss --seeds 0 --eval-steps 1 "
     "--name it --train max_steps=2,candidates=4,keep=2,max_length=48",
+    "report": "report run --to page.html --overwrite",
     "query": "query most_kept --param run=run --format csv",
 }
 """Stage -> the command under test. `cluster` builds an index on its way; what it makes is called `it`."""
@@ -56,6 +64,7 @@ INPUTS: Mapping[str, Mapping[str, str]] = {
     "train": {"pool": "part-00001.parquet", "held": "part-00000.parquet", "base": "files/model.safetensors"},
     "evaluate": {"held": "part-00000.parquet", "run": "files/adapter_model.safetensors"},
     "export": {"pool": "part-00001.parquet"},
+    "report": {"pool": "part-00001.parquet"},
     "compare": {"base": "files/model.safetensors", "pool": "part-00001.parquet"},
 }
 """Stage -> artifacts that it reads, and a file of each."""
@@ -142,6 +151,9 @@ class Workshop:
         """All that a command has made: its files by checksum, its rows, what it printed if that is all."""
         if stage == "query":
             return {"printed": done.out}
+        if stage == "report":
+            told = json.loads(data_in((folder / "page.html").read_text(encoding="utf-8")))
+            return {**told, "made_at": None, "beside it": list(folder.glob(".*"))}
         store, known = Store(folder / "store"), {a.fingerprint for a in Store(self.template / "store").artifacts()}
         made = [artifact for artifact in store.artifacts() if artifact.fingerprint not in known]
         found: Content = {f"names {name}": store.get(name).fingerprint for name in sorted(a.name for a in made)}
