@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreError
+from ..sums import settle
 from .files import HOST, temporary
 from .parquet import CHECKED, read_parquet
 from .seal import FACTS, MERGED
@@ -26,10 +27,14 @@ ROW_GROUP = 2000
 
 
 def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
-    """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told."""
+    """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told.
+
+    It is on the disk when it has its name, for a stopped stage takes it for done.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unready = temporary(path)
     pq.write_table(table, unready, **{"compression": "zstd", **CHECKED, **options})
+    settle(unready)
     unready.replace(path)
 
 

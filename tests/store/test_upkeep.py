@@ -79,6 +79,23 @@ def test_whatever_is_damaged_is_named_and_the_rest_is_not(
         assert all(each.path != made.path for each in _leftovers(store)), "what is damaged is not left over"
 
 
+def test_all_of_an_artifact_is_on_the_disk_before_it_is_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk: list[int] = []
+    sync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        on_disk.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    made = store.make("toy", fill, Toy(name="a"))
+    last = on_disk.index((made.path / "artifact.json").stat().st_ino)
+    files = [
+        path for path in made.path.rglob("*") if path.is_file() and path.name not in ("draft.lock", "artifact.json")
+    ]
+    assert len(files) == 4 and all(path.stat().st_ino in on_disk[:last] for path in files)
+
+
 def test_sizes_are_looked_at_before_reading_and_bytes_where_it_is_asked_for(made: Artifact) -> None:
     made.check(read=True)
     flip(made.files / "model.safetensors")
