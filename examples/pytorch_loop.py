@@ -28,7 +28,7 @@ parser.add_argument("--checkpoint", default="loop.pt", help="Where the state goe
 args = parser.parse_args()
 
 MAX_LENGTH = 512
-device = torch.accelerator.current_accelerator() or torch.device("cpu")
+device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 tokenizer = AutoTokenizer.from_pretrained(args.model)
 model = AutoModelForCausalLM.from_pretrained(args.model).to(device)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
