@@ -1,11 +1,9 @@
-"""Laws of keeping a store sound: what is damaged is named, what is left over goes, what is derived is made again."""
+"""Laws of keeping a store sound: what is damaged is named, what is derived is made again."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,44 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.config import Config
-from curate.errors import ArtifactNotFound, StoreError
+from curate.errors import StoreError
 from curate.store import Artifact, Draft, Store
 from curate.store.catalog import fragments
-from curate.store.files import HOST, is_abandoned, temporary
 from curate.store.index_kind import IndexKind
 from curate.store.inspection import problems
-from curate.store.leftovers import Leftover, leftovers, remove
+from curate.store.leftovers import Leftover, leftovers
 from curate.store.parquet import read_parquet
 from curate.store.repair import repair
 from curate.store.seal import MERGED, SEAL
 from curate.store.vectors import VectorShards
-
-
-class Toy(Config):
-    seed: int = 0
-
-
-def fill(draft: Draft) -> None:
-    draft.write(0, pa.table({"sample_id": [f"s{n}" for n in range(50)]}))
-    draft.files.mkdir(exist_ok=True)
-    (draft.files / "model.safetensors").write_bytes(b"weights" * 100)
-    draft.add("samples", pa.table({"sample_id": ["s1", "s2"], "position": [0, 1]}))
+from tests.store.toys import Toy, cut, fill, flip, stopped
 
 
 @pytest.fixture
 def made(store: Store) -> Artifact:
     return store.make("toy", fill, Toy(name="a"))
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _leftovers(store: Store) -> list[Leftover]:
@@ -159,90 +135,6 @@ def test_a_manifest_that_is_no_manifest_any_more_is_named(store: Store, made: Ar
     (made.path / "artifact.json").write_text('{"stages": "toy"}')
     with pytest.raises(StoreError, match=r"artifact\.json is damaged"):
         store.get("a")
-
-
-def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
-    import shutil
-
-    shutil.rmtree(made.path)
-    with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
-        store.get("a")
-    found = leftovers(store)
-    assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
-    assert all(remove(store, each) for each in found)
-    assert leftovers(store) == [] and list(problems(store)) == []
-    assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
-
-
-def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Store, made: Artifact) -> None:
-    import shutil
-
-    def otherwise(draft: Draft) -> None:
-        draft.add("samples", pa.table({"sample_id": ["other"], "position": [0]}))
-
-    shutil.rmtree(made.path)
-    store.make("toy", otherwise, Toy(name="a"))
-    assert store.query("SELECT sample_id FROM samples").to_pylist() == [{"sample_id": "other"}]
-
-
-def stopped(draft: Draft) -> None:
-    draft.write(0, pa.table({"sample_id": ["s"]}))
-    draft.add("samples", pa.table({"sample_id": ["s"], "position": [0]}))
-    temporary(draft.path / "half").write_text("half")
-    raise KeyboardInterrupt
-
-
-def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_be_kept(store: Store) -> None:
-    store.make("toy", fill, Toy(name="a"))
-    before = sorted(path for path in store.root.rglob("*") if path.is_file())
-    with pytest.raises(KeyboardInterrupt):
-        store.make("toy", stopped, Toy(name="b", seed=1))
-    assert leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
-    (found,) = leftovers(store)
-    assert found.bytes > 0 and "'b' (toy), unfinished" in found.what
-    assert remove(store, found)
-    assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
-
-
-def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Store) -> None:
-    def look(draft: Draft) -> None:
-        held = [each for each in leftovers(store) if each.path == draft.path]
-        assert held == []
-
-    store.make("toy", look, Toy(name="a"))
-    with pytest.raises(KeyboardInterrupt):
-        store.make("toy", stopped, Toy(name="b", seed=1))
-    (found,) = leftovers(store)
-
-    def removed(draft: Draft) -> None:
-        assert not remove(store, found) and draft.path.exists()
-
-    store.make("toy", removed, Toy(name="b", seed=1))
-    assert not remove(store, found), "by now it is an artifact"
-    assert store.get("b").made_at
-
-
-def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store, made: Artifact) -> None:
-    begun = store.root / "artifacts/toy/0123456789abcdef"
-    begun.mkdir()
-    (begun / "draft.lock").write_text("x")
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    (begun / f".draft.json.{HOST}.{ended.stdout.strip()}.tmp").write_text("{")
-    (found,) = leftovers(store)
-    assert found.path == begun and remove(store, found) and leftovers(store) == []
-    assert not begun.exists()
-
-
-def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
-        (tmp_path / name).touch()
-        assert is_abandoned(tmp_path / name) is gone
-    elsewhere = tmp_path / ".x.another-host.1.tmp"
-    elsewhere.touch()
-    assert not is_abandoned(elsewhere)
-    os.utime(elsewhere, (0, 0))
-    assert is_abandoned(elsewhere) and not is_abandoned(tmp_path / ".gitkeep")
 
 
 def answers(store: Store) -> list[dict[str, object]]:

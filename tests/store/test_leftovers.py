@@ -1,0 +1,97 @@
+"""Laws of what killed processes leave: it is found, it goes, and what somebody uses stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate.errors import ArtifactNotFound
+from curate.store import Artifact, Draft, Store
+from curate.store.files import HOST, is_abandoned, temporary
+from curate.store.inspection import problems
+from curate.store.leftovers import leftovers, remove
+from tests.store.toys import Toy, fill, stopped
+
+
+@pytest.fixture
+def made(store: Store) -> Artifact:
+    return store.make("toy", fill, Toy(name="a"))
+
+
+def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
+    shutil.rmtree(made.path)
+    with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
+        store.get("a")
+    found = leftovers(store)
+    assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
+    assert all(remove(store, each) for each in found)
+    assert leftovers(store) == [] and list(problems(store)) == []
+    assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
+
+
+def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Store, made: Artifact) -> None:
+    def otherwise(draft: Draft) -> None:
+        draft.add("samples", pa.table({"sample_id": ["other"], "position": [0]}))
+
+    shutil.rmtree(made.path)
+    store.make("toy", otherwise, Toy(name="a"))
+    assert store.query("SELECT sample_id FROM samples").to_pylist() == [{"sample_id": "other"}]
+
+
+def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_be_kept(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    before = sorted(path for path in store.root.rglob("*") if path.is_file())
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    assert leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
+    (found,) = leftovers(store)
+    assert found.bytes > 0 and "'b' (toy), unfinished" in found.what
+    assert remove(store, found)
+    assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Store) -> None:
+    def look(draft: Draft) -> None:
+        held = [each for each in leftovers(store) if each.path == draft.path]
+        assert held == []
+
+    store.make("toy", look, Toy(name="a"))
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    (found,) = leftovers(store)
+
+    def removed(draft: Draft) -> None:
+        assert not remove(store, found) and draft.path.exists()
+
+    store.make("toy", removed, Toy(name="b", seed=1))
+    assert not remove(store, found), "by now it is an artifact"
+    assert store.get("b").made_at
+
+
+def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store, made: Artifact) -> None:
+    begun = store.root / "artifacts/toy/0123456789abcdef"
+    begun.mkdir()
+    (begun / "draft.lock").write_text("x")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (begun / f".draft.json.{HOST}.{ended.stdout.strip()}.tmp").write_text("{")
+    (found,) = leftovers(store)
+    assert found.path == begun and remove(store, found) and leftovers(store) == []
+    assert not begun.exists()
+
+
+def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
+        (tmp_path / name).touch()
+        assert is_abandoned(tmp_path / name) is gone
+    elsewhere = tmp_path / ".x.another-host.1.tmp"
+    elsewhere.touch()
+    assert not is_abandoned(elsewhere)
+    os.utime(elsewhere, (0, 0))
+    assert is_abandoned(elsewhere) and not is_abandoned(tmp_path / ".gitkeep")

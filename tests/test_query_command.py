@@ -1,0 +1,84 @@
+"""Laws of `curate query` as a command: where SQL comes from, what rows look like, and that Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+Call = Callable[..., Any]
+
+
+def test_query_reads_sql_from_the_line_a_file_a_pipe_and_the_saved_questions(
+    curate: Call, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate("toy", "--name", "t")
+    sql = "-- How many.\nSELECT count(*) AS n FROM samples WHERE pool = $pool"
+    (tmp_path / "q.sql").write_text(sql)
+    (tmp_path / "store" / "queries").mkdir()
+    (tmp_path / "store" / "queries" / "how_many.sql").write_text(sql)
+    monkeypatch.setattr(sys, "stdin", (tmp_path / "q.sql").open())
+    for source in (sql.partition("\n")[2], "q.sql", "how_many", "how_many.sql", "-"):
+        assert json.loads(curate("query", source, "--param", "pool=t", "--format", "json").out) == [{"n": 3}]
+    assert re.search("^  how_many +How many.$", curate("query", "--list").out, re.MULTILINE)
+    assert "no saved question 'how_mny'. Did you mean 'how_many'?" in curate("query", "how_mny").err
+
+
+ROWS = "SELECT * FROM (VALUES (1, 'a,b', 0.123456), (20, NULL, NULL)) t(n, s, x)"
+
+
+def test_a_table_is_aligned_and_fits_the_terminal(
+    curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate("toy", "--name", "t")
+    assert curate("query", ROWS).out == " n  s         x\n──  ───  ──────\n 1  a,b  0.1235\n20\n"
+    sums = "SELECT sum(range) AS n, sum(range)::DOUBLE / 3 AS third, 1e-7::DOUBLE AS little FROM range(160)"
+    assert curate("query", sums).out.splitlines()[-1].split() == ["12720", "4240", "1e-07"]
+    monkeypatch.setenv("COLUMNS", "60")
+    wide = curate("query", "SELECT repeat('long ', 100) AS text, repeat('x', 300) AS other, 123456789 AS number").out
+    assert max(map(len, wide.splitlines())) == 60
+    assert "…" in wide and "123456789" in wide
+
+
+def test_rows_for_programs_are_whole(curate: Call, toy: ModuleType) -> None:
+    curate("toy", "--name", "t")
+    assert curate("query", ROWS, "--format", "csv").out == 'n,s,x\n1,"a,b",0.123456\n20,,\n'
+    maps = curate("query", "SELECT MAP {'utility': 1.5} AS parts", "--format", "json").out
+    assert json.loads(maps) == [{"parts": {"utility": 1.5}}]
+    long = curate("query", "SELECT * FROM range(1000)", "--format", "csv").out
+    assert len(long.splitlines()) == 1001
+    shown = curate("query", "SELECT * FROM range(1000)")
+    assert len(shown.out.splitlines()) == 202 and "800 more rows" in shown.err
+
+
+def test_parquet_goes_to_stdout_as_bytes(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    command = [sys.executable, "-m", "curate", "query", ROWS, "--format", "parquet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert pq.read_table(pa.BufferReader(done.stdout))["n"].to_pylist() == [1, 20]
+
+
+def test_ctrl_c_stops_a_query_that_would_take_hours(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    sql = "SELECT sum(a.range * b.range) FROM range(100000000) a, range(100000000) b"
+    with subprocess.Popen(
+        [sys.executable, "-m", "curate", "query", sql], cwd=tmp_path, stderr=subprocess.PIPE
+    ) as asked:
+        time.sleep(4)
+        asked.send_signal(signal.SIGINT)
+        try:
+            _, said = asked.communicate(timeout=60)
+        finally:
+            asked.kill()
+    assert asked.returncode == 130 and b"Interrupted" in said and b"Traceback" not in said
