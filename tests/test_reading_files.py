@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from curate.errors import DataError
@@ -153,7 +158,33 @@ def test_a_folder_is_all_its_data_files_by_name(tmp_path: Path) -> None:
     assert (1, {"text": "zipped"}) in rows_of(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl.gz", "a.parquet.gz"])
+def zstd(content: bytes) -> bytes:
+    return bytes(pa.compress(content, "zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("end", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zstd)]
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.CSV"])
+def test_a_packed_file_is_read_as_the_file_and_one_that_is_cut_off_or_changed_is_named(
+    tmp_path: Path, name: str, end: str, pack: Callable[[bytes], bytes]
+) -> None:
+    content = b"".join(b'{"text": "row %d, %s"}\n' % (n, str(n**9).encode()) for n in range(5000))
+    if name.endswith("CSV"):
+        content = b"text\n" + b"".join(b"row %d\n" % n for n in range(5000))
+    (tmp_path / name).write_bytes(content)
+    packed = tmp_path / f"{name}{end}"
+    half = content.index(b"\n", len(content) // 2) + 1
+    packed.write_bytes(pack(content[:half]) + pack(content[half:]))  # in two parts, as parallel packers write them
+    assert rows_of(packed) == rows_of(tmp_path / name)
+    whole = packed.read_bytes()
+    for broken in (whole[:-20], whole[: len(whole) // 2], b"nothing that it should be"):
+        packed.write_bytes(broken)
+        with pytest.raises(DataError, match=re.escape(packed.name)):
+            rows_of(packed)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl.gz", "a.parquet.gz", "a.zst"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"nothing that it should be")
     with pytest.raises(DataError, match=name):

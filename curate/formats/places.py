@@ -6,12 +6,14 @@ or size and time), so that a fingerprint costs no download.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,16 @@ DRIVERS |= {"az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 """Scheme -> the package that fsspec reads it with, where that is not installed with curate."""
 
 
+def _zstd(stream: Any) -> IO[bytes]:
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"), 1 << 20)
+
+
+PACKED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
+"""End of a name -> what unpacks the stream."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file that can be read.
@@ -45,13 +57,14 @@ class File:
     system: Any = None
 
     def open(self) -> IO[bytes]:
-        """The bytes, from the beginning; unzipped where the name ends with .gz."""
+        """The bytes, from the beginning; unpacked where the name ends with one of `PACKED`."""
         if self.system is None:
             stream: Any = Path(self.path).open("rb")  # noqa: SIM115
         else:
             ranges = {"block_size": 0} if _is_web(self.system) else {}  # many servers give none: read in one go
             stream = io.BufferedReader(self.system.open(self.path, "rb", **ranges), 1 << 20)
-        return cast(IO[bytes], gzip.open(stream, "rb") if self.name.lower().endswith(".gz") else stream)
+        unpack = PACKED.get(Path(self.name.lower()).suffix)
+        return cast(IO[bytes], unpack(stream) if unpack else stream)
 
 
 def printable(path: str | Path) -> str:

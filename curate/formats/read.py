@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import pyarrow as pa
 from ..errors import CurateError, DataError
 from ..redact import redacted
 from .detect import detect
-from .places import File, files_below, is_url, printable, shown
+from .places import PACKED, File, files_below, is_url, printable, shown
 from .rows import Row
 from .separated import csv_rows, tsv_rows
 from .strict_json import RepeatedKey, decode, decode_marked, is_marked
@@ -77,7 +78,7 @@ def data_files(path: Path) -> list[Path]:
     visible = [f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts)]
     files = [file for file in visible if file.name not in BOOKKEEPING]
     if not files:
-        raise DataError(f"The folder {path} holds no data file: {', '.join(READERS)} (or one of them .gz).")
+        raise DataError(f"The folder {path} holds no data file: {KNOWN}.")
     return files
 
 
@@ -89,13 +90,13 @@ def url_files(url: str) -> list[File]:
         return [found[""]]
     files = [f for name, f in found.items() if _reader(name) is not None and Path(name).name not in BOOKKEEPING]
     if not files:
-        raise DataError(f"{shown(url)} holds no data file: {', '.join(READERS)} (or one of them .gz).")
+        raise DataError(f"{shown(url)} holds no data file: {KNOWN}.")
     return files
 
 
 def _check_known(name: str, where: str) -> None:
     if _reader(name) is None:
-        raise DataError(f"{where} is in no format that curate reads: {', '.join(READERS)} (or one of them .gz).")
+        raise DataError(f"{where} is in no format that curate reads: {KNOWN}.")
 
 
 def read_file(file: File) -> Iterator[Row]:
@@ -210,13 +211,14 @@ READERS: Mapping[str, Callable[[File], Iterator[Row]]] = {
     ".tsv": tsv_rows,
     ".parquet": parquet_rows,
 }
+KNOWN = f"{', '.join(READERS)}, and all but the last also packed: {', '.join(PACKED)}"
 
 
 def _reader(name: str) -> Callable[[File], Iterator[Row]] | None:
-    name = name.lower()
-    zipped = name.endswith(".gz")
-    suffix = Path(name.removesuffix(".gz")).suffix
-    return None if zipped and suffix == ".parquet" else READERS.get(suffix)
+    path = Path(name.lower())
+    packed = path.suffix in PACKED
+    suffix = Path(path.stem).suffix if packed else path.suffix
+    return None if packed and suffix == ".parquet" else READERS.get(suffix)
 
 
 @contextmanager
@@ -227,7 +229,9 @@ def _said_plainly(file: File) -> Iterator[None]:
         raise
     except Exception as error:
         # behind a URL anything may be raised: drivers raise what the libraries below them do
-        if file.system is None and not isinstance(error, (OSError, EOFError, zlib.error, pa.ArrowException)):
+        if file.system is None and not isinstance(
+            error, (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+        ):
             raise
         said = str(error).strip().splitlines()
         raise DataError(f"{file.name} cannot be read: {redacted(said[0]) if said else type(error).__name__}.") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,12 @@ import pyarrow.parquet as pq
 
 from .rows import Line, as_json, chat_row, good_line, good_row, odd_line, odd_row, odd_text
 
+PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: bytes(pa.compress(content, "zstd", asbytes=True)),
+}
 GOOD = 0.3
 """Share of rows that are good."""
 
@@ -52,8 +60,11 @@ def lines_of(rng: Random, count: int) -> list[Line]:
 def jsonl(rng: Random, folder: Path, count: int) -> Batch:
     lines = lines_of(rng, count)
     content = b"\n".join(line.raw for line in lines) + rng.choice([b"", b"\n", b"\n\n \n"])
-    name, content = ("a.jsonl.gz", gzip.compress(content, 1)) if rng.random() < 0.2 else ("a.jsonl", content)
-    (folder / name).write_bytes(rng.choice([b"", b"\xef\xbb\xbf"]) + content if name == "a.jsonl" else content)
+    content, name = rng.choice([b"", b"\xef\xbb\xbf"]) + content, "a.jsonl"
+    if rng.random() < 0.2:
+        end, pack = rng.choice(list(PACKERS.items()))
+        name, content = name + end, pack(content)
+    (folder / name).write_bytes(content)
     held = {number: line.row for number, line in enumerate(lines, 1) if line.row is not None}
     return Batch(folder / name, "jsonl", _good(lines), len(lines), held)
 
@@ -163,8 +174,9 @@ def broken(rng: Random, folder: Path, count: int) -> Batch:
     batch = rng.choice([json_array, table, parquet])(rng, folder, min(count, 5))
     path = batch.path
     if rng.random() < 0.3 and path.suffix != ".parquet":
-        path = path.with_name(path.name + ".gz")
-        path.write_bytes(gzip.compress(batch.path.read_bytes()))
+        end, pack = rng.choice(list(PACKERS.items()))
+        path = path.with_name(path.name + end)
+        path.write_bytes(pack(batch.path.read_bytes()))
         batch.path.unlink()
     spoil(rng, path)
     return Batch(path, "broken", [], None, {})
