@@ -171,6 +171,7 @@ class Store:
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
         path = self._place(stage, mark)
+        self._refuse_twin(config.name)
         if rank():
             return self._join(fill if together else None, config.name, mark, path)
         if not (path / "artifact.json").exists():
@@ -194,6 +195,7 @@ class Store:
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
         path = self._place(stage, mark)
+        self._refuse_twin(config.name)
         if rank():
             yield Draft(path, mark, self.catalog, rank=rank())
             return
@@ -268,6 +270,15 @@ class Store:
         if not {"path", "fingerprint"} <= content.keys() or not PLACE.fullmatch(str(content["path"])):
             raise StoreError(f"{pointer} is damaged: it names no artifact any more. {REMEDY}")
         return content
+
+    def _refuse_twin(self, name: str) -> None:
+        """Names that differ in case alone would be one file where a file system does not tell them apart."""
+        for known in (path.stem for path in (self.root / "names").glob("*.json")):
+            if known != name and known.casefold() == name.casefold():
+                raise StoreError(
+                    f"There is '{known}' in {self.root}, and macOS and Windows take '{name}' for the same file: "
+                    "choose another name."
+                )
 
     def _name(self, name: str, mark: str, path: Path) -> None:
         pointer = self.root / "names" / f"{name}.json"

@@ -56,6 +56,15 @@ def test_what_is_made_is_not_made_again_under_any_name(store: Store) -> None:
     assert store.make("toy", fill, Toy(name="c"), {"parent": "c1:2"}).path != first.path
 
 
+def test_names_that_differ_in_case_alone_are_refused_before_anything_is_made(store: Store) -> None:
+    store.make("toy", fill, Toy(name="Run"))
+    with pytest.raises(StoreError, match=r"There is 'Run' in .* take 'run' for the same file"):
+        store.make("toy", never, Toy(name="run", rows=3))
+    with pytest.raises(StoreError, match="choose another name"), store.draft("toy", Toy(name="RUN", rows=3)):
+        raise AssertionError("begun")
+    assert len(store.artifacts()) == 1 and not store.drafts()
+
+
 def test_a_name_moves_to_what_is_made_last_and_the_displaced_keeps_a_label_of_its_own(store: Store) -> None:
     old = store.make("toy", fill, Toy(name="a", rows=2))
     new = store.make("toy", fill, Toy(name="a", rows=3))
