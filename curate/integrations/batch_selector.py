@@ -166,6 +166,8 @@ class BatchSelector:
             self._begun = True
             if self.run is not None:
                 self.run.begin(self.step)
+        if self.run is not None and self.run.places is not None:
+            table.positions = self.run.places.of(table.ids)
         selection, count = self.selection, len(table)
         self.selection.reference = joined(selection.selector.features, features, count)
         selection.table = selection.record.table = table
@@ -234,7 +236,7 @@ class BatchSelector:
             "tokens trained on": tokens,
             "not finite": bad,
         }
-        self.run.end(kept, summary, metrics)
+        self.run.end(kept, summary, metrics, getattr(self.selection.selector, "memory", None))
 
     def abandon(self, error: BaseException) -> None:
         """The loop was stopped: its ledger is written as far as it goes, and the run stays unfinished."""

@@ -20,7 +20,9 @@ from pydantic import Field
 
 from ..config import Config, Ref, build
 from ..errors import DataError
+from ..lm.record import memory_table
 from ..log import LOGGER
+from ..selectors.memory import Memory
 from ..store import SCRIPT, Artifact, Draft, Store
 from ..store.ledger import Ledger
 
@@ -104,8 +106,6 @@ class ScriptRun:
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
         """Write down the candidates of a step."""
         assert self._ledger is not None
-        if self.places is not None:
-            columns = {**columns, "position": self.places.of(columns["sample_id"].to_pylist())}
         self._ledger.append(step, columns)
 
     def settle(self, step: int) -> None:
@@ -115,11 +115,20 @@ class ScriptRun:
             wait_for_all()
             self._ledger.settle(step)
 
-    def end(self, rows: int, summary: Mapping[str, Any], metrics: Iterable[tuple[int, str, float]] = ()) -> None:
+    def end(
+        self,
+        rows: int,
+        summary: Mapping[str, Any],
+        metrics: Iterable[tuple[int, str, float]] = (),
+        memory: Memory | None = None,
+    ) -> None:
         """It is done: an artifact, with these facts."""
         if self._draft is None or self._ledger is None:
             return
         self._ledger.close_fragment()
+        if memory is not None:
+            rank = self._draft.rank
+            self._draft.add("memory", memory_table(memory, self._ids_of_kept(rank), rank), key=f"r{rank}")
         logged = list(metrics)
         if logged and not self._draft.rank:
             steps, names, values = zip(*logged, strict=True)
@@ -130,6 +139,14 @@ class ScriptRun:
         wait_for_all()
         self._draft = self._ledger = None
         self._open.close()
+
+    def _ids_of_kept(self, rank: int) -> dict[int, str]:
+        """Position -> sample id of what a process has kept; also before it was resumed, which the ledger knows."""
+        assert self._draft is not None
+        label = self.store.labels()[self._draft.fingerprint]
+        sql = 'SELECT DISTINCT position, sample_id FROM ledger WHERE run = $run AND "rank" = $rank AND kept'
+        kept = self.store.query(sql, {"run": label, "rank": rank})
+        return dict(zip(kept["position"].to_pylist(), kept["sample_id"].to_pylist(), strict=True))
 
     def abandon(self, error: BaseException) -> None:
         """It was stopped: what is written stays, unfinished."""

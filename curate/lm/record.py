@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..log import LOGGER
 from ..selectors import Scores
+from ..selectors.memory import Memory
 from .encode import TokenTable
 
 
@@ -45,6 +46,26 @@ class Tally:
         for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bad += [sample_id for sample_id in other.bad if sample_id not in self.bad]
+
+
+def memory_table(memory: Memory, ids: Mapping[int, str], rank: int) -> pa.Table:
+    """A selector's memory as facts, a row each.
+
+    Args:
+        memory: of sketches.
+        ids: position -> sample id, of those in it; null for others.
+        rank: of the process that it is of.
+    """
+    filled = memory.filled
+    return pa.table(
+        {
+            "rank": pa.array([rank] * filled, pa.int32()),
+            "row": pa.array(range(filled), pa.int32()),
+            "sample_id": [ids.get(position) for position in memory.positions[:filled].tolist()],
+            "step": pa.array(memory.steps[:filled].tolist(), pa.int64()),
+            "sketch": pa.array(memory.sketches[:filled].tolist(), pa.list_(pa.float32())),
+        }
+    )
 
 
 class Record:

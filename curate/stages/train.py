@@ -226,9 +226,13 @@ def _deliver(
 
 def _write_down(draft: Draft, outcome: Outcome) -> None:
     """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
+    from ..lm.record import memory_table
+
     memory = getattr(outcome.selection.selector, "memory", None)
     if memory is not None and not outcome.selection.ranks.rank:
-        draft.add("memory", _memory(memory, outcome.selection.table, draft.rank), key=f"r{draft.rank}")
+        table = outcome.selection.table
+        ids = dict(zip(table.positions.tolist(), table.ids, strict=True))
+        draft.add("memory", memory_table(memory, ids, draft.rank), key=f"r{draft.rank}")
     _reject(draft, dict.fromkeys(outcome.selection.record.tally.bad, "loss not finite"), key=f"r{draft.rank}")
 
 
@@ -237,22 +241,6 @@ def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:
 
     steps, metrics, values = zip(*rows, strict=True)
     return pa.table({"step": pa.array(steps, pa.int64()), "metric": metrics, "value": values})
-
-
-def _memory(memory: Any, table: TokenTable, rank: int) -> pa.Table:
-    import pyarrow as pa
-
-    filled = memory.filled
-    by_position = dict(zip(table.positions.tolist(), table.ids, strict=True))
-    return pa.table(
-        {
-            "rank": pa.array([rank] * filled, pa.int32()),
-            "row": pa.array(range(filled), pa.int32()),
-            "sample_id": [by_position[position] for position in memory.positions[:filled].tolist()],
-            "step": pa.array(memory.steps[:filled].tolist(), pa.int64()),
-            "sketch": pa.array(memory.sketches[:filled].tolist(), pa.list_(pa.float32())),
-        }
-    )
 
 
 def _reject(draft: Draft, refused: Mapping[str, str], *, key: str) -> None:

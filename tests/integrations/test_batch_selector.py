@@ -102,6 +102,9 @@ def test_the_ledger_has_every_candidate_of_every_step_and_the_run_its_name(model
         assert [row["position"] for row in own] == list(range(step * 100, step * 100 + COUNT))
         assert [row["tokens"] for row in own] == batch_of(step)["attention_mask"].sum(1).tolist()
         assert all(dict(row["parts"]).keys() == {"utility", "diversity"} and row["loss"] > 0 for row in own)
+    held = store.query("SELECT sample_id, step FROM memory WHERE run = 'mine' ORDER BY ALL").to_pylist()
+    last = [{"sample_id": row["sample_id"], "step": row["step"]} for row in rows if row["kept"]][-8:]
+    assert held == sorted(last, key=lambda row: (row["sample_id"], row["step"])), "the memory is of the last 8"
     run = store.get("mine")
     assert "Stale" not in "\n".join(report(store))
     assert run.rows == 12 and run.summary["kept"] == "12 of 48 candidates" and not store.drafts()
