@@ -82,8 +82,12 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     )
     ledger.close_fragment()
     _write_down(draft, outcome)
+    wait_for_everyone = outcome.trainer.accelerator.wait_for_everyone
+    if draft.rank == 0:
+        draft.clear_files()
+    wait_for_everyone()
     outcome.trainer.save_model(str(draft.files))
-    outcome.trainer.accelerator.wait_for_everyone()
+    wait_for_everyone()
     if draft.rank == 0:
         _deliver(config, draft, outcome, tokenizer, refused)
         draft.summary |= chooser.summary() if chooser else {}

@@ -66,8 +66,13 @@ class Draft:
         """Forget what an earlier try wrote, for a stage that begins anew when it was stopped."""
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
-        for folder in (self.path / FACTS, self.path / MERGED, self.files, *self.path.glob(".spill-*")):
+        self.clear_files()
+        for folder in (self.path / FACTS, self.path / MERGED, *self.path.glob(".spill-*")):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_files(self) -> None:
+        """Have `files` empty: what a stopped try has left may be cut off, and some writers go by what they find."""
+        shutil.rmtree(self.files, ignore_errors=True)
 
     def shard(self, number: int) -> Path:
         """Where shard `number` is, or will be."""
