@@ -7,24 +7,22 @@ another run, which takes the name, unless it resumes from a checkpoint; then it 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch.distributed as dist
 from pydantic import Field
 
 from ..config import Config, Ref, build
-from ..errors import DataError
 from ..lm.record import memory_table
 from ..log import LOGGER
 from ..selectors.memory import Memory
-from ..store import SCRIPT, Artifact, Draft, Store
+from ..store import SCRIPT, Draft, Store
 from ..store.ledger import Ledger
+from .numbered import Places
 
 
 class ScriptConfig(Config):
@@ -39,29 +37,6 @@ class ScriptConfig(Config):
     max_length: int = Field(description="Tokens of the longest text.")
     seed: int = Field(description="Of the selector.")
     attempt: int = Field(1, description="Which run of this name and choice it is.")
-
-
-class Places:
-    """Where a pool first has a sample, by id: 40 bytes a row, and a binary search."""
-
-    def __init__(self, pool: Artifact) -> None:
-        self.pool = pool
-        rows = pool.table(["sample_id", "position"])
-        ids = np.array(rows["sample_id"].to_pylist(), "S32")
-        order = np.argsort(ids, kind="stable")
-        self.ids, self.positions = ids[order], rows["position"].to_numpy()[order]
-
-    def of(self, sample_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """(n,) positions; `DataError` where the pool has not got one."""
-        wanted = np.array(list(sample_ids), "S32")
-        at = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
-        if len(lost := np.flatnonzero(self.ids[at] != wanted)):
-            raise DataError(
-                f"{len(lost)} of {len(wanted)} candidates are not in the pool '{self.pool.name}', the first of them "
-                f"{sample_ids[lost[0]]}. Ingest the data that you train on and name that pool, or leave pool out."
-            )
-        found: npt.NDArray[np.int64] = self.positions[at]
-        return found
 
 
 class ScriptRun:
