@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +108,26 @@ def test_a_run_is_seen_in_queries_while_it_goes_on(tmp_path: Path, tiny: str, po
         time.sleep(0.2)
     assert process.returncode == 0
     assert seen and seen[0] < STEPS and seen == sorted(seen)
+
+
+def test_what_a_killed_save_has_left_is_not_built_on(
+    tmp_path: Path, tiny: str, pool_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import Trainer
+
+    store, save = prepare(tmp_path / "store", pool_file), Trainer.save_model
+    shape = {"pool": "pool", "model": tiny, "candidates": 8, "keep": 4, "max_steps": 2, "max_length": 64}
+
+    def cut_off(trainer: Any, folder: str, **options: Any) -> None:
+        if options:  # a checkpoint's
+            return save(trainer, folder, **options)
+        Path(folder).mkdir()
+        (Path(folder) / "README.md").write_text("---\nbase_model: x\n---\n# Model Card")  # PEFT goes by one it finds
+        raise KeyboardInterrupt
+
+    whole = make(store, "train", name="whole", seed=1, **shape)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "save_model", cut_off)
+        make(store, "train", name="run", **shape)
+    card = (make(store, "train", name="run", **shape).files / "README.md").read_text()
+    assert card == (whole.files / "README.md").read_text() and len(card) > 1000

@@ -78,28 +78,6 @@ def test_the_ledger_has_every_candidate_of_every_step(store: Store, pool: Artifa
     assert rows(store, "SELECT DISTINCT run FROM ledger") == [{"run": "run"}]
 
 
-def test_what_a_killed_save_has_left_is_not_built_on(
-    store: Store, pool: Artifact, tiny: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from transformers import Trainer
-
-    save = Trainer.save_model
-
-    def cut_off(trainer: Any, folder: str, **options: Any) -> None:
-        if options:  # a checkpoint's
-            return save(trainer, folder, **options)
-        Path(folder).mkdir()
-        (Path(folder) / "README.md").write_text("---\nbase_model: x\n---\n# Model Card")  # PEFT goes by one it finds
-        raise KeyboardInterrupt
-
-    whole = train(store, tiny, "whole", max_steps=2, seed=1)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "save_model", cut_off)
-        train(store, tiny, max_steps=2)
-    card = (train(store, tiny, max_steps=2).files / "README.md").read_text()
-    assert card == (whole.files / "README.md").read_text() and len(card) > 1000
-
-
 def test_the_memory_is_in_the_catalogue_and_holds_the_kept(store: Store, pool: Artifact, tiny: str) -> None:
     train(store, tiny)
     held = rows(store, "SELECT sample_id, step, len(sketch) n FROM memory ORDER BY row")
