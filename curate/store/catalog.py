@@ -48,6 +48,9 @@ LABELS = {
 LINKS = {"evaluations": "run"}
 """Fact table -> its column of another artifact's fingerprint, which its view shows as that artifact's name."""
 
+BUSY = ("could not set lock", "unique file handle conflict")
+"""What DuckDB says where another process has the file open, and where this one has."""
+
 LAYOUT = 2
 """Version of the tables. Raised when they change so that an older curate would misread them: it refuses them then."""
 
@@ -272,7 +275,7 @@ def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
         except duckdb.Error as error:
             if of_system(error):
                 raise
-            if "could not set lock" not in str(error).lower():
+            if not any(words in str(error).lower() for words in BUSY):
                 raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}\n{REMEDY}") from None
             if time.monotonic() >= deadline:
                 raise CatalogueBusy(_busy_sentence(path, str(error))) from None
@@ -286,7 +289,9 @@ def quote(text: str) -> str:
 
 
 def _busy_sentence(path: Path, said: str) -> str:
-    """What DuckDB has said names the process that holds the file."""
+    """What DuckDB has said names the process that holds the file, unless it is this one."""
+    if BUSY[1] in said.lower():
+        return f"This process has {path} open (a Reader, a query that still runs). Close it, and try again."
     holder = re.search(r"PID (\d+)", said)
     program = f"Another program (process {holder[1]})" if holder else "Another program"
     return (

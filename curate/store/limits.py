@@ -5,6 +5,7 @@ cross join must not take the machine.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ def answered(connection: duckdb.DuckDBPyConnection, limits: Limits, ask: Callabl
             while not asked.done():
                 connection.interrupt()
                 wait([asked], 0.1)
+            if failed := asked.exception():
+                traceback.clear_frames(failed.__traceback__)  # they hold the answer, and it the catalogue
 
 
 def fetch(relation: duckdb.DuckDBPyRelation, limits: Limits) -> pa.Table:

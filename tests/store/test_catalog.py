@@ -18,6 +18,7 @@ from curate.store import Draft, Store
 from curate.store.catalog import LABELS, fragments
 from curate.store.files import temporary
 from curate.store.query import dictionary, ledger_views, parquet_bytes, run
+from curate.store.reader import Reader
 from curate.store.seal import MERGED
 
 
@@ -108,6 +109,17 @@ def test_while_another_process_writes_making_goes_on_queries_say_so_and_a_later_
             run(store, "SELECT 1", wait=0.1)
     assert count(store) == 2, "waiting facts are read beside the merged ones"
     assert store.sync() and store.waiting() == 0 and count(store) == 2
+
+
+def test_while_this_process_reads_making_goes_on_and_its_facts_wait(store: Store) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    with Reader(store) as reader:
+        store.make("toy", fill, Toy(name="b", seed=1))
+        assert store.waiting() == 1 and count(store) == 4
+        assert reader.ask("SELECT count(*) AS n FROM samples", {}).to_pylist() == [{"n": 2}], "as it was"
+        with pytest.raises(CatalogueBusy, match=r"This process has .*catalog\.duckdb open"), store.catalog.open():
+            raise AssertionError("opened")
+    assert store.sync() and store.waiting() == 0 and count(store) == 4
 
 
 def test_a_broken_catalogue_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
