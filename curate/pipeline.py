@@ -71,7 +71,7 @@ class Question(Asking, Options):
 
     file: str | None = Field(None, description="A file of SQL, or a saved question.")
     sql: str | None = Field(None, description="The SQL itself.")
-    params: dict[str, Any] = Field({}, description="Values of $name.")
+    params: dict[str, Any] | None = Field(None, description="Values of $name.")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -182,7 +182,7 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
         start = time.monotonic()
         if entry.question is not None:
             print(f"\n{about(entry.sql) or entry.label}\n")
-            write(store.query(entry.sql, entry.question.params, entry.question.limits), "table", longest=LONGEST)
+            write(store.query(entry.sql, entry.question.params or {}, entry.question.limits), "table", longest=LONGEST)
             end = "answered"
         elif entry.config is not None:
             artifact, fresh = make_or_find(store, entry.stage, entry.config)

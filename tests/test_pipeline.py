@@ -18,7 +18,7 @@ stages:
   - toy: {name: first}
   - toy: {config: base.yaml, name: second.v1, parent: first, rows: 4}
   - query: {file: count.sql, params: {top: 9}}
-  - query: {sql: "SELECT 1 AS one"}
+  - query: {sql: "SELECT 1 AS one", params: }
 """
 
 

@@ -22,6 +22,8 @@ def provenance(scope: Scope) -> list[dict[str, Any]]:
     for run in scope.runs:
         artifact = run.artifact
         config = {key: _public(value) for key, value in artifact.config.items()}
+        by_script = artifact.stage == SCRIPT  # which has no defaults
+        set_by_hand = [] if by_script else changed(artifact.config, module_of(artifact.stage).CONFIG)
         inputs = []
         for role, mark in artifact.inputs.items():
             other = made.get(mark)
@@ -39,9 +41,7 @@ def provenance(scope: Scope) -> list[dict[str, Any]]:
                 "name": run.name,
                 **{key: config.get(key) for key in SAID_ELSEWHERE},
                 "config": config,
-                "changed": []
-                if artifact.stage == SCRIPT
-                else changed(artifact.config, module_of(artifact.stage).CONFIG),
+                "changed": set_by_hand,
                 "provenance": {
                     "fingerprint": artifact.fingerprint,
                     "made_at": artifact.made_at,
