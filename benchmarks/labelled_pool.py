@@ -132,10 +132,10 @@ class Rewards:
 
     def __init__(self, pool: LabelledPool, target: str, seed: int) -> None:
         from curate.config import build
-        from curate.stages.candidates import read_candidates, read_target
-        from curate.stages.gradients import Scorer
         from curate.stages.inputs import resolve
-        from curate.stages.select import SelectConfig, gradient_oracle
+        from curate.stages.select.candidates import read_candidates, read_target
+        from curate.stages.select.gradient_scores import Scorer
+        from curate.stages.select.stage import SelectConfig, gradient_oracle
 
         names = {"target": pool.target(target).name, "warmup": pool.warmup(seed).name}
         config = build(SelectConfig, {"name": "replay", "method": "less", "pool": "pool", "budget": 0.05, **names})

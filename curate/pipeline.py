@@ -28,7 +28,7 @@ from .questions import about, find, write
 from .redact import redacted
 from .render import summary
 from .stages import STAGES, module_of, run_stage
-from .stages.asking import Asking
+from .stages.query_options import Asking
 
 if TYPE_CHECKING:
     from .store import Artifact, Store

@@ -23,10 +23,11 @@ from curate import Artifact, Store, make
 from curate.config import build
 from curate.errors import TrainingError
 from curate.numerics.flops import token_cost
-from curate.stages import compare_cells, module_of
-from curate.stages.compare_cells import make_all
-from curate.stages.compare_config import CompareConfig
-from curate.stages.compare_plan import Task, plan
+from curate.stages import module_of
+from curate.stages.compare import runner as compare_cells
+from curate.stages.compare.config import CompareConfig
+from curate.stages.compare.plan import Task, plan
+from curate.stages.compare.runner import make_all
 
 Call = Callable[..., Any]
 

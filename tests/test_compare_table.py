@@ -9,10 +9,10 @@ import pytest
 
 from curate.config import build
 from curate.errors import ConfigError
-from curate.stages.compare_config import CompareConfig
-from curate.stages.compare_measure import Course
-from curate.stages.compare_plan import Cell, plan
-from curate.stages.compare_table import budget_of, notes_of, rows_of, standing
+from curate.stages.compare.config import CompareConfig
+from curate.stages.compare.plan import Cell, plan
+from curate.stages.compare.table import budget_of, notes_of, rows_of, standing
+from curate.stages.compare.trajectories import Course
 
 TRAIN = {"max_steps": 4, "candidates": 8, "keep": 4, "lr_scheduler_type": "constant"}
 COMMON: dict[str, Any] = {"pool": "pool", "eval_pool": "held", "train": TRAIN, "eval_steps": 2, "seeds": [0, 1]}

@@ -120,7 +120,7 @@ def test_results_join_with_the_run_that_made_the_model(world: Store, tiny: str) 
 def test_a_stopped_evaluation_goes_on_at_the_next_shard_and_ends_the_same(
     world: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.stages.evaluate_shard import Examiner
+    from curate.stages.evaluate.shard import Examiner
 
     options = {**OPTIONS, "model": str(world.get("run").files), "metric": ["exact_match"], "shard_rows": 2}
     whole = results(world, make(world, "evaluate", name="whole", **options).name)

@@ -26,7 +26,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_exporting_again_costs_a_copy_and_mends_what_is_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curate.stages import export as stage
+    from curate.stages.export import stage as stage
 
     ingest(store)
     sql = "SELECT sample_id FROM samples ORDER BY position"

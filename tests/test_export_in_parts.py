@@ -15,9 +15,9 @@ import pytest
 from curate.errors import DataError
 from curate.formats import render
 from curate.samples import Sample, to_json
-from curate.stages import chosen_rows
-from curate.stages.choice import Choice
-from curate.stages.dataset_files import write_rows
+from curate.stages.export import rows as chosen_rows
+from curate.stages.export.files import write_rows
+from curate.stages.export.selection import Choice
 from curate.stages.pools import pool_samples
 from curate.store import Store
 from curate.store.rows import read_batches
@@ -53,7 +53,7 @@ def test_an_export_in_small_batches_is_the_export_in_one(
     options: dict[str, Any] = {"sql": sql, "format": name, "file_format": kind, "columns": ["twice", "source"]}
     whole = export(store, to="whole", name="whole", **options)
     monkeypatch.setattr(chosen_rows, "read_batches", lambda path, columns=None: read_batches(path, columns, rows=2))
-    monkeypatch.setattr("curate.stages.dataset_files.FILE_BYTES", 300)
+    monkeypatch.setattr("curate.stages.export.files.FILE_BYTES", 300)
     parts = export(store, to="parts", name="parts", **options, min_times_kept=2)  # no other rows, but another export
     assert parts.fingerprint != whole.fingerprint and parts.rows == whole.rows == 8
     assert read("parts", kind) == read("whole", kind)
@@ -124,7 +124,7 @@ def test_types_seen_apart_are_those_seen_together(tmp_path: Path, values: list[A
 def test_the_hash_of_a_choice_is_that_of_its_json(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     ingest(store)
     rows = pa.table({"sample_id": [f"s{n}" for n in range(25)], "b": range(25), "a": [None, "ü"] * 12 + ["x"]})
-    monkeypatch.setattr("curate.stages.choice.PIECE", 10)
+    monkeypatch.setattr("curate.stages.export.selection.PIECE", 10)
     content = to_json(rows.select(["sample_id", "b", "a"]).to_pydict())
     slow = "b2:" + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     assert Choice(store.get("pool"), rows).digest(["b", "a", "unknown"]) == slow

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curate.errors import ConfigError, DataError
 from curate.formats import detect, render, to_sample
 from curate.samples import Sample
-from curate.stages.export_for import READERS
+from curate.stages.export.trainers import READERS
 from curate.store import Store
 from tests.exports import CALL, CHAT, ROWS, export, ingest
 

@@ -16,10 +16,10 @@ from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
 from curate.lm.influence import Influence, adam_of, mean_rates, whole_checkpoints
-from curate.stages.candidates import read_candidates, read_target
-from curate.stages.gradients import Scorer
 from curate.stages.inputs import resolve
-from curate.stages.select import SelectConfig, gradient_oracle
+from curate.stages.select.candidates import read_candidates, read_target
+from curate.stages.select.gradient_scores import Scorer
+from curate.stages.select.stage import SelectConfig, gradient_oracle
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 1}
 WARM |= {"save_steps": 2, "save_total_limit": 9, "learning_rate": 3e-3, "lora_r": 4}
@@ -164,7 +164,7 @@ def test_rewards_are_the_same_whether_kept_or_fresh(fresh: Store, made: list[int
 def test_a_stopped_pass_computes_only_what_is_missing(
     fresh: Store, made: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.stages.gradients.CHUNK", 8)
+    monkeypatch.setattr("curate.stages.select.gradient_scores.CHUNK", 8)
     whole = rewards(fresh, range(30))
     shutil.rmtree(fresh.root / "cache")
     made.clear()

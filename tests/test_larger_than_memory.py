@@ -14,10 +14,10 @@ from curate.errors import ConfigError, DataError
 from curate.pool import Budget, Candidates, Oracle, Room, Target, make_pool_selector
 from curate.pool import base as pool_base
 from curate.pool import rds as rds_module
-from curate.stages import candidates as candidates_module
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.seen import Seen
+from curate.stages.select import candidates as candidates_module
 from curate.store import Artifact, Store
 from tests.exports import ROWS, ingest
 

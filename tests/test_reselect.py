@@ -19,13 +19,13 @@ from curate.errors import ConfigError, DataError, TrainingError
 from curate.lm.influence import Influence
 from curate.lm.load import load_tokenizer
 from curate.pool import averages
-from curate.stages.gradients import Look, Scorer
 from curate.stages.inputs import resolve
-from curate.stages.reading import encode_pool, reading_digest
-from curate.stages.select import SelectConfig
-from curate.stages.train_config import TrainConfig
-from curate.stages.train_joins import encode_target
-from curate.stages.train_rounds import Chooser
+from curate.stages.select.gradient_scores import Look, Scorer
+from curate.stages.select.stage import SelectConfig
+from curate.stages.tokenization import encode_pool, reading_digest
+from curate.stages.train.config import TrainConfig
+from curate.stages.train.joined_features import encode_target
+from curate.stages.train.reselection import Chooser
 from curate.store import Draft
 from curate.store.files import read_json
 

@@ -17,7 +17,7 @@ from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.pool import POOL_SELECTORS
 from curate.stages import make
 from curate.stages.pools import pool_samples
-from curate.stages.select import FIELDS, SelectConfig
+from curate.stages.select.stage import FIELDS, SelectConfig
 from curate.store import Artifact, Draft, Store
 
 N = 40
@@ -94,7 +94,7 @@ def world(store: Store, monkeypatch: pytest.MonkeyPatch) -> World:
         assert target_rows.tolist() == [0, 1, 2, 3]
         return lambda rows: [made.rewards[at[pool_rows[row]]] for row in rows]
 
-    module = types.ModuleType("curate.stages.gradients")
+    module = types.ModuleType("curate.stages.select.gradient_scores")
     module.oracle = oracle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return made
@@ -226,7 +226,7 @@ def test_what_does_not_belong_together_is_refused(world: World) -> None:
 
 
 def test_subtasks_are_of_all_samples_or_of_none(world: World) -> None:
-    from curate.stages.candidates import subtasks_of
+    from curate.stages.select.candidates import subtasks_of
 
     samples = [sample for _, sample in pool_samples(world.store.get("heldout"))]
     assert subtasks_of(samples, "heldout") == ["one", "two", "one", "two"]

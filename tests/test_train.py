@@ -41,7 +41,7 @@ def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact,
     from curate.lm.encode import Encoder, TokenTable, collate, encode_all
     from curate.lm.load import ModelOptions, add_lora, load_model, load_tokenizer
     from curate.stages.pools import pool_samples
-    from curate.stages.train import TrainConfig, _arguments
+    from curate.stages.train.stage import TrainConfig, _arguments
 
     shape = {"selector": "full", "per_device_train_batch_size": 4, "max_steps": 5, "lora_dropout": 0.1, "full": full}
     ours = train(store, tiny, **shape)

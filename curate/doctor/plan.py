@@ -18,7 +18,7 @@ from ..config import EXTERNAL, Ref
 from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError
 from ..render import size
 from ..selectors import Facts, make_selector
-from ..stages.train_config import TrainConfig
+from ..stages.train.config import TrainConfig
 from .devices import Device
 from .finding import Finding, said_by
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..stages.compare import RESULT
-from ..stages.compare_table import UNITS
+from ..stages.compare.stage import RESULT
+from ..stages.compare.table import UNITS
 from ..store.files import read_json
 from .scope import Scope, command
 

@@ -11,8 +11,8 @@ from ..config import INERT, Config, Ref
 from ..store import Draft
 from .embed_shard import Embedding
 from .inputs import Inputs
-from .reading import Outcome, Reading, reading_digest
 from .shards import Spreading, crew_of
+from .tokenization import Outcome, Reading, reading_digest
 
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..log import Stopwatch
 from .pools import samples_between
-from .reading import Outcome
 from .shards import Advance, Maker, PoolPass
+from .tokenization import Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,7 +21,7 @@ from ..samples import Sample
 from ..store import Artifact, Store
 from .inputs import resolve
 from .pools import pool_samples
-from .reading import Tokenizing
+from .tokenization import Tokenizing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from curate.errors import CurateError, DataError
 from curate.formats.places import printable
 from curate.stages import make
-from curate.stages.export import Format
+from curate.stages.export.stage import Format
 from curate.stages.pools import pool_samples
 from curate.store import Artifact, Store
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..config import EXTERNAL, INERT, Config, Options, Ref, build
-from ..errors import ConfigError, did_you_mean
-from ..launch import size
-from .select import SelectConfig
-from .train_config import TrainConfig
+from ...config import EXTERNAL, INERT, Config, Options, Ref, build
+from ...errors import ConfigError, did_you_mean
+from ...launch import size
+from ..select.stage import SelectConfig
+from ..train.config import TrainConfig
 
 OWN = ("name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset")
 """Options of a run that the comparison sets itself."""
@@ -128,7 +128,7 @@ class CompareConfig(Config):
             raise ConfigError(
                 "Runs are compared over equally many steps: give train.max_steps (--train max_steps=200)."
             )
-        from .compare_plan import controls_of, plan
+        from .plan import controls_of, plan
 
         object.__setattr__(self, "controls", controls_of(self))
         plan(self)

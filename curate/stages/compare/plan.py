@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import Config, build
-from ..errors import ConfigError
-from ..pool import make_pool_selector
-from . import module_of
-from .compare_config import CompareConfig, Control, Offline, Online
-from .reading import Reading
-from .select import FIELDS
-from .train_config import TrainConfig
+from ...config import Config, build
+from ...errors import ConfigError
+from ...pool import make_pool_selector
+from .. import module_of
+from ..select.stage import FIELDS
+from ..tokenization import Reading
+from ..train.config import TrainConfig
+from .config import CompareConfig, Control, Offline, Online
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _control(made: Plan, control: str, seed: int) -> str:
 
 
 def _online(made: Plan, online: Online, seed: int) -> Cell:
-    from ..selectors import Facts, check_args, make_selector
+    from ...selectors import Facts, check_args, make_selector
 
     check_args(online.selector, online.selector_args)
     selector = make_selector(online.selector, online.selector_args, Facts(vocab_size=8, max_length=8))
@@ -172,7 +172,7 @@ def _wants_target(each: Online | Offline) -> bool:
     """Whether a method's runs are made with the target's help; an unknown name is told later."""
     if isinstance(each, Offline):
         return bool({"target", "target_features"} & _wanted(each))
-    from ..selectors import Facts, check_args, make_selector
+    from ...selectors import Facts, check_args, make_selector
 
     check_args(each.selector, each.selector_args)
     selector = make_selector(each.selector, each.selector_args, Facts(vocab_size=8, max_length=8))

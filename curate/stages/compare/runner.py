@@ -18,12 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import CurateError, is_interrupt, of_system
-from ..launch import cores
-from ..log import LOGGER
-from ..store import Artifact, Store
-from . import made_from, run_stage
-from .compare_plan import Task
+from ...errors import CurateError, is_interrupt, of_system
+from ...launch import cores
+from ...log import LOGGER
+from ...store import Artifact, Store
+from .. import made_from, run_stage
+from .plan import Task
 
 PATIENCE = 0.1
 """Seconds between looks at running processes."""

@@ -13,18 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import TrainingError
-from ..log import LOGGER
-from ..store import Artifact, Draft
-from ..store.files import read_json, write_json, write_text
-from .compare_cells import Making, make_all
-from .compare_chart import Line, chart
-from .compare_config import CompareConfig
-from .compare_measure import course, kept_shares, pool_shares, weights_of
-from .compare_plan import Plan, plan
-from .compare_table import BASELINE, UNITS, Standing, budget_of, notes_of, rows_of, standing
-from .compare_text import as_csv, report
-from .inputs import Inputs
+from ...errors import TrainingError
+from ...log import LOGGER
+from ...store import Artifact, Draft
+from ...store.files import read_json, write_json, write_text
+from ..inputs import Inputs
+from .chart import Line, chart
+from .config import CompareConfig
+from .format import as_csv, report
+from .plan import Plan, plan
+from .runner import Making, make_all
+from .table import BASELINE, UNITS, Standing, budget_of, notes_of, rows_of, standing
+from .trajectories import course, kept_shares, pool_shares, weights_of
 
 EXAMPLES = """\
 curate compare configs/compare/selectors.yaml

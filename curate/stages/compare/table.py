@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ..numerics.curves import first_at
-from ..numerics.paired import chance_of_a_verdict, interval, spread, verdict
-from .compare_config import Axis, CompareConfig
-from .compare_measure import Course
+from ...numerics.curves import first_at
+from ...numerics.paired import chance_of_a_verdict, interval, spread, verdict
+from .config import Axis, CompareConfig
+from .trajectories import Course
 
 BASELINE = "random"
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ConfigError, DataError, did_you_mean
-from ..store import Artifact
-from ..store.limits import Limits
-from .choice import each_once
-from .inputs import Inputs
+from ...errors import ConfigError, DataError, did_you_mean
+from ...store import Artifact
+from ...store.limits import Limits
+from ..export.selection import each_once
+from ..inputs import Inputs
 
 MEASURES = {
     "loss": """

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
-from ..config import Config, Ref
-from ..errors import ConfigError, DataError, did_you_mean
-from ..log import LOGGER
-from ..store import Draft
-from .asking import Asking
-from .choice import Choice
-from .export import SUBSETS
-from .inputs import Inputs
+from ...config import Config, Ref
+from ...errors import ConfigError, DataError, did_you_mean
+from ...log import LOGGER
+from ...store import Draft
+from ..export.selection import Choice
+from ..export.stage import SUBSETS
+from ..inputs import Inputs
+from ..pools import pool_of
+from ..query_options import Asking
 from .ordering import ORDERS, answer, ordered, runs_of
-from .pools import pool_of
 
 EXAMPLES = """\
 curate curriculum --from run --order easy_to_hard --name c1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .shards import Maker, PoolPass
+from ..shards import Maker, PoolPass
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .evaluate import EvaluateConfig  # noqa: F401  named in a base class
+    from .stage import EvaluateConfig  # noqa: F401  named in a base class
 
 LOSS = "loss"
 """The metric that every sample of a pool has."""
@@ -43,6 +43,6 @@ class Examination(PoolPass["EvaluateConfig"]):
 
     def open(self) -> Maker[int]:
         """Load the model, on the current device."""
-        from .evaluate_shard import Examiner
+        from .shard import Examiner
 
         return Examiner(self)

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..config import EXTERNAL, INERT, Config, Ref, flag_of
-from ..errors import ConfigError, DataError, did_you_mean
-from ..log import LOGGER
-from ..store import Artifact, Draft
+from ...config import EXTERNAL, INERT, Config, Ref, flag_of
+from ...errors import ConfigError, DataError, did_you_mean
+from ...log import LOGGER
+from ...store import Artifact, Draft
+from ..inputs import Inputs
+from ..pools import samples_between
+from ..shards import Spreading, crew_of
+from ..tokenization import Reading
 from .examination import ANSWER, CHOICE, LOSS, Examination, schema
-from .inputs import Inputs
-from .pools import samples_between
-from .reading import Reading
-from .shards import Spreading, crew_of
 
 EXAMPLES = """\
 curate evaluate --model run --pool heldout --name run-heldout     # the model that `curate train --name run` made
@@ -98,7 +98,7 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
     """The harness's tasks are not the same in every version of it."""
     if not config.tasks:
         return {}
-    from ..lm.harness import harness_version
+    from ...lm.harness import harness_version
 
     return {"lm_eval": harness_version()}
 
@@ -123,7 +123,7 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
 
 
 def _examine(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
-    from ..store.pool_rows import PoolRows
+    from ...store.pool_rows import PoolRows
 
     rows = PoolRows(pool.shards())
     columns = [column for column in config.by if column != "source"]
@@ -240,8 +240,8 @@ def _run_tasks(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> list[Row
     """The tasks of the harness; the answers to their questions, where these are right or wrong, go into `answers`."""
     import torch
 
-    from ..lm.harness import Tasks, run_tasks
-    from ..lm.load import load_model, load_tokenizer
+    from ...lm.harness import Tasks, run_tasks
+    from ...lm.load import load_model, load_tokenizer
 
     options = config.options(inputs.places["model"])
     tasks = Tasks(

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from .. import __version__
-from ..formats.places import is_url, label_and_place, shown
-from ..store import Artifact, Store
-from .export_for import note
+from ... import __version__
+from ...formats.places import is_url, label_and_place, shown
+from ...store import Artifact, Store
+from .trainers import note
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 SELECTED = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import DataError
-from ..store.files import digest_path, read_json, write_json
-from ..store.rows import write_batches
+from ...errors import DataError
+from ...store.files import digest_path, read_json, write_json
+from ...store.rows import write_batches
 
 Rows = Iterable[Sequence[dict[str, Any]]]
 """Batches of rows, to be gone through as often as one likes."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import ConfigError, did_you_mean
-from ..formats import Traits, columns_of, render
-from ..samples import Sample, from_row
-from ..store.rows import read_batches
+from ...errors import ConfigError, did_you_mean
+from ...formats import Traits, columns_of, render
+from ...samples import Sample, from_row
+from ...store.rows import read_batches
 
 
 class ChosenRows:

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DataError
-from ..samples import to_json
-from ..store import Artifact, Store
-from ..store.limits import Limits
-from ..store.rows import first_of_each, positions_of
-from .inputs import Inputs
-from .pools import pool_of
+from ...errors import DataError
+from ...samples import to_json
+from ...store import Artifact, Store
+from ...store.limits import Limits
+from ...store.rows import first_of_each, positions_of
+from ..inputs import Inputs
+from ..pools import pool_of
 
 if TYPE_CHECKING:
-    from ..store.vectors import Positions
+    from ...store.vectors import Positions
 
 PIECE = 10_000
 

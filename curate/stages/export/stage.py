@@ -13,20 +13,20 @@ from typing import Annotated, Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..config import INERT, Config, Ref
-from ..formats.places import is_url, local, shown
-from ..log import LOGGER
-from ..store import Artifact, Draft
-from ..store.files import write_text
-from ..store.rows import gather
-from .asking import Asking
+from ...config import INERT, Config, Ref
+from ...formats.places import is_url, local, shown
+from ...log import LOGGER
+from ...store import Artifact, Draft
+from ...store.files import write_text
+from ...store.rows import gather
+from ..inputs import Inputs
+from ..query_options import Asking
 from .card import FILES, card
-from .choice import Choice, choose, made_by
-from .chosen_rows import ChosenRows
-from .dataset_files import write_rows
-from .delivery import copy_out, push, upload
-from .export_for import check_calls, described, fitted
-from .inputs import Inputs
+from .files import write_rows
+from .publish import copy_out, push, upload
+from .rows import ChosenRows
+from .selection import Choice, choose, made_by
+from .trainers import check_calls, described, fitted
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept

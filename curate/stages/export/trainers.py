@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError, DataError
-from ..store.files import as_json
+from ...errors import ConfigError, DataError
+from ...store.files import as_json
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..store.cache import VectorCache
-from .shards import Advance, Maker
-from .train_config import TrainConfig
+from ...store.cache import VectorCache
+from ..shards import Advance, Maker
+from ..train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from ..lm.encode import TokenTable
-    from .select import SelectConfig
+    from ...lm.encode import TokenTable
+    from .stage import SelectConfig
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Features:
 
     def open(self) -> Maker[Chunk]:
         """Load the model and the optimizer's state, on the current device."""
-        from ..lm.influence import Influence
-        from ..numerics.gradients import SignHash
+        from ...lm.influence import Influence
+        from ...numerics.gradients import SignHash
 
         influence = Influence.at(
             self.reading.options(str(self.checkpoint)),

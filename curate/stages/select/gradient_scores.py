@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, DataError
-from ..log import LOGGER
-from ..pool import Measure
-from ..pool.base import Floats, Ints, averages
-from ..store import Artifact, Store
-from ..store.files import fingerprint
+from ...errors import ConfigError, DataError
+from ...log import LOGGER
+from ...pool import Measure
+from ...pool.base import Floats, Ints, averages
+from ...store import Artifact, Store
+from ...store.files import fingerprint
+from ..inputs import Inputs, place
+from ..pools import pool_samples
+from ..shards import Crew, crew_of
+from ..tokenization import reading_digest
+from ..train.config import TrainConfig
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
-from .inputs import Inputs, place
-from .pools import pool_samples
-from .reading import reading_digest
-from .shards import Crew, crew_of
-from .train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from ..lm.encode import TokenTable
-    from .select import SelectConfig
+    from ...lm.encode import TokenTable
+    from .stage import SelectConfig
 
 CHUNK = 64
 """Samples whose features are kept together: what a stop can lose."""
@@ -48,9 +48,9 @@ LAST_ONLY = ("cluster_ucb",)
 
 def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
     """LESS's score of candidates by row; see the module's first lines."""
-    from ..lm.encode import Encoder
-    from ..lm.influence import mean_rates, whole_checkpoints
-    from ..lm.load import load_tokenizer
+    from ...lm.encode import Encoder
+    from ...lm.influence import mean_rates, whole_checkpoints
+    from ...lm.load import load_tokenizer
 
     warmup = inputs.artifacts["warmup"]
     reading = TrainConfig.model_construct(**warmup.config)  # checked when it was made, by as many processes as then
@@ -75,7 +75,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
 
 def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
     """Place in `positions` -> where the sample is in a token table; a sample with nothing to train on is not there."""
-    from ..lm.encode import TokenTable, encode_all
+    from ...lm.encode import TokenTable, encode_all
 
     wanted = {int(position): row for row, position in enumerate(positions)}
     refused: dict[str, str] = {}

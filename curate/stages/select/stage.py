@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..config import INERT, Config, Ref, flag_of
-from ..errors import ConfigError, DataError
-from ..log import LOGGER
-from ..pool import (
+from ...config import INERT, Config, Ref, flag_of
+from ...errors import ConfigError, DataError
+from ...log import LOGGER
+from ...pool import (
     Budget,
     Candidates,
     Draws,
@@ -27,13 +27,13 @@ from ..pool import (
     make_pool_selector,
     parse_quota,
 )
-from ..pool.base import Ints
-from ..store import Draft
+from ...pool.base import Ints
+from ...store import Draft
+from ..export.stage import SUBSETS
+from ..inputs import Inputs
+from ..pools import samples_of
+from ..shards import Spreading
 from .candidates import read_candidates, read_target, text_of
-from .export import SUBSETS
-from .inputs import Inputs
-from .pools import samples_of
-from .shards import Spreading
 
 SHOWN = 5
 SHOWN_CHARACTERS = 60
@@ -164,7 +164,7 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
 
 def gradient_oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
     """What a candidate's gradient is worth to the target; `measure(i)` speaks of the sample in row `pool_rows[i]`."""
-    from .gradients import oracle
+    from .gradient_scores import oracle
 
     return oracle(config, inputs, pool_rows, target_rows)
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from ..config import INERT, Config, Ref, flag_of
-from ..errors import ConfigError
-from ..launch import size
-from ..pool import Budget, PoolSelector, make_pool_selector
-from .reading import Reading
+from ...config import INERT, Config, Ref, flag_of
+from ...errors import ConfigError
+from ...launch import size
+from ...pool import Budget, PoolSelector, make_pool_selector
+from ..tokenization import Reading
 
 WANTED = {
     "rewards": ("target", "a pool of what the model should get good at"),
@@ -171,7 +171,7 @@ class TrainConfig(Rounded, Reading, Config):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
-        from ..selectors import check_args
+        from ...selectors import check_args
 
         check_args(self.selector, self.selector_args)
         if self.sequence and (self.subset is None or self.pool_selector is not None):

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, DataError
-from ..launch import size
-from ..store import Artifact
-from .candidates import subtasks_of
-from .inputs import Inputs
-from .pools import pool_samples
-from .reading import encode_pool, reading_digest
-from .train_config import TrainConfig
+from ...errors import ConfigError, DataError
+from ...launch import size
+from ...store import Artifact
+from ..inputs import Inputs
+from ..pools import pool_samples
+from ..select.candidates import subtasks_of
+from ..tokenization import encode_pool, reading_digest
+from .config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.encode import TokenTable
-    from ..lm.target_stream import TargetStream
+    from ...lm.encode import TokenTable
+    from ...lm.target_stream import TargetStream
 
 
 def references(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
     """The stored features that the selector asks for, by sample id, in the table's order."""
-    from ..selectors import Facts, make_selector
+    from ...selectors import Facts, make_selector
 
     found = {}
     for feature in make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8)).features:
@@ -98,8 +98,8 @@ def encode_target(
 
 def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
     """Batches of the target pool for a selector that wants one."""
-    from ..lm.target_stream import TargetStream
-    from ..selectors import Facts, make_selector
+    from ...lm.target_stream import TargetStream
+    from ...selectors import Facts, make_selector
 
     selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))
     if selector.gradients is None or not selector.gradients.target:

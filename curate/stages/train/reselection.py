@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, TrainingError
-from ..log import bar
-from ..pool import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
-from ..pool.base import Floats, Ints
-from ..store import Draft
-from ..store.files import read_json, write_json
-from .candidates import clusters_of, read_target
-from .inputs import Inputs
-from .select import SelectConfig, draws_table, gradient_oracle, subset_table
-from .train_config import TrainConfig
-from .train_joins import encode_target
+from ...errors import ConfigError, DataError, TrainingError
+from ...log import bar
+from ...pool import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
+from ...pool.base import Floats, Ints
+from ...store import Draft
+from ...store.files import read_json, write_json
+from ..inputs import Inputs
+from ..select.candidates import clusters_of, read_target
+from ..select.stage import SelectConfig, draws_table, gradient_oracle, subset_table
+from .config import TrainConfig
+from .joined_features import encode_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.encode import TokenTable
-    from ..lm.gradients import GradientEngine
-    from ..lm.rounds import Rounds
+    from ...lm.encode import TokenTable
+    from ...lm.gradients import GradientEngine
+    from ...lm.rounds import Rounds
 
 CHUNK = 64
 """Samples whose gradient features are held at once."""
@@ -87,7 +87,7 @@ class Chooser:
 
     def rounds(self) -> Rounds:
         """The training set."""
-        from ..lm.rounds import Rounds
+        from ...lm.rounds import Rounds
 
         return Rounds(self.size, self, by_gradients=self.by_gradients)
 
@@ -190,8 +190,8 @@ class Worth:
     def __init__(
         self, engine: GradientEngine, table: TokenTable, target: TokenTable, subtasks: list[str], *, label: str
     ) -> None:
-        from ..lm.influence import Influence
-        from ..numerics.gradients import SignHash
+        from ...lm.influence import Influence
+        from ...numerics.gradients import SignHash
 
         defaults = SelectConfig.model_fields
         sketch = SignHash(defaults["sketch_dim"].default, defaults["sketch_seed"].default)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, DataError
-from ..store import Artifact
-from .inputs import Inputs
-from .train_config import TrainConfig
+from ...errors import ConfigError, DataError
+from ...store import Artifact
+from ..inputs import Inputs
+from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from ..lm.encode import TokenTable
-    from ..lm.stream import Course
+    from ...lm.encode import TokenTable
+    from ...lm.stream import Course
 
 
 def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | None:
@@ -22,7 +22,7 @@ def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | N
 
     Weights count only without `--sequence`; those that are all alike are none. What cannot be trained on is left out.
     """
-    from ..lm.stream import Course
+    from ...lm.stream import Course
 
     subset = inputs.artifacts.get("subset")
     if subset is None:

@@ -8,24 +8,24 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from ..launch import size
-from ..store import Draft
-from .inputs import Inputs
-from .pools import subset_of
-from .reading import encode_pool
-from .train_config import TrainConfig
-from .train_course import course
-from .train_joins import references, target_stream
-from .train_rounds import Chooser
+from ...errors import ConfigError
+from ...launch import size
+from ...store import Draft
+from ..inputs import Inputs
+from ..pools import subset_of
+from ..tokenization import encode_pool
+from .config import TrainConfig
+from .joined_features import references, target_stream
+from .reselection import Chooser
+from .sampling_order import course
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.encode import TokenTable
-    from ..lm.fine_tune import Job, Outcome
+    from ...lm.encode import TokenTable
+    from ...lm.fine_tune import Job, Outcome
 
 EXAMPLES = """\
 curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
@@ -49,9 +49,9 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
-    from ..lm.compiled import compile_backbone
-    from ..lm.fine_tune import fine_tune
-    from ..lm.load import add_lora, load_model, load_tokenizer, train_all
+    from ...lm.compiled import compile_backbone
+    from ...lm.fine_tune import fine_tune
+    from ...lm.load import add_lora, load_model, load_tokenizer, train_all
 
     _check_launch(config)
     options = config.options(inputs.places["model"])
@@ -127,8 +127,8 @@ def _job(
     held_out: TokenTable | None,
     chooser: Chooser | None,
 ) -> Job:
-    from ..lm.fine_tune import Job
-    from ..lm.selection import Plan
+    from ...lm.fine_tune import Job
+    from ...lm.selection import Plan
 
     return Job(
         label=config.name,
@@ -230,7 +230,7 @@ def _deliver(
 
 def _write_down(draft: Draft, outcome: Outcome) -> None:
     """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
-    from ..lm.record import memory_table
+    from ...lm.record import memory_table
 
     memory = getattr(outcome.selection.selector, "memory", None)
     if memory is not None and not outcome.selection.ranks.rank:

@@ -1,0 +1,5 @@
+"""Fine-tune a model with online batch selection."""
+
+from .stage import CONFIG, DISTRIBUTED, EXAMPLES, more_inputs, run
+
+__all__ = ["CONFIG", "DISTRIBUTED", "EXAMPLES", "more_inputs", "run"]
