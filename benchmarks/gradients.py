@@ -60,10 +60,10 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
 
 def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tensor]]:
     """Both ways to the same sketches, (n, D)."""
-    from curate.lm.adam import Adam
-    from curate.lm.gradients import GradientEngine
     from curate.lm.load import look_into
     from curate.numerics.gradients import SignHash, Wanted
+    from curate.training.gradients.adam import Adam
+    from curate.training.gradients.engine import GradientEngine
 
     model, sketch = model_of(args, size), SignHash(args.sketch_dim, 0)
     nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})

@@ -145,10 +145,10 @@ class Bench:
         self, selector: str, between: Mapping[str, Callable[[], Any]], *, losses: bool = False
     ) -> tuple[Clock, dict[str, float], int]:
         """Whole steps of the trainer: their clock, parts and peak memory."""
-        from curate.lm.record import Record
-        from curate.lm.selection import Plan, Selection
-        from curate.lm.trainer import Progress, SelectingTrainer
         from curate.selectors import Facts, make_selector
+        from curate.training.recorder import Record
+        from curate.training.step import Plan, Selection
+        from curate.training.trainer import Progress, SelectingTrainer
 
         args, total = self.args, self.args.steps + self.args.warmup
         keep = args.candidates if selector == "full" else args.keep

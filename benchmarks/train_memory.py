@@ -63,10 +63,10 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from curate.lm.encode import Encoded, TokenTable, collate
     from curate.lm.load import look_into
     from curate.lm.loss import chunk_loss
-    from curate.lm.record import Record
-    from curate.lm.selection import Plan, Selection
-    from curate.lm.trainer import SelectingTrainer
     from curate.selectors import Facts, make_selector
+    from curate.training.recorder import Record
+    from curate.training.step import Plan, Selection
+    from curate.training.trainer import SelectingTrainer
 
     class Nowhere:
         def append(self, step: int, columns: Any) -> None:

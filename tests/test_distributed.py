@@ -164,7 +164,7 @@ STOP = """
 import os
 
 def stop():
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     select = Selection.select
 

@@ -248,7 +248,7 @@ from curate.launch import cores
 from curate.lm.footprint import footprint
 from curate.stages import make
 from curate.store import Store
-import curate.lm.fine_tune, curate.stages.train
+import curate.training.run, curate.stages.train
 
 tokenizer = train_tokenizer(0, 400)
 model = build_model(tokenizer, hidden_size=384, layers=4, heads=6, positions=128)

@@ -15,11 +15,11 @@ import torch
 from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
-from curate.lm.influence import Influence, adam_of, mean_rates, whole_checkpoints
 from curate.stages.inputs import resolve
 from curate.stages.select.candidates import read_candidates, read_target
 from curate.stages.select.gradient_scores import Scorer
 from curate.stages.select.stage import SelectConfig, gradient_oracle
+from curate.training.gradients.features import Influence, adam_of, mean_rates, whole_checkpoints
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 1}
 WARM |= {"save_steps": 2, "save_total_limit": 9, "learning_rate": 3e-3, "lora_r": 4}
@@ -276,10 +276,10 @@ def test_without_checkpoints_or_optimizer_state_it_is_said_what_to_run(
     last = alter(fresh, tmp_path, "as saved")
     (last / "optimizer.pt").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("curate.lm.influence.whole_checkpoints", lambda folder: [last])
+        patch.setattr("curate.training.gradients.features.whole_checkpoints", lambda folder: [last])
         with pytest.raises(ModelError, match=r"no optimizer state \(optimizer.pt\).*curate train"):
             rewards(fresh)
-    monkeypatch.setattr("curate.lm.influence.whole_checkpoints", lambda folder: [])
+    monkeypatch.setattr("curate.training.gradients.features.whole_checkpoints", lambda folder: [])
     with pytest.raises(ConfigError, match=r"'warm' has no checkpoints.*curate train --name warm --save-steps"):
         rewards(fresh)
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, DataError, TrainingError
-from curate.lm.influence import Influence
 from curate.lm.load import load_tokenizer
 from curate.pool import averages
 from curate.stages.inputs import resolve
@@ -28,6 +27,7 @@ from curate.stages.train.joined_features import encode_target
 from curate.stages.train.reselection import Chooser
 from curate.store import Draft
 from curate.store.files import read_json
+from curate.training.gradients.features import Influence
 
 N, SIZE, GRADIENTS = 60, 9, 20
 SMALL = {"candidates": 4, "keep": 2, "max_length": 64, "num_train_epochs": 2, "learning_rate": 3e-3, "save_steps": 2}
@@ -133,7 +133,7 @@ def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, 
 
 
 def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     select = Selection.select
 

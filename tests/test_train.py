@@ -118,7 +118,7 @@ def test_in_groups_the_best_of_each_is_kept(store: Store, pool: Artifact, tiny: 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     store: Store, pool: Artifact, tiny: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     shape = {"per_device_train_batch_size": 2, "num_train_epochs": 2, "max_steps": 20, **options}
     whole = train(store, tiny, "whole", **shape)

@@ -96,7 +96,7 @@ def test_weights_that_are_alike_are_none(store: Store, tiny: str) -> None:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     store: Store, tiny: str, shape: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     curriculum(store, **{key: value for key, value in shape.items() if key != "sequence"})
     other = Store(shutil.copytree(store.root, "other"))

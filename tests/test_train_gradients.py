@@ -97,7 +97,7 @@ def test_keeping_all_with_even_weights_is_plain_training_bit_for_bit(
 def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
     pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "lora_dropout": 0.2}
     whole = train(pools, tiny, **shape)

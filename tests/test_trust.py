@@ -45,7 +45,7 @@ def pool(store: Store, pool_file: Path) -> Artifact:
 def test_a_pickle_in_a_checkpoint_does_not_run(
     store: Store, pool: Artifact, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    from curate.lm.selection import Selection
+    from curate.training.step import Selection
 
     select = Selection.select
 
@@ -68,7 +68,7 @@ def test_a_pickle_in_a_checkpoint_does_not_run(
 
 
 def test_optimizer_state_for_gradients_is_read_without_pickles(tiny: str, tmp_path: Path) -> None:
-    from curate.lm.influence import adam_of
+    from curate.training.gradients.features import adam_of
 
     torch.save(Payload(tmp_path / "pwned"), tmp_path / "optimizer.pt")
     with pytest.raises(Exception, match=r"(?i)weights.only|cannot be read|damaged"):

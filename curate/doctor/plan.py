@@ -127,10 +127,10 @@ def _place(store: Store, text: str) -> str:
 
 def load_of(config: Planned, shape: Shape, device: Device) -> Load:
     """What the run would ask of the model at once, in one process."""
-    from ..lm.fine_tune import BACKWARD_TEXTS
     from ..lm.footprint import Load
     from ..lm.score_budget import CPU_TOKENS, fitting_tokens
     from ..numerics.head import SLICE_BYTES
+    from ..training.run import BACKWARD_TEXTS
 
     facts = Facts(vocab_size=shape.vocabulary, max_length=config.max_length, seed=config.seed, keep=config.keep)
     selector = make_selector(config.selector, config.selector_args, facts)

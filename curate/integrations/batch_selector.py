@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..lm.encode import TokenTable
 from ..lm.load import prove
-from ..lm.ranks import Ranks
-from ..lm.record import Record, Tally
 from ..lm.score_budget import default_score_tokens
-from ..lm.selection import Plan, Selection
 from ..selectors import Facts, check_args, make_selector
 from ..signals import ScoreBudget
 from ..store import Store
+from ..training.process_group import Ranks
+from ..training.recorder import Record, Tally
+from ..training.step import Plan, Selection
 from .candidates import cut, table_of
 from .kept import Kept
 from .model import eyes_of

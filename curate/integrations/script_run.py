@@ -17,11 +17,11 @@ import torch.distributed as dist
 from pydantic import Field
 
 from ..config import Config, Ref, build
-from ..lm.record import memory_table
 from ..log import LOGGER
 from ..selectors.memory import Memory
 from ..store import SCRIPT, Draft, Store
 from ..store.ledger import Ledger
+from ..training.recorder import memory_table
 from .numbered import Places
 
 

@@ -20,11 +20,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
-from ..lm import checkpoint as checkpoints
 from ..lm.batches import nothing
 from ..selectors import check_args
 from ..store.files import read_json
 from ..sums import MARK
+from ..training import checkpoint as checkpoints
 from .batch_selector import BatchSelector
 from .candidates import table_of
 from .kept import token_losses, weighted_loss

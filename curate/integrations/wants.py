@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..lm.adam import Adam
-from ..lm.gradients import GradientEngine
 from ..lm.load import Eyes
-from ..lm.ranks import Ranks
-from ..lm.target_stream import TargetStream
 from ..selectors import Selector
+from ..training.gradients.adam import Adam
+from ..training.gradients.engine import GradientEngine
+from ..training.process_group import Ranks
+from ..training.target_sampler import TargetStream
 from .candidates import rows_as_table
 
 Coverage = Literal["all", "linear"]

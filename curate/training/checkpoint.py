@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import TrainingError
 from ..sums import MARK, first_damage, record
-from .record import Tally
-from .selection import Selection
+from .recorder import Tally
+from .step import Selection
 
 
 def step_of(checkpoint: Path) -> int:

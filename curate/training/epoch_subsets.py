@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..log import Stopwatch
-from .gradients import GradientEngine
+from .gradients.engine import GradientEngine
 
 Choose = Callable[[int, GradientEngine | None], Sequence[int]]
 """Epoch, from 0, and what measures gradients under the model as it is -> rows of the table."""

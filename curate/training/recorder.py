@@ -12,10 +12,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from ..errors import TrainingError
+from ..lm.encode import TokenTable
 from ..log import LOGGER
 from ..selectors import Scores
 from ..selectors.memory import Memory
-from .encode import TokenTable
 
 
 class Sink(Protocol):

@@ -15,23 +15,23 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..launch import size
+from ..lm.encode import TokenTable, collate
+from ..lm.load import Eyes, look_into, prove
+from ..lm.loss import chunk_loss
+from ..lm.score_budget import default_score_tokens
+from ..lm.sharded import shard
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint as checkpoints
-from .adam import Adam
-from .encode import TokenTable, collate
-from .gradients import GradientEngine
-from .load import Eyes, look_into, prove
-from .loss import chunk_loss
-from .ranks import Ranks
-from .record import Record, Sink
-from .rounds import Reselect, Rounds
-from .score_budget import default_score_tokens
-from .selection import Plan, Selection
-from .sharded import shard
-from .stream import Course
-from .target_stream import TargetStream
+from .candidate_sampler import Course
+from .epoch_subsets import Reselect, Rounds
+from .gradients.adam import Adam
+from .gradients.engine import GradientEngine
+from .process_group import Ranks
+from .recorder import Record, Sink
+from .step import Plan, Selection
+from .target_sampler import TargetStream
 from .trainer import Keeper, Progress, SelectingTrainer
 
 BACKWARD_TEXTS = 16

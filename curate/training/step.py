@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
+from ..lm.batches import Batch, nothing
+from ..lm.encode import TokenTable, collate
+from ..lm.load import Eyes
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose
 from ..signals import Loss, ScoreBudget, Signal, measure
-from .batches import Batch, nothing
-from .encode import TokenTable, collate
-from .gradients import GradientEngine, Measured
-from .load import Eyes
-from .ranks import Ranks
-from .record import Record
+from .gradients.engine import GradientEngine, Measured
+from .process_group import Ranks
+from .recorder import Record
 
 
 @dataclass(frozen=True)

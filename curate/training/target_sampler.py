@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .batches import Batch
-from .encode import TokenTable, collate
+from ..lm.batches import Batch
+from ..lm.encode import TokenTable, collate
 
 
 class TargetStream:

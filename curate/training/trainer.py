@@ -27,11 +27,11 @@ from transformers import (
 )
 
 from ..errors import TrainingError
+from ..lm.batches import Batch, nothing
 from ..log import bar
 from . import checkpoint as checkpoints
-from .batches import Batch, nothing
-from .selection import Selection
-from .stream import CandidateStream, Course, StreamLoader
+from .candidate_sampler import CandidateStream, Course, StreamLoader
+from .step import Selection
 
 
 class SelectingTrainer(Trainer):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from curate.lm.adam import Adam
 from curate.lm.compiled import compile_backbone
-from curate.lm.gradients import GradientEngine
 from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove
 from curate.numerics.gradients import Wanted
 from curate.signals import Loss, ScoreBudget, Utility, measure
+from curate.training.gradients.adam import Adam
+from curate.training.gradients.engine import GradientEngine
 
 from .test_quantized import inputs_of
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError, TrainingError
-from curate.lm.adam import Adam
-from curate.lm.gradients import GradientEngine
 from curate.lm.load import ModelOptions, add_lora, load_model, look_into
-from curate.lm.target_stream import TargetStream
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
+from curate.training.gradients.adam import Adam
+from curate.training.gradients.engine import GradientEngine
+from curate.training.target_sampler import TargetStream
 
 BASE2M = Path(__file__).parents[2] / "../shared/models/base2m"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.lm.influence import mean_rates
+from curate.training.gradients.features import mean_rates
 
 
 def write_state(folder: Path, step: int, rates: dict[int, float]) -> Path:

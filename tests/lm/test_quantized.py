@@ -81,9 +81,9 @@ def test_scoring_leaves_the_gradients_of_training_as_they_were(adapted: nn.Modul
 
 @needs_bitsandbytes
 def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
-    from curate.lm.adam import Adam
-    from curate.lm.gradients import GradientEngine
     from curate.log import Stopwatch
+    from curate.training.gradients.adam import Adam
+    from curate.training.gradients.engine import GradientEngine
 
     eyes, inputs = prove(look_into(adapted)), inputs_of()
     facts = Facts(vocab_size=eyes.head.vocab_size, max_length=16, keep=1, total_steps=10)

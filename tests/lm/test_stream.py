@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from curate.lm.ranks import Ranks
-from curate.lm.stream import CandidateStream, Course, drawn
+from curate.training.candidate_sampler import CandidateStream, Course, drawn
+from curate.training.process_group import Ranks
 
 
 def steps(stream: CandidateStream, accumulation: int) -> list[list[int]]:

@@ -82,8 +82,8 @@ class Features:
 
     def open(self) -> Maker[Chunk]:
         """Load the model and the optimizer's state, on the current device."""
-        from ...lm.influence import Influence
         from ...numerics.gradients import SignHash
+        from ...training.gradients.features import Influence
 
         influence = Influence.at(
             self.reading.options(str(self.checkpoint)),

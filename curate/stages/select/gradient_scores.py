@@ -49,8 +49,8 @@ LAST_ONLY = ("cluster_ucb",)
 def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
     """LESS's score of candidates by row; see the module's first lines."""
     from ...lm.encode import Encoder
-    from ...lm.influence import mean_rates, whole_checkpoints
     from ...lm.load import load_tokenizer
+    from ...training.gradients.features import mean_rates, whole_checkpoints
 
     warmup = inputs.artifacts["warmup"]
     reading = TrainConfig.model_construct(**warmup.config)  # checked when it was made, by as many processes as then

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.encode import TokenTable
-    from ...lm.target_stream import TargetStream
+    from ...training.target_sampler import TargetStream
 
 
 def references(
@@ -98,8 +98,8 @@ def encode_target(
 
 def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
     """Batches of the target pool for a selector that wants one."""
-    from ...lm.target_stream import TargetStream
     from ...selectors import Facts, make_selector
+    from ...training.target_sampler import TargetStream
 
     selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))
     if selector.gradients is None or not selector.gradients.target:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.encode import TokenTable
-    from ...lm.gradients import GradientEngine
-    from ...lm.rounds import Rounds
+    from ...training.epoch_subsets import Rounds
+    from ...training.gradients.engine import GradientEngine
 
 CHUNK = 64
 """Samples whose gradient features are held at once."""
@@ -87,7 +87,7 @@ class Chooser:
 
     def rounds(self) -> Rounds:
         """The training set."""
-        from ...lm.rounds import Rounds
+        from ...training.epoch_subsets import Rounds
 
         return Rounds(self.size, self, by_gradients=self.by_gradients)
 
@@ -190,8 +190,8 @@ class Worth:
     def __init__(
         self, engine: GradientEngine, table: TokenTable, target: TokenTable, subtasks: list[str], *, label: str
     ) -> None:
-        from ...lm.influence import Influence
         from ...numerics.gradients import SignHash
+        from ...training.gradients.features import Influence
 
         defaults = SelectConfig.model_fields
         sketch = SignHash(defaults["sketch_dim"].default, defaults["sketch_seed"].default)

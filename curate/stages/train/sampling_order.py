@@ -14,7 +14,7 @@ from .config import TrainConfig
 
 if TYPE_CHECKING:
     from ...lm.encode import TokenTable
-    from ...lm.stream import Course
+    from ...training.candidate_sampler import Course
 
 
 def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | None:
@@ -22,7 +22,7 @@ def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | N
 
     Weights count only without `--sequence`; those that are all alike are none. What cannot be trained on is left out.
     """
-    from ...lm.stream import Course
+    from ...training.candidate_sampler import Course
 
     subset = inputs.artifacts.get("subset")
     if subset is None:

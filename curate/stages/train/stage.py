@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.encode import TokenTable
-    from ...lm.fine_tune import Job, Outcome
+    from ...training.run import Job, Outcome
 
 EXAMPLES = """\
 curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
@@ -50,8 +50,8 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
     from ...lm.compiled import compile_backbone
-    from ...lm.fine_tune import fine_tune
     from ...lm.load import add_lora, load_model, load_tokenizer, train_all
+    from ...training.run import fine_tune
 
     _check_launch(config)
     options = config.options(inputs.places["model"])
@@ -127,8 +127,8 @@ def _job(
     held_out: TokenTable | None,
     chooser: Chooser | None,
 ) -> Job:
-    from ...lm.fine_tune import Job
-    from ...lm.selection import Plan
+    from ...training.run import Job
+    from ...training.step import Plan
 
     return Job(
         label=config.name,
@@ -230,7 +230,7 @@ def _deliver(
 
 def _write_down(draft: Draft, outcome: Outcome) -> None:
     """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
-    from ...lm.record import memory_table
+    from ...training.recorder import memory_table
 
     memory = getattr(outcome.selection.selector, "memory", None)
     if memory is not None and not outcome.selection.ranks.rank:

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, TrainingError
-from ..log import LOGGER, Stopwatch
-from ..numerics.gradients import (
+from ...errors import ModelError, TrainingError
+from ...lm.batches import Batch, cut
+from ...lm.load import Eyes
+from ...lm.loss import mean_losses
+from ...log import LOGGER, Stopwatch
+from ...numerics.gradients import (
     Blocks,
     Recorder,
     Wanted,
@@ -27,14 +30,11 @@ from ..numerics.gradients import (
     uncovered,
     weighted_sum,
 )
-from ..numerics.losses import IGNORE, next_token_labels
-from ..selectors import GradientNeeds
+from ...numerics.losses import IGNORE, next_token_labels
+from ...selectors import GradientNeeds
+from ..process_group import Ranks
+from ..target_sampler import TargetStream
 from .adam import Adam
-from .batches import Batch, cut
-from .load import Eyes
-from .loss import mean_losses
-from .ranks import Ranks
-from .target_stream import TargetStream
 
 LOGITS_BUDGET = 64 << 20
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import Trainer
 
-from ..errors import ModelError
-from ..numerics.gradients import SignHash, Wanted
-from ..sums import MARK
+from ...errors import ModelError
+from ...lm.encode import TokenTable, collate
+from ...lm.load import ModelOptions, load_model, look_into
+from ...numerics.gradients import SignHash, Wanted
+from ...sums import MARK
+from ..checkpoint import checkpoints, must_be_sound
 from .adam import Adam
-from .checkpoint import checkpoints, must_be_sound
-from .encode import TokenTable, collate
-from .gradients import GradientEngine
-from .load import ModelOptions, load_model, look_into
+from .engine import GradientEngine
 
 
 class Influence:

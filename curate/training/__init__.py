@@ -1,0 +1,1 @@
+"""Online batch selection inside the Hugging Face Trainer: draw candidates, score them, train on the best."""
