@@ -50,7 +50,7 @@ class Spreading(BaseModel):
             return nullcontext()
         if size() > 1:
             raise ConfigError("--engine ray starts its workers itself: leave torchrun out.")
-        from .on_ray import connected
+        from .ray import connected
 
         return connected(self.workers)
 
@@ -149,7 +149,7 @@ def crew_of(work: Work[Piece], spreading: Spreading, *, once: bool) -> Crew[Piec
     """
     if spreading.engine == "local":
         return Share(work)
-    from .on_ray import Pass, Team
+    from .ray import Pass, Team
 
     return Pass(work, spreading.workers) if once else Team(work, spreading.workers)
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..config import INERT, Config, Ref
+from ..executors.options import Spreading, crew_of
 from ..store import Draft
 from .embed_shard import Embedding
 from .inputs import Inputs
-from .shards import Spreading, crew_of
 from .tokenization import Outcome, Reading, reading_digest
 
 EXAMPLES = """\

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..executors.options import Advance, Maker, PoolPass
 from ..log import Stopwatch
 from .pools import samples_between
-from .shards import Advance, Maker, PoolPass
 from .tokenization import Outcome
 
 if TYPE_CHECKING:

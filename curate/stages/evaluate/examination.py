@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..shards import Maker, PoolPass
+from ...executors.options import Maker, PoolPass
 
 if TYPE_CHECKING:
     import pyarrow as pa

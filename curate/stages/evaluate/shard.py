@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...executors.options import Advance
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
-from ..shards import Advance
 from .answer_checks import RULES, Choices, Unmarkable
 from .examination import ANSWER, CHOICE, CHOICE_NORM, LOSS, Examination, schema
 

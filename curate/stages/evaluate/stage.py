@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from ...config import EXTERNAL, INERT, Config, Ref, flag_of
 from ...errors import ConfigError, DataError, did_you_mean
+from ...executors.options import Spreading, crew_of
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ..inputs import Inputs
 from ..pools import samples_between
-from ..shards import Spreading, crew_of
 from ..tokenization import Reading
 from .examination import ANSWER, CHOICE, LOSS, Examination, schema
 

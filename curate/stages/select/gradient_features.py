@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...executors.options import Advance, Maker
 from ...store.cache import VectorCache
-from ..shards import Advance, Maker
 from ..train.config import TrainConfig
 
 if TYPE_CHECKING:

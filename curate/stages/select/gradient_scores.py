@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigError, DataError
+from ...executors.options import Crew, crew_of
 from ...log import LOGGER
 from ...pool import Measure
 from ...pool.base import Floats, Ints, averages
@@ -23,7 +24,6 @@ from ...store import Artifact, Store
 from ...store.files import fingerprint
 from ..inputs import Inputs, place
 from ..pools import pool_samples
-from ..shards import Crew, crew_of
 from ..tokenization import reading_digest
 from ..train.config import TrainConfig
 from .candidates import subtasks_of

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...config import INERT, Config, Ref, flag_of
 from ...errors import ConfigError, DataError
+from ...executors.options import Spreading
 from ...log import LOGGER
 from ...pool import (
     Budget,
@@ -32,7 +33,6 @@ from ...store import Draft
 from ..export.stage import SUBSETS
 from ..inputs import Inputs
 from ..pools import samples_of
-from ..shards import Spreading
 from .candidates import read_candidates, read_target, text_of
 
 SHOWN = 5
