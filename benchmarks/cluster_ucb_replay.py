@@ -33,9 +33,9 @@ import numpy as np
 from charts import Line, line_chart
 from labelled_pool import LabelledPool, Rewards, open_pool, options
 
-from curate.pool import Replay
-from curate.pool.base import chances
-from curate.pool.cluster_ucb import ClusterUCB
+from curate.pool_selectors import Replay
+from curate.pool_selectors.base import chances
+from curate.pool_selectors.cluster_ucb import ClusterUCB
 from curate.store.kmeans import spherical_kmeans
 from curate.store.vectors import load_vectors
 

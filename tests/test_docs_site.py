@@ -25,7 +25,7 @@ import yaml
 
 from curate.cli import COMMANDS, build_app
 from curate.errors import CurateError
-from curate.pool import POOL_SELECTORS
+from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make
 from curate.store import Store

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.pool import Budget, Candidates, Oracle, Room, Target, make_pool_selector
-from curate.pool import base as pool_base
-from curate.pool import rds as rds_module
+from curate.pool_selectors import Budget, Candidates, Oracle, Room, Target, make_pool_selector
+from curate.pool_selectors import base as pool_base
+from curate.pool_selectors import rds as rds_module
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.seen import Seen

@@ -14,7 +14,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import ConfigError
-from curate.pool import make_pool_selector
+from curate.pool_selectors import make_pool_selector
 from curate.selectors import Facts, check_args, make_selector
 from curate.testing import check_selector
 

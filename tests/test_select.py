@@ -14,7 +14,7 @@ import pytest
 
 from curate.config import Config
 from curate.errors import ArtifactNotFound, ConfigError, DataError
-from curate.pool import POOL_SELECTORS
+from curate.pool_selectors import POOL_SELECTORS
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.select.stage import FIELDS, SelectConfig

@@ -9,8 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..pool import Budget, Candidates, Oracle, PoolSelector, Ranking, Replay, Room, Target, pool_selector_class
-from ..pool.base import Floats, Matrix
+from ..pool_selectors import (
+    Budget,
+    Candidates,
+    Oracle,
+    PoolSelector,
+    Ranking,
+    Replay,
+    Room,
+    Target,
+    pool_selector_class,
+)
+from ..pool_selectors.base import Floats, Matrix
 from .holding import check_all, hold
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]

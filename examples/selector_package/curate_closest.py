@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.pool import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
+from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
 from curate.selectors import CandidateBatch, Facts, Scores, Selector
 from curate.signals import Loss
 

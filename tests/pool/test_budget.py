@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.pool import Budget, Candidates, Room, parse_quota
+from curate.pool_selectors import Budget, Candidates, Room, parse_quota
 
 
 def pool(n: int = 10, tokens: list[int] | None = None) -> Candidates:

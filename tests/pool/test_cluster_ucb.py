@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.pool import Budget, Candidates, Oracle, Replay, Room, Target
-from curate.pool.base import Draws
-from curate.pool.cluster_ucb import POLICIES, ClusterUCB
+from curate.pool_selectors import Budget, Candidates, Oracle, Replay, Room, Target
+from curate.pool_selectors.base import Draws
+from curate.pool_selectors.cluster_ucb import POLICIES, ClusterUCB
 
 
 def world(n: int = 400, k: int = 8, seed: int = 0, spread: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

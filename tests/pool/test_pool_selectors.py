@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.pool import POOL_SELECTORS, Budget, Candidates, Ranking, Replay, Room, Target, make_pool_selector
+from curate.pool_selectors import POOL_SELECTORS, Budget, Candidates, Ranking, Replay, Room, Target, make_pool_selector
 from curate.testing import POOL_SELECTOR_LAWS
 from curate.testing.pool_selectors import COUNT as N
 from curate.testing.pool_selectors import made_up_pool as pool_of

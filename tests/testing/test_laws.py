@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.pool import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
+from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
 from curate.selectors import CandidateBatch, Facts, Scores, Selector
 from curate.signals import Loss
 from curate.testing import POOL_SELECTOR_LAWS, SELECTOR_LAWS, check_pool_selector, check_selector

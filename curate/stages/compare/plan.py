@@ -13,7 +13,7 @@ from typing import Any
 
 from ...config import Config, build
 from ...errors import ConfigError
-from ...pool import make_pool_selector
+from ...pool_selectors import make_pool_selector
 from .. import module_of
 from ..select.stage import FIELDS
 from ..tokenization import Reading

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from ...config import EXTERNAL, INERT, REF
 from ...errors import DataError
 from ...log import LOGGER
-from ...pool import Candidates, Target
-from ...pool.base import Ints, Matrix, VectorBlocks
+from ...pool_selectors import Candidates, Target
+from ...pool_selectors.base import Ints, Matrix, VectorBlocks
 from ...samples import Sample
 from ...store import Artifact, Store
 from ...store.rows import first_of_each

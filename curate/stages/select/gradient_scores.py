@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ...errors import ConfigError, DataError
 from ...executors.options import Crew, crew_of
 from ...log import LOGGER
-from ...pool import Measure
-from ...pool.base import Floats, Ints, averages
+from ...pool_selectors import Measure
+from ...pool_selectors.base import Floats, Ints, averages
 from ...store import Artifact, Store
 from ...store.files import fingerprint
 from ..inputs import Inputs, place

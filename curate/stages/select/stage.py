@@ -16,7 +16,7 @@ from ...config import INERT, Config, Ref, flag_of
 from ...errors import ConfigError, DataError
 from ...executors.options import Spreading
 from ...log import LOGGER
-from ...pool import (
+from ...pool_selectors import (
     Budget,
     Candidates,
     Draws,
@@ -28,7 +28,7 @@ from ...pool import (
     make_pool_selector,
     parse_quota,
 )
-from ...pool.base import Ints
+from ...pool_selectors.base import Ints
 from ...store import Draft
 from ..export.stage import SUBSETS
 from ..inputs import Inputs

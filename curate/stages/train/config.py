@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from ...config import INERT, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...launch import size
-from ...pool import Budget, PoolSelector, make_pool_selector
+from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ..tokenization import Reading
 
 WANTED = {

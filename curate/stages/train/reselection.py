@@ -20,8 +20,8 @@ import numpy as np
 
 from ...errors import ConfigError, DataError, TrainingError
 from ...log import bar
-from ...pool import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
-from ...pool.base import Floats, Ints
+from ...pool_selectors import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
+from ...pool_selectors.base import Floats, Ints
 from ...store import Draft
 from ...store.files import read_json, write_json
 from ..inputs import Inputs
