@@ -36,8 +36,8 @@ from labelled_pool import LabelledPool, Rewards, open_pool, options
 from curate.pool_selectors import Replay
 from curate.pool_selectors.base import chances
 from curate.pool_selectors.cluster_ucb import ClusterUCB
-from curate.store.kmeans import spherical_kmeans
-from curate.store.vectors import load_vectors
+from curate.store.vectors.kmeans import spherical_kmeans
+from curate.store.vectors.vectors import load_vectors
 
 TARGETS = ("gsm8k", "reading")
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

@@ -34,8 +34,8 @@ from typing import Any
 from ledger_world import Pool, make_clusters, make_pool, make_run, steps
 
 from curate.store import Artifact, Draft, Store
-from curate.store.catalog import Catalog
-from curate.store.ledger import Ledger
+from curate.store.catalog.catalog import Catalog
+from curate.store.ledger.ledger import Ledger
 
 SAMPLES = 1_000_000
 BETWEEN_MERGES = 2_000_000

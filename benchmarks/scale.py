@@ -98,7 +98,7 @@ def sql_top(args: argparse.Namespace) -> dict[str, Any]:
 
 def index(args: argparse.Namespace) -> dict[str, Any]:
     """The index over all vectors, kept beside them; of --nearest the clustering has made it already."""
-    from curate.store.index import index_of
+    from curate.store.vectors.index import index_of
 
     return {"kind": str(index_of(store_of(args).get("features").path, shards_of(args)).kind)}
 
@@ -107,7 +107,7 @@ def neighbours(args: argparse.Namespace) -> dict[str, Any]:
     """The most similar samples of some, by the kept index, held against all cosines."""
     import numpy as np
 
-    from curate.store.index import ShardIndex, index_of
+    from curate.store.vectors.index import ShardIndex, index_of
 
     vectors = shards_of(args)
     queries = vectors.sample(QUERIES, seed=1).matrix

@@ -44,7 +44,7 @@ def store_of(args: argparse.Namespace) -> Store:
 
 
 def shards_of(args: argparse.Namespace) -> Any:
-    from curate.store.vectors import VectorShards
+    from curate.store.vectors.vectors import VectorShards
 
     return VectorShards(store_of(args).get("features").shards(), "sketch")
 
@@ -54,7 +54,7 @@ def write_features(args: argparse.Namespace, store: Store, draft: Draft) -> None
     import numpy as np
     import pyarrow as pa
 
-    from curate.store.vectors import load_vectors
+    from curate.store.vectors.vectors import load_vectors
 
     measured = load_vectors(store.get("measured").shards(), "sketch")
     known = {name: row for row, name in enumerate(measured.ids.to_pylist())}

@@ -76,7 +76,7 @@ def query(
 ) -> None:
     """`curate query`: print what a read-only statement finds in the store."""
     from .store import Store
-    from .store.limits import Limits, bytes_of
+    from .store.catalog.limits import Limits, bytes_of
 
     if catalogue:
         print("\n".join(describe(Store(store))))
@@ -142,7 +142,7 @@ def parameters(pairs: Iterable[str]) -> dict[str, Any]:
 
 def describe(store: Store) -> list[str]:
     """What can be asked: saved questions, then tables with their columns."""
-    from .store.query import dictionary
+    from .store.catalog.query import dictionary
 
     questions = saved(store.root)
     width = max(map(len, questions), default=0)
@@ -165,7 +165,7 @@ def write(result: pa.Table, how: str, *, longest: int = LONGEST, guard: bool = T
     in the log says how many; json and parquet are exact.
     """
     if how == "parquet":
-        from .store.query import parquet_bytes
+        from .store.catalog.query import parquet_bytes
 
         sys.stdout.buffer.write(parquet_bytes(result))
         return

@@ -43,7 +43,7 @@ def resume(
 
 def report(store: Store) -> list[str]:
     """The store in lines: artifacts, what is stale, what is unfinished, what waits to be merged."""
-    from .store.files import size_of
+    from .store.artifacts.files import size_of
 
     store.must_exist()
     labels, made, drafts = store.labels(), store.artifacts(), store.drafts()

@@ -30,7 +30,7 @@ def verify(
 ) -> None:
     """`curate verify`: read every file through; print what is wrong, and what to do about it."""
     from .store import Store
-    from .store.inspection import problems, unsealed
+    from .store.maintenance.verify import problems, unsealed
 
     opened = Store(store)
     opened.must_exist()
@@ -55,7 +55,7 @@ def gc(
 ) -> None:
     """`curate gc`: what killed processes have left and nobody uses; a line each, and how much it is."""
     from .store import Store
-    from .store.leftovers import leftovers, remove
+    from .store.maintenance.gc import leftovers, remove
 
     opened = Store(store)
     opened.must_exist()
@@ -78,8 +78,8 @@ def gc(
 def repair(store: StoreFlag = Path("store")) -> None:
     """`curate repair`: make again what is derived and damaged: the catalogue and indexes."""
     from .store import Store
-    from .store.inspection import problems
-    from .store.repair import repair as mend
+    from .store.maintenance.repair import repair as mend
+    from .store.maintenance.verify import problems
 
     opened = Store(store)
     opened.must_exist()

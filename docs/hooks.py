@@ -60,4 +60,4 @@ def _labels() -> dict[str, str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "LABELS":
             found: dict[str, str] = ast.literal_eval(node.value)
             return found
-    raise LookupError("curate/store/catalog.py has no LABELS: tell hooks.py what they are called now")
+    raise LookupError("curate/store/catalog/catalog.py has no LABELS: tell hooks.py what they are called now")

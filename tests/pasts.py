@@ -12,7 +12,7 @@ import pyarrow as pa
 from curate import Artifact, Store, make
 from curate.config import Config, Ref
 from curate.stages.pools import pool_samples
-from curate.store.ledger_rows import SCHEMA
+from curate.store.ledger.rows import SCHEMA
 from tests.exports import ingest
 
 N = 24

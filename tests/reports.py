@@ -16,8 +16,8 @@ from curate import Store, make
 from curate.report.payload import payload
 from curate.report.scope import Wish, scope
 from curate.stages.pools import pool_samples
-from curate.store.ledger_rows import SCHEMA
-from curate.store.reader import Reader
+from curate.store.catalog.session import Reader
+from curate.store.ledger.rows import SCHEMA
 from tests.exports import RunConfig
 
 Row = dict[str, Any]

@@ -166,7 +166,7 @@ COUNT = """
 import os
 
 if "RANK" in os.environ:
-    from curate.store.cache import VectorCache
+    from curate.store.vectors.cache import VectorCache
 
     add = VectorCache.add
 

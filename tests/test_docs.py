@@ -23,8 +23,8 @@ from curate.questions import describe, saved
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, module_of
 from curate.store import Store
-from curate.store.catalog import LABELS
-from curate.store.query import VECTORS, ledger_views
+from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.query import VECTORS, ledger_views
 
 ROOT = Path(__file__).parents[1]
 NAMES = [*STAGES, *COMMANDS]

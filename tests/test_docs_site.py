@@ -29,8 +29,8 @@ from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make
 from curate.store import Store
-from curate.store.catalog import LABELS
-from curate.store.query import dictionary, ledger_views
+from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.query import dictionary, ledger_views
 from tests.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
 
 SITE = ROOT / "docs"

@@ -18,7 +18,7 @@ from curate.lm.load import load_model, load_tokenizer, look_into
 from curate.stages.embed import EmbedConfig
 from curate.stages.embed_shard import _signals
 from curate.stages.tokenization import encode_pool
-from curate.store.vectors import load_vectors
+from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}
 

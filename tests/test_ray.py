@@ -17,7 +17,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import ConfigError
-from curate.store.files import is_alive
+from curate.store.artifacts.files import is_alive
 
 pytest.importorskip("ray.data", reason="ray[data] is not here")
 

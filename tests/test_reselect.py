@@ -26,7 +26,7 @@ from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
 from curate.stages.train.reselection import Chooser
 from curate.store import Draft
-from curate.store.files import read_json
+from curate.store.artifacts.files import read_json
 from curate.training.gradients.features import Influence
 
 N, SIZE, GRADIENTS = 60, 9, 20

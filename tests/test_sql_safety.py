@@ -16,7 +16,7 @@ import pytest
 from curate.errors import ConfigError, QueryError
 from curate.stages import make
 from curate.store import Store
-from curate.store.limits import Limits, bytes_of
+from curate.store.catalog.limits import Limits, bytes_of
 
 Run = Callable[..., Any]
 BOMB = "SELECT count(*) FROM range(100000000) a, range(100000000) b"

@@ -53,7 +53,7 @@ def look(root: Path) -> list[Finding]:
 
 
 def _state(store: Store) -> list[Finding]:
-    from ..store.files import read_json, size_of
+    from ..store.artifacts.files import read_json, size_of
 
     version = read_json(store.root / "store.json").get("schema_version")
     made, drafts = store.artifacts(), store.drafts()

@@ -20,7 +20,7 @@ from ..config import Config, Ref, build
 from ..log import LOGGER
 from ..selectors.memory import Memory
 from ..store import SCRIPT, Draft, Store
-from ..store.ledger import Ledger
+from ..store.ledger.ledger import Ledger
 from ..training.recorder import memory_table
 from .numbered import Places
 

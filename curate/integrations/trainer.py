@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..errors import ConfigError, TrainingError
 from ..lm.batches import nothing
 from ..selectors import check_args
-from ..store.files import read_json
+from ..store.artifacts.files import read_json
 from ..sums import MARK
 from ..training import checkpoint as checkpoints
 from .batch_selector import BatchSelector

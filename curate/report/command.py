@@ -46,7 +46,7 @@ def report(
     from ..log import LOGGER
     from ..render import size
     from ..store import Store
-    from ..store.reader import Reader
+    from ..store.catalog.session import Reader
     from .page import refuse_others, write
     from .payload import payload
     from .scope import Wish, scope

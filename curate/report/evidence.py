@@ -6,7 +6,7 @@ from typing import Any
 
 from ..stages.compare.stage import RESULT
 from ..stages.compare.table import UNITS
-from ..store.files import read_json
+from ..store.artifacts.files import read_json
 from .scope import Scope, command
 
 COMPARISONS = "SELECT DISTINCT comparison FROM comparisons WHERE list_contains($marks, fingerprint) ORDER BY 1"

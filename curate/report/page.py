@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..store.files import clear_abandoned, write_text
+from ..store.artifacts.files import clear_abandoned, write_text
 
 SLOT = re.compile(r"@@(csp|title|style|library|app|data)@@")
 LIBRARY = "d3.min.js"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ..errors import ConfigError
 from ..store import Artifact
-from ..store.vectors import VectorShards
+from ..store.vectors.vectors import VectorShards
 from .scope import Scope, embedding, vectors_of
 
 FITTED = 10_000

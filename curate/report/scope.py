@@ -12,7 +12,7 @@ from ..formats.places import shown
 from ..stages.inputs import RUNS
 from ..stages.pools import pool_of
 from ..store import Artifact, Store
-from ..store.reader import Reader
+from ..store.catalog.session import Reader
 
 VECTORS = ("sketch", "embedding")
 """Vector columns that a map can be drawn by, the better first."""

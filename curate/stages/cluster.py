@@ -24,8 +24,8 @@ from ..store import Artifact, Draft, Store
 from .inputs import Inputs
 
 if TYPE_CHECKING:
-    from ..store.kmeans import Clustering
-    from ..store.vectors import Matrix, Positions, Vectors, VectorShards
+    from ..store.vectors.kmeans import Clustering
+    from ..store.vectors.vectors import Matrix, Positions, Vectors, VectorShards
 
 SHOWN_CLUSTERS = 10
 SHOWN_CHARACTERS = 60
@@ -112,9 +112,9 @@ class Ranked:
 
 def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
     """Write centroids as the artifact's data and the samples' clusters as facts."""
-    from ..store.index import choose_backend
-    from ..store.kmeans import spherical_kmeans
-    from ..store.vectors import VectorShards
+    from ..store.vectors.index import choose_backend
+    from ..store.vectors.kmeans import spherical_kmeans
+    from ..store.vectors.vectors import VectorShards
 
     started = time.perf_counter()
     backend = choose_backend(config.backend)
@@ -151,7 +151,7 @@ def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
 
 def _assign(config: ClusterConfig, vectors: VectorShards, learnt: Vectors, found: Clustering) -> Assigned:
     """The cluster of every sample: those of `learnt` if it is the whole pool, else found shard by shard."""
-    from ..store.index import build_index
+    from ..store.vectors.index import build_index
 
     if config.sample >= vectors.rows:
         return Assigned(learnt.ids, found.labels, found.similarity, learnt.counts, learnt.excluded)
@@ -218,7 +218,7 @@ def _write_facts(
     n = len(found.ids)
     nearest_id, nearest_similarity = pa.nulls(n, pa.large_string()), pa.nulls(n, pa.float64())
     if config.nearest:
-        from ..store.index import index_of, nearest_other
+        from ..store.vectors.index import index_of, nearest_other
 
         index = index_of(features.path, vectors, config.backend, config.index)
         similarity, positions = nearest_other(index, vectors)

@@ -10,7 +10,7 @@ from pydantic import Field
 from ..config import REF, Config
 from ..errors import DataError
 from ..store import Draft
-from ..store.files import write_text
+from ..store.artifacts.files import write_text
 
 if TYPE_CHECKING:
     from .inputs import Inputs

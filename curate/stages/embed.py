@@ -51,8 +51,8 @@ DISTRIBUTED = True
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure every distinct sample of the pool, shard by shard; then index the sketches."""
     from ..lm.load import load_tokenizer
-    from ..store.index import write_index
-    from ..store.pool_rows import PoolRows, write_repeats
+    from ..store.rows.pool_rows import PoolRows, write_repeats
+    from ..store.vectors.index import write_index
 
     pool, place = inputs.artifacts["pool"], inputs.places["model"]
     tokenizer = load_tokenizer(config.options(place))

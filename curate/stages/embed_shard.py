@@ -51,7 +51,7 @@ class Embedder:
         from ..lm.encode import Encoder
         from ..lm.load import load_model, load_tokenizer, look_into, prove
         from ..lm.score_budget import default_score_tokens
-        from ..store.pool_rows import PoolRows
+        from ..store.rows.pool_rows import PoolRows
 
         config = work.config
         options = config.options(work.place)
@@ -81,7 +81,7 @@ class Embedder:
     def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
         """The samples of a shard as tokens, and those that cannot be trained on."""
         from ..lm.encode import TokenTable, encode_all
-        from ..store.pool_rows import read_repeats
+        from ..store.rows.pool_rows import read_repeats
 
         rows, refused = self.work.rows(shard), dict[str, str]()
         repeats = read_repeats(self.work.repeats, rows.start, rows.stop)

@@ -23,7 +23,7 @@ from ..log import LOGGER, bar
 from ..redact import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
-from ..store.rows import count_distinct
+from ..store.rows.out_of_core import count_distinct
 from .inputs import Inputs
 from .seen import Seen
 

@@ -15,7 +15,7 @@ from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
 from ..formats.places import digest_url, is_url, label_and_place, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
-from ..store.files import digest_path
+from ..store.artifacts.files import digest_path
 
 
 @dataclass(frozen=True)

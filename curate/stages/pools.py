@@ -13,7 +13,7 @@ from ..samples import Sample, from_row
 from ..store import Artifact, Store
 
 if TYPE_CHECKING:
-    from ..store.pool_rows import PoolRows
+    from ..store.rows.pool_rows import PoolRows
 
 
 def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = None) -> Artifact:

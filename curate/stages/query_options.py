@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from ..config import INERT
-from ..store.limits import TIMEOUT, Limits, bytes_of
+from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
 class Asking(BaseModel):

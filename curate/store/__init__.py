@@ -1,7 +1,7 @@
 """The store: what is made, named, fingerprinted and kept. The only package that imports duckdb, parquet and faiss."""
 
-from .artifact import SCRIPT, Artifact
-from .draft import Draft
+from .artifacts.artifact import SCRIPT, Artifact
+from .artifacts.draft import Draft
 from .store import Store
 
 __all__ = ["SCRIPT", "Artifact", "Draft", "Store"]

@@ -24,12 +24,12 @@ from ..config import NAME, Config
 from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
 from ..launch import rank
 from ..log import LOGGER
-from .artifact import SCRIPT, Artifact
-from .catalog import Catalog, fragments
-from .draft import Draft, DraftLock
-from .files import REMEDY, as_json, fingerprint, read_json, write_json, write_text
-from .limits import Limits
-from .seal import seal
+from .artifacts.artifact import SCRIPT, Artifact
+from .artifacts.draft import Draft, DraftLock
+from .artifacts.files import REMEDY, as_json, fingerprint, read_json, write_json, write_text
+from .artifacts.manifest import seal
+from .catalog.catalog import Catalog, fragments
+from .catalog.limits import Limits
 
 SCHEMA_VERSION = 1
 LONGEST = 200
@@ -137,7 +137,7 @@ class Store:
             params: of it, by name or in order.
             limits: for SQL of somebody else's; without them it takes the time and the room that it needs.
         """
-        from .query import NONE, run
+        from .catalog.query import NONE, run
 
         return run(self, sql, params, limits or NONE)
 

@@ -127,6 +127,6 @@ def test_who_holds_the_store_is_said(shop: Workshop) -> None:
 
 
 def _held_by(pid: int) -> str:
-    from curate.store.files import HOST
+    from curate.store.artifacts.files import HOST
 
     return f"{pid} on {HOST}"

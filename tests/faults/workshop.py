@@ -12,11 +12,11 @@ from typing import Any
 
 from curate.errors import CatalogueBusy
 from curate.store import Artifact, Store
-from curate.store.catalog import LABELS
-from curate.store.inspection import problems
-from curate.store.leftovers import leftovers, remove
-from curate.store.query import VECTORS, connect
-from curate.store.seal import sealed
+from curate.store.artifacts.manifest import sealed
+from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.query import VECTORS, connect
+from curate.store.maintenance.gc import leftovers, remove
+from curate.store.maintenance.verify import problems
 from tests.reports import data_in
 
 from .commands import Commands, Running

@@ -15,7 +15,7 @@ from pydantic import Field
 from curate.config import EXTERNAL, INERT, Config, Ref
 from curate.errors import ArtifactNotFound, StoreError
 from curate.store import Draft, Store
-from curate.store.files import digest_path, fingerprint
+from curate.store.artifacts.files import digest_path, fingerprint
 
 
 class Toy(Config):
@@ -105,7 +105,7 @@ def test_killed_between_shards_only_the_missing_ones_are_written(store: Store) -
 
 
 def test_a_half_written_shard_is_never_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import curate.store.draft as module
+    import curate.store.artifacts.draft as module
 
     def dies(table: pa.Table, path: Path, **_: object) -> None:
         Path(path).write_bytes(b"PAR1 half")

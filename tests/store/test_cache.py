@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.store.cache import VectorCache
+from curate.store.vectors.cache import VectorCache
 
 WIDTH = 100
 
@@ -103,6 +103,8 @@ def test_a_file_is_opened_for_its_own_samples_alone(tmp_path: Path, monkeypatch:
     cache.get(["0"])
     opened: list[Any] = []
     read = pq.read_table
-    monkeypatch.setattr("curate.store.parquet.pq.read_table", lambda *a, **k: opened.append(a) or read(*a, **k))
+    monkeypatch.setattr(
+        "curate.store.artifacts.parquet.pq.read_table", lambda *a, **k: opened.append(a) or read(*a, **k)
+    )
     assert set(cache.get(["3", "9", "none"])) == {"3", "9"}
     assert len(opened) == 2

@@ -15,11 +15,11 @@ import pytest
 from curate.config import Config
 from curate.errors import CatalogueBusy, QueryError, StoreError
 from curate.store import Draft, Store
-from curate.store.catalog import LABELS, fragments
-from curate.store.files import temporary
-from curate.store.query import dictionary, ledger_views, parquet_bytes, run
-from curate.store.reader import Reader
-from curate.store.seal import MERGED
+from curate.store.artifacts.files import temporary
+from curate.store.artifacts.manifest import MERGED
+from curate.store.catalog.catalog import LABELS, fragments
+from curate.store.catalog.query import dictionary, ledger_views, parquet_bytes, run
+from curate.store.catalog.session import Reader
 
 
 class Toy(Config):

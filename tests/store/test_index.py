@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.store import index as module
-from curate.store.index import (
+from curate.store.vectors import index as module
+from curate.store.vectors.index import (
     Index,
     NumpyIndex,
     ShardIndex,
@@ -24,8 +24,8 @@ from curate.store.index import (
     nearest_other,
     write_index,
 )
-from curate.store.index_kind import IndexKind, choose_kind
-from curate.store.vectors import VectorShards
+from curate.store.vectors.index_kind import IndexKind, choose_kind
+from curate.store.vectors.vectors import VectorShards
 from tests.store.test_vectors import backends, needs_faiss, planted, unit, write_shard
 
 

@@ -18,9 +18,9 @@ import curate.store.ledger as module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store
-from curate.store.catalog import Catalog, fragments
-from curate.store.ledger import Ledger
-from curate.store.ledger_rows import SCHEMA, Rows, to_table
+from curate.store.catalog.catalog import Catalog, fragments
+from curate.store.ledger.ledger import Ledger
+from curate.store.ledger.rows import SCHEMA, Rows, to_table
 
 IDS = [f"{n:032x}" for n in range(50)]
 DICTIONARY = pa.array(IDS)

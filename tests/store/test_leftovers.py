@@ -13,9 +13,9 @@ import pytest
 
 from curate.errors import ArtifactNotFound
 from curate.store import Artifact, Draft, Store
-from curate.store.files import HOST, is_abandoned, temporary
-from curate.store.inspection import problems
-from curate.store.leftovers import leftovers, remove
+from curate.store.artifacts.files import HOST, is_abandoned, temporary
+from curate.store.maintenance.gc import leftovers, remove
+from curate.store.maintenance.verify import problems
 from tests.store.toys import Toy, fill, stopped
 
 

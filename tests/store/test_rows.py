@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.store import rows as store_rows
-from curate.store.rows import count_distinct, first_of_each, gather, positions_of, read_batches
+from curate.store.rows import out_of_core as store_rows
+from curate.store.rows.out_of_core import count_distinct, first_of_each, gather, positions_of, read_batches
 
 
 def write_pool(folder: Path, ids: list[str], each: int) -> list[Path]:

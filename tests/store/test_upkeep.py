@@ -14,14 +14,14 @@ import pytest
 
 from curate.errors import StoreError
 from curate.store import Artifact, Draft, Store
-from curate.store.catalog import fragments
-from curate.store.index_kind import IndexKind
-from curate.store.inspection import problems
-from curate.store.leftovers import Leftover, leftovers
-from curate.store.parquet import read_parquet
-from curate.store.repair import repair
-from curate.store.seal import MERGED, SEAL
-from curate.store.vectors import VectorShards
+from curate.store.artifacts.manifest import MERGED, SEAL
+from curate.store.artifacts.parquet import read_parquet
+from curate.store.catalog.catalog import fragments
+from curate.store.maintenance.gc import Leftover, leftovers
+from curate.store.maintenance.repair import repair
+from curate.store.maintenance.verify import problems
+from curate.store.vectors.index_kind import IndexKind
+from curate.store.vectors.vectors import VectorShards
 from tests.store.toys import Toy, cut, fill, flip, stopped
 
 
@@ -108,7 +108,7 @@ def test_a_shard_that_has_gone_is_missed_by_whoever_reads_the_table(store: Store
 
 
 def test_a_damaged_index_is_named_and_made_again(store: Store) -> None:
-    faiss_index = pytest.importorskip("curate.store.faiss_index")
+    faiss_index = pytest.importorskip("curate.store.vectors.faiss_index")
     vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
 
     def features(draft: Draft) -> None:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import DataError
-from curate.store.kmeans import spherical_kmeans
-from curate.store.vectors import VectorShards, load_vectors
+from curate.store.vectors.kmeans import spherical_kmeans
+from curate.store.vectors.vectors import VectorShards, load_vectors
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
 needs_faiss = pytest.mark.skipif(not HAS_FAISS, reason="faiss is not installed")
@@ -165,7 +165,7 @@ def test_no_cluster_is_empty_even_where_nearly_all_vectors_are_the_same(backend:
 def test_an_empty_cluster_takes_the_vector_that_was_served_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, truth = planted(clusters=3, each=10, width=16)
     first = int(np.flatnonzero(truth == 0)[0])
-    monkeypatch.setattr("curate.store.kmeans._seeds", lambda matrix, k, generator: matrix[[first] * k])
+    monkeypatch.setattr("curate.store.vectors.kmeans._seeds", lambda matrix, k, generator: matrix[[first] * k])
     assert same_partition(spherical_kmeans(matrix, 3, seed=0, backend="numpy").labels, truth)
 
 

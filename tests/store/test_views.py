@@ -14,8 +14,8 @@ import pytest
 
 from curate.config import Config
 from curate.store import Draft, Store
-from curate.store import query as querying
-from curate.store.ledger_rows import SCHEMA
+from curate.store.catalog import query as querying
+from curate.store.ledger.rows import SCHEMA
 
 IDS = [f"s{number}" for number in range(9)]
 POOL = [*IDS, IDS[2]]  # the last row repeats a sample

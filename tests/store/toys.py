@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate.config import Config
 from curate.store import Draft
-from curate.store.files import temporary
+from curate.store.artifacts.files import temporary
 
 
 class Toy(Config):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ...errors import TrainingError
 from ...log import LOGGER
 from ...store import Artifact, Draft
-from ...store.files import read_json, write_json, write_text
+from ...store.artifacts.files import read_json, write_json, write_text
 from ..inputs import Inputs
 from .chart import Line, chart
 from .config import CompareConfig

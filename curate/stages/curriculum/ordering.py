@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ...errors import ConfigError, DataError, did_you_mean
 from ...store import Artifact
-from ...store.limits import Limits
+from ...store.catalog.limits import Limits
 from ..export.selection import each_once
 from ..inputs import Inputs
 

@@ -65,7 +65,7 @@ class Examiner:
         from ...lm.encode import Encoder
         from ...lm.load import load_model, load_tokenizer, look_into, prove
         from ...signals import ScoreBudget
-        from ...store.pool_rows import PoolRows
+        from ...store.rows.pool_rows import PoolRows
 
         config = work.config
         options = config.options(work.place)

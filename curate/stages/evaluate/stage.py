@@ -123,7 +123,7 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
 
 
 def _examine(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
-    from ...store.pool_rows import PoolRows
+    from ...store.rows.pool_rows import PoolRows
 
     rows = PoolRows(pool.shards())
     columns = [column for column in config.by if column != "source"]

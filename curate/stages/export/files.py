@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import DataError
-from ...store.files import digest_path, read_json, write_json
-from ...store.rows import write_batches
+from ...store.artifacts.files import digest_path, read_json, write_json
+from ...store.rows.out_of_core import write_batches
 
 Rows = Iterable[Sequence[dict[str, Any]]]
 """Batches of rows, to be gone through as often as one likes."""

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import DataError
 from ...formats.places import reached, shown, system_of
 from ...store import Artifact
-from ...store.files import clear_abandoned, read_json, temporary, write_json
+from ...store.artifacts.files import clear_abandoned, read_json, temporary, write_json
 
 MARKER = ".curate-export.json"
 """In a delivered folder: which export wrote it, and which files. Only such a folder is replaced unasked."""

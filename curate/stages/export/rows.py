@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...errors import ConfigError, did_you_mean
 from ...formats import Traits, columns_of, render
 from ...samples import Sample, from_row
-from ...store.rows import read_batches
+from ...store.rows.out_of_core import read_batches
 
 
 class ChosenRows:

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from ...errors import DataError
 from ...samples import to_json
 from ...store import Artifact, Store
-from ...store.limits import Limits
-from ...store.rows import first_of_each, positions_of
+from ...store.catalog.limits import Limits
+from ...store.rows.out_of_core import first_of_each, positions_of
 from ..inputs import Inputs
 from ..pools import pool_of
 
 if TYPE_CHECKING:
-    from ...store.vectors import Positions
+    from ...store.vectors.vectors import Positions
 
 PIECE = 10_000
 

@@ -17,8 +17,8 @@ from ...config import INERT, Config, Ref
 from ...formats.places import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
-from ...store.files import write_text
-from ...store.rows import gather
+from ...store.artifacts.files import write_text
+from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
 from ..query_options import Asking
 from .card import FILES, card

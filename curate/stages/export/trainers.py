@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ...errors import ConfigError, DataError
-from ...store.files import as_json
+from ...store.artifacts.files import as_json
 
 
 @dataclass(frozen=True)

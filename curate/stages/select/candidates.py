@@ -21,13 +21,13 @@ from ...pool_selectors import Candidates, Target
 from ...pool_selectors.base import Ints, Matrix, VectorBlocks
 from ...samples import Sample
 from ...store import Artifact, Store
-from ...store.rows import first_of_each
+from ...store.rows.out_of_core import first_of_each
 from ..embed import EmbedConfig
 from ..inputs import Inputs
 from ..pools import pool_samples
 
 if TYPE_CHECKING:
-    from ...store.vectors import VectorShards
+    from ...store.vectors.vectors import VectorShards
 
 HELD_BYTES = 1 << 31
 """The most bytes of vectors that are held in memory."""
@@ -174,7 +174,7 @@ class _Shards:
 
 def _vectors(features: Artifact, on: str, ids: list[str]) -> Matrix | VectorBlocks:
     """(n, d) in the order of `ids`; NaN for those without."""
-    from ...store.vectors import VectorShards
+    from ...store.vectors.vectors import VectorShards
 
     stored = VectorShards(features.shards(), on)
     if 4 * stored.rows * stored.width > HELD_BYTES:
@@ -191,7 +191,7 @@ def _vectors(features: Artifact, on: str, ids: list[str]) -> Matrix | VectorBloc
 
 
 def _loaded(features: Artifact, on: str) -> Any:
-    from ...store.vectors import load_vectors
+    from ...store.vectors.vectors import load_vectors
 
     vectors = load_vectors(features.shards(), on)
     if vectors.excluded:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...executors.options import Advance, Maker
-from ...store.cache import VectorCache
+from ...store.vectors.cache import VectorCache
 from ..train.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ...log import LOGGER
 from ...pool_selectors import Measure
 from ...pool_selectors.base import Floats, Ints, averages
 from ...store import Artifact, Store
-from ...store.files import fingerprint
+from ...store.artifacts.files import fingerprint
 from ..inputs import Inputs, place
 from ..pools import pool_samples
 from ..tokenization import reading_digest

@@ -23,7 +23,7 @@ from ...log import bar
 from ...pool_selectors import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
 from ...pool_selectors.base import Floats, Ints
 from ...store import Draft
-from ...store.files import read_json, write_json
+from ...store.artifacts.files import read_json, write_json
 from ..inputs import Inputs
 from ..select.candidates import clusters_of, read_target
 from ..select.stage import SelectConfig, draws_table, gradient_oracle, subset_table

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import StoreError
+from ...errors import StoreError
 from .files import REMEDY, read_json
+from .manifest import damaged, sealed
 from .parquet import read_parquet
-from .seal import damaged, sealed
 
 SCRIPT = "script"
 """What stands for a stage where a run was made by a script of the user's (`curate.integrations`): only that goes on."""

@@ -12,15 +12,15 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreError
-from ..sums import settle
+from ...errors import StoreError
+from ...sums import settle
 from .files import HOST, temporary
+from .manifest import FACTS, MERGED
 from .parquet import CHECKED, read_parquet
-from .seal import FACTS, MERGED
 
 if TYPE_CHECKING:
-    from .catalog import Catalog
-    from .ledger import Ledger
+    from ..catalog.catalog import Catalog
+    from ..ledger.ledger import Ledger
 
 ROW_GROUP = 2000
 """Rows of a shard that are read together: who wants some of them need not hold all."""
@@ -102,7 +102,7 @@ class Draft:
 
     def ledger(self) -> Ledger:
         """This process's part of the ledger of a run that this draft is."""
-        from .ledger import Ledger
+        from ..ledger.ledger import Ledger
 
         return Ledger(self.path, self.fingerprint, self.catalog, rank=self.rank)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
-from ..sums import Record, damage, record
+from ...errors import StoreError
+from ...sums import Record, damage, record
 from .files import read_json, write_json
 
 SEAL = "files.json"

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreError
+from ...errors import StoreError
 from .files import REMEDY
 
 CHECKED = {"write_page_checksum": True}

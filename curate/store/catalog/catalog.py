@@ -22,10 +22,10 @@ from typing import TypeVar
 
 import duckdb
 
-from ..errors import CatalogueBusy, StoreError, of_system
-from ..log import LOGGER
-from .files import REMEDY, temporary
-from .seal import FACTS, MERGED
+from ...errors import CatalogueBusy, StoreError, of_system
+from ...log import LOGGER
+from ..artifacts.files import REMEDY, temporary
+from ..artifacts.manifest import FACTS, MERGED
 
 T = TypeVar("T")
 

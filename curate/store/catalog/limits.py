@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from ..errors import ConfigError, QueryError
+from ...errors import ConfigError, QueryError
 
 TIMEOUT = 600.0
 """Seconds that SQL of a user's may take unless told otherwise."""

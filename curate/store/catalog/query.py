@@ -21,15 +21,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import QueryError, StoreError
+from ...errors import QueryError, StoreError
+from ..artifacts.files import REMEDY
 from .catalog import LABELS, LINKS, fragment_key, fragments, quote
-from .files import REMEDY
 from .limits import Limits, answered, fetch
-from .statement import must_only_read, one_statement
+from .read_only import must_only_read, one_statement
 
 if TYPE_CHECKING:
-    from .artifact import Artifact
-    from .store import Store
+    from ..artifacts.artifact import Artifact
+    from ..store import Store
 
 VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
 """Stage -> the view over its Parquet shards, and what that view calls the artifact's name."""

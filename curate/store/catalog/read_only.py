@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from ..errors import QueryError
+from ...errors import QueryError
 
 READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """Nodes of a parsed query that only read; others are COPY_QUERY_NODE, INSERT_QUERY_NODE and their kin."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from .query import connect, ledger_views, readable
 
 if TYPE_CHECKING:
-    from .store import Store
+    from ..store import Store
 
 
 class Reader:

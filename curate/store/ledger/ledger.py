@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CatalogueBusy, StoreError
-from ..log import LOGGER
-from .background import Background
-from .catalog import Catalog, fragments
-from .draft import write_parquet
-from .files import read_json, write_json
-from .ledger_rows import Rows, to_table
-from .seal import FACTS, MERGED
+from ...errors import CatalogueBusy, StoreError
+from ...log import LOGGER
+from ..artifacts.draft import write_parquet
+from ..artifacts.files import read_json, write_json
+from ..artifacts.manifest import FACTS, MERGED
+from ..catalog.catalog import Catalog, fragments
+from .rows import Rows, to_table
+from .writer_thread import Background
 
 TABLE = "ledger"
 FULL = 200_000

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import duckdb
 
-from ..errors import StoreError
-from .catalog import LABELS
-from .draft import DraftLock
-from .files import is_abandoned, read_json, size_of
-from .seal import MANIFEST
-from .store import Store
+from ...errors import StoreError
+from ..artifacts.draft import DraftLock
+from ..artifacts.files import is_abandoned, read_json, size_of
+from ..artifacts.manifest import MANIFEST
+from ..catalog.catalog import LABELS
+from ..store import Store
 
 LOCK, DRAFT = "draft.lock", "draft.json"
 

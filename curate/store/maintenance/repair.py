@@ -13,14 +13,14 @@ from pathlib import Path
 
 import duckdb
 
-from ..errors import CatalogueBusy, StoreError
-from .artifact import Artifact
-from .catalog import fragment_key, fragments, put_away
-from .draft import DraftLock, write_parquet
-from .files import read_json, temporary
-from .inspection import NOTE, Problem, problems
-from .seal import MERGED
-from .store import Store
+from ...errors import CatalogueBusy, StoreError
+from ..artifacts.artifact import Artifact
+from ..artifacts.draft import DraftLock, write_parquet
+from ..artifacts.files import read_json, temporary
+from ..artifacts.manifest import MERGED
+from ..catalog.catalog import fragment_key, fragments, put_away
+from ..store import Store
+from .verify import NOTE, Problem, problems
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -65,9 +65,9 @@ def _reindex(note: Path) -> str:
     """Make an index again where it says of what it is; else remove it, and the next search makes it."""
     column = note.name.removesuffix(NOTE)
     try:
-        from .faiss_index import kept_index
-        from .index_kind import IndexKind
-        from .vectors import VectorShards
+        from ..vectors.faiss_index import kept_index
+        from ..vectors.index_kind import IndexKind
+        from ..vectors.vectors import VectorShards
 
         told = read_json(note)
         kind = IndexKind(told["name"], told["lists"], told["probes"], told["code"])

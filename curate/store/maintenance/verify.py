@@ -10,14 +10,14 @@ from pathlib import Path
 
 import duckdb
 
-from ..errors import CatalogueBusy, StoreError
-from ..sums import MARK, damage
-from .artifact import Artifact
-from .catalog import LABELS, fragment_key, fragments
-from .files import read_json
-from .parquet import metadata_of
-from .seal import MANIFEST, MERGED, SEAL, damaged
-from .store import Store
+from ...errors import CatalogueBusy, StoreError
+from ...sums import MARK, damage
+from ..artifacts.artifact import Artifact
+from ..artifacts.files import read_json
+from ..artifacts.manifest import MANIFEST, MERGED, SEAL, damaged
+from ..artifacts.parquet import metadata_of
+from ..catalog.catalog import LABELS, fragment_key, fragments
+from ..store import Store
 
 NOTE = ".faiss.json"
 """End of the name of what says which files an index has."""

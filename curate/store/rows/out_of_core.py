@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .catalog import quote
-from .parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
-from .vectors import Positions
+from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
+from ..catalog.catalog import quote
+from ..vectors.vectors import Positions
 
 MEMORY = "1GB"
 """What DuckDB may hold; above it, it spills."""

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .catalog import quote
-from .files import temporary
-from .parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
+from ..artifacts.files import temporary
+from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
+from ..catalog.catalog import quote
 
 REPEATS = """
 WITH firsts AS (

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .draft import write_parquet
-from .parquet import read_parquet
+from ..artifacts.draft import write_parquet
+from ..artifacts.parquet import read_parquet
 
 Precision = Literal["fp16", "int8", "1bit"]
 Matrix = npt.NDArray[np.float32]

@@ -14,8 +14,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ..errors import ConfigError
-from ..log import LOGGER, bar
+from ...errors import ConfigError
+from ...log import LOGGER, bar
 from .index_kind import FLAT_BYTES, IndexKind, KindName, choose_kind
 from .vectors import Matrix, Positions, VectorShards
 

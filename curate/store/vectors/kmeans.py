@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..log import bar
+from ...errors import DataError
+from ...log import bar
 from .index import Backend, build_index
 from .vectors import Matrix, Positions, to_unit_length
 

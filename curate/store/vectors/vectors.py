@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..errors import DataError, did_you_mean
-from .files import digest_path
-from .parquet import metadata_of, read_parquet
+from ...errors import DataError, did_you_mean
+from ..artifacts.files import digest_path
+from ..artifacts.parquet import metadata_of, read_parquet
 
 Matrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Artifacts: folders of files, written once, found by name, verified by checksums."""

@@ -1,0 +1,1 @@
+"""The DuckDB catalogue: tables over all artifacts, and read-only SQL on them."""

@@ -1,0 +1,1 @@
+"""The ledger: one row for every candidate that a run has scored."""

@@ -1,0 +1,1 @@
+"""Verify, clean up and repair a store."""

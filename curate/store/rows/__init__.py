@@ -1,0 +1,1 @@
+"""Rows of pools that may be larger than memory."""
