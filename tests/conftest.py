@@ -85,7 +85,7 @@ def curate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Outcome]:
     """`curate("toy", "--name", "t")`: the command line in this process, in an empty folder with its own ./store."""
-    from curate.cli import main
+    from curate.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")

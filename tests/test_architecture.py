@@ -77,7 +77,7 @@ def test_stages_import_nothing_slow_before_they_run() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_flags_of_a_stage_do_not_collide(stage: str) -> None:
-    from curate.cli import stage_command
+    from curate.cli.main import stage_command
 
     flags = [flag for parameter in stage_command(stage).params for flag in (*parameter.opts, *parameter.secondary_opts)]
     assert len(flags) == len(set(flags))
@@ -86,7 +86,7 @@ def test_the_flags_of_a_stage_do_not_collide(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_examples_of_a_stage_are_understood(stage: str) -> None:
     """Every flag in --help's examples exists."""
-    from curate.cli import stage_command
+    from curate.cli.main import stage_command
 
     flags = {flag for parameter in stage_command(stage).params for flag in (*parameter.opts, *parameter.secondary_opts)}
     lines = [

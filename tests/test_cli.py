@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curate import __version__
-from curate.cli import COMMANDS
+from curate.cli.main import COMMANDS
 from curate.stages import STAGES
 from curate.store import Draft, Store
 

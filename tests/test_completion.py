@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from curate import completion
+from curate.cli import completion
 from tests.test_cli import HEAVY, imported_by
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-import curate.pipeline
-from curate.cli import COMMANDS, build_app, plain_command, spelled, stage_command
+import curate.cli.run
+from curate.cli.main import COMMANDS, build_app, plain_command, spelled, stage_command
+from curate.cli.query import describe, saved
 from curate.config import build, load
-from curate.questions import describe, saved
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, module_of
 from curate.store import Store
@@ -119,8 +119,8 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CURATE_STORE", str(filled.root))
     built: list[Any] = []
-    monkeypatch.setattr(curate.pipeline, "make_and_print", lambda store, stage, config: built.append(config))
-    monkeypatch.setattr(curate.pipeline, "run", lambda store, entries: built.append(entries) or [])
+    monkeypatch.setattr(curate.cli.run, "make_and_print", lambda store, stage, config: built.append(config))
+    monkeypatch.setattr(curate.cli.run, "run", lambda store, entries: built.append(entries) or [])
     for target, _ in COMMANDS.values():
         module_name, _, function = target.partition(":")
         module = import_module(module_name)
@@ -177,7 +177,7 @@ def test_a_config_says_what_it_is_and_how_to_run_it_and_is_one(file: Path) -> No
 @pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
 def test_a_pipeline_is_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert curate.pipeline.read(file)
+    assert curate.cli.run.read(file)
 
 
 def test_the_baseline_differs_from_uds_in_its_selector_alone() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from curate.cli import COMMANDS, build_app
+from curate.cli.main import COMMANDS, build_app
 from curate.errors import CurateError
 from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS

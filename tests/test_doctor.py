@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from curate.cli.doctor import examine
 from curate.doctor import devices, packages, storage
-from curate.doctor.command import examine
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, lines, wrongs
 from curate.doctor.plan import Planned, Room, counted, load_of, look, steps_of

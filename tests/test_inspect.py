@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from curate.stages.inspect import BOLD_UNDERLINED, percentiles, printable
+from curate.cli.inspect import BOLD_UNDERLINED, percentiles, printable
 from curate.stages.pools import pool_samples
 from curate.store import Store
 
@@ -99,7 +99,7 @@ def test_an_unknown_sample_is_an_error_with_the_way_out(
 
 
 def test_on_a_terminal_the_marks_are_bold(tiny: str, tmp_path: Path, pool: dict[int, str], monkeypatch: Any) -> None:
-    from curate.stages.inspect import InspectConfig, inspect
+    from curate.cli.inspect import InspectConfig, inspect
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-import curate.pipeline
+import curate.cli.run
 from curate import Store
-from curate.cli import plain_command, stage_command
+from curate.cli.main import plain_command, stage_command
 from curate.report.page import as_json, page
 from curate.stages import STAGES
 from tests.reports import HOSTILE, PASTS, POOL, add_run, data_in, store_of, told
@@ -157,7 +157,7 @@ def test_what_is_missing_is_told_with_a_command_that_can_be_typed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Any] = []
-    monkeypatch.setattr(curate.pipeline, "make_and_print", lambda store, stage, config: built.append((stage, config)))
+    monkeypatch.setattr(curate.cli.run, "make_and_print", lambda store, stage, config: built.append((stage, config)))
     rows = [row | {"score": None, "loss": None, "parts": []} for row in PASTS["a"]]
     add_run(store, "blind", rows, 22)
     found = commands_in(told(store, "blind"))

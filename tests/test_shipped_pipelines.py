@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.pipeline import read
+from curate.cli.run import read
 from curate.selectors import SELECTORS
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from curate.cli.run import read
 from curate.config import Config, build, load, read_yaml, scalar
 from curate.errors import ConfigError, CurateError
-from curate.pipeline import read
 from curate.stages import STAGES, module_of
 from curate.strict_yaml import LARGEST, NotYaml, parse
 

@@ -132,7 +132,7 @@ def test_the_installed_wheel_runs_from_an_empty_folder(type_in: Callable[..., st
     found = type_in("python", "-c", "import curate; print(curate.__file__)")
     assert Path(found.strip()).is_relative_to(installed.parent), "the wheel, not the clone"
     assert "Did you mean 'demo'?" in type_in("curate", "run", "demmo", code=1)
-    checked = "from pathlib import Path; from curate.pipeline import read; print(*(e.label for e in read(Path({!r}))))"
+    checked = "from pathlib import Path; from curate.cli.run import read; print(*(e.label for e in read(Path({!r}))))"
     for pipeline in ("demo", "uds", "pipelines/targeted.yaml", "compare_selectors", "curriculum"):
         assert type_in("python", "-c", checked.format(pipeline))
     assert "nothing named 'pool'" in type_in("curate", "train", "--config", "configs/uds.yaml", code=1)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import devices, packages, storage
-from .finding import Finding, as_data, lines, said_by, wrongs
+from ..doctor import devices, packages, storage
+from ..doctor.finding import Finding, as_data, lines, said_by, wrongs
 
 if TYPE_CHECKING:
-    from .plan import Planned
+    from ..doctor.plan import Planned
 
 EXAMPLES = """
 curate doctor
@@ -35,7 +35,7 @@ def examine(store: Path, planned: Planned | None = None) -> dict[str, list[Findi
     there, device = devices.look()
     sections = {"Software": packages.software(), "Devices": there, "Store": storage.look(store)}
     if planned is not None and planned.is_given:
-        from .plan import Room, look
+        from ..doctor.plan import Room, look
 
         sections[ESTIMATES] = look(planned, store, Room(device, devices.memory(), storage.free_at(store)))
     return sections
@@ -49,8 +49,8 @@ def tell(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
 
 
 def _with_plan() -> Callable[..., None]:
-    from ..flags import with_flags
-    from .plan import Planned
+    from ..doctor.plan import Planned
+    from .flags import with_flags
 
     def act(store: Path, planned: Planned) -> None:
         tell(examine(store, planned), as_json=planned.as_json)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..config import EXTERNAL, REF, Given, Options, flag_of, load, scalar
+from ..errors import ConfigError
 from . import completion
-from .config import EXTERNAL, REF, Given, Options, flag_of, load, scalar
-from .errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

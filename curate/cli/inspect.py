@@ -18,10 +18,10 @@ from ..errors import DataError
 from ..log import bar
 from ..render import summary
 from ..samples import Sample
+from ..stages.inputs import resolve
+from ..stages.pools import pool_samples
+from ..stages.tokenization import Tokenizing
 from ..store import Artifact, Store
-from .inputs import resolve
-from .pools import pool_samples
-from .tokenization import Tokenizing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,30 +21,30 @@ from typer import _click as click
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from . import __version__, log
-from .errors import CurateError, did_you_mean, is_interrupt, of_system
-from .launch import rank
-from .redact import redacted
-from .render import harmless
-from .stages import STAGES, module_of
+from .. import __version__, log
+from ..errors import CurateError, did_you_mean, is_interrupt, of_system
+from ..launch import rank
+from ..redact import redacted
+from ..render import harmless
+from ..stages import STAGES, module_of
 
 if TYPE_CHECKING:
-    from .config import Config, Options
+    from ..config import Config, Options
 
 COMMANDS = {
     "inspect": (
-        "curate.stages.inspect:inspect",
+        "curate.cli.inspect:inspect",
         "Show samples as a model will see them, and a pool in tokens.",
     ),
-    "query": ("curate.questions:query", "Ask the store in SQL (read-only)."),
-    "run": ("curate.pipeline:command", "Run a pipeline: a YAML list of stages."),
-    "report": ("curate.report.command:report", "Show runs in one page that opens offline: what was kept, and why."),
-    "status": ("curate.status:status", "Show what the store holds, what is stale, what is unfinished."),
-    "resume": ("curate.status:resume", "Go on with something that was begun and not finished."),
-    "verify": ("curate.upkeep:verify", "Check every file of the store, and the catalogue."),
-    "gc": ("curate.upkeep:gc", "Remove what killed processes have left over."),
-    "repair": ("curate.upkeep:repair", "Make again what is derived: the catalogue, indexes."),
-    "doctor": ("curate.doctor.command:doctor", "Show versions, devices, the store, and whether a planned run fits."),
+    "query": ("curate.cli.query:query", "Ask the store in SQL (read-only)."),
+    "run": ("curate.cli.run:command", "Run a pipeline: a YAML list of stages."),
+    "report": ("curate.cli.report:report", "Show runs in one page that opens offline: what was kept, and why."),
+    "status": ("curate.cli.status:status", "Show what the store holds, what is stale, what is unfinished."),
+    "resume": ("curate.cli.status:resume", "Go on with something that was begun and not finished."),
+    "verify": ("curate.cli.maintenance:verify", "Check every file of the store, and the catalogue."),
+    "gc": ("curate.cli.maintenance:gc", "Remove what killed processes have left over."),
+    "repair": ("curate.cli.maintenance:repair", "Make again what is derived: the catalogue, indexes."),
+    "doctor": ("curate.cli.doctor:doctor", "Show versions, devices, the store, and whether a planned run fits."),
 }
 """Command that makes no artifact -> "module:function" and what it does, in a line.
 
@@ -97,9 +97,9 @@ def _build(name: str, function: Callable[..., Any], text: str, examples: str) ->
 
 def stage_command(stage: str) -> click.Command:
     """A stage as a command, with its flags from its config."""
+    from ..store import Store
     from .flags import with_flags
-    from .pipeline import make_and_print
-    from .store import Store
+    from .run import make_and_print
 
     def act(root: Path, config: Config) -> None:
         make_and_print(Store(root), stage, config)
@@ -120,7 +120,7 @@ def plain_command(name: str) -> click.Command:
         view = function
 
         def act(root: Path, options: Options) -> None:
-            from .store import Store
+            from ..store import Store
 
             view(Store(root), options)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .errors import StoreError
+from ..errors import StoreError
+from ..log import LOGGER
+from ..render import size
 from .flags import StoreFlag
-from .log import LOGGER
-from .render import size
 
 EXAMPLES = """
 curate verify
@@ -29,8 +29,8 @@ def verify(
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate verify`: read every file through; print what is wrong, and what to do about it."""
-    from .store import Store
-    from .store.maintenance.verify import problems, unsealed
+    from ..store import Store
+    from ..store.maintenance.verify import problems, unsealed
 
     opened = Store(store)
     opened.must_exist()
@@ -54,8 +54,8 @@ def gc(
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate gc`: what killed processes have left and nobody uses; a line each, and how much it is."""
-    from .store import Store
-    from .store.maintenance.gc import leftovers, remove
+    from ..store import Store
+    from ..store.maintenance.gc import leftovers, remove
 
     opened = Store(store)
     opened.must_exist()
@@ -77,9 +77,9 @@ def gc(
 
 def repair(store: StoreFlag = Path("store")) -> None:
     """`curate repair`: make again what is derived and damaged: the catalogue and indexes."""
-    from .store import Store
-    from .store.maintenance.repair import repair as mend
-    from .store.maintenance.verify import problems
+    from ..store import Store
+    from ..store.maintenance.repair import repair as mend
+    from ..store.maintenance.verify import problems
 
     opened = Store(store)
     opened.must_exist()

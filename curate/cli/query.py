@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from . import completion, shipped
-from .config import scalar
-from .errors import ConfigError, QueryError, did_you_mean
+from .. import shipped
+from ..config import scalar
+from ..errors import ConfigError, QueryError, did_you_mean
+from ..log import LOGGER
+from ..render import table
+from . import completion
 from .flags import StoreFlag
-from .log import LOGGER
-from .render import table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .store import Store
+    from ..store import Store
 
 LONGEST = 200
 """Rows that a printed table shows at most, unless told otherwise."""
@@ -75,8 +76,8 @@ def query(
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate query`: print what a read-only statement finds in the store."""
-    from .store import Store
-    from .store.catalog.limits import Limits, bytes_of
+    from ..store import Store
+    from ..store.catalog.limits import Limits, bytes_of
 
     if catalogue:
         print("\n".join(describe(Store(store))))
@@ -142,7 +143,7 @@ def parameters(pairs: Iterable[str]) -> dict[str, Any]:
 
 def describe(store: Store) -> list[str]:
     """What can be asked: saved questions, then tables with their columns."""
-    from .store.catalog.query import dictionary
+    from ..store.catalog.query import dictionary
 
     questions = saved(store.root)
     width = max(map(len, questions), default=0)
@@ -165,7 +166,7 @@ def write(result: pa.Table, how: str, *, longest: int = LONGEST, guard: bool = T
     in the log says how many; json and parquet are exact.
     """
     if how == "parquet":
-        from .store.catalog.query import parquet_bytes
+        from ..store.catalog.query import parquet_bytes
 
         sys.stdout.buffer.write(parquet_bytes(result))
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..flags import StoreFlag
+from .flags import StoreFlag
 
 EXAMPLES = """
 curate report uds
@@ -45,11 +45,11 @@ def report(
     """`curate report`: write the page and print where it is."""
     from ..log import LOGGER
     from ..render import size
+    from ..report.page import refuse_others, write
+    from ..report.payload import payload
+    from ..report.scope import Wish, scope
     from ..store import Store
     from ..store.catalog.session import Reader
-    from .page import refuse_others, write
-    from .payload import payload
-    from .scope import Wish, scope
 
     target = to.expanduser()
     refuse_others(target, overwrite=overwrite)

@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 from pydantic import Field, model_validator
 
-from . import completion, shipped
-from .config import Config, Options, assign, build, read_yaml
-from .errors import ConfigError, CurateError, did_you_mean
+from .. import shipped
+from ..config import Config, Options, assign, build, read_yaml
+from ..errors import ConfigError, CurateError, did_you_mean
+from ..log import LOGGER
+from ..redact import redacted
+from ..render import summary
+from ..stages import STAGES, module_of, run_stage
+from ..stages.query_options import Asking
+from . import completion
 from .flags import StoreFlag
-from .log import LOGGER
-from .questions import about, find, write
-from .redact import redacted
-from .render import summary
-from .stages import STAGES, module_of, run_stage
-from .stages.query_options import Asking
+from .query import about, find, write
 
 if TYPE_CHECKING:
-    from .store import Artifact, Store
+    from ..store import Artifact, Store
 
 EXAMPLES = """
 curate run demo
@@ -60,7 +61,7 @@ def command(
     store: StoreFlag = Path("store"),
 ) -> None:
     """`curate run`: check every entry of a pipeline, then run them in order."""
-    from .store import Store
+    from ..store import Store
 
     entries = read(file, sets or (), store)
     print("\n".join(run(Store(store), entries)))

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
+from ..config import EXTERNAL, Config, build
+from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
+from ..redact import HIDDEN
+from ..render import size, table
+from ..stages import STAGES, made_from, module_of
+from ..stages.inputs import label_all, place
+from ..store import SCRIPT, Artifact, Store
 from . import completion
-from .config import EXTERNAL, Config, build
-from .errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
 from .flags import StoreFlag
-from .pipeline import make_and_print
-from .redact import HIDDEN
-from .render import size, table
-from .stages import STAGES, made_from, module_of
-from .stages.inputs import label_all, place
-from .store import SCRIPT, Artifact, Store
+from .run import make_and_print
 
 EXAMPLES = """
 curate status
@@ -43,7 +43,7 @@ def resume(
 
 def report(store: Store) -> list[str]:
     """The store in lines: artifacts, what is stale, what is unfinished, what waits to be merged."""
-    from .store.artifacts.files import size_of
+    from ..store.artifacts.files import size_of
 
     store.must_exist()
     labels, made, drafts = store.labels(), store.artifacts(), store.drafts()

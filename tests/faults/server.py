@@ -91,7 +91,7 @@ def _become(request: dict[str, Any]) -> None:
 
 def _run(args: list[str]) -> int:
     """The command's exit code; what it did not catch goes to stderr, as Python puts it there."""
-    from curate.cli import main
+    from curate.cli.main import main
 
     try:
         sys.argv = ["curate", *args]

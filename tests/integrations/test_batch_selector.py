@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from curate.cli.status import report, unfinished
 from curate.errors import ConfigError, DataError, ModelError, StoreError
 from curate.integrations import BatchSelector
 from curate.lm.batches import cut
-from curate.status import report, unfinished
 from curate.store import Store
 
 COUNT, LENGTH = 12, 20

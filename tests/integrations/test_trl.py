@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from curate import Store, make
+from curate.cli.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
-from curate.status import stale_inputs
 from tests.reports import told
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
