@@ -16,7 +16,7 @@ import pytest
 
 from curate.errors import DataError, ModelError
 from curate.formats import read_place
-from curate.formats.places import digest_url, label_and_place, shown
+from curate.formats.locations import digest_url, label_and_place, shown
 from curate.stages import make
 from curate.stages.inputs import label_of, place
 from curate.stages.pools import pool_samples

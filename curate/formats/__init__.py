@@ -1,10 +1,10 @@
 """The shapes that instruction data comes in: told apart by their columns, read into samples, written back."""
 
-from .convert import Unusable, to_sample
 from .detect import FORMATS, Layout, detect, parse_columns
 from .read import read_place
-from .render import EXPORT_FORMATS, Traits, columns_of, render
 from .rows import Row, with_layout
+from .to_rows import EXPORT_FORMATS, Traits, columns_of, render
+from .to_samples import Unusable, to_sample
 
 __all__ = [
     "EXPORT_FORMATS",

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..errors import DataError, did_you_mean
 from ..redact import redacted
-from .places import File, shown
+from .locations import File, shown
 from .rows import Row
 from .strict_json import decode
 

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 
 from ..errors import DataError
-from .places import File
+from .locations import File
 from .rows import Row
 
 LONGEST = 1 << 28

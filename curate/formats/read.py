@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from ..errors import CurateError, DataError
 from ..redact import redacted
+from .arrow import hub_rows, parquet_rows, saved_rows
+from .csv import csv_rows, tsv_rows
 from .detect import detect
-from .places import PACKED, File, files_below, is_url, printable, shown
+from .locations import PACKED, File, files_below, is_url, printable, shown
 from .rows import Row
-from .separated import csv_rows, tsv_rows
 from .strict_json import RepeatedKey, decode, decode_marked, is_marked
-from .tables import hub_rows, parquet_rows, saved_rows
 
 LONGEST = 1 << 28
 """Bytes of a line of JSON; a longer one is refused, or a few zipped bytes could fill the memory."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import DataError
 from ..samples import Sample, to_json
-from .convert import Unusable, to_sample
 from .detect import FORMATS, Layout
+from .to_samples import Unusable, to_sample
 
 EXPORT_FORMATS = ("original", "messages", "prompt-completion", "alpaca", "sharegpt")
 """What samples can be written as; `original` is each row as it was read."""

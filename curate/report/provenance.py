@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Config
-from ..formats.places import shown
+from ..formats.locations import shown
 from ..stages import module_of
 from ..store import SCRIPT
 from .scope import Scope

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import ConfigError, DataError
-from ..formats.places import shown
+from ..formats.locations import shown
 from ..stages.inputs import RUNS
 from ..stages.pools import pool_of
 from ..store import Artifact, Store

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from ..config import EXTERNAL, INERT, Config
 from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
-from ..formats.places import shown, writable
+from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
 from ..redact import redacted
 from ..samples import Sample, to_json, to_table

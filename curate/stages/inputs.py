@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
-from ..formats.places import digest_url, is_url, label_and_place, local, printable, shown
+from ..formats.locations import digest_url, is_url, label_and_place, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, get_args
 
 from curate.errors import CurateError, DataError
-from curate.formats.places import printable
+from curate.formats.locations import printable
 from curate.stages import make
 from curate.stages.export.stage import Format
 from curate.stages.pools import pool_samples

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ... import __version__
-from ...formats.places import is_url, label_and_place, shown
+from ...formats.locations import is_url, label_and_place, shown
 from ...store import Artifact, Store
 from .trainers import note
 

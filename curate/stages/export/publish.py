@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ...formats.places import reached, shown, system_of
+from ...formats.locations import reached, shown, system_of
 from ...store import Artifact
 from ...store.artifacts.files import clear_abandoned, read_json, temporary, write_json
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from ...config import INERT, Config, Ref
-from ...formats.places import is_url, local, shown
+from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
