@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch_selector import BatchSelector
-    from .kept import Kept
+    from .kept_batch import Kept
     from .options import Selective
     from .trainer import SelectiveMixin, SelectiveTrainer
 

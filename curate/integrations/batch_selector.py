@@ -31,11 +31,11 @@ from ..store import Store
 from ..training.process_group import Ranks
 from ..training.recorder import Record, Tally
 from ..training.step import Plan, Selection
-from .candidates import cut, table_of
-from .kept import Kept
-from .model import eyes_of
+from .batch import cut, table_of
+from .kept_batch import Kept
+from .requirements import Coverage, Gradients, joined
 from .script_run import ScriptRun
-from .wants import Coverage, Gradients, joined
+from .unwrap import eyes_of
 
 
 class BatchSelector:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..store import Store
-from .wants import Coverage
+from .requirements import Coverage
 
 
 @dataclass(frozen=True)

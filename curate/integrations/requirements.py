@@ -18,7 +18,7 @@ from ..training.gradients.adam import Adam
 from ..training.gradients.engine import GradientEngine
 from ..training.process_group import Ranks
 from ..training.target_sampler import TargetStream
-from .candidates import rows_as_table
+from .batch import rows_as_table
 
 Coverage = Literal["all", "linear"]
 

@@ -22,7 +22,7 @@ from ..selectors.memory import Memory
 from ..store import SCRIPT, Draft, Store
 from ..store.ledger.ledger import Ledger
 from ..training.recorder import memory_table
-from .numbered import Places
+from .row_ids import Places
 
 
 class ScriptConfig(Config):

@@ -25,12 +25,12 @@ from ..selectors import check_args
 from ..store.artifacts.files import read_json
 from ..sums import MARK
 from ..training import checkpoint as checkpoints
+from .batch import table_of
 from .batch_selector import BatchSelector
-from .candidates import table_of
-from .kept import token_losses, weighted_loss
-from .numbered import ROW, Names, as_they_are, numbered
+from .kept_batch import token_losses, weighted_loss
 from .options import Selective
 from .refusals import refuse_arguments, refuse_parallelism
+from .row_ids import ROW, Names, as_they_are, numbered
 from .script_run import wait_for_all
 
 if TYPE_CHECKING:

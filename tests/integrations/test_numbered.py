@@ -9,7 +9,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import DataError
-from curate.integrations.numbered import Places
+from curate.integrations.row_ids import Places
 from curate.stages.pools import pool_samples
 
 
