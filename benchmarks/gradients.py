@@ -43,7 +43,7 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
     """The model with its adapter, whose B is not zero: else half of the gradients are."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from curate.lm.load import ModelOptions, add_lora, load_model
+    from curate.lm.model.load import ModelOptions, add_lora, load_model
 
     torch.manual_seed(0)
     if size == "small" and Path(args.model).exists():
@@ -60,7 +60,7 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
 
 def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tensor]]:
     """Both ways to the same sketches, (n, D)."""
-    from curate.lm.load import look_into
+    from curate.lm.model.load import look_into
     from curate.numerics.gradients import SignHash, Wanted
     from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine

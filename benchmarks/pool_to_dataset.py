@@ -44,8 +44,8 @@ def train_plainly(folder: Path, model: str, options: dict[str, Any]) -> float:
     from transformers import Trainer, TrainingArguments
 
     from curate.formats import detect, to_sample
-    from curate.lm.encode import Encoder, TokenTable, collate, encode_all
-    from curate.lm.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.tokens.encode import Encoder, TokenTable, collate, encode_all
 
     rows = load_from_disk(str(folder)).select(range(16)).to_list()
     layout = detect(rows, {}, str(folder))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from curate.lm.encode import TokenTable
+    from curate.lm.tokens.encode import TokenTable
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -32,7 +32,7 @@ def adapted_model(shape: dict[str, Any], *, device: str, dtype: str, attention: 
     """Random weights with LoRA (r = 8) on all linear layers; the base in `dtype`."""
     import transformers
 
-    from curate.lm.load import add_lora
+    from curate.lm.model.load import add_lora
 
     torch.manual_seed(0)
     config = transformers.Qwen2Config(**shape, max_position_embeddings=32_768, pad_token_id=0)
@@ -44,7 +44,7 @@ def adapted_model(shape: dict[str, Any], *, device: str, dtype: str, attention: 
 
 def random_texts(vocab: int, count: int, length: int, *, mixed: bool = False) -> TokenTable:
     """Texts of random tokens, every token a target; `mixed`: from a quarter of the length."""
-    from curate.lm.encode import Encoded, TokenTable
+    from curate.lm.tokens.encode import Encoded, TokenTable
 
     rng = np.random.default_rng(0)
     lengths = rng.integers(length // 4 if mixed else length, length + 1, size=count)

@@ -88,8 +88,8 @@ class Bench:
     """One shape: the model with its adapter, a pool of random texts, and what is measured on them."""
 
     def __init__(self, args: argparse.Namespace, shape: str) -> None:
-        from curate.lm.compiled import compile_backbone
-        from curate.lm.load import look_into
+        from curate.lm.model.compilation import compile_backbone
+        from curate.lm.model.load import look_into
 
         self.args = args
         self.device = torch.device(args.device)
@@ -107,13 +107,13 @@ class Bench:
 
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """The first texts of the pool, on the CPU."""
-        from curate.lm.encode import collate
+        from curate.lm.tokens.encode import collate
 
         return collate([self.table[row] for row in range(count)], pad_token_id=0)
 
     def budget(self) -> Any:
         """As many tokens at once as asked for, or as curate itself takes."""
-        from curate.lm.score_budget import default_score_tokens
+        from curate.lm.model.scoring_batch import default_score_tokens
         from curate.signals import ScoreBudget
 
         own = default_score_tokens(self.model, self.device, max_length=self.args.length)
@@ -205,8 +205,8 @@ class Bench:
 
 def measure_shape(args: argparse.Namespace, shape: str) -> dict[str, Any]:
     """Everything about one shape."""
-    from curate.lm.load import prove
-    from curate.lm.loss import chunk_loss
+    from curate.lm.model.chunked_loss import chunk_loss
+    from curate.lm.model.load import prove
 
     bench = Bench(args, shape)
     own_loss = median_seconds(bench.train, args.steps)

@@ -27,7 +27,7 @@ def model_of(args: argparse.Namespace) -> nn.Module:
     """A two-layer Llama with an adapter."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from curate.lm.load import add_lora
+    from curate.lm.model.load import add_lora
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -60,9 +60,9 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     """curate's trainer, keeping all."""
     from transformers import TrainingArguments
 
-    from curate.lm.encode import Encoded, TokenTable, collate
-    from curate.lm.load import look_into
-    from curate.lm.loss import chunk_loss
+    from curate.lm.model.chunked_loss import chunk_loss
+    from curate.lm.model.load import look_into
+    from curate.lm.tokens.encode import Encoded, TokenTable, collate
     from curate.selectors import Facts, make_selector
     from curate.training.recorder import Record
     from curate.training.step import Plan, Selection

@@ -111,7 +111,7 @@ def test_what_is_told_of_a_run_is_what_the_store_says(made: tuple[Store, Artifac
 
 
 def test_operations_count_the_scoring_pass(made: tuple[Store, Artifact], tiny: str) -> None:
-    from curate.lm.weights import count_adapter, count_weights
+    from curate.lm.model.parameter_count import count_adapter, count_weights
 
     store, artifact = made
     run = next(run for run in result_of(artifact)["runs"] if run["run"] == "c-max_loss-s0")
@@ -135,7 +135,7 @@ def test_sql_joins_a_comparison_with_its_runs(made: tuple[Store, Artifact]) -> N
 def test_weights_are_those_that_a_token_is_multiplied_with(tiny: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    from curate.lm.weights import count_weights
+    from curate.lm.model.parameter_count import count_weights
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight

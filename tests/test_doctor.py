@@ -21,7 +21,7 @@ from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, lines, wrongs
 from curate.doctor.plan import Planned, Room, counted, load_of, look, steps_of
 from curate.launch import cores
-from curate.lm.footprint import footprint
+from curate.lm.model.memory import footprint
 from curate.store import Store
 
 Call = Callable[..., Any]
@@ -154,7 +154,7 @@ def room(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") -> Ro
 
 @pytest.mark.parametrize("full", [True, False])
 def test_weights_are_counted_without_being_there(tiny: str, tmp_path: Path, full: bool) -> None:
-    from curate.lm.load import ModelOptions, add_lora, load_model
+    from curate.lm.model.load import ModelOptions, add_lora, load_model
 
     model = load_model(ModelOptions(tiny))
     weights = sum(p.numel() for p in model.parameters())
@@ -245,7 +245,7 @@ from curate.demo.model import build_model, save, train_tokenizer
 from curate.doctor.devices import memory
 from curate.doctor.plan import Planned, counted, load_of
 from curate.launch import cores
-from curate.lm.footprint import footprint
+from curate.lm.model.memory import footprint
 from curate.stages import make
 from curate.store import Store
 import curate.training.run, curate.stages.train

@@ -13,8 +13,8 @@ import torch
 from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError
-from curate.lm.encode import collate
-from curate.lm.load import load_model, load_tokenizer, look_into
+from curate.lm.model.load import load_model, load_tokenizer, look_into
+from curate.lm.tokens.encode import collate
 from curate.stages.embed import EmbedConfig
 from curate.stages.embed_shard import _signals
 from curate.stages.tokenization import encode_pool

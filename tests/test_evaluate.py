@@ -58,8 +58,8 @@ def values(store: Store, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 def one_by_one(model: str, samples: list[Sample]) -> list[tuple[float, int]]:
     """(sum of the losses of the target tokens, how many) of each sample, from full logits, alone."""
-    from curate.lm.encode import Encoder
-    from curate.lm.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.tokens.encode import Encoder
 
     options = ModelOptions(model)
     encoder, network = Encoder(load_tokenizer(options), max_length=100), load_model(options).eval()
@@ -218,7 +218,7 @@ def test_choices_are_made_by_likelihood_as_in_a_loop_over_log_softmax(world: Sto
 
 
 def test_a_model_whose_losses_are_not_finite_is_an_error_that_says_so(world: Store, tiny: str, tmp_path: Path) -> None:
-    from curate.lm.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
 
     model = load_model(ModelOptions(tiny))
     with torch.no_grad():

@@ -209,7 +209,7 @@ def test_a_task_that_is_not_there_is_told_and_so_is_a_harness_that_is_not(
     options = {"model": "run", "task_folder": str(tasks)}
     with pytest.raises(ConfigError, match=r"There is no task 'recal' in .*Did you mean 'recall'"):
         make(world, "evaluate", name="no", tasks=["recal"], **options)
-    import curate.lm.harness as harness
+    import curate.lm.evaluation.harness as harness
 
     def missing(name: str) -> str:
         raise harness.PackageNotFoundError(name)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, DataError, TrainingError
-from curate.lm.load import load_tokenizer
+from curate.lm.model.load import load_tokenizer
 from curate.pool_selectors import averages
 from curate.stages.inputs import resolve
 from curate.stages.select.gradient_scores import Look, Scorer

@@ -38,8 +38,8 @@ def rows(store: Store, sql: str) -> list[dict[str, Any]]:
 def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact, tiny: str, full: bool) -> None:
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from curate.lm.encode import Encoder, TokenTable, collate, encode_all
-    from curate.lm.load import ModelOptions, add_lora, load_model, load_tokenizer
+    from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer
+    from curate.lm.tokens.encode import Encoder, TokenTable, collate, encode_all
     from curate.stages.pools import pool_samples
     from curate.stages.train.stage import TrainConfig, _arguments
 

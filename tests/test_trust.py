@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from curate.errors import ArtifactNotFound, CurateError, DataError, ModelError, StoreError
-from curate.lm.load import ModelOptions, load_model, load_tokenizer
+from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
 from curate.redact import redact, redacted
 from curate.stages import make
 from curate.store import Artifact, Store
@@ -80,7 +80,7 @@ def test_optimizer_state_for_gradients_is_read_without_pickles(tiny: str, tmp_pa
 def test_weights_as_pickles_are_not_read(tiny: str, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "model"
     if name.startswith("adapter"):
-        from curate.lm.load import add_lora
+        from curate.lm.model.load import add_lora
 
         adapted = add_lora(load_model(ModelOptions(tiny)), r=2, alpha=4, dropout=0.0, target_modules="all-linear")
         adapted.save_pretrained(str(folder))  # type: ignore[operator]

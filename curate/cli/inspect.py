@@ -26,7 +26,7 @@ from ..store import Artifact, Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.encode import Encoded, Encoder
+    from ..lm.tokens.encode import Encoded, Encoder
 
 EXAMPLES = """\
 curate inspect --pool pool --model Qwen/Qwen2.5-0.5B
@@ -111,8 +111,8 @@ class Census:
 
 def inspect(store: Store, config: InspectConfig) -> None:
     """`curate inspect`: print samples as the model will see them, and the pool in tokens."""
-    from ..lm.encode import Encoder
-    from ..lm.load import load_tokenizer
+    from ..lm.model.load import load_tokenizer
+    from ..lm.tokens.encode import Encoder
 
     inputs = resolve(store, config)
     pool = inputs.artifacts["pool"]
@@ -139,7 +139,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 
 def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
     """Every row of a pool with its tokens."""
-    from ..lm.encode import MaskError
+    from ..lm.tokens.encode import MaskError
 
     with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
         for position, sample in pool_samples(pool):

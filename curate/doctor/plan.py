@@ -23,7 +23,7 @@ from .devices import Device
 from .finding import Finding, said_by
 
 if TYPE_CHECKING:
-    from ..lm.footprint import Load, Shape
+    from ..lm.model.memory import Load, Shape
     from ..store import Store
 
 LEDGER_ROW = 130
@@ -93,8 +93,8 @@ def look(config: Planned, root: Path, room: Room) -> list[Finding]:
 
 def counted(config: Planned, store: Store) -> Shape:
     """The model's shape with the adapter that would be trained; `ModelError` where its config is not here."""
-    from ..lm.footprint import count
-    from ..lm.load import add_lora
+    from ..lm.model.load import add_lora
+    from ..lm.model.memory import count
 
     place = _place(store, str(config.model))
 
@@ -127,8 +127,8 @@ def _place(store: Store, text: str) -> str:
 
 def load_of(config: Planned, shape: Shape, device: Device) -> Load:
     """What the run would ask of the model at once, in one process."""
-    from ..lm.footprint import Load
-    from ..lm.score_budget import CPU_TOKENS, fitting_tokens
+    from ..lm.model.memory import Load
+    from ..lm.model.scoring_batch import CPU_TOKENS, fitting_tokens
     from ..numerics.head import SLICE_BYTES
     from ..training.run import BACKWARD_TEXTS
 
@@ -182,7 +182,7 @@ def _many(count: int) -> str:
 
 def _memory(config: Planned, shape: Shape, load: Load, room: Room) -> Iterator[Finding]:
     """The parts, then the verdict on the device; where that is a GPU, on the machine's memory too."""
-    from ..lm.footprint import footprint
+    from ..lm.model.memory import footprint
 
     device = room.device
     parts = footprint(shape, load)
@@ -211,7 +211,7 @@ def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
 
 def _way_out(config: Planned, shape: Shape, load: Load, device: Device) -> str:
     """The first change, or the first few together, with which the estimate fits."""
-    from ..lm.footprint import footprint
+    from ..lm.model.memory import footprint
 
     tried: list[str] = []
     for flag, other, less in _changes(config, shape, load):
@@ -252,7 +252,7 @@ def steps_of(config: Planned, rows: int | None) -> int | None:
 
 def _disk(config: Planned, shape: Shape, load: Load, rows: int | None, room: Room) -> Iterator[Finding]:
     """Ledger, checkpoints (those that are kept and the one that is being written) and the model at the end."""
-    from ..lm.footprint import saved
+    from ..lm.model.memory import saved
 
     steps = steps_of(config, rows)
     checkpoints = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..lm.load import Eyes
+from ..lm.model.load import Eyes
 from ..selectors import Selector
 from ..training.gradients.adam import Adam
 from ..training.gradients.engine import GradientEngine

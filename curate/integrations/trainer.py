@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
-from ..lm.batches import nothing
+from ..lm.tokens.batch import nothing
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
 from ..sums import MARK

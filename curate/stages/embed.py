@@ -50,7 +50,7 @@ DISTRIBUTED = True
 
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure every distinct sample of the pool, shard by shard; then index the sketches."""
-    from ..lm.load import load_tokenizer
+    from ..lm.model.load import load_tokenizer
     from ..store.rows.pool_rows import PoolRows, write_repeats
     from ..store.vectors.index import write_index
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from ..lm.encode import TokenTable
-    from ..lm.load import Eyes
+    from ..lm.model.load import Eyes
+    from ..lm.tokens.encode import TokenTable
     from ..signals import Signal
     from .embed import EmbedConfig
 
@@ -48,9 +48,9 @@ class Embedder:
     def __init__(self, work: Embedding) -> None:
         import torch
 
-        from ..lm.encode import Encoder
-        from ..lm.load import load_model, load_tokenizer, look_into, prove
-        from ..lm.score_budget import default_score_tokens
+        from ..lm.model.load import load_model, load_tokenizer, look_into, prove
+        from ..lm.model.scoring_batch import default_score_tokens
+        from ..lm.tokens.encode import Encoder
         from ..store.rows.pool_rows import PoolRows
 
         config = work.config
@@ -80,7 +80,7 @@ class Embedder:
 
     def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
         """The samples of a shard as tokens, and those that cannot be trained on."""
-        from ..lm.encode import TokenTable, encode_all
+        from ..lm.tokens.encode import TokenTable, encode_all
         from ..store.rows.pool_rows import read_repeats
 
         rows, refused = self.work.rows(shard), dict[str, str]()
@@ -98,7 +98,7 @@ class Embedder:
         """A shard's signals. What is measured together depends on the shard alone, and not on what came before it."""
         import torch
 
-        from ..lm.encode import collate
+        from ..lm.tokens.encode import collate
         from ..signals import ScoreBudget, measure
 
         config, eyes = self.work.config, self.eyes

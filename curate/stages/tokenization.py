@@ -21,8 +21,8 @@ from .pools import pool_samples
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.encode import TokenTable
-    from ..lm.load import ModelOptions
+    from ..lm.model.load import ModelOptions
+    from ..lm.tokens.encode import TokenTable
 
 
 SHOWN = 3
@@ -43,7 +43,7 @@ class Tokenizing(BaseModel):
 
     def options(self, place: str) -> ModelOptions:
         """How to load the model that was found at `place`."""
-        from ..lm.load import ModelOptions
+        from ..lm.model.load import ModelOptions
 
         names = {field.name for field in dataclasses.fields(ModelOptions)} - {"place"}
         return ModelOptions(place, **self.model_dump(include=names))
@@ -75,7 +75,7 @@ def encode_pool(
         distinct: each conversation once.
         only: no samples but these.
     """
-    from ..lm.encode import Encoder, TokenTable, encode_all
+    from ..lm.tokens.encode import Encoder, TokenTable, encode_all
 
     encoder = Encoder(tokenizer, max_length=reading.max_length, loss_on=reading.loss_on)
     refused: dict[str, str] = {}

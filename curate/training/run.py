@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..launch import size
-from ..lm.encode import TokenTable, collate
-from ..lm.load import Eyes, look_into, prove
-from ..lm.loss import chunk_loss
-from ..lm.score_budget import default_score_tokens
-from ..lm.sharded import shard
+from ..lm.model.chunked_loss import chunk_loss
+from ..lm.model.fsdp import shard
+from ..lm.model.load import Eyes, look_into, prove
+from ..lm.model.scoring_batch import default_score_tokens
+from ..lm.tokens.encode import TokenTable, collate
 from ..log import LOGGER, Stopwatch
 from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget

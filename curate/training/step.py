@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..lm.batches import Batch, nothing
-from ..lm.encode import TokenTable, collate
-from ..lm.load import Eyes
+from ..lm.model.load import Eyes
+from ..lm.tokens.batch import Batch, nothing
+from ..lm.tokens.encode import TokenTable, collate
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from ..errors import TrainingError
-from ..lm.batches import Batch, nothing
+from ..lm.tokens.batch import Batch, nothing
 from ..log import bar
 from . import checkpoint as checkpoints
 from .candidate_sampler import CandidateStream, Course, StreamLoader

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curate.cli.status import report, unfinished
 from curate.errors import ConfigError, DataError, ModelError, StoreError
 from curate.integrations import BatchSelector
-from curate.lm.batches import cut
+from curate.lm.tokens.batch import cut
 from curate.store import Store
 
 COUNT, LENGTH = 12, 20

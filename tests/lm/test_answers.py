@@ -11,10 +11,10 @@ import torch
 from transformers import GenerationConfig
 
 from curate.errors import ModelError
-from curate.lm.answers import Speaker, closing_of
-from curate.lm.encode import Encoder
-from curate.lm.held_out import last_turn, row_of
-from curate.lm.load import add_lora, base_of, load_model, load_tokenizer
+from curate.lm.evaluation.generate import Speaker, closing_of
+from curate.lm.evaluation.losses import last_turn, row_of
+from curate.lm.model.load import add_lora, base_of, load_model, load_tokenizer
+from curate.lm.tokens.encode import Encoder
 from curate.samples import Sample
 
 ASKED = ("Capital of red?", "And of the green one, in a long question?", "Add 4 and 8.", "Who?", "Say it.")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from curate.lm.compiled import compile_backbone
-from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove
+from curate.lm.model.compilation import compile_backbone
+from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into, prove
 from curate.numerics.gradients import Wanted
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from curate.training.gradients.adam import Adam

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.lm.chat import TYPED, UNRENDERED, MaskError
-from curate.lm.encode import Encoder, encode_all
-from curate.lm.load import ModelOptions, load_tokenizer
+from curate.lm.model.load import ModelOptions, load_tokenizer
+from curate.lm.tokens.chat import TYPED, UNRENDERED, MaskError
+from curate.lm.tokens.encode import Encoder, encode_all
 from curate.samples import Sample
 
 SHARED = Path(__file__).parents[2] / "../shared"

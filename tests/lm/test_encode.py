@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from curate.errors import ModelError
-from curate.lm.encode import Encoded, Encoder, MaskError, TokenTable, collate, encode_all
-from curate.lm.load import ModelOptions, load_tokenizer
+from curate.lm.model.load import ModelOptions, load_tokenizer
+from curate.lm.tokens.encode import Encoded, Encoder, MaskError, TokenTable, collate, encode_all
 from curate.samples import Sample
 
 CHAT = Sample(

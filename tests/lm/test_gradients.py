@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError, TrainingError
-from curate.lm.load import ModelOptions, add_lora, load_model, look_into
+from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.lm.load import ModelOptions, add_lora, load_model, look_into, prove
-from curate.lm.loss import summed_loss
+from curate.lm.model.chunked_loss import summed_loss
+from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into, prove
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure
 

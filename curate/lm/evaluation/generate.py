@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ..errors import ModelError
-from ..log import LOGGER
-from .load import base_of
+from ...errors import ModelError
+from ...log import LOGGER
+from ..model.load import base_of
 
 Ids = npt.NDArray[np.int32]
 

@@ -14,7 +14,7 @@ from unittest import mock
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import ConfigError, CurateError, did_you_mean
+from ...errors import ConfigError, CurateError, did_you_mean
 
 MISSING = 'The lm-evaluation-harness is not installed: pip install "curate[eval]", or leave --tasks out.'
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..numerics.losses import IGNORE
-from ..signals import Loss, ScoreBudget, measure
-from .encode import Encoded, collate
-from .load import Eyes
+from ...numerics.losses import IGNORE
+from ...signals import Loss, ScoreBudget, measure
+from ..model.load import Eyes
+from ..tokens.encode import Encoded, collate
 
 AT_ONCE = 512
 """Texts that are padded together before the budget cuts them into micro-batches; they are neighbours in length."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..numerics.losses import IGNORE, next_token_labels
+from ...numerics.losses import IGNORE, next_token_labels
 from .load import Eyes, base_of
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from ..errors import ModelError
-from ..launch import size
-from ..log import LOGGER
+from ...errors import ModelError
+from ...launch import size
+from ...log import LOGGER
 from .load import base_of
 
 

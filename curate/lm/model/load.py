@@ -16,10 +16,10 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ..errors import ModelError
-from ..numerics.head import Head
+from ...errors import ModelError
+from ...numerics.head import Head
 from .packing import Packed, can_pack
-from .quantized import four_bits, is_quantized, keep_differentiable
+from .quantization import four_bits, is_quantized, keep_differentiable
 
 TEMPLATES = ("chatml", "plain")
 """Chat templates that come with curate, for models that have none."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .load import ModelOptions, base_of
-from .score_budget import bytes_per_token
+from .scoring_batch import bytes_per_token
 
 FOUR_BITS = 0.516
 """Bytes of a weight in NF4, with its constants, which are quantised too (QLoRA, arXiv 2305.14314, section 3)."""

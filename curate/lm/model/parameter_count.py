@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 ADAPTER = "adapter_config.json"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 
 def four_bits() -> dict[str, Any]:

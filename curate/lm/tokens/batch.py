@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..numerics.losses import IGNORE
+from ...numerics.losses import IGNORE
 
 Batch = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `labels` (b, L); perhaps `loss_weights` (b,)."""

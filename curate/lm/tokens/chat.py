@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from ..errors import DataError
-from ..log import LOGGER
-from ..samples import Message, Sample
-from .control import ControlTokens, Unhidable, shown
+from ...errors import DataError
+from ...log import LOGGER
+from ...samples import Message, Sample
+from .special_tokens import ControlTokens, Unhidable, shown
 
 UNTOLD = "assistant tokens cannot be told apart"
 UNRENDERED = "the chat template does not take it"

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..numerics.losses import IGNORE
-from ..samples import Sample
+from ...numerics.losses import IGNORE
+from ...samples import Sample
 from .chat import UNTOLD as UNTOLD
 from .chat import Chat, taken, text_tokens
 from .chat import MaskError as MaskError
-from .control import ControlTokens
+from .special_tokens import ControlTokens
 
 LossOn = Literal["assistant", "all"]
 

@@ -110,7 +110,7 @@ class Course:
 
 def weights_of(config: CompareConfig, place: str) -> int | None:
     """Weights of the model; None, and a warning, where they cannot be counted and flops are not what is made equal."""
-    from ...lm.weights import count_weights
+    from ...lm.model.parameter_count import count_weights
 
     try:
         return count_weights(place)
@@ -153,7 +153,7 @@ def _flops(run: Artifact, weights: int, kept: Floats, seen: Floats, parts: set[s
     Where candidates were measured by their gradients and the update was made of those, it costs no second pass. Passes
     over target batches are left out: their tokens are in no ledger.
     """
-    from ...lm.weights import count_adapter
+    from ...lm.model.parameter_count import count_adapter
 
     cost = token_cost(weights, count_adapter(run.files))
     by_gradients = "seconds_candidate_gradients" in parts

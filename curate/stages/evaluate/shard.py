@@ -17,8 +17,8 @@ from .answer_checks import RULES, Choices, Unmarkable
 from .examination import ANSWER, CHOICE, CHOICE_NORM, LOSS, Examination, schema
 
 if TYPE_CHECKING:
-    from ...lm.answers import Speaker
-    from ...lm.encode import Encoded
+    from ...lm.evaluation.generate import Speaker
+    from ...lm.tokens.encode import Encoded
 
 NO_ROOM = "no room for prompt and answer"
 LONG = "longer than --max-length"
@@ -62,8 +62,8 @@ class Examiner:
     def __init__(self, work: Examination) -> None:
         import torch
 
-        from ...lm.encode import Encoder
-        from ...lm.load import load_model, load_tokenizer, look_into, prove
+        from ...lm.model.load import load_model, load_tokenizer, look_into, prove
+        from ...lm.tokens.encode import Encoder
         from ...signals import ScoreBudget
         from ...store.rows.pool_rows import PoolRows
 
@@ -81,7 +81,7 @@ class Examiner:
     @functools.cached_property
     def speaker(self) -> Speaker:
         """Answers, for metrics that want them generated."""
-        from ...lm.answers import Speaker
+        from ...lm.evaluation.generate import Speaker
 
         config = self.work.config
         return Speaker(
@@ -116,8 +116,8 @@ class Examiner:
         return watch.seconds
 
     def _losses(self, papers: Sequence[Paper], advance: Advance) -> Iterator[dict[str, Any]]:
-        from ...lm.encode import MaskError
-        from ...lm.held_out import losses_of, row_of
+        from ...lm.evaluation.losses import losses_of, row_of
+        from ...lm.tokens.encode import MaskError
 
         rows: list[tuple[Paper, Encoded]] = []
         for paper in papers:
@@ -140,7 +140,7 @@ class Examiner:
             yield self._outcome(paper, LOSS)
 
     def _generated(self, papers: Sequence[Paper], metrics: Sequence[str], advance: Advance) -> Iterator[dict[str, Any]]:
-        from ...lm.encode import MaskError
+        from ...lm.tokens.encode import MaskError
 
         asked: list[tuple[Paper, Any]] = []
         for paper in papers:
@@ -174,8 +174,8 @@ class Examiner:
         return str(paper.sample.original[column])
 
     def _chosen(self, papers: Sequence[Paper]) -> Iterator[dict[str, Any]]:
-        from ...lm.encode import MaskError
-        from ...lm.held_out import last_turn, losses_of, row_of
+        from ...lm.evaluation.losses import last_turn, losses_of, row_of
+        from ...lm.tokens.encode import MaskError
 
         asked: list[tuple[Paper, Choices, list[Encoded]]] = []
         for paper in papers:

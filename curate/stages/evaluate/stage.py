@@ -98,7 +98,7 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
     """The harness's tasks are not the same in every version of it."""
     if not config.tasks:
         return {}
-    from ...lm.harness import harness_version
+    from ...lm.evaluation.harness import harness_version
 
     return {"lm_eval": harness_version()}
 
@@ -240,8 +240,8 @@ def _run_tasks(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> list[Row
     """The tasks of the harness; the answers to their questions, where these are right or wrong, go into `answers`."""
     import torch
 
-    from ...lm.harness import Tasks, run_tasks
-    from ...lm.load import load_model, load_tokenizer
+    from ...lm.evaluation.harness import Tasks, run_tasks
+    from ...lm.model.load import load_model, load_tokenizer
 
     options = config.options(inputs.places["model"])
     tasks = Tasks(

@@ -13,7 +13,7 @@ from ...store.vectors.cache import VectorCache
 from ..train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from ...lm.encode import TokenTable
+    from ...lm.tokens.encode import TokenTable
     from .stage import SelectConfig
 
 

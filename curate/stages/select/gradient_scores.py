@@ -30,7 +30,7 @@ from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
 
 if TYPE_CHECKING:
-    from ...lm.encode import TokenTable
+    from ...lm.tokens.encode import TokenTable
     from .stage import SelectConfig
 
 CHUNK = 64
@@ -48,8 +48,8 @@ LAST_ONLY = ("cluster_ucb",)
 
 def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
     """LESS's score of candidates by row; see the module's first lines."""
-    from ...lm.encode import Encoder
-    from ...lm.load import load_tokenizer
+    from ...lm.model.load import load_tokenizer
+    from ...lm.tokens.encode import Encoder
     from ...training.gradients.features import mean_rates, whole_checkpoints
 
     warmup = inputs.artifacts["warmup"]
@@ -75,7 +75,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
 
 def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
     """Place in `positions` -> where the sample is in a token table; a sample with nothing to train on is not there."""
-    from ...lm.encode import TokenTable, encode_all
+    from ...lm.tokens.encode import TokenTable, encode_all
 
     wanted = {int(position): row for row, position in enumerate(positions)}
     refused: dict[str, str] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.encode import TokenTable
+    from ...lm.tokens.encode import TokenTable
     from ...training.target_sampler import TargetStream
 
 

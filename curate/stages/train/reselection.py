@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.encode import TokenTable
+    from ...lm.tokens.encode import TokenTable
     from ...training.epoch_subsets import Rounds
     from ...training.gradients.engine import GradientEngine
 

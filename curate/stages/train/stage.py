@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.encode import TokenTable
+    from ...lm.tokens.encode import TokenTable
     from ...training.run import Job, Outcome
 
 EXAMPLES = """\
@@ -49,8 +49,8 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
-    from ...lm.compiled import compile_backbone
-    from ...lm.load import add_lora, load_model, load_tokenizer, train_all
+    from ...lm.model.compilation import compile_backbone
+    from ...lm.model.load import add_lora, load_model, load_tokenizer, train_all
     from ...training.run import fine_tune
 
     _check_launch(config)

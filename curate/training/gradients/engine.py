@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError, TrainingError
-from ...lm.batches import Batch, cut
-from ...lm.load import Eyes
-from ...lm.loss import mean_losses
+from ...lm.model.chunked_loss import mean_losses
+from ...lm.model.load import Eyes
+from ...lm.tokens.batch import Batch, cut
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import (
     Blocks,

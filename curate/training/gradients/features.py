@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 from transformers import Trainer
 
 from ...errors import ModelError
-from ...lm.encode import TokenTable, collate
-from ...lm.load import ModelOptions, load_model, look_into
+from ...lm.model.load import ModelOptions, load_model, look_into
+from ...lm.tokens.encode import TokenTable, collate
 from ...numerics.gradients import SignHash, Wanted
 from ...sums import MARK
 from ..checkpoint import checkpoints, must_be_sound

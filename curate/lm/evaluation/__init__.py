@@ -1,0 +1,1 @@
+"""Evaluate a model: held-out losses, generated answers, lm-eval tasks."""

@@ -1,0 +1,1 @@
+"""Samples to tokens: chat templates, special tokens, loss masks, batches."""
