@@ -14,7 +14,7 @@ import pytest
 
 from curate import Store, make
 from curate.report.payload import payload
-from curate.report.scope import Wish, scope
+from curate.report.runs import Wish, scope
 from curate.stages.pools import pool_samples
 from curate.store.catalog.session import Reader
 from curate.store.ledger.rows import SCHEMA

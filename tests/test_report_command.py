@@ -96,7 +96,7 @@ def test_a_column_with_a_value_a_row_is_nothing_to_group_by(
 def test_a_map_by_umap_is_never_a_map_by_something_else(
     curate: Call, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.report.plane.find_spec", lambda name: None)
+    monkeypatch.setattr("curate.report.embedding_map.find_spec", lambda name: None)
     done = curate("report", "a", "--map", "umap")
     assert done.code == 1 and "pip install umap-learn" in done.err and not Path("report.html").exists()
 

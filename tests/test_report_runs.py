@@ -135,7 +135,7 @@ def test_other_features_may_be_asked_for_and_must_be_of_the_pool(store: Store) -
 
 
 def test_a_larger_map_is_found_on_a_sample(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.report.plane.FITTED", 60)
+    monkeypatch.setattr("curate.report.embedding_map.FITTED", 60)
     page = told(store, *RUNS)
     assert page["map"]["fitted"] == 60 and None not in page["map"]["x"] and len(page["map"]["x"]) == 90
     assert "The map's directions were found on 60 of the samples shown, drawn by chance." in page["notes"]
@@ -167,7 +167,7 @@ def test_umap_gets_the_vectors_and_its_places_are_the_map(store: Store, monkeypa
     module = types.ModuleType("umap")
     vars(module).update(UMAP=Fake)
     monkeypatch.setitem(sys.modules, "umap", module)
-    monkeypatch.setattr("curate.report.plane.find_spec", lambda name: object())
+    monkeypatch.setattr("curate.report.embedding_map.find_spec", lambda name: object())
     page = told(store, *RUNS, method="umap")
     plain = told(store, *RUNS)["map"]
     assert (seen["shape"], seen["n_components"], seen["random_state"]) == ((90, 50), 2, 0)

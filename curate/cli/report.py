@@ -47,7 +47,7 @@ def report(
     from ..render import size
     from ..report.page import refuse_others, write
     from ..report.payload import payload
-    from ..report.scope import Wish, scope
+    from ..report.runs import Wish, scope
     from ..store import Store
     from ..store.catalog.session import Reader
 

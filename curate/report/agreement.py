@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .scope import Scope, command
+from .runs import Scope, command
 
 KEPT = """
 SELECT run, count(*) AS kept FROM (

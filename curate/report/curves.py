@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..store.catalog.catalog import quote
-from .scope import Run, Scope, command
+from .runs import Run, Scope, command
 
 POINTS = 1000
 """Most points of a curve; a longer run's are means over equal stretches of steps."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ..errors import ConfigError
 from ..store import Artifact
 from ..store.vectors.vectors import VectorShards
-from .scope import Scope, embedding, vectors_of
+from .runs import Scope, embedding, vectors_of
 
 FITTED = 10_000
 """Samples that the directions are found on; the others are put where these say."""

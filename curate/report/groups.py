@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from .scope import Scope, command, embedding, vectors_of
+from .runs import Scope, command, embedding, vectors_of
 
 LENGTHS = 8
 """Bins of length, each with about as many samples."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from .. import __version__
 from .agreement import agreement
-from .course import courses, score_columns
-from .evidence import comparisons, evaluations
+from .curves import courses, score_columns
+from .embedding_map import plane
 from .groups import groupings, groups
-from .plane import plane
 from .provenance import provenance
+from .results import comparisons, evaluations
+from .runs import Scope
 from .samples import samples
-from .scope import Scope
 
 VERSION = 1
 DIGITS = 5

@@ -10,7 +10,7 @@ from ..config import Config
 from ..formats.locations import shown
 from ..stages import module_of
 from ..store import SCRIPT
-from .scope import Scope
+from .runs import Scope
 
 SAID_ELSEWHERE = ("selector", "model", "pool", "seed")
 

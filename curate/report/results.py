@@ -7,7 +7,7 @@ from typing import Any
 from ..stages.compare.stage import RESULT
 from ..stages.compare.table import UNITS
 from ..store.artifacts.files import read_json
-from .scope import Scope, command
+from .runs import Scope, command
 
 COMPARISONS = "SELECT DISTINCT comparison FROM comparisons WHERE list_contains($marks, fingerprint) ORDER BY 1"
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..samples import to_json
 from .groups import TOKENS, Grouping
-from .scope import Run, Scope
+from .runs import Run, Scope
 
 LONGEST = 2000
 """Characters of a text that are shown."""
