@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
-from . import shipped
 from .errors import ConfigError, did_you_mean
-from .redact import redact, redacted
-from .strict_yaml import LARGEST, NotYaml, parse
+from .runtime import bundled as shipped
+from .runtime.redaction import redact, redacted
+from .runtime.strict_yaml import LARGEST, NotYaml, parse
 
 
 class Mark:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .launch import rank
-from .redact import redacted
-from .render import harmless
+from .runtime.distributed import rank
+from .runtime.redaction import redacted
+from .runtime.terminal import harmless
 
 LOGGER = logging.getLogger("curate")
 

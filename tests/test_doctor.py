@@ -20,8 +20,8 @@ from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, lines, wrongs
 from curate.doctor.plan import Planned, Room, counted, load_of, look, steps_of
-from curate.launch import cores
 from curate.lm.model.memory import footprint
+from curate.runtime.distributed import cores
 from curate.store import Store
 
 Call = Callable[..., Any]
@@ -244,7 +244,7 @@ import torch
 from curate.demo.model import build_model, save, train_tokenizer
 from curate.doctor.devices import memory
 from curate.doctor.plan import Planned, counted, load_of
-from curate.launch import cores
+from curate.runtime.distributed import cores
 from curate.lm.model.memory import footprint
 from curate.stages import make
 from curate.store import Store

@@ -13,8 +13,8 @@ import yaml
 from curate.cli.run import read
 from curate.config import Config, build, load, read_yaml, scalar
 from curate.errors import ConfigError, CurateError
+from curate.runtime.strict_yaml import LARGEST, NotYaml, parse
 from curate.stages import STAGES, module_of
-from curate.strict_yaml import LARGEST, NotYaml, parse
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)

@@ -15,7 +15,7 @@ import torch
 
 from curate.errors import ArtifactNotFound, CurateError, DataError, ModelError, StoreError
 from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
-from curate.redact import redact, redacted
+from curate.runtime.redaction import redact, redacted
 from curate.stages import make
 from curate.store import Artifact, Store
 from tests.exports import RunConfig

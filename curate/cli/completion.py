@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from .. import shipped
+from ..runtime import bundled as shipped
 
 
 def artifacts(context: typer.Context, incomplete: str) -> list[str]:

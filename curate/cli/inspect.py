@@ -16,7 +16,7 @@ from pydantic import Field
 from ..config import Options, Ref
 from ..errors import DataError
 from ..log import bar
-from ..render import summary
+from ..runtime.terminal import summary
 from ..samples import Sample
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples

@@ -23,9 +23,9 @@ from typer.main import get_command
 
 from .. import __version__, log
 from ..errors import CurateError, did_you_mean, is_interrupt, of_system
-from ..launch import rank
-from ..redact import redacted
-from ..render import harmless
+from ..runtime.distributed import rank
+from ..runtime.redaction import redacted
+from ..runtime.terminal import harmless
 from ..stages import STAGES, module_of
 
 if TYPE_CHECKING:

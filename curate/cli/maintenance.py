@@ -9,7 +9,7 @@ import typer
 
 from ..errors import StoreError
 from ..log import LOGGER
-from ..render import size
+from ..runtime.terminal import size
 from .flags import StoreFlag
 
 EXAMPLES = """

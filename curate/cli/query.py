@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from .. import shipped
 from ..config import scalar
 from ..errors import ConfigError, QueryError, did_you_mean
 from ..log import LOGGER
-from ..render import table
+from ..runtime import bundled as shipped
+from ..runtime.terminal import table
 from . import completion
 from .flags import StoreFlag
 

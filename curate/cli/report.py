@@ -44,10 +44,10 @@ def report(
 ) -> None:
     """`curate report`: write the page and print where it is."""
     from ..log import LOGGER
-    from ..render import size
     from ..report.page import refuse_others, write
     from ..report.payload import payload
     from ..report.runs import Wish, scope
+    from ..runtime.terminal import size
     from ..store import Store
     from ..store.catalog.session import Reader
 

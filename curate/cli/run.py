@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 from pydantic import Field, model_validator
 
-from .. import shipped
 from ..config import Config, Options, assign, build, read_yaml
 from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
-from ..redact import redacted
-from ..render import summary
+from ..runtime import bundled as shipped
+from ..runtime.redaction import redacted
+from ..runtime.terminal import summary
 from ..stages import STAGES, module_of, run_stage
 from ..stages.query_options import Asking
 from . import completion

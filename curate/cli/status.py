@@ -11,8 +11,8 @@ import typer
 
 from ..config import EXTERNAL, Config, build
 from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
-from ..redact import HIDDEN
-from ..render import size, table
+from ..runtime.redaction import HIDDEN
+from ..runtime.terminal import size, table
 from ..stages import STAGES, made_from, module_of
 from ..stages.inputs import label_all, place
 from ..store import SCRIPT, Artifact, Store

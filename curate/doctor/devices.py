@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..launch import cores
-from ..render import size
+from ..runtime.distributed import cores
+from ..runtime.terminal import size
 from .finding import Finding, said_by
 
 CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

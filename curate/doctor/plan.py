@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from ..config import EXTERNAL, Ref
 from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError
-from ..render import size
+from ..runtime.terminal import size
 from ..selectors import Facts, make_selector
 from ..stages.train.config import TrainConfig
 from .devices import Device

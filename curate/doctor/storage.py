@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CatalogueBusy, CurateError
-from ..render import size
+from ..runtime.terminal import size
 from .finding import Finding, joined, said_by
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..config import INERT
 from ..errors import ConfigError
-from ..launch import local_rank, rank, size
 from ..log import bar
+from ..runtime.distributed import local_rank, rank, size
 from ..store import Artifact, Draft
 
 Piece = TypeVar("Piece")

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError, did_you_mean
-from ..redact import redacted
+from ..runtime.redaction import redacted
 from .locations import File, shown
 from .rows import Row
 from .strict_json import decode

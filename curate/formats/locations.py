@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..errors import DataError
 from ..log import LOGGER
-from ..redact import redacted
+from ..runtime.redaction import redacted
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 STAMPS = ("sha256", "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id")

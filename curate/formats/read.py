@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from ..errors import CurateError, DataError
-from ..redact import redacted
+from ..runtime.redaction import redacted
 from .arrow import hub_rows, parquet_rows, saved_rows
 from .csv import csv_rows, tsv_rows
 from .detect import detect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ConfigError, TrainingError
-from ..launch import size
+from ..runtime.distributed import size
 
 SETTINGS = {
     "packing": "several samples become one row, and a selector keeps or leaves whole rows. Set packing=False",

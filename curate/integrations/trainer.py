@@ -21,9 +21,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
 from ..lm.tokens.batch import nothing
+from ..runtime.checksums import MARK
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
-from ..sums import MARK
 from ..training import checkpoint as checkpoints
 from .batch import table_of
 from .batch_selector import BatchSelector

@@ -20,7 +20,7 @@ from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
 from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
-from ..redact import redacted
+from ..runtime.redaction import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct

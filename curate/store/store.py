@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from ..config import NAME, Config
 from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
-from ..launch import rank
 from ..log import LOGGER
+from ..runtime.distributed import rank
 from .artifacts.artifact import SCRIPT, Artifact
 from .artifacts.draft import Draft, DraftLock
 from .artifacts.files import REMEDY, as_json, fingerprint, read_json, write_json, write_text

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from ..errors import TrainingError
-from ..sums import MARK, first_damage, record
+from ..runtime.checksums import MARK, first_damage, record
 from .recorder import Tally
 from .step import Selection
 

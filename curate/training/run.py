@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
-from ..launch import size
 from ..lm.model.chunked_loss import chunk_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.load import Eyes, look_into, prove
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.tokens.encode import TokenTable, collate
 from ..log import LOGGER, Stopwatch
+from ..runtime.distributed import size
 from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint as checkpoints

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from curate.render import table
+from curate.runtime.terminal import table
 
 from .matrix import FAULTS
 from .workshop import STAGES, Workshop

@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from ...errors import ModelError
-from ...launch import size
 from ...log import LOGGER
+from ...runtime.distributed import size
 from .load import base_of
 
 

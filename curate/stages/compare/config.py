@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...config import EXTERNAL, INERT, Config, Options, Ref, build
 from ...errors import ConfigError, did_you_mean
-from ...launch import size
+from ...runtime.distributed import size
 from ..select.stage import SelectConfig
 from ..train.config import TrainConfig
 

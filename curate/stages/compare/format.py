@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...render import table, terminal_width
+from ...runtime.terminal import table, terminal_width
 
 Row = Mapping[str, Any]
 

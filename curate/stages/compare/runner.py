@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from ...errors import CurateError, is_interrupt, of_system
-from ...launch import cores
 from ...log import LOGGER
+from ...runtime.distributed import cores
 from ...store import Artifact, Store
 from .. import made_from, run_stage
 from .plan import Task

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ...config import INERT, Config, Ref, flag_of
 from ...errors import ConfigError
-from ...launch import size
 from ...pool_selectors import Budget, PoolSelector, make_pool_selector
+from ...runtime.distributed import size
 from ..tokenization import Reading
 
 WANTED = {

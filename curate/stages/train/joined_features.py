@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigError, DataError
-from ...launch import size
+from ...runtime.distributed import size
 from ...store import Artifact
 from ..inputs import Inputs
 from ..pools import pool_samples

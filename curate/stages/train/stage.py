@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
-from ...launch import size
+from ...runtime.distributed import size
 from ...store import Draft
 from ..inputs import Inputs
 from ..pools import subset_of

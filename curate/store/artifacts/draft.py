@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StoreError
-from ...sums import settle
+from ...runtime.checksums import settle
 from .files import HOST, temporary
 from .manifest import FACTS, MERGED
 from .parquet import CHECKED, read_parquet

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
-from ...sums import Record, damage, record
+from ...runtime.checksums import Record, damage, record
 from .files import read_json, write_json
 
 SEAL = "files.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from ...errors import CatalogueBusy, StoreError
-from ...sums import MARK, damage
+from ...runtime.checksums import MARK, damage
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import read_json
 from ..artifacts.manifest import MANIFEST, MERGED, SEAL, damaged

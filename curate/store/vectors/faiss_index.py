@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...log import LOGGER, bar
-from ...sums import first_damage, record
+from ...runtime.checksums import first_damage, record
 from ..artifacts.files import read_json, temporary, write_json
 from .index_kind import TRAIN_PER_LIST, IndexKind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length

@@ -21,7 +21,7 @@ from ...errors import ModelError
 from ...lm.model.load import ModelOptions, load_model, look_into
 from ...lm.tokens.encode import TokenTable, collate
 from ...numerics.gradients import SignHash, Wanted
-from ...sums import MARK
+from ...runtime.checksums import MARK
 from ..checkpoint import checkpoints, must_be_sound
 from .adam import Adam
 from .engine import GradientEngine
