@@ -21,7 +21,7 @@ from ..pool_selectors import (
     pool_selector_class,
 )
 from ..pool_selectors.base import Floats, Matrix
-from .holding import check_all, hold
+from .checks import check_all, hold
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]
 

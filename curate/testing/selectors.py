@@ -17,7 +17,7 @@ from torch import Tensor
 from ..numerics.head import Head
 from ..selectors import CandidateBatch, Facts, Scores, Selector, choose, selector_class
 from ..signals import Probe
-from .holding import check_all, hold
+from .checks import check_all, hold
 
 FACTS = Facts(vocab_size=50, max_length=16, seed=5, keep=4)
 COUNT, WIDTH = 12, 8
