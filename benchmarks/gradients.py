@@ -60,7 +60,7 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
 
 def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tensor]]:
     """Both ways to the same sketches, (n, D)."""
-    from curate.lm.model.load import look_into
+    from curate.lm.model.scoring_model import look_into
     from curate.numerics.gradients import SignHash, Wanted
     from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine

@@ -134,8 +134,9 @@ class Rewards:
         from curate.config import build
         from curate.stages.inputs import resolve
         from curate.stages.select.candidates import read_candidates, read_target
+        from curate.stages.select.config import SelectConfig
         from curate.stages.select.gradient_scores import Scorer
-        from curate.stages.select.stage import SelectConfig, gradient_oracle
+        from curate.stages.select.stage import gradient_oracle
 
         names = {"target": pool.target(target).name, "warmup": pool.warmup(seed).name}
         config = build(SelectConfig, {"name": "replay", "method": "less", "pool": "pool", "budget": 0.05, **names})

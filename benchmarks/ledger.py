@@ -98,7 +98,7 @@ def write_live(root: Path, samples: int) -> None:
     store, pool = Store(root), Pool.draw(samples)
 
     def write(draft: Draft) -> None:
-        ledger = draft.ledger()
+        ledger = Ledger.of(draft)
         for step, columns in enumerate(steps(pool, 2, LIVE_STEPS * LIVE_CANDIDATES, LIVE_CANDIDATES), start=1):
             ledger.append(step, columns)
             time.sleep(LIVE_PAUSE)
@@ -153,7 +153,7 @@ def measure(root: Path, rows: int, candidates: int) -> dict[str, Any]:
         count = rows // 2 + number * (rows % 2)
 
         def write(draft: Draft, number: int = number, count: int = count) -> None:
-            seconds.write(draft.ledger(), pool, number, count, candidates)
+            seconds.write(Ledger.of(draft), pool, number, count, candidates)
 
         make_run(store, name, made, write)
     file_bytes = store.catalog.path.stat().st_size

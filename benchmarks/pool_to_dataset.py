@@ -45,7 +45,9 @@ def train_plainly(folder: Path, model: str, options: dict[str, Any]) -> float:
 
     from curate.formats import detect, to_sample
     from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
-    from curate.lm.tokens.encode import Encoder, TokenTable, collate, encode_all
+    from curate.lm.tokens.batch import collate
+    from curate.lm.tokens.encode import Encoder, encode_all
+    from curate.lm.tokens.token_table import TokenTable
 
     rows = load_from_disk(str(folder)).select(range(16)).to_list()
     layout = detect(rows, {}, str(folder))

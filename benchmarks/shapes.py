@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from curate.lm.tokens.encode import TokenTable
+    from curate.lm.tokens.token_table import TokenTable
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -44,7 +44,8 @@ def adapted_model(shape: dict[str, Any], *, device: str, dtype: str, attention: 
 
 def random_texts(vocab: int, count: int, length: int, *, mixed: bool = False) -> TokenTable:
     """Texts of random tokens, every token a target; `mixed`: from a quarter of the length."""
-    from curate.lm.tokens.encode import Encoded, TokenTable
+    from curate.lm.tokens.encode import Encoded
+    from curate.lm.tokens.token_table import TokenTable
 
     rng = np.random.default_rng(0)
     lengths = rng.integers(length // 4 if mixed else length, length + 1, size=count)

@@ -81,7 +81,8 @@ def of_model(args: argparse.Namespace) -> Tensor | None:
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
 
-    from curate.lm.model.load import ModelOptions, load_model, look_into
+    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.scoring_model import look_into
 
     eyes = look_into(load_model(ModelOptions(args.model)).eval())
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -96,8 +97,8 @@ def of_model(args: argparse.Namespace) -> Tensor | None:
 
 def of_random_weights(count: int) -> Tensor:
     """H R of random texts at the width of Qwen2.5-0.5B, two layers deep, with a smaller vocabulary."""
-    from curate.lm.model.load import look_into
-    from curate.lm.tokens.encode import collate
+    from curate.lm.model.scoring_model import look_into
+    from curate.lm.tokens.batch import collate
 
     shape = {**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": 16_384}
     eyes = look_into(adapted_model(shape, device="cpu", dtype="float32").eval())

@@ -89,7 +89,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, shape: str) -> None:
         from curate.lm.model.compilation import compile_backbone
-        from curate.lm.model.load import look_into
+        from curate.lm.model.scoring_model import look_into
 
         self.args = args
         self.device = torch.device(args.device)
@@ -107,7 +107,7 @@ class Bench:
 
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """The first texts of the pool, on the CPU."""
-        from curate.lm.tokens.encode import collate
+        from curate.lm.tokens.batch import collate
 
         return collate([self.table[row] for row in range(count)], pad_token_id=0)
 
@@ -206,7 +206,7 @@ class Bench:
 def measure_shape(args: argparse.Namespace, shape: str) -> dict[str, Any]:
     """Everything about one shape."""
     from curate.lm.model.chunked_loss import chunk_loss
-    from curate.lm.model.load import prove
+    from curate.lm.model.scoring_model import prove
 
     bench = Bench(args, shape)
     own_loss = median_seconds(bench.train, args.steps)

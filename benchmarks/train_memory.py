@@ -61,8 +61,10 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from transformers import TrainingArguments
 
     from curate.lm.model.chunked_loss import chunk_loss
-    from curate.lm.model.load import look_into
-    from curate.lm.tokens.encode import Encoded, TokenTable, collate
+    from curate.lm.model.scoring_model import look_into
+    from curate.lm.tokens.batch import collate
+    from curate.lm.tokens.encode import Encoded
+    from curate.lm.tokens.token_table import TokenTable
     from curate.selectors import Facts, make_selector
     from curate.training.recorder import Record
     from curate.training.step import Plan, Selection

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .stages import make
     from .store import Artifact, Store
 
 __all__ = ["Artifact", "Store", "__version__", "make"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

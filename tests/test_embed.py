@@ -13,10 +13,10 @@ import torch
 from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError
-from curate.lm.model.load import load_model, load_tokenizer, look_into
-from curate.lm.tokens.encode import collate
-from curate.stages.embed import EmbedConfig
-from curate.stages.embed_shard import _signals
+from curate.lm.model.load import load_model, load_tokenizer
+from curate.lm.model.scoring_model import look_into
+from curate.lm.tokens.batch import collate
+from curate.stages.embed import EmbedConfig, _signals
 from curate.stages.tokenization import encode_pool
 from curate.store.vectors.vectors import load_vectors
 
@@ -91,7 +91,7 @@ def test_a_shard_is_of_fixed_rows_of_the_pool_whatever_files_the_pool_is_in(
 def test_a_stopped_pass_makes_only_what_is_missing_and_ends_the_same(
     world: Store, made: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curate.stages.embed_shard import Embedder
+    from curate.stages.embed import Embedder
 
     call, shards = Embedder.__call__, []
 

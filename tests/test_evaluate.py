@@ -15,7 +15,8 @@ from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.samples import Sample
 from curate.stages.evaluate.answer_checks import RULES, Choices, Unmarkable, last_number
-from curate.stages.evaluate.stage import EvaluateConfig, mean_and_error
+from curate.stages.evaluate.config import EvaluateConfig
+from curate.stages.evaluate.results import mean_and_error
 
 OPTIONS: dict[str, Any] = {"pool": "heldout", "max_length": 100, "max_new_tokens": 8, "shard_rows": 16}
 

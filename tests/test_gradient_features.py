@@ -17,9 +17,11 @@ from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
 from curate.stages.inputs import resolve
 from curate.stages.select.candidates import read_candidates, read_target
+from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import Scorer
-from curate.stages.select.stage import SelectConfig, gradient_oracle
-from curate.training.gradients.features import Influence, adam_of, mean_rates, whole_checkpoints
+from curate.stages.select.stage import gradient_oracle
+from curate.training.checkpoint_files import whole_checkpoints
+from curate.training.gradients.features import Influence, adam_of, mean_rates
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 1}
 WARM |= {"save_steps": 2, "save_total_limit": 9, "learning_rate": 3e-3, "lora_r": 4}

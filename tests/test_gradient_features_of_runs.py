@@ -68,7 +68,8 @@ def test_full_fine_tuning_is_measured_in_its_linear_layers_when_told_so(
 def test_doras_magnitudes_are_named_and_refused(tiny: str) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from curate.lm.model.load import ModelOptions, load_model, look_into
+    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.scoring_model import look_into
     from curate.training.gradients.engine import GradientEngine
 
     config = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -15,8 +15,8 @@ from curate.pool_selectors import Budget, Candidates, Oracle, Room, Target, make
 from curate.pool_selectors import base as pool_base
 from curate.pool_selectors import rds as rds_module
 from curate.stages import make
+from curate.stages.ingest import Seen
 from curate.stages.pools import pool_samples
-from curate.stages.seen import Seen
 from curate.stages.select import candidates as candidates_module
 from curate.store import Artifact, Store
 from tests.exports import ROWS, ingest

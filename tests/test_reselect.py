@@ -19,8 +19,8 @@ from curate.errors import ConfigError, DataError, TrainingError
 from curate.lm.model.load import load_tokenizer
 from curate.pool_selectors import averages
 from curate.stages.inputs import resolve
+from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import Look, Scorer
-from curate.stages.select.stage import SelectConfig
 from curate.stages.tokenization import encode_pool, reading_digest
 from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
@@ -289,7 +289,7 @@ def test_of_several_processes_the_first_chooses_and_the_others_take_what_it_wrot
     inputs, tokenizer = resolve(world, config), load_tokenizer(config.options(tiny))
     table, _ = encode_pool(config, tokenizer, world.get("pool"), distinct=True)
     first, second = (
-        Chooser(config, inputs, Draft(world.root / "run", "f", world.catalog, rank=rank), table, tokenizer)
+        Chooser(config, inputs, Draft(world.root / "run", "f", world.catalog.path, rank=rank), table, tokenizer)
         for rank in (0, 1)
     )
     with ThreadPoolExecutor(1) as other:

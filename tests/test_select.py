@@ -17,7 +17,7 @@ from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.pool_selectors import POOL_SELECTORS
 from curate.stages import make
 from curate.stages.pools import pool_samples
-from curate.stages.select.stage import FIELDS, SelectConfig
+from curate.stages.select.config import FIELDS, SelectConfig
 from curate.store import Artifact, Draft, Store
 
 N = 40

@@ -39,7 +39,9 @@ def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact,
     from transformers import Trainer, TrainingArguments, set_seed
 
     from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer
-    from curate.lm.tokens.encode import Encoder, TokenTable, collate, encode_all
+    from curate.lm.tokens.batch import collate
+    from curate.lm.tokens.encode import Encoder, encode_all
+    from curate.lm.tokens.token_table import TokenTable
     from curate.stages.pools import pool_samples
     from curate.stages.train.stage import TrainConfig, _arguments
 

@@ -99,7 +99,7 @@ def stage_command(stage: str) -> click.Command:
     """A stage as a command, with its flags from its config."""
     from ..store import Store
     from .flags import with_flags
-    from .run import make_and_print
+    from .stage import make_and_print
 
     def act(root: Path, config: Config) -> None:
         make_and_print(Store(root), stage, config)

@@ -24,15 +24,15 @@ from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
 from ..runtime import bundled as shipped
 from ..runtime.redaction import redacted
-from ..runtime.terminal import summary
-from ..stages import STAGES, module_of, run_stage
+from ..stages import STAGES, module_of
 from ..stages.query_options import Asking
 from . import completion
 from .flags import StoreFlag
 from .query import about, find, write
+from .stage import make_or_find
 
 if TYPE_CHECKING:
-    from ..store import Artifact, Store
+    from ..store import Store
 
 EXAMPLES = """
 curate run demo
@@ -152,24 +152,6 @@ def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
     except CurateError as error:
         raise ConfigError(f"{where}: {error}") from None
     return Entry(stage, question.file or "sql", question=question, sql=sql)
-
-
-def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
-    """Run a stage; the second value is False when all of it was there already."""
-    known = {artifact.fingerprint for artifact in store.artifacts()}
-    artifact = run_stage(store, stage, config)
-    return artifact, artifact.fingerprint not in known
-
-
-def make_and_print(store: Store, stage: str, config: Config) -> None:
-    """Run one stage: its summary to stdout, and to stderr where the artifact is."""
-    artifact, fresh = make_or_find(store, stage, config)
-    module = module_of(stage)
-    if hasattr(module, "show"):
-        print(module.show(config, artifact))
-    elif artifact.summary:
-        print("\n".join(summary(artifact.summary)))
-    LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")
 
 
 def run(store: Store, entries: Sequence[Entry]) -> list[str]:

@@ -18,7 +18,7 @@ from ..stages.inputs import label_all, place
 from ..store import SCRIPT, Artifact, Store
 from . import completion
 from .flags import StoreFlag
-from .run import make_and_print
+from .stage import make_and_print
 
 EXAMPLES = """
 curate status

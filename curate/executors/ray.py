@@ -20,7 +20,7 @@ from typing import Any, Generic
 from .. import errors
 from ..errors import ConfigError, CurateError, StoreError
 from ..log import LOGGER, bar
-from .options import Maker, Piece, Work, opened
+from .work import Maker, Piece, Work, opened
 
 BLOCKS = 1000
 """Into how many parts a long pass is cut: each is a task of Ray's, and is reported when it is done."""

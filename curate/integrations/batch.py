@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
-from ..lm.tokens.encode import Encoded, TokenTable
+from ..lm.tokens.encode import Encoded
+from ..lm.tokens.token_table import TokenTable
 from ..numerics.losses import IGNORE
 
 FLAT = ("cu_seq_lens_q", "seq_idx", "position_ids")

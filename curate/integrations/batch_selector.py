@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..lm.model.load import prove
 from ..lm.model.scoring_batch import default_score_tokens
-from ..lm.tokens.encode import TokenTable
+from ..lm.model.scoring_model import prove
+from ..lm.tokens.token_table import TokenTable
 from ..selectors import Facts, check_args, make_selector
 from ..signals import ScoreBudget
 from ..store import Store

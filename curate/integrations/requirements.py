@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..lm.model.load import Eyes
+from ..errors import ConfigError, TrainingError
+from ..lm.model.scoring_model import Eyes
+from ..runtime.distributed import size
 from ..selectors import Selector
 from ..training.gradients.adam import Adam
 from ..training.gradients.engine import GradientEngine
@@ -68,3 +69,48 @@ def joined(wanted: Sequence[str], given: Mapping[str, Sequence[float]], count: i
         if found[name].shape != (count,):
             raise ConfigError(f"The feature '{name}' has the shape {tuple(found[name].shape)} beside {count} texts.")
     return found
+
+
+SETTINGS = {
+    "packing": "several samples become one row, and a selector keeps or leaves whole rows. Set packing=False",
+    "padding_free": "all samples become one row, and a selector keeps or leaves whole rows. Set padding_free=False",
+    "auto_find_batch_size": "what a step trains on is what is kept. Set per_device_train_batch_size yourself",
+}
+"""Boolean settings of a Trainer, and why not."""
+
+
+def refuse_arguments(args: Any) -> None:
+    """`ConfigError` for settings that do not go with choosing."""
+    for name, why in SETTINGS.items():
+        if getattr(args, name, False):
+            raise ConfigError(f"{name}=True does not go with a selector: {why}.")
+
+
+def refuse_parallelism(trainer: Any) -> None:
+    """`ConfigError` for ways of sharing out a model that cannot be scored through."""
+    refuse_arguments(trainer.args)
+    if trainer.args.world_size != size():
+        raise TrainingError(
+            f"{size()} processes were launched, but the Trainer sees {trainer.args.world_size}: each would train "
+            "alone. Launch as many as there are devices, or on CPUs set use_cpu=True."
+        )
+    if trainer.model_init is not None:
+        raise ConfigError(
+            "model_init makes the model anew when training begins, after the selector has looked into it: give model=."
+        )
+    for name, given in (
+        ("FSDP", trainer.is_fsdp_enabled),
+        ("DeepSpeed", trainer.is_deepspeed_enabled),
+        ("nn.DataParallel", trainer.args.n_gpu > 1),
+        ("tensor, context or sequence parallelism", _parallel(trainer.accelerator)),
+    ):
+        if given:
+            raise ConfigError(
+                f"{name} splits the model or its batches, which a selector cannot score through. Launch one process a "
+                "device with torchrun (DDP), or use curate train --fsdp."
+            )
+
+
+def _parallel(accelerator: Any) -> bool:
+    config = getattr(accelerator, "parallelism_config", None)
+    return config is not None and any(getattr(config, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp", "dp_shard"))

@@ -75,7 +75,7 @@ class ScriptRun:
         config = self._config(step)
         self.attempt = config.attempt
         self._draft = self._open.enter_context(self.store.draft(SCRIPT, config, self.inputs))
-        self._ledger = self._draft.ledger()
+        self._ledger = Ledger.of(self._draft)
         self._ledger.rewind(step)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:

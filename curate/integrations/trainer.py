@@ -24,12 +24,12 @@ from ..lm.tokens.batch import nothing
 from ..runtime.checksums import MARK
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
-from ..training import checkpoint as checkpoints
+from ..training import checkpoint, checkpoint_files
 from .batch import table_of
 from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
 from .options import Selective
-from .refusals import refuse_arguments, refuse_parallelism
+from .requirements import refuse_arguments, refuse_parallelism
 from .row_ids import ROW, Names, as_they_are, numbered
 from .script_run import wait_for_all
 
@@ -115,9 +115,9 @@ class SelectiveMixin(Base):
                 f"{folder} has no {MARK}, so the selector's memory is not in it: it was cut off while it "
                 "was written, or is of a run without selection. Resume from another one."
             )
-        checkpoints.must_be_sound(folder)
+        checkpoint_files.must_be_sound(folder)
         mark = read_json(folder / MARK)
-        checkpoints.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
+        checkpoint.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
         self.chooser.goes_on(mark["step"], mark["attempt"])
 
     def _logged(self) -> list[tuple[int, str, float]]:
@@ -246,9 +246,9 @@ class _Checkpoints(TrainerCallback):
     ) -> TrainerControl:
         """After the Trainer has written its part."""
         chooser, folder = self.trainer.chooser, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        checkpoints.save(folder, chooser.selection, args.process_index)
+        checkpoint.save(folder, chooser.selection, args.process_index)
         chooser.settle()
         wait_for_all()
         if state.is_world_process_zero:
-            checkpoints.mark(folder, {"step": state.global_step, "attempt": chooser.attempt})
+            checkpoint_files.mark(folder, {"step": state.global_step, "attempt": chooser.attempt})
         return control

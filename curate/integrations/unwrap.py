@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
 from ..errors import ModelError
-from ..lm.model.load import Eyes, look_into
+from ..lm.model.scoring_model import Eyes, look_into
 
 WRAPPERS = ("_orig_mod", "_original_module", "module")
 """Where torch.compile, Fabric, and DDP and the like keep the model that they wrap."""

@@ -11,11 +11,13 @@ from typing import Any
 
 from .. import plugins
 from ..errors import ConfigError, did_you_mean
-from .base import Candidates, Draws, Measure, Oracle, PoolSelector, Ranking, Replay, Target, averages, take_best
+from .base import PoolSelector, averages, take_best
 from .budget import Budget, Room, parse_quota
+from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
 from .k_center import KCenter
 from .less import Less
+from .oracle import Measure, Oracle, Replay
 from .random import Random
 from .rds import Rds
 from .tfidf import Tfidf

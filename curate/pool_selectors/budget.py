@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError, did_you_mean
-from .base import Bools, Candidates
+from .candidates import Bools, Candidates
 
 Quota = float | Mapping[str, float]
 

@@ -25,8 +25,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ConfigError, did_you_mean
-from .base import Candidates, Draws, Floats, Ints, Oracle, PoolSelector, Ranking, Target, chances, given, take_best
+from .base import PoolSelector, chances, given, take_best
 from .budget import Room
+from .candidates import Candidates, Draws, Floats, Ints, Ranking, Target
+from .oracle import Oracle
 
 Sums = tuple[Floats, Floats, Floats]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Candidates, Oracle, PoolSelector, Ranking, Target, given, has_vector, held
+from .base import PoolSelector, given
 from .budget import Room
+from .candidates import Candidates, Ranking, Target, has_vector, held
+from .oracle import Oracle
 
 
 class KCenter(PoolSelector):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Candidates, Oracle, PoolSelector, Ranking, Target, take_best
+from .base import PoolSelector, take_best
 from .budget import Room
+from .candidates import Candidates, Ranking, Target
+from .oracle import Oracle
 
 
 class Less(PoolSelector):

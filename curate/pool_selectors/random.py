@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .base import Candidates, Oracle, PoolSelector, Ranking, Target, chances, take_best
+from .base import PoolSelector, chances, take_best
 from .budget import Room
+from .candidates import Candidates, Ranking, Target
+from .oracle import Oracle
 
 
 class Random(PoolSelector):

@@ -11,21 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
-from .base import (
-    Bools,
-    Candidates,
-    Ints,
-    Matrix,
-    Oracle,
-    PoolSelector,
-    Ranking,
-    Target,
-    VectorBlocks,
-    blocks_of,
-    given,
-    has_vector,
-)
+from .base import PoolSelector, given
 from .budget import Room
+from .candidates import Bools, Candidates, Ints, Matrix, Ranking, Target, VectorBlocks, blocks_of, has_vector
+from .oracle import Oracle
 
 LISTED = 1 << 22
 """How many of the most similar samples are kept at hand, over all targets."""

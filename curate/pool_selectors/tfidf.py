@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import DataError
-from .base import Candidates, Oracle, PoolSelector, Ranking, Target, averages, given, take_best
+from .base import PoolSelector, averages, given, take_best
 from .budget import Room
+from .candidates import Candidates, Ranking, Target
+from .oracle import Oracle
 
 
 class Tfidf(PoolSelector):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..store.catalog.catalog import quote
+from ..store.catalog.sql import quote
 from .runs import Run, Scope, command
 
 POINTS = 1000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 HOMES = {"pipelines": "pipelines", "configs": "configs", "queries": "store/queries"}
 """What is shipped -> where it is in a clone."""
 

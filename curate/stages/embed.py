@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from ..config import INERT, Config, Ref
 from ..executors.options import Spreading, crew_of
+from ..executors.pool_pass import PoolPass
+from ..executors.work import Advance, Maker
+from ..log import Stopwatch
 from ..store import Draft
-from .embed_shard import Embedding
 from .inputs import Inputs
+from .pools import samples_between
 from .tokenization import Outcome, Reading, reading_digest
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from ..lm.model.scoring_model import Eyes
+    from ..lm.tokens.token_table import TokenTable
+    from ..signals import Signal
+
+SORTED = 512
+"""Texts that are put in order of length together: the more, the less padding; their tokens are in memory at once."""
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
@@ -98,3 +113,149 @@ def _summary(outcome: Outcome, seconds: Mapping[str, float]) -> dict[str, Any]:
         "cut": outcome.cut,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
     }
+
+
+class Embedding(PoolPass["EmbedConfig"]):
+    """The features of a pool, made shard by shard."""
+
+    @property
+    def repeats(self) -> Path:
+        """Where it is written down which rows are repeats: a conversation counts where it comes first."""
+        return self.draft.path / "repeats.parquet"
+
+    def open(self) -> Maker[int]:
+        """Load the model, on the current device; the first process of a launch says meanwhile what repeats."""
+        maker = Embedder(self)
+        while not self.repeats.exists():
+            time.sleep(0.1)
+        return maker
+
+
+class Embedder:
+    """Makes shards."""
+
+    def __init__(self, work: Embedding) -> None:
+        import torch
+
+        from ..lm.model.load import load_model, load_tokenizer
+        from ..lm.model.scoring_batch import default_score_tokens
+        from ..lm.model.scoring_model import look_into, prove
+        from ..lm.tokens.encode import Encoder
+        from ..store.rows.pool_rows import PoolRows
+
+        config = work.config
+        options = config.options(work.place)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.work = work
+        self.pool = PoolRows(work.pool.shards())
+        self.encoder = Encoder(load_tokenizer(options), max_length=config.max_length, loss_on=config.loss_on)
+        self.eyes = prove(look_into(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None))
+        self.signals, self.nothing = _signals(config, self.eyes)
+        self.tokens = config.score_batch_tokens or default_score_tokens(
+            self.eyes.model, self.eyes.head.weight.device, max_length=config.max_length
+        )
+
+    def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
+        """Write the facts of a shard, then its vectors, which say that it is made."""
+        table, refused = self._read(piece)
+        advance(self.work.size(piece) - len(table))
+        watch = Stopwatch()
+        values = self._measure(table, watch, advance) if len(table) else self.nothing
+        draft, key = self.work.draft, f"{piece:05d}"
+        draft.add("features", _facts(table, values), key=key)
+        if refused:
+            draft.add("rejects", _rejects(refused), key=key)
+        draft.write(piece, _vectors(table, values))
+        return watch.seconds
+
+    def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
+        """The samples of a shard as tokens, and those that cannot be trained on."""
+        from ..lm.tokens.encode import encode_all
+        from ..lm.tokens.token_table import TokenTable
+        from ..store.rows.pool_rows import read_repeats
+
+        rows, refused = self.work.rows(shard), dict[str, str]()
+        repeats = read_repeats(self.work.repeats, rows.start, rows.stop)
+        samples = samples_between(self.pool, rows.start, rows.stop)
+        fresh = ((position, sample) for position, sample in samples if position not in repeats)
+        table = TokenTable(encode_all(fresh, self.encoder, refused))
+        if refused and self.work.config.strict:
+            outcome = Outcome(self.work.pool.name)
+            outcome.refuse(refused)
+            outcome.say(strict=True)
+        return table, refused
+
+    def _measure(self, table: TokenTable, watch: Stopwatch, advance: Advance) -> dict[str, Tensor]:
+        """A shard's signals. What is measured together depends on the shard alone, and not on what came before it."""
+        import torch
+
+        from ..lm.tokens.batch import collate
+        from ..signals import ScoreBudget, measure
+
+        config, eyes = self.work.config, self.eyes
+        budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, len(table), SORTED):
+            part = range(start, min(start + SORTED, len(table)))
+            batch = collate([table[row] for row in part], pad_token_id=0)
+            with eyes.open():
+                values = measure(eyes.hidden, eyes.head, batch, self.signals, budget, watch=watch)
+            for name, value in values.items():
+                found.setdefault(name, []).append(value.cpu())
+            advance(len(part))
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _signals(config: EmbedConfig, eyes: Eyes) -> tuple[dict[str, Signal], dict[str, Tensor]]:
+    """What is measured, by name, and what is said of no samples at all."""
+    import torch
+
+    from ..numerics.srft import TwoSided
+    from ..signals import Entropy, Loss, MeanHidden, Sketch, Utility
+
+    srft = TwoSided.draw(
+        d1=config.d1, d2=config.d2, max_length=config.max_length, vocab_size=eyes.head.vocab_size, seed=config.seed
+    )
+    known: dict[str, Signal] = {
+        "entropy": Entropy(),
+        "loss": Loss(),
+        "utility": Utility(),
+        "sketch": Sketch(srft),
+        "embedding": MeanHidden(),
+    }
+    widths = {"sketch": (srft.size,), "embedding": (eyes.head.weight.shape[1],)}
+    wanted: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
+    return wanted, {name: torch.zeros(0, *widths.get(name, ())) for name in wanted}
+
+
+def _facts(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "sample_id": pa.array(table.ids, pa.string()),
+            "tokens": pa.array(table.lengths, pa.int32()),
+            "target_tokens": pa.array(table.target_tokens, pa.int32()),
+            "truncated": pa.array(table.truncated, pa.bool_()),
+            **{name: values[name].double().numpy() for name in ("loss", "entropy", "utility") if name in values},
+            **({"sketch_norm": values["sketch"].double().norm(dim=1).numpy()} if "sketch" in values else {}),
+        }
+    )
+
+
+def _vectors(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+    """Unit vectors in float16: the direction keeps three digits whatever the length, which is a fact of its own."""
+    import pyarrow as pa
+    from torch.nn.functional import normalize
+
+    columns = {"sample_id": pa.array(table.ids, pa.string())}
+    for name in (name for name in ("sketch", "embedding") if name in values):
+        unit = normalize(values[name].float(), dim=1).half().numpy()
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(unit.reshape(-1)), unit.shape[1])
+    return pa.table(columns)
+
+
+def _rejects(refused: Mapping[str, str]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({"sample_id": list(refused), "reason": list(refused.values())})

@@ -78,12 +78,3 @@ def samples_of(artifact: Artifact, sample_ids: Collection[str]) -> dict[str, Sam
         for row in rows.to_pylist():
             found.setdefault(row["sample_id"], from_row(row))
     return found
-
-
-def subset_of(pool: Artifact, subset: Artifact | None) -> set[str] | None:
-    """The sample ids of a subset (`curate select`) of this pool; None where there is no subset."""
-    if subset is None:
-        return None
-    if subset.inputs.get("pool") != pool.fingerprint:
-        raise DataError(f"The subset '{subset.name}' is not of the pool '{pool.name}' as it is now: select it again.")
-    return set(subset.table(["sample_id"])["sample_id"].to_pylist())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..lm.model.load import ModelOptions
-    from ..lm.tokens.encode import TokenTable
+    from ..lm.tokens.token_table import TokenTable
 
 
 SHOWN = 3
@@ -75,7 +75,8 @@ def encode_pool(
         distinct: each conversation once.
         only: no samples but these.
     """
-    from ..lm.tokens.encode import Encoder, TokenTable, encode_all
+    from ..lm.tokens.encode import Encoder, encode_all
+    from ..lm.tokens.token_table import TokenTable
 
     encoder = Encoder(tokenizer, max_length=reading.max_length, loss_on=reading.loss_on)
     refused: dict[str, str] = {}

@@ -9,41 +9,37 @@ whenever it is free (catalog.py).
 from __future__ import annotations
 
 import datetime
-import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ..config import NAME, Config
-from ..errors import ArtifactNotFound, CatalogueBusy, StoreError, did_you_mean
+from ..config import Config
+from ..errors import CatalogueBusy, StoreError
 from ..log import LOGGER
 from ..runtime.distributed import rank
-from .artifacts.artifact import SCRIPT, Artifact
-from .artifacts.draft import Draft, DraftLock
-from .artifacts.files import REMEDY, as_json, fingerprint, read_json, write_json, write_text
+from .artifacts.artifact import Artifact
+from .artifacts.draft import Draft
+from .artifacts.files import as_json, fingerprint, read_json, write_json, write_text
+from .artifacts.index import ArtifactIndex
+from .artifacts.lock import DraftLock
 from .artifacts.manifest import seal
 from .catalog.catalog import Catalog, fragments
 from .catalog.limits import Limits
 
 SCHEMA_VERSION = 1
-LONGEST = 200
-"""Characters of a name."""
-PLACE = re.compile(r"artifacts/[\w-]+/[\w-]+")
-"""Where an artifact is, below the store: nowhere else, whatever a file in `names` says."""
 
 
-class Store:
+class Store(ArtifactIndex):
     """A folder of artifacts; see the module's first lines."""
 
     def __init__(self, root: str | Path = "store") -> None:
-        self.root = Path(root)
-        self.catalog = Catalog(self.root / "catalog.duckdb")
+        super().__init__(Path(root))
+        self.catalog = Catalog.of(self.root)
         self._check_version()
 
     def _check_version(self) -> None:
@@ -60,66 +56,6 @@ class Store:
     def _stamp(self) -> None:
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"schema_version": SCHEMA_VERSION})
-
-    def must_exist(self) -> None:
-        """Raise unless something has been made here, or begun."""
-        if not (self.root / "store.json").exists():
-            raise StoreError(
-                f"There is no store in {self.root}. Begin one with curate ingest, or give another --store."
-            )
-
-    # What is there
-
-    def get(self, name: str, *stages: str) -> Artifact:
-        """The artifact of that name, made by one of these stages if any is named; else `ArtifactNotFound`."""
-        pointer = self.root / "names" / f"{name}.json"
-        if not self.has(name):
-            names = [path.stem for path in (self.root / "names").glob("*.json")]
-            hint = did_you_mean(name, names) if names else ""
-            ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
-            make = f" Make it: {ways}" if ways else ""
-            raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
-        artifact = self._load(self.root / self._pointed(pointer)["path"])
-        if stages and artifact.stage not in stages:
-            raise ArtifactNotFound(
-                f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {' or '.join(stages)}."
-            )
-        return artifact
-
-    def has(self, name: str) -> bool:
-        """Whether something has that name."""
-        return bool(NAME.match(name)) and len(name) < LONGEST and (self.root / "names" / f"{name}.json").exists()
-
-    def artifacts(self) -> list[Artifact]:
-        """Everything made, oldest first."""
-        found = [self._load(path.parent) for path in (self.root / "artifacts").glob("*/*/artifact.json")]
-        return sorted(found, key=lambda artifact: artifact.made_at or "")
-
-    def drafts(self) -> list[Artifact]:
-        """Everything begun and not finished."""
-        found = []
-        for path in sorted((self.root / "artifacts").glob("*/*/draft.json")):
-            with suppress(FileNotFoundError):  # finished or removed since it was listed
-                if not path.with_name("artifact.json").exists():
-                    found.append(Artifact.read(path))
-        return found
-
-    def everything(self) -> list[Artifact]:
-        """Artifacts, then drafts; what is finished meanwhile is in it once."""
-        drafts = self.drafts()  # looked at first: what becomes an artifact afterwards is found among these
-        made = self.artifacts()
-        known = {artifact.fingerprint for artifact in made}
-        return [*made, *(draft for draft in drafts if draft.fingerprint not in known)]
-
-    def labels(self) -> dict[str, str]:
-        """Fingerprint -> what to call it: its name, or `name@fingerprint` once another artifact has taken the name."""
-        pointers = {path.stem: self._pointed(path) for path in (self.root / "names").glob("*.json")}
-        named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
-        others = [a for a in self.everything() if a.fingerprint not in named]
-        taken = Counter([*pointers, *(a.name for a in others)])
-        return named | {
-            a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others
-        }
 
     def is_being_made(self, draft: Artifact) -> bool:
         """Whether another process is at work on it now."""
@@ -143,10 +79,7 @@ class Store:
 
     def holds(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
         """Whether what `config` describes is made, under whatever name."""
-        return (self._place(stage, fingerprint(stage, config.identity(), inputs)) / "artifact.json").exists()
-
-    def _place(self, stage: str, mark: str) -> Path:
-        return self.root / "artifacts" / stage / mark[3:19]
+        return (self.folder(stage, fingerprint(stage, config.identity(), inputs)) / "artifact.json").exists()
 
     # Making
 
@@ -170,8 +103,8 @@ class Store:
         """
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
-        path = self._place(stage, mark)
-        self._refuse_twin(config.name)
+        path = self.folder(stage, mark)
+        self.check_case_clash(config.name)
         if rank():
             return self._join(fill if together else None, config.name, mark, path)
         if not (path / "artifact.json").exists():
@@ -181,8 +114,8 @@ class Store:
                     with self._filled(stage, config, inputs, mark, path) as draft:
                         fill(draft)
         self.sync()  # before it is named: the other processes wait for the name, and may ask the catalogue next
-        self._name(config.name, mark, path)
-        return self._load(path)
+        self.point(config.name, mark, path)
+        return self.load(path)
 
     @contextmanager
     def draft(self, stage: str, config: Config, inputs: Mapping[str, str] | None = None) -> Iterator[Draft]:
@@ -194,17 +127,17 @@ class Store:
         """
         inputs = dict(inputs or {})
         mark = fingerprint(stage, config.identity(), inputs)
-        path = self._place(stage, mark)
-        self._refuse_twin(config.name)
+        path = self.folder(stage, mark)
+        self.check_case_clash(config.name)
         if rank():
-            yield Draft(path, mark, self.catalog, rank=rank())
+            yield Draft(path, mark, self.catalog.path, rank=rank())
             return
         self._stamp()
         lock = DraftLock(path / "draft.lock", f"'{config.name}' ({stage})")
         with lock, self._filled(stage, config, inputs, mark, path) as draft:
             yield draft
         self.sync()
-        self._name(config.name, mark, path)
+        self.point(config.name, mark, path)
 
     def _join(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
         """In a process beside rank 0's: help it if there is something to do, then wait until it has named the result.
@@ -212,10 +145,10 @@ class Store:
         Should rank 0 fail, the launcher ends this process.
         """
         if fill and not (path / "artifact.json").exists():
-            fill(Draft(path, mark, self.catalog, rank=rank()))
+            fill(Draft(path, mark, self.catalog.path, rank=rank()))
         while not (self.has(name) and self.get(name).fingerprint == mark):
             time.sleep(0.1)
-        return self._load(path)
+        return self.load(path)
 
     @contextmanager
     def _filled(self, stage: str, config: Config, inputs: Mapping[str, str], mark: str, path: Path) -> Iterator[Draft]:
@@ -230,7 +163,7 @@ class Store:
         if not (path / "draft.json").exists():
             self._forget_namesakes(mark)
         write_json(path / "draft.json", manifest)
-        draft = Draft(path, mark, self.catalog)
+        draft = Draft(path, mark, self.catalog.path)
         yield draft
         draft.sweep()
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -263,34 +196,3 @@ class Store:
         except CatalogueBusy:
             LOGGER.info("The catalogue is open in another program; new facts wait beside it and can be queried later.")
             return False
-
-    def _pointed(self, pointer: Path) -> dict[str, Any]:
-        """What a file in `names` says."""
-        content = read_json(pointer)
-        if not {"path", "fingerprint"} <= content.keys() or not PLACE.fullmatch(str(content["path"])):
-            raise StoreError(f"{pointer} is damaged: it names no artifact any more. {REMEDY}")
-        return content
-
-    def _refuse_twin(self, name: str) -> None:
-        """Names that differ in case alone would be one file where a file system does not tell them apart."""
-        for known in (path.stem for path in (self.root / "names").glob("*.json")):
-            if known != name and known.casefold() == name.casefold():
-                raise StoreError(
-                    f"There is '{known}' in {self.root}, and macOS and Windows take '{name}' for the same file: "
-                    "choose another name."
-                )
-
-    def _name(self, name: str, mark: str, path: Path) -> None:
-        pointer = self.root / "names" / f"{name}.json"
-        content = {"fingerprint": mark, "path": path.relative_to(self.root).as_posix()}
-        if not pointer.exists() or read_json(pointer) != content:
-            write_json(pointer, content)
-
-    def _load(self, path: Path) -> Artifact:
-        try:
-            return Artifact.read(path / "artifact.json")
-        except FileNotFoundError:
-            raise ArtifactNotFound(
-                f"{path} is gone, which a name in {self.root / 'names'} stands for. Make it again, or have the name "
-                "removed: curate gc."
-            ) from None

@@ -20,7 +20,7 @@ from ..pool_selectors import (
     Target,
     pool_selector_class,
 )
-from ..pool_selectors.base import Floats, Matrix
+from ..pool_selectors.candidates import Floats, Matrix
 from .checks import check_all, hold
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]

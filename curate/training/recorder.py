@@ -12,7 +12,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..lm.tokens.encode import TokenTable
+from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER
 from ..selectors import Scores
 from ..selectors.memory import Memory

@@ -16,14 +16,15 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.model.chunked_loss import chunk_loss
 from ..lm.model.fsdp import shard
-from ..lm.model.load import Eyes, look_into, prove
 from ..lm.model.scoring_batch import default_score_tokens
-from ..lm.tokens.encode import TokenTable, collate
+from ..lm.model.scoring_model import Eyes, look_into, prove
+from ..lm.tokens.batch import collate
+from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER, Stopwatch
 from ..runtime.distributed import size
 from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
-from . import checkpoint as checkpoints
+from . import checkpoint, checkpoint_files
 from .candidate_sampler import Course
 from .epoch_subsets import Reselect, Rounds
 from .gradients.adam import Adam
@@ -136,14 +137,14 @@ def fine_tune(
     set_seed(arguments.seed)
     model = build()
     trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
-    resume = checkpoints.newest(folder, clean=arguments.process_index == 0)
+    resume = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
     if resume:
-        checkpoints.must_be_sound(resume)
-    step = checkpoints.step_of(resume) if resume else 0
+        checkpoint_files.must_be_sound(resume)
+    step = checkpoint_files.step_of(resume) if resume else 0
     ledger.rewind(step)
     if resume:
         LOGGER.info(f"Resuming '{job.label}' at step {step}.")
-        checkpoints.load(resume, selection, arguments.process_index, arguments.world_size)
+        checkpoint.load(resume, selection, arguments.process_index, arguments.world_size)
     # A curve wants its beginning, and a resumed run has it already.
     arguments.eval_on_start = arguments.eval_strategy == "steps" and resume is None
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)

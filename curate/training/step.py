@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..lm.model.load import Eyes
-from ..lm.tokens.batch import Batch, nothing
-from ..lm.tokens.encode import TokenTable, collate
+from ..lm.model.scoring_model import Eyes
+from ..lm.tokens.batch import Batch, collate, nothing
+from ..lm.tokens.token_table import TokenTable
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose

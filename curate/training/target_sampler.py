@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..lm.tokens.batch import Batch
-from ..lm.tokens.encode import TokenTable, collate
+from ..lm.tokens.batch import Batch, collate
+from ..lm.tokens.token_table import TokenTable
 
 
 class TargetStream:

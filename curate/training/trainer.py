@@ -29,7 +29,7 @@ from transformers import (
 from ..errors import TrainingError
 from ..lm.tokens.batch import Batch, nothing
 from ..log import bar
-from . import checkpoint as checkpoints
+from . import checkpoint, checkpoint_files
 from .candidate_sampler import CandidateStream, Course, StreamLoader
 from .step import Selection
 
@@ -175,17 +175,17 @@ class Keeper(TrainerCallback):
         """After the Trainer has written its part."""
         assert args.output_dir is not None
         folder = Path(args.output_dir)
-        checkpoint = folder / f"checkpoint-{state.global_step}"
+        saved = folder / f"checkpoint-{state.global_step}"
         if not state.is_world_process_zero:
             self.settle(state.global_step)
-        checkpoints.save(checkpoint, self.selection, args.process_index)
+        checkpoint.save(saved, self.selection, args.process_index)
         if args.world_size > 1:  # rank 0 merges the parts of all, so theirs must be closed
             torch.distributed.barrier()
         if state.is_world_process_zero:
             with self.selection.watch.part("ledger"):
                 self.settle(state.global_step)
-            checkpoints.mark(checkpoint, {"step": state.global_step})
-            checkpoints.rotate(folder, self.limit)
+            checkpoint_files.mark(saved, {"step": state.global_step})
+            checkpoint_files.rotate(folder, self.limit)
         return control
 
 

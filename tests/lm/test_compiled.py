@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from curate.lm.model.compilation import compile_backbone
-from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into, prove
+from curate.lm.model.load import ModelOptions, add_lora, load_model
+from curate.lm.model.scoring_model import look_into, prove
 from curate.numerics.gradients import Wanted
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from curate.training.gradients.adam import Adam

@@ -10,7 +10,9 @@ import pytest
 
 from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, load_tokenizer
-from curate.lm.tokens.encode import Encoded, Encoder, MaskError, TokenTable, collate, encode_all
+from curate.lm.tokens.batch import collate
+from curate.lm.tokens.encode import Encoded, Encoder, MaskError, encode_all
+from curate.lm.tokens.token_table import TokenTable
 from curate.samples import Sample
 
 CHAT = Sample(

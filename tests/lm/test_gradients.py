@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError, TrainingError
-from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into
+from curate.lm.model.load import ModelOptions, add_lora, load_model
+from curate.lm.model.scoring_model import look_into
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, add_lora, load_model, look_into, prove, train_all
+from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
 from curate.lm.model.quantization import four_bits, is_quantized
+from curate.lm.model.scoring_model import look_into, prove
 from curate.selectors import SELECTORS, Facts, GradientNeeds, make_selector
 from curate.signals import Loss, measure
 

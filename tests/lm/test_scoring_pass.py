@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ModelError
-from curate.lm.model.load import Eyes, add_lora, look_into, prove
+from curate.lm.model.load import add_lora
 from curate.lm.model.packing import Packed, can_pack
 from curate.lm.model.scoring_batch import bytes_per_token, default_score_tokens, fitting_tokens
+from curate.lm.model.scoring_model import Eyes, look_into, prove
 from curate.signals import Loss, ScoreBudget, Sketch, Utility, measure
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -98,7 +98,8 @@ def rows_of_texts() -> Tensor:
         pytest.skip("the trained model and the pool are not at hand")
     import pyarrow.parquet as pq
 
-    from curate.lm.model.load import ModelOptions, load_model, look_into
+    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.scoring_model import look_into
     from curate.numerics.head import Head
 
     place = str(SHARED / "models/base2m")

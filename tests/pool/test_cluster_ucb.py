@@ -10,7 +10,7 @@ import pytest
 
 from curate.errors import ConfigError
 from curate.pool_selectors import Budget, Candidates, Oracle, Replay, Room, Target
-from curate.pool_selectors.base import Draws
+from curate.pool_selectors.candidates import Draws
 from curate.pool_selectors.cluster_ucb import POLICIES, ClusterUCB
 
 

@@ -10,7 +10,7 @@ import curate.store.catalog as module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store
-from curate.store.catalog.catalog import LAYOUT
+from curate.store.catalog.layout import LAYOUT
 
 
 class Toy(Config):

@@ -279,7 +279,7 @@ def test_a_query_sees_rows_that_are_not_merged_and_then_those_that_are(store: St
     seen = []
 
     def fill(draft: Draft) -> None:
-        ledger = draft.ledger()
+        ledger = Ledger.of(draft)
         ledger.every = 0.0
         for step, columns in drawn(6, steps=4).items():
             ledger.append(step, columns)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.store.artifacts.draft import write_parquet
+from curate.store.artifacts.parquet import write_parquet
 from curate.store.rows.pool_rows import PoolRows, read_repeats, write_repeats
 
 
@@ -69,9 +69,8 @@ def test_a_pool_without_repeats_has_none(tmp_path: Path) -> None:
 
 def test_shards_are_written_in_row_groups_that_can_be_read_apart(tmp_path: Path) -> None:
     from curate.store import Draft
-    from curate.store.catalog.catalog import Catalog
 
-    Draft(tmp_path, "c1:0", Catalog(tmp_path / "catalog")).write(0, pa.table({"row": range(5000)}))
+    Draft(tmp_path, "c1:0", tmp_path / "catalog").write(0, pa.table({"row": range(5000)}))
     assert pq.read_metadata(tmp_path / "part-00000.parquet").num_row_groups == 3
     write_parquet(tmp_path / "one.parquet", pa.table({"row": range(5000)}))
     assert pq.read_metadata(tmp_path / "one.parquet").num_row_groups == 1

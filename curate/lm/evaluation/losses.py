@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ...numerics.losses import IGNORE
 from ...signals import Loss, ScoreBudget, measure
-from ..model.load import Eyes
-from ..tokens.encode import Encoded, collate
+from ..model.scoring_model import Eyes
+from ..tokens.batch import collate
+from ..tokens.encode import Encoded
 
 AT_ONCE = 512
 """Texts that are padded together before the budget cuts them into micro-batches; they are neighbours in length."""

@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...numerics.losses import IGNORE, next_token_labels
-from .load import Eyes, base_of
+from .load import base_of
+from .scoring_model import Eyes
 
 
 def chunk_loss(eyes: Eyes, budget: int) -> None:

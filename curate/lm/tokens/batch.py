@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...numerics.losses import IGNORE
+from .chat import UNTOLD as UNTOLD
+from .chat import MaskError as MaskError
 
 Batch = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `labels` (b, L); perhaps `loss_weights` (b,)."""
@@ -21,3 +26,18 @@ def nothing(pad_token_id: int, device: torch.device | str = "cpu") -> Batch:
     """One text of one token and no target: it holds a place where a micro-batch is waited for, and adds no loss."""
     ids = torch.full((1, 1), pad_token_id, device=device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, IGNORE)}
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
+    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    shape = (len(rows), longest)
+    ids = torch.full(shape, pad_token_id, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        n = len(row["input_ids"])
+        ids[i, :n] = torch.from_numpy(row["input_ids"])
+        labels[i, :n] = torch.from_numpy(row["labels"])
+        mask[i, :n] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}

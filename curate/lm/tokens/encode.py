@@ -8,18 +8,13 @@ puts there: typed ones are text (control.py).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ...numerics.losses import IGNORE
 from ...samples import Sample
 from .chat import UNTOLD as UNTOLD
 from .chat import Chat, taken, text_tokens
@@ -147,65 +142,6 @@ class Encoder:
                 )
             spans.append((len(before), len(after)))
         return spans
-
-
-class TokenTable:
-    """Encoded samples, flat in memory: 5 bytes a token.
-
-    Attributes:
-        ids: sample ids, in the order given.
-        positions: (n,) int64, their rows in the pool.
-        lengths: (n,) int64, tokens after the cut.
-        target_tokens: (n,) int64.
-        truncated: (n,) bool.
-    """
-
-    def __init__(self, rows: Iterable[tuple[int, str, Encoded]]) -> None:
-        kept = list(rows)
-        self.ids = [sample_id for _, sample_id, _ in kept]
-        self.positions = np.array([position for position, _, _ in kept], dtype=np.int64)
-        self.lengths = np.array([len(row.input_ids) for _, _, row in kept], dtype=np.int64)
-        self.target_tokens = np.array([row.target_tokens for _, _, row in kept], dtype=np.int64)
-        self.truncated = np.array([row.truncated for _, _, row in kept], dtype=bool)
-        self._starts = np.concatenate([[0], self.lengths.cumsum()])
-        self._input_ids = np.concatenate([row.input_ids for _, _, row in kept] or [np.zeros(0, np.int32)])
-        self._target = np.concatenate([row.target for _, _, row in kept] or [np.zeros(0, bool)])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @functools.cached_property
-    def id_array(self) -> pa.Array:
-        """The ids as an Arrow array, made once: rows of it cost no Python string."""
-        return pa.array(self.ids, pa.string())
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row for the collator: `input_ids`, `labels`."""
-        span = slice(self._starts[index], self._starts[index + 1])
-        ids = self._input_ids[span].astype(np.int64)
-        return {"input_ids": ids, "labels": np.where(self._target[span], ids, IGNORE)}
-
-    def find(self, input_ids: np.ndarray[Any, Any]) -> str:
-        """The id of the (first) sample with exactly these tokens."""
-        for row in np.flatnonzero(self.lengths == len(input_ids)):
-            if np.array_equal(self[int(row)]["input_ids"], input_ids):
-                return self.ids[row]
-        raise KeyError("no sample of the pool has these tokens")
-
-
-def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L)."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    shape = (len(rows), longest)
-    ids = torch.full(shape, pad_token_id, dtype=torch.int64)
-    mask = torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, IGNORE, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        n = len(row["input_ids"])
-        ids[i, :n] = torch.from_numpy(row["input_ids"])
-        labels[i, :n] = torch.from_numpy(row["labels"])
-        mask[i, :n] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def encode_all(

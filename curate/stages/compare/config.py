@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...config import EXTERNAL, INERT, Config, Options, Ref, build
 from ...errors import ConfigError, did_you_mean
 from ...runtime.distributed import size
-from ..select.stage import SelectConfig
+from ..select.config import SelectConfig
 from ..train.config import TrainConfig
 
 OWN = ("name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset")

@@ -15,7 +15,7 @@ from ...config import Config, build
 from ...errors import ConfigError
 from ...pool_selectors import make_pool_selector
 from .. import module_of
-from ..select.stage import FIELDS
+from ..select.config import FIELDS
 from ..tokenization import Reading
 from ..train.config import TrainConfig
 from .config import CompareConfig, Control, Offline, Online

@@ -21,10 +21,10 @@ from ...errors import ConfigError, DataError, did_you_mean
 from ...log import LOGGER
 from ...store import Draft
 from ..export.selection import Choice
-from ..export.stage import SUBSETS
 from ..inputs import Inputs
 from ..pools import pool_of
 from ..query_options import Asking
+from ..subsets import SUBSETS
 from .ordering import ORDERS, answer, ordered, runs_of
 
 EXAMPLES = """\

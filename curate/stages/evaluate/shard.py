@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...executors.options import Advance
+from ...executors.pool_pass import PoolPass
+from ...executors.work import Advance, Maker
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
 from .answer_checks import RULES, Choices, Unmarkable
-from .examination import ANSWER, CHOICE, CHOICE_NORM, LOSS, Examination, schema
+from .results import ANSWER, CHOICE, CHOICE_NORM, LOSS, schema
 
 if TYPE_CHECKING:
     from ...lm.evaluation.generate import Speaker
     from ...lm.tokens.encode import Encoded
+    from .config import EvaluateConfig  # noqa: F401  named in a base class
+
 
 NO_ROOM = "no room for prompt and answer"
 LONG = "longer than --max-length"
@@ -62,7 +65,8 @@ class Examiner:
     def __init__(self, work: Examination) -> None:
         import torch
 
-        from ...lm.model.load import load_model, load_tokenizer, look_into, prove
+        from ...lm.model.load import load_model, load_tokenizer
+        from ...lm.model.scoring_model import look_into, prove
         from ...lm.tokens.encode import Encoder
         from ...signals import ScoreBudget
         from ...store.rows.pool_rows import PoolRows
@@ -245,3 +249,12 @@ class Examiner:
             "target_tokens": paper.target_tokens,
             "slices": {column: None if value is None else str(value) for column, value in values.items()},
         }
+
+
+class Examination(PoolPass["EvaluateConfig"]):
+    """A model's evaluation on a pool, shard by shard."""
+
+    def open(self) -> Maker[int]:
+        """Load the model, on the current device."""
+
+        return Examiner(self)

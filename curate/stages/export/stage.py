@@ -21,6 +21,7 @@ from ...store.artifacts.files import write_text
 from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
 from ..query_options import Asking
+from ..subsets import SUBSETS
 from .card import FILES, card
 from .files import write_rows
 from .publish import copy_out, push, upload
@@ -90,8 +91,6 @@ class ExportConfig(Asking, Config):
 
 
 CONFIG = ExportConfig
-
-SUBSETS = pa.schema({"sample_id": pa.string(), "rank": pa.int64(), "score": pa.float64(), "weight": pa.float64()})
 
 
 def more_inputs(config: ExportConfig, inputs: Inputs) -> dict[str, str]:

@@ -18,7 +18,7 @@ from ...config import EXTERNAL, INERT, REF
 from ...errors import DataError
 from ...log import LOGGER
 from ...pool_selectors import Candidates, Target
-from ...pool_selectors.base import Ints, Matrix, VectorBlocks
+from ...pool_selectors.candidates import Ints, Matrix, VectorBlocks
 from ...samples import Sample
 from ...store import Artifact, Store
 from ...store.rows.out_of_core import first_of_each

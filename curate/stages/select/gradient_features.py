@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...executors.options import Advance, Maker
+from ...executors.work import Advance, Maker
 from ...store.vectors.cache import VectorCache
 from ..train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from ...lm.tokens.encode import TokenTable
-    from .stage import SelectConfig
+    from ...lm.tokens.token_table import TokenTable
+    from .config import SelectConfig
 
 
 @dataclass(frozen=True)

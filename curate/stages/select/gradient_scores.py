@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigError, DataError
-from ...executors.options import Crew, crew_of
+from ...executors.options import crew_of
+from ...executors.work import Crew
 from ...log import LOGGER
 from ...pool_selectors import Measure
-from ...pool_selectors.base import Floats, Ints, averages
+from ...pool_selectors.base import averages
+from ...pool_selectors.candidates import Floats, Ints
 from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint
 from ..inputs import Inputs, place
@@ -30,8 +32,8 @@ from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
 
 if TYPE_CHECKING:
-    from ...lm.tokens.encode import TokenTable
-    from .stage import SelectConfig
+    from ...lm.tokens.token_table import TokenTable
+    from .config import SelectConfig
 
 CHUNK = 64
 """Samples whose features are kept together: what a stop can lose."""
@@ -50,7 +52,8 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     """LESS's score of candidates by row; see the module's first lines."""
     from ...lm.model.load import load_tokenizer
     from ...lm.tokens.encode import Encoder
-    from ...training.gradients.features import mean_rates, whole_checkpoints
+    from ...training.checkpoint_files import whole_checkpoints
+    from ...training.gradients.features import mean_rates
 
     warmup = inputs.artifacts["warmup"]
     reading = TrainConfig.model_construct(**warmup.config)  # checked when it was made, by as many processes as then
@@ -75,7 +78,8 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
 
 def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
     """Place in `positions` -> where the sample is in a token table; a sample with nothing to train on is not there."""
-    from ...lm.tokens.encode import TokenTable, encode_all
+    from ...lm.tokens.encode import encode_all
+    from ...lm.tokens.token_table import TokenTable
 
     wanted = {int(position): row for row, position in enumerate(positions)}
     refused: dict[str, str] = {}

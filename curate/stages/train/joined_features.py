@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.tokens.encode import TokenTable
+    from ...lm.tokens.token_table import TokenTable
     from ...training.target_sampler import TargetStream
 
 

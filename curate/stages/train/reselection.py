@@ -21,12 +21,14 @@ import numpy as np
 from ...errors import ConfigError, DataError, TrainingError
 from ...log import bar
 from ...pool_selectors import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
-from ...pool_selectors.base import Floats, Ints
+from ...pool_selectors.candidates import Floats, Ints
 from ...store import Draft
 from ...store.artifacts.files import read_json, write_json
 from ..inputs import Inputs
 from ..select.candidates import clusters_of, read_target
-from ..select.stage import SelectConfig, draws_table, gradient_oracle, subset_table
+from ..select.config import SelectConfig
+from ..select.stage import gradient_oracle
+from ..subsets import draws_table, subset_table
 from .config import TrainConfig
 from .joined_features import encode_target
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.tokens.encode import TokenTable
+    from ...lm.tokens.token_table import TokenTable
     from ...training.epoch_subsets import Rounds
     from ...training.gradients.engine import GradientEngine
 

@@ -13,7 +13,7 @@ from ..inputs import Inputs
 from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from ...lm.tokens.encode import TokenTable
+    from ...lm.tokens.token_table import TokenTable
     from ...training.candidate_sampler import Course
 
 

@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Draft
 from ..inputs import Inputs
-from ..pools import subset_of
+from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
 from .joined_features import references, target_stream
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from ...lm.tokens.encode import TokenTable
+    from ...lm.tokens.token_table import TokenTable
+    from ...store.ledger.ledger import Ledger
     from ...training.run import Job, Outcome
 
 EXAMPLES = """\
@@ -76,7 +77,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
             )
         return compile_backbone(model) if config.torch_compile else model
 
-    ledger = draft.ledger()
+    ledger = Ledger.of(draft)
     outcome = fine_tune(
         _job(config, inputs, tokenizer, table, held_out, chooser), build, tokenizer, ledger, draft.path / "checkpoints"
     )

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StoreError
-from .files import REMEDY
+from ...runtime.checksums import settle
+from .files import REMEDY, temporary
 
 CHECKED = {"write_page_checksum": True}
 """What is told to whoever writes a file."""
@@ -63,3 +64,19 @@ def sound(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         said = str(error).strip().splitlines()
         raise StoreError(f"{path} cannot be read ({said[0] if said else type(error).__name__}). {REMEDY}") from None
+
+
+ROW_GROUP = 2000
+"""Rows of a shard that are read together: who wants some of them need not hold all."""
+
+
+def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
+    """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told.
+
+    It is on the disk when it has its name, for a stopped stage takes it for done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unready = temporary(path)
+    pq.write_table(table, unready, **{"compression": "zstd", **CHECKED, **options})
+    settle(unready)
+    unready.replace(path)

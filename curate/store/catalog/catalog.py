@@ -8,24 +8,22 @@ merge that is killed anywhere neither loses nor doubles a row.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 
 from ...errors import CatalogueBusy, StoreError, of_system
-from ...log import LOGGER
 from ..artifacts.files import REMEDY, temporary
 from ..artifacts.manifest import FACTS, MERGED
+from .layout import is_laid_out, lay_out
+from .sql import quote
 
 T = TypeVar("T")
 
@@ -51,8 +49,6 @@ LINKS = {"evaluations": "run"}
 BUSY = ("could not set lock", "unique file handle conflict")
 """What DuckDB says where another process has the file open, and where this one has."""
 
-LAYOUT = 2
-"""Version of the tables. Raised when they change so that an older curate would misread them: it refuses them then."""
 
 MEMORY = 3 << 30
 """Bytes that DuckDB may use for a merge or a query before it puts the rest on disk; less where the machine has less."""
@@ -63,6 +59,11 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def of(cls, root: Path) -> Catalog:
+        """The catalogue of the store in this folder."""
+        return cls(root / "catalog.duckdb")
 
     @property
     def settings(self) -> dict[str, str | bool | int | float | list[str]]:
@@ -78,7 +79,7 @@ class Catalog:
             self._begin()
         connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
         try:
-            _lay_out(connection, self.path)
+            lay_out(connection, self.path)
             yield connection
         except duckdb.IOException as error:
             if of_system(error) or str(self.path) not in str(error):
@@ -109,7 +110,7 @@ class Catalog:
         path.unlink(missing_ok=True)
         connection = duckdb.connect(str(path), config=self.settings)
         try:
-            _lay_out(connection, path)
+            lay_out(connection, path)
             connection.execute("BEGIN")
             for artifact, file in facts:
                 _insert(connection, artifact, file.parent.name, [file])
@@ -122,7 +123,7 @@ class Catalog:
 
         def attach() -> bool:
             connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
-            return _is_laid_out(connection, self.path, "catalog")
+            return is_laid_out(connection, self.path, "catalog")
 
         if self.path.exists() and when_free(self.path, wait, attach):
             return
@@ -206,66 +207,6 @@ def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, table: str, pa
     connection.execute("INSERT INTO merged SELECT ?, unnest(?)", [artifact, [fragment_key(path) for path in paths]])
 
 
-def _lay_out(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the tables, unless they are as this version makes them: in one transaction, of older ones after a backup."""
-    if _is_laid_out(connection, path):
-        return
-    _back_up(connection, path)
-    statements, digest = _layout()
-    connection.execute("BEGIN")
-    connection.execute(statements)
-    connection.execute("DELETE FROM layout")
-    connection.execute("INSERT INTO layout (digest) VALUES (?)", [f"{LAYOUT}:{digest}"])
-    connection.execute("COMMIT")
-
-
-def _back_up(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Copy a catalogue of another layout beside itself, whole or not at all; one without tables is not worth it."""
-    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'samples'").fetchall():
-        return
-    version, digest = _found(connection) or (1, "unknown")
-    backup = path.with_name(f"{path.name}.layout-{version}-{digest[:8]}")
-    unready = temporary(backup)
-    unready.unlink(missing_ok=True)
-    # a copy of the file by this process would end the lock that DuckDB has on it
-    ((name,),) = connection.execute("SELECT current_database()").fetchall()
-    connection.execute(f"ATTACH {quote(str(unready))} AS backup")
-    connection.execute(f'COPY FROM DATABASE "{name}" TO backup')
-    connection.execute("DETACH backup")
-    unready.replace(backup)
-    LOGGER.info("The catalogue is brought up to date; as it was, it is kept as %s, which may be deleted.", backup)
-
-
-def _is_laid_out(connection: duckdb.DuckDBPyConnection, path: Path, database: str | None = None) -> bool:
-    """Whether the tables are as this version makes them; `StoreError` where a newer one has."""
-    found = _found(connection, database)
-    if found is not None and found[0] > LAYOUT:
-        raise StoreError(
-            f"{path} was written by a newer curate (layout {found[0]}; this one knows {LAYOUT}). Upgrade curate, or "
-            "use another --store."
-        )
-    return found == (LAYOUT, _layout()[1])
-
-
-def _found(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> tuple[int, str] | None:
-    """Version and digest of the tables; None where there are none, or from before they had either."""
-    try:
-        rows = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
-    except duckdb.CatalogException:
-        return None
-    if not rows:
-        return None
-    version, colon, digest = str(rows[0][0]).rpartition(":")
-    return int(version) if colon else 1, digest
-
-
-@functools.cache
-def _layout() -> tuple[str, str]:
-    """The statements that make the tables, and their digest."""
-    statements = files(__package__).joinpath("schema/tables.sql").read_text(encoding="utf-8")
-    return statements, hashlib.blake2b(statements.encode(), digest_size=16).hexdigest()
-
-
 def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
     """`open_it()`, tried again for `wait` seconds while another process holds the file; then `CatalogueBusy`."""
     deadline, pause = time.monotonic() + wait, 0.02
@@ -281,11 +222,6 @@ def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
                 raise CatalogueBusy(_busy_sentence(path, str(error))) from None
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
-
-
-def quote(text: str) -> str:
-    """Text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _busy_sentence(path: Path, said: str) -> str:

@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 
 from ...errors import QueryError, StoreError
 from ..artifacts.files import REMEDY
-from .catalog import LABELS, LINKS, fragment_key, fragments, quote
+from .catalog import LABELS, LINKS, Catalog, fragment_key, fragments
 from .limits import Limits, answered, fetch
 from .read_only import must_only_read, one_statement
+from .sql import quote
 
 if TYPE_CHECKING:
     from ..artifacts.artifact import Artifact
-    from ..store import Store
+    from ..artifacts.index import ArtifactIndex
 
 VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
 """Stage -> the view over its Parquet shards, and what that view calls the artifact's name."""
@@ -52,9 +53,9 @@ WHERE NOT v.internal ORDER BY v.view_name, c.column_index
 """
 
 
-def dictionary(store: Store) -> list[dict[str, Any]]:
+def dictionary(index: ArtifactIndex) -> list[dict[str, Any]]:
     """Every table's columns with type and comment; a row without a column speaks of the table."""
-    connection = connect(store)
+    connection = connect(index)
     try:
         for name in ledger_views():
             _make_view(connection, name)
@@ -66,7 +67,7 @@ def dictionary(store: Store) -> list[dict[str, Any]]:
 
 
 def run(
-    store: Store,
+    index: ArtifactIndex,
     sql: str,
     params: Mapping[str, Any] | Sequence[Any] = (),
     limits: Limits = NONE,
@@ -75,7 +76,7 @@ def run(
 ) -> pa.Table:
     """Run one read-only statement and return its rows as an Arrow table."""
     statement = one_statement(sql)
-    connection = connect(store, limits, wait=wait)
+    connection = connect(index, limits, wait=wait)
     try:
         must_only_read(connection, statement)
         for name in ledger_views():  # to make one is to open every fragment of the ledger once
@@ -83,9 +84,10 @@ def run(
                 _make_view(connection, name)
         return answered(connection, limits, lambda: fetch(connection.sql(statement, params=params or None), limits))
     except duckdb.Error as error:
-        ours = (f"{store.root}/artifacts/", str(store.catalog.path))
+        catalogue = Catalog.of(index.root).path
+        ours = (f"{index.root}/artifacts/", str(catalogue))
         if any(place in str(error) for place in ours) or any(word in str(error).lower() for word in DAMAGED):
-            raise _unreadable(store.catalog.path, error) from None
+            raise _unreadable(catalogue, error) from None
         raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
     finally:
         connection.close()
@@ -99,29 +101,30 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return content
 
 
-def connect(store: Store, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
+def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
     """A locked-down in-memory connection with a view a table, without those over the ledger; see the first lines."""
-    store.must_exist()
-    settings = store.catalog.settings | CLOSED
+    index.must_exist()
+    catalog = Catalog.of(index.root)
+    settings = catalog.settings | CLOSED
     if limits.memory is not None:
         settings |= {"memory_limit": f"{limits.memory}B"}
     connection = duckdb.connect(":memory:", config=settings)
-    store.catalog.attach(connection, wait=wait)
-    artifacts = store.everything()
-    with readable(connection, store.catalog.path):
+    catalog.attach(connection, wait=wait)
+    artifacts = index.everything()
+    with readable(connection, catalog.path):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
-    columns = _artifact_columns(store, artifacts)
+    columns = _artifact_columns(index, artifacts)
     connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    with readable(connection, store.catalog.path):
+    with readable(connection, catalog.path):
         for table, label in LABELS.items():
             connection.execute(_fact_view(table, label, artifacts, merged))
         for stage, (view, label) in VECTORS.items():
             connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
-    connection.execute(f"SET allowed_directories = [{quote(str(store.root.resolve()) + '/')}]")
+    connection.execute(f"SET allowed_directories = [{quote(str(index.root.resolve()) + '/')}]")
     if not limits.allow_files:
         connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -185,8 +188,8 @@ COMMENTS = {
 """What is said of views that stand for no table of the catalogue."""
 
 
-def _artifact_columns(store: Store, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
-    labels = store.labels()
+def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
+    labels = index.labels()
     return {
         "name": [labels[a.fingerprint] for a in artifacts],
         "stage": [a.stage for a in artifacts],

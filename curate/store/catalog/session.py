@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from .catalog import Catalog
 from .query import connect, ledger_views, readable
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..artifacts.index import ArtifactIndex
 
 
 class Reader:
@@ -21,9 +22,9 @@ class Reader:
     Cost: some 30 ms to open it, which `Store.query` pays for each statement.
     """
 
-    def __init__(self, store: Store, *, wait: float = 5.0) -> None:
-        self._connection = connect(store, wait=wait)
-        self._catalogue = store.catalog.path
+    def __init__(self, index: ArtifactIndex, *, wait: float = 5.0) -> None:
+        self._connection = connect(index, wait=wait)
+        self._catalogue = Catalog.of(index.root).path
         self._made: set[str] = set()
 
     def __enter__(self) -> Reader:

@@ -16,9 +16,10 @@ from typing import Any
 
 from ...errors import CatalogueBusy, StoreError
 from ...log import LOGGER
-from ..artifacts.draft import write_parquet
+from ..artifacts.draft import Draft
 from ..artifacts.files import read_json, write_json
 from ..artifacts.manifest import FACTS, MERGED
+from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import Catalog, fragments
 from .rows import Rows, to_table
 from .writer_thread import Background
@@ -54,6 +55,11 @@ class Ledger:
         self._count = 0
         self._written = time.monotonic()
         self._writer = Background("curate-ledger")
+
+    @classmethod
+    def of(cls, draft: Draft) -> Ledger:
+        """The ledger of an unfinished run, as this process writes it."""
+        return cls(draft.path, draft.fingerprint, Catalog(draft.catalog), rank=draft.rank)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
         """Add the candidates of a step, and return before they are written; see `Rows.of` for the columns.

@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 
 from ...errors import StoreError
-from ..artifacts.draft import DraftLock
 from ..artifacts.files import is_abandoned, read_json, size_of
+from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MANIFEST
 from ..catalog.catalog import LABELS
 from ..store import Store

@@ -15,9 +15,10 @@ import duckdb
 
 from ...errors import CatalogueBusy, StoreError
 from ..artifacts.artifact import Artifact
-from ..artifacts.draft import DraftLock, write_parquet
 from ..artifacts.files import read_json, temporary
+from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MERGED
+from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import fragment_key, fragments, put_away
 from ..store import Store
 from .verify import NOTE, Problem, problems

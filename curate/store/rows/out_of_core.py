@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
-from ..catalog.catalog import quote
+from ..catalog.sql import quote
 from ..vectors.vectors import Positions
 
 MEMORY = "1GB"

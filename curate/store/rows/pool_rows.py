@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..artifacts.files import temporary
 from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
-from ..catalog.catalog import quote
+from ..catalog.sql import quote
 
 REPEATS = """
 WITH firsts AS (

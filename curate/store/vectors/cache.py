@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..artifacts.draft import write_parquet
-from ..artifacts.parquet import read_parquet
+from ..artifacts.parquet import read_parquet, write_parquet
 
 Precision = Literal["fp16", "int8", "1bit"]
 Matrix = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError, TrainingError
 from ...lm.model.chunked_loss import mean_losses
-from ...lm.model.load import Eyes
+from ...lm.model.scoring_model import Eyes
 from ...lm.tokens.batch import Batch, cut
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import (

@@ -18,11 +18,11 @@ from torch.nn.functional import normalize
 from transformers import Trainer
 
 from ...errors import ModelError
-from ...lm.model.load import ModelOptions, load_model, look_into
-from ...lm.tokens.encode import TokenTable, collate
+from ...lm.model.load import ModelOptions, load_model
+from ...lm.model.scoring_model import look_into
+from ...lm.tokens.batch import collate
+from ...lm.tokens.token_table import TokenTable
 from ...numerics.gradients import SignHash, Wanted
-from ...runtime.checksums import MARK
-from ..checkpoint import checkpoints, must_be_sound
 from .adam import Adam
 from .engine import GradientEngine
 
@@ -112,14 +112,6 @@ def _names(state: Any, model: nn.Module, trained: dict[str, nn.Parameter]) -> di
             )
         names.update(zip(group["params"], listed, strict=True))
     return names
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    whole = [path for path in checkpoints(folder) if (path / MARK).exists()] if folder.exists() else []
-    for path in whole:
-        must_be_sound(path)
-    return whole
 
 
 def mean_rates(run: Sequence[Path]) -> list[float]:

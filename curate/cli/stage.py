@@ -1,0 +1,31 @@
+"""Run one stage from the command line and print its summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..config import Config
+from ..log import LOGGER
+from ..runtime.terminal import summary
+from ..stages import module_of, run_stage
+
+if TYPE_CHECKING:
+    from ..store import Artifact, Store
+
+
+def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
+    """Run a stage; the second value is False when all of it was there already."""
+    known = {artifact.fingerprint for artifact in store.artifacts()}
+    artifact = run_stage(store, stage, config)
+    return artifact, artifact.fingerprint not in known
+
+
+def make_and_print(store: Store, stage: str, config: Config) -> None:
+    """Run one stage: its summary to stdout, and to stderr where the artifact is."""
+    artifact, fresh = make_or_find(store, stage, config)
+    module = module_of(stage)
+    if hasattr(module, "show"):
+        print(module.show(config, artifact))
+    elif artifact.summary:
+        print("\n".join(summary(artifact.summary)))
+    LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")

@@ -1,0 +1,74 @@
+"""The lock of an artifact that is being made: one process makes it at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from ...errors import StoreError
+from .files import HOST
+
+
+class DraftLock:
+    """Only one process makes an artifact: an advisory lock that the system drops when its holder dies."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path = path
+        self.what = what
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> DraftLock:
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = self.path.open("a+")
+            except FileNotFoundError:  # the folder was removed again
+                continue
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"Another process{_holder(file)} is making {self.what} right now. Wait for it, or give the result "
+                    "another --name and config."
+                ) from None
+            if self._is_still(file):
+                break
+            file.close()
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {HOST}")
+        file.flush()
+        self._file = file
+        return self
+
+    def _is_still(self, file: IO[str]) -> bool:
+        """Whether the name still stands for the file that was opened: `curate gc` removes locks with their drafts."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def is_held(self) -> bool:
+        """Whether a living process holds it. Looking is a shared lock for an instant: lookers do not see each other."""
+        if not self.path.exists():
+            return False
+        with self.path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+
+def _holder(file: IO[str]) -> str:
+    """Who holds a lock, in brackets, as far as it says so; closes the file."""
+    with file:
+        file.seek(0)
+        said = file.read().strip()
+    return f" ({said})" if said else ""
