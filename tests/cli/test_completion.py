@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from curate.cli import completion
-from tests.test_cli import HEAVY, imported_by
+from tests.cli.test_main import HEAVY, imported_by
 
 
 @pytest.fixture

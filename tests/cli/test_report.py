@@ -19,8 +19,8 @@ from curate import Store
 from curate.cli.main import plain_command, stage_command
 from curate.report.page import as_json, page
 from curate.stages import STAGES
+from tests.cli.test_main import imported_by
 from tests.reports import HOSTILE, PASTS, POOL, add_run, data_in, store_of, told
-from tests.test_cli import imported_by
 
 Call = Callable[..., Any]
 
