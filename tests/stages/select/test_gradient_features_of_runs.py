@@ -9,7 +9,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import DataError, ModelError
-from tests.test_train import poison
+from tests.stages.train.test_train import poison
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 2, "max_length": 64, "learning_rate": 3e-3}
 TARGETED = {"target": "target", "warmup": "warm", "sketch_dim": 256}
