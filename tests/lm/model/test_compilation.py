@@ -16,7 +16,7 @@ from curate.signals import Loss, ScoreBudget, Utility, measure
 from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
 
-from .test_quantized import inputs_of
+from .test_quantization import inputs_of
 
 
 class Backend:
