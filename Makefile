@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 wheel: $(INSTALLED)  ## dist/*.whl, installed and tried with no clone around
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
-	CURATE_WHEEL="$$(ls -t dist/*.whl | head -1)" $(BIN)/python -m pytest -q tests/test_wheel.py
+	CURATE_WHEEL="$$(ls -t dist/*.whl | head -1)" $(BIN)/python -m pytest -q tests/project/test_wheel.py
 
 docs: $(DOCUMENTED)  ## the documentation site, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q

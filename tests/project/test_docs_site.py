@@ -31,7 +31,7 @@ from curate.stages import STAGES, make
 from curate.store import Store
 from curate.store.catalog.catalog import LABELS
 from curate.store.catalog.query import dictionary, ledger_views
-from tests.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
+from tests.project.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
 
 SITE = ROOT / "docs"
 PAGES = {name: text for name, text in TEXTS.items() if name.startswith("docs/")}
