@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from curate.report.page import write
-from tests.report_payloads import full_payload
+from tests.support.report_payloads import full_payload
 
 READY = "return document.documentElement.dataset.ready"
 SEARCH = """

@@ -23,7 +23,7 @@ from curate.log import LOGGER
 from curate.stages import STAGES
 from curate.store import Draft, Store
 
-pytest_plugins = ["tests.models", "tests.report_pages"]
+pytest_plugins = ["tests.support.models", "tests.support.report_pages"]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from curate.store.maintenance.repair import repair
 from curate.store.maintenance.verify import problems
 from curate.store.vectors.index_kind import IndexKind
 from curate.store.vectors.vectors import VectorShards
-from tests.store.toys import Toy, cut, fill, flip, stopped
+from tests.support.toy_store import Toy, cut, fill, flip, stopped
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from curate.cli.main import plain_command, stage_command
 from curate.report.page import as_json, page
 from curate.stages import STAGES
 from tests.cli.test_main import imported_by
-from tests.reports import HOSTILE, PASTS, POOL, add_run, data_in, store_of, told
+from tests.support.reports import HOSTILE, PASTS, POOL, add_run, data_in, store_of, told
 
 Call = Callable[..., Any]
 

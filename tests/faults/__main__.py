@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from curate.runtime.terminal import table
 
 from .matrix import FAULTS
-from .workshop import STAGES, Workshop
+from .stages import STAGES, Workshop
 
 FAILED = "FAILED"
 LONGEST = ("compare", "train")

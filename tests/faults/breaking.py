@@ -15,8 +15,8 @@ from curate.store import Store
 
 from .commands import Running
 from .injection import Fault
-from .mending import counted, drop, mend, must_be_clear, some
-from .workshop import STEPS, UDS, Workshop
+from .repairs import counted, drop, mend, must_be_clear, some
+from .stages import STEPS, UDS, Workshop
 
 WRITERS = ("write_table", "save", "serialize_file", "write_index")
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from curate.store import Store
 
 from .injection import Fault
-from .mending import drop, mend, must_be_clear, some
-from .workshop import INPUTS, Workshop
+from .repairs import drop, mend, must_be_clear, some
+from .stages import INPUTS, Workshop
 
 HEADERS, BLOCK = 3 * 4096, 1 << 18
 """Bytes of a DuckDB file before its first block, and of a block."""

@@ -18,7 +18,7 @@ from .breaking import (
     twice_at_once,
 )
 from .damage import bad_checkpoint, flipped, missing, truncated
-from .mending import Break
+from .repairs import Break
 
 FAULTS: dict[str, Break] = {
     "kill -9": killed_at_points,

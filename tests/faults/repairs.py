@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .commands import Running
-from .workshop import Workshop, must_have_no_orphans
+from .stages import Workshop, must_have_no_orphans
 
 T = TypeVar("T")
 NAMED = re.compile(r"^Error: ", re.MULTILINE)

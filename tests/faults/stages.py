@@ -17,7 +17,7 @@ from curate.store.catalog.catalog import LABELS
 from curate.store.catalog.query import VECTORS, connect
 from curate.store.maintenance.gc import leftovers, remove
 from curate.store.maintenance.verify import problems
-from tests.reports import data_in
+from tests.support.reports import data_in
 
 from .commands import Commands, Running
 from .injection import Fault

@@ -19,8 +19,8 @@ import pytest
 from tests.faults.commands import PROJECT, QUIET, from_scratch
 from tests.faults.injection import Fault
 from tests.faults.matrix import FAULTS
-from tests.faults.mending import must_be_clear
-from tests.faults.workshop import STAGES, Workshop
+from tests.faults.repairs import must_be_clear
+from tests.faults.stages import STAGES, Workshop
 
 SAMPLE = [
     ("demo-pool", "disk full"),

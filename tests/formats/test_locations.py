@@ -21,7 +21,7 @@ from curate.stages import make
 from curate.stages.inputs import label_of, place
 from curate.stages.pools import pool_samples
 from curate.store import Artifact, Store
-from tests.exports import ROWS, export
+from tests.support.exports import ROWS, export
 
 SQL = "SELECT sample_id FROM samples ORDER BY position"
 

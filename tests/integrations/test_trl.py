@@ -14,7 +14,7 @@ from curate import Store, make
 from curate.cli.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
-from tests.reports import told
+from tests.support.reports import told
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
 

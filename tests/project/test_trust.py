@@ -18,7 +18,7 @@ from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
 from curate.runtime.redaction import redact, redacted
 from curate.stages import make
 from curate.store import Artifact, Store
-from tests.exports import RunConfig
+from tests.support.exports import RunConfig
 
 SHARED_OPTIONS = {"candidates": 8, "keep": 4, "max_steps": 4, "max_length": 64, "save_steps": 2, "selector": "full"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.report_pages import SAMPLES, Page, Pages
-from tests.report_payloads import Payload
+from tests.support.report_pages import SAMPLES, Page, Pages
+from tests.support.report_payloads import Payload
 
 
 def test_a_search_for_all_words_narrows_the_list_and_says_how_far(browser: Page, pages: Pages) -> None:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.report_pages import PHONE, Page, Pages
-from tests.report_payloads import HOSTILE
+from tests.support.report_pages import PHONE, Page, Pages
+from tests.support.report_payloads import HOSTILE
 
 
 @pytest.mark.parametrize("name", ["one", "several", "hostile", "bare"])

@@ -15,7 +15,7 @@ from scipy.stats import hypergeom
 
 from curate import Store
 from curate.report.groups import interval
-from tests.reports import PASTS, POOL, N, Row, add_run, label, near, part, store_of, tokens, told
+from tests.support.reports import PASTS, POOL, N, Row, add_run, label, near, part, store_of, tokens, told
 
 
 @pytest.fixture(scope="module")

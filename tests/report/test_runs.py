@@ -15,7 +15,7 @@ import pytest
 from curate import Store, make
 from curate.errors import ConfigError, DataError
 from curate.store.vectors.vectors import load_vectors
-from tests.reports import Row, told
+from tests.support.reports import Row, told
 
 RUNS = ("c-uds-s0", "c-random-s0")
 

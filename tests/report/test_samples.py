@@ -11,7 +11,7 @@ import pytest
 
 from curate import Store
 from curate.report.samples import CUT, LONGEST, question_and_answer, shorten
-from tests.reports import FAMILIES, PASTS, POOL, N, Row, add_run, label, near, part, store_of, told
+from tests.support.reports import FAMILIES, PASTS, POOL, N, Row, add_run, label, near, part, store_of, told
 
 
 @pytest.fixture(scope="module")

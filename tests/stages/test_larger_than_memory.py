@@ -19,7 +19,7 @@ from curate.stages.ingest import Seen
 from curate.stages.pools import pool_samples
 from curate.stages.select import candidates as candidates_module
 from curate.store import Artifact, Store
-from tests.exports import ROWS, ingest
+from tests.support.exports import ROWS, ingest
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.files import HOST, is_abandoned, temporary
 from curate.store.maintenance.gc import leftovers, remove
 from curate.store.maintenance.verify import problems
-from tests.store.toys import Toy, fill, stopped
+from tests.support.toy_store import Toy, fill, stopped
 
 
 @pytest.fixture

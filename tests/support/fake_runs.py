@@ -13,7 +13,7 @@ from curate import Artifact, Store, make
 from curate.config import Config, Ref
 from curate.stages.pools import pool_samples
 from curate.store.ledger.rows import SCHEMA
-from tests.exports import ingest
+from tests.support.exports import ingest
 
 N = 24
 POOL = [{"instruction": f"Say {n}.", "input": "", "output": f"{n} " * (1 + n % 4)} for n in range(N)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.report_payloads import Payload, bare_payload, full_payload
+from tests.support.report_payloads import Payload, bare_payload, full_payload
 
 Pages = dict[str, tuple[Path, Payload]]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -18,7 +18,7 @@ from curate.report.runs import Wish, scope
 from curate.stages.pools import pool_samples
 from curate.store.catalog.session import Reader
 from curate.store.ledger.rows import SCHEMA
-from tests.exports import RunConfig
+from tests.support.exports import RunConfig
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ import pytest
 from curate import Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.log import LOGGER
-from tests.pasts import PASTS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
+from tests.support.fake_runs import PASTS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
 
 
 @pytest.fixture(scope="module")

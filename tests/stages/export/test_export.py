@@ -15,7 +15,7 @@ from curate.stages import make
 from curate.stages.export.stage import ExportConfig, Format
 from curate.stages.pools import pool_samples
 from curate.store import Store
-from tests.exports import CALL, CHAT, ROWS, export, ingest, loaded, train
+from tests.support.exports import CALL, CHAT, ROWS, export, ingest, loaded, train
 
 SHARED = Path(__file__).parents[1] / "../shared/data"
 

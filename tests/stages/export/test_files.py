@@ -21,7 +21,7 @@ from curate.stages.export.selection import Choice
 from curate.stages.pools import pool_samples
 from curate.store import Store
 from curate.store.rows.out_of_core import read_batches
-from tests.exports import CALL, CHAT, export, ingest, loaded
+from tests.support.exports import CALL, CHAT, export, ingest, loaded
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 from curate.errors import DataError
 from curate.stages import make
 from curate.store import Store
-from tests.exports import ROWS, export, front_matter, ingest, loaded, train
+from tests.support.exports import ROWS, export, front_matter, ingest, loaded, train
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from curate.formats import detect, render, to_sample
 from curate.samples import Sample
 from curate.stages.export.trainers import READERS
 from curate.store import Store
-from tests.exports import CALL, CHAT, ROWS, export, ingest
+from tests.support.exports import CALL, CHAT, ROWS, export, ingest
 
 SQL = "SELECT sample_id, position AS score FROM samples WHERE pool = '{}' ORDER BY position DESC"
 

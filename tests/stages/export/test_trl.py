@@ -12,7 +12,7 @@ import pytest
 from curate.errors import ConfigError, DataError
 from curate.stages import make
 from curate.store import Store
-from tests.exports import CALL, CHAT, ROWS, export, ingest, train
+from tests.support.exports import CALL, CHAT, ROWS, export, ingest, train
 
 ORDER = "SELECT sample_id, position AS score, 1 + position AS w FROM samples ORDER BY position % 2, position DESC"
 PLACES = [4, 2, 0, 5, 3, 1]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
-from tests.pasts import N, Row, curriculum, ids_of, listed, query_file, store_of
+from tests.support.fake_runs import N, Row, curriculum, ids_of, listed, query_file, store_of
 from tests.training.test_distributed import launch
 
 
