@@ -8,8 +8,8 @@ import pytest
 
 from curate.cli.run import read
 from curate.selectors import SELECTORS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PIPELINES = sorted((ROOT / "pipelines").glob("*.yaml"))
 
 

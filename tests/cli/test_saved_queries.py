@@ -12,8 +12,9 @@ import pytest
 from curate.config import Config
 from curate.samples import Sample, to_table
 from curate.store import Draft, Store
+from tests.support.paths import ROOT
 
-QUERIES = sorted((Path(__file__).parents[1] / "store" / "queries").glob("*.sql"))
+QUERIES = sorted((ROOT / "store" / "queries").glob("*.sql"))
 PARAMETERS = {"run": "uds", "runs": "*", "clusters": "groups", "least": 0.9}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +19,8 @@ from curate.numerics.spectral import (
     polynomials,
 )
 from curate.selectors import choose
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).parents[2] / "../shared"
 METHODS: tuple[Method, ...] = ("eigh", "svdvals", "newton", "polar")
 
 

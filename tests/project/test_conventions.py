@@ -13,8 +13,8 @@ import pytest
 
 from curate.config import Config
 from curate.stages import STAGES, module_of
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "curate").rglob("*.py"))
 LINES = 300
 

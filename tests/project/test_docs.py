@@ -25,8 +25,8 @@ from curate.stages import STAGES, make, module_of
 from curate.store import Store
 from curate.store.catalog.catalog import LABELS
 from curate.store.catalog.query import VECTORS, ledger_views
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 NAMES = [*STAGES, *COMMANDS]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from curate import Store, make
+from tests.support.paths import ROOT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 SCRIPTS = {path.name: path for path in sorted(EXAMPLES.glob("*.py"))}
 
 

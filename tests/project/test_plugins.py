@@ -17,8 +17,9 @@ from curate.errors import ConfigError
 from curate.pool_selectors import make_pool_selector
 from curate.selectors import Facts, check_args, make_selector
 from curate.testing import check_selector
+from tests.support.paths import ROOT
 
-TEMPLATE = Path(__file__).parents[1] / "examples" / "selector_package"
+TEMPLATE = ROOT / "examples" / "selector_package"
 FACTS = Facts(vocab_size=50, max_length=16)
 
 

@@ -15,6 +15,7 @@ from curate.config import Config, build, load, read_yaml, scalar
 from curate.errors import ConfigError, CurateError
 from curate.runtime.strict_yaml import LARGEST, NotYaml, parse
 from curate.stages import STAGES, module_of
+from tests.support.paths import ROOT
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
@@ -65,7 +66,7 @@ def test_anchors_and_merges_mean_what_they_mean_in_yaml() -> None:
 
 
 def test_every_config_and_pipeline_that_comes_with_curate_is_read_as_before() -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     files = [*(root / "configs").rglob("*.yaml"), *(root / "pipelines").glob("*.yaml")]
     assert files
     for file in files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ from curate.selectors import CandidateBatch, Facts, choose, make_selector
 from curate.selectors.memory import Memory
 from curate.selectors.uds import UDS
 from curate.signals import Probe
+from tests.support.paths import SHARED
 
 FACTS = Facts(vocab_size=60, max_length=32, seed=1)
-VECTORS = Path(__file__).parents[2] / "../shared/vectors"
+VECTORS = SHARED / "vectors"
 
 
 def batch_of(step: int, n: int = 10, **options: object) -> CandidateBatch:

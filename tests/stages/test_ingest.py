@@ -16,8 +16,9 @@ from curate.errors import ConfigError, DataError
 from curate.stages import make
 from curate.stages.pools import pool_samples, samples_of
 from curate.store import Artifact, Store
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).parents[1] / "../shared/data"
+DATA = SHARED / "data"
 
 
 @pytest.fixture
@@ -180,17 +181,17 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path_factory: pytest.TempPathFac
     assert pool.rows + sum(pool.summary["rejects"].values()) == len(content) + 1
 
 
-@pytest.mark.skipif(not (SHARED / "alpaca").exists(), reason="the shared data is not here")
+@pytest.mark.skipif(not (DATA / "alpaca").exists(), reason="the shared data is not here")
 def test_alpaca_comes_in_fast_and_its_empty_outputs_are_rejected(store: Store) -> None:
     start = time.monotonic()
-    pool = ingest(store, str(SHARED / "alpaca/train.parquet"))
+    pool = ingest(store, str(DATA / "alpaca/train.parquet"))
     assert time.monotonic() - start < 20
     assert pool.rows == 52_002 - 49 and pool.summary["rejects"] == {"empty completion": 49}
 
 
-@pytest.mark.skipif(not (SHARED / "pool6k").exists(), reason="the shared data is not here")
+@pytest.mark.skipif(not (DATA / "pool6k").exists(), reason="the shared data is not here")
 def test_a_pool_that_repeats_itself_on_purpose_is_kept_whole(store: Store) -> None:
-    pool = ingest(store, str(SHARED / "pool6k/pool.parquet"))
+    pool = ingest(store, str(DATA / "pool6k/pool.parquet"))
     assert pool.rows == 6000 and pool.summary["distinct"] < 6000
     noise = store.query("SELECT count(*) AS n FROM samples WHERE metadata->>'noise' = 'duplicate'").to_pylist()
     assert noise[0]["n"] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,9 @@ from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
 from curate.training.target_sampler import TargetStream
+from tests.support.paths import SHARED
 
-BASE2M = Path(__file__).parents[2] / "../shared/models/base2m"
+BASE2M = SHARED / "models/base2m"
 
 
 def model_of(place: str, *, dropout: float = 0.0, checkpointing: str | None = None, full: bool = False) -> nn.Module:

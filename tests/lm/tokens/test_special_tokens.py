@@ -15,8 +15,8 @@ from curate.lm.model.load import ModelOptions, load_tokenizer
 from curate.lm.tokens.chat import TYPED, UNRENDERED, MaskError
 from curate.lm.tokens.encode import Encoder, encode_all
 from curate.samples import Sample
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).parents[2] / "../shared"
 UNMARKED = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -16,6 +16,7 @@ from curate import Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.log import LOGGER
 from tests.support.fake_runs import PASTS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_an_order_goes_by_what_the_runs_saw_and_leaves_out_what_they_did_not(
 
 def test_the_easy_order_is_the_saved_questions(store: Store) -> None:
     curriculum(store)
-    sql = (Path(__file__).parents[1] / "store/queries/curriculum.sql").read_text(encoding="utf-8")
+    sql = (ROOT / "store/queries/curriculum.sql").read_text(encoding="utf-8")
     asked = store.query(sql, {"run": "a"}).to_pylist()
     rows = [(row["sample_id"], row["score"]) for row in listed(store)]
     assert rows == [(row["sample_id"], row["loss"]) for row in asked]

@@ -15,6 +15,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import ConfigError, DataError
+from tests.support.paths import ROOT
 
 OPTIONS: dict[str, Any] = {"pool": "facts", "max_length": 100, "max_new_tokens": 20}
 FACTS = {
@@ -109,7 +110,7 @@ def test_results_join_with_the_run_that_made_the_model(world: Store, tiny: str) 
         {"evaluation": "of-neither", "run": None, "steps": 0},
         {"evaluation": "of-run", "run": "run", "steps": 80},
     ]
-    question = Path(__file__).parents[1] / "store" / "queries" / "evaluations.sql"
+    question = ROOT / "store" / "queries" / "evaluations.sql"
     asked = {row["evaluation"]: row for row in world.query(question.read_text()).to_pylist() if row["metric"] == "loss"}
     assert (asked["of-run"]["selector"], asked["of-run"]["steps"]) == ("full", 80)
     assert asked["of-neither"]["steps"] is None

@@ -16,8 +16,9 @@ from curate.stages.export.stage import ExportConfig, Format
 from curate.stages.pools import pool_samples
 from curate.store import Store
 from tests.support.exports import CALL, CHAT, ROWS, export, ingest, loaded, train
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).parents[1] / "../shared/data"
+DATA = SHARED / "data"
 
 
 @pytest.fixture
@@ -181,9 +182,9 @@ def test_the_config_offers_exactly_the_formats_there_are() -> None:
     assert flag == {"flag": "as"}
 
 
-@pytest.mark.skipif(not (SHARED / "pool6k").exists(), reason="the shared data is not here")
+@pytest.mark.skipif(not (DATA / "pool6k").exists(), reason="the shared data is not here")
 def test_a_real_pool_comes_out_as_it_went_in(store: Store) -> None:
-    path = str(SHARED / "pool6k/pool.parquet")
+    path = str(DATA / "pool6k/pool.parquet")
     pool = make(store, "ingest", data=path, name="pool")
     export(store, sql="SELECT sample_id FROM samples ORDER BY position")
     first = {sample.sample_id: sample.original for _, sample in reversed(list(pool_samples(pool)))}
