@@ -82,31 +82,31 @@ def of_model(args: argparse.Namespace) -> Tensor | None:
     from transformers import AutoTokenizer
 
     from curate.lm.model.load import ModelOptions, load_model
-    from curate.lm.model.scoring_model import look_into
+    from curate.lm.model.scoring_model import make_scoring_model
 
-    eyes = look_into(load_model(ModelOptions(args.model)).eval())
+    scoring_model = make_scoring_model(load_model(ModelOptions(args.model)).eval())
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     texts = pq.read_table(args.texts).slice(0, args.count).to_pylist()
     ids = [torch.tensor(tokenizer(str(text))["input_ids"][:512]) for text in texts]
     batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     mask = torch.arange(batch.shape[1])[None] < torch.tensor([len(row) for row in ids])[:, None]
     with torch.no_grad():
-        hidden = torch.where(mask[..., None], eyes.hidden(batch, mask), 0)
-        return Head(eyes.head.weight).rows(hidden.float())
+        hidden = torch.where(mask[..., None], scoring_model.hidden(batch, mask), 0)
+        return Head(scoring_model.head.weight).rows(hidden.float())
 
 
 def of_random_weights(count: int) -> Tensor:
     """H R of random texts at the width of Qwen2.5-0.5B, two layers deep, with a smaller vocabulary."""
-    from curate.lm.model.scoring_model import look_into
+    from curate.lm.model.scoring_model import make_scoring_model
     from curate.lm.tokens.batch import collate
 
     shape = {**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": 16_384}
-    eyes = look_into(adapted_model(shape, device="cpu", dtype="float32").eval())
+    scoring_model = make_scoring_model(adapted_model(shape, device="cpu", dtype="float32").eval())
     table = random_texts(16_384, count, 256, mixed=True)
     batch = collate([table[row] for row in range(count)], pad_token_id=0)
     with torch.no_grad():
-        hidden = eyes.hidden(batch["input_ids"], batch["attention_mask"])
-        return Head(eyes.head.weight).rows(hidden * batch["attention_mask"][..., None])
+        hidden = scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
+        return Head(scoring_model.head.weight).rows(hidden * batch["attention_mask"][..., None])
 
 
 def awkward(count: int) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, shape: str) -> None:
         from curate.lm.model.compilation import compile_backbone
-        from curate.lm.model.scoring_model import look_into
+        from curate.lm.model.scoring_model import make_scoring_model
 
         self.args = args
         self.device = torch.device(args.device)
@@ -100,8 +100,8 @@ class Bench:
         )
         if args.torch_compile:
             compile_backbone(self.model)
-        self.eyes = look_into(self.model, autocast=self.autocast)
-        self.vocab = self.eyes.head.vocab_size
+        self.scoring_model = make_scoring_model(self.model, autocast=self.autocast)
+        self.vocab = self.scoring_model.head.vocab_size
         count = args.candidates * (args.steps + args.warmup)
         self.table = random_texts(self.vocab, count, args.length, mixed=args.mixed_lengths)
 
@@ -123,12 +123,12 @@ class Bench:
         """All candidates through the model, in inference mode: the backbone alone, or with the loss."""
         from curate.signals import Loss, measure
 
-        batch, budget, eyes = self.batch(self.args.candidates), self.budget(), self.eyes
+        batch, budget, scoring_model = self.batch(self.args.candidates), self.budget(), self.scoring_model
         signals: dict[str, Any] = {"loss": Loss()} if loss else {"finite": lambda probe: probe.finite}
 
         def run() -> None:
-            with eyes.open():
-                measure(eyes.hidden, eyes.head, batch, signals, budget)
+            with scoring_model.eval_mode():
+                measure(scoring_model.hidden, scoring_model.head, batch, signals, budget)
 
         return run
 
@@ -155,7 +155,7 @@ class Bench:
         facts = Facts(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
         selection = Selection(
             make_selector(selector, {}, facts).to(self.device),
-            self.eyes,
+            self.scoring_model,
             self.table,
             Plan(args.candidates, keep, losses=losses),
             record=Record(self.table, Nowhere()),
@@ -194,23 +194,25 @@ class Bench:
         from curate.numerics.srft import TwoSided
         from curate.signals import ScoreBudget, Sketch, Utility, measure
 
-        args, eyes = self.args, self.eyes
+        args, scoring_model = self.args, self.scoring_model
         srft = TwoSided.draw(d1=8, d2=128, max_length=args.length, vocab_size=self.vocab, seed=0)
         signals = {"u": Utility(implementation="reference"), "s": Sketch(srft, implementation="reference")}
         batch = self.batch(args.reference_texts)
-        with eyes.open():
-            spent = clock(lambda: measure(eyes.hidden, eyes.head, batch, signals, ScoreBudget(texts=1)))
+        with scoring_model.eval_mode():
+            spent = clock(
+                lambda: measure(scoring_model.hidden, scoring_model.head, batch, signals, ScoreBudget(texts=1))
+            )
         return spent * args.candidates / args.reference_texts
 
 
 def measure_shape(args: argparse.Namespace, shape: str) -> dict[str, Any]:
     """Everything about one shape."""
     from curate.lm.model.chunked_loss import chunk_loss
-    from curate.lm.model.scoring_model import prove
+    from curate.lm.model.scoring_model import verify_head
 
     bench = Bench(args, shape)
     own_loss = median_seconds(bench.train, args.steps)
-    chunk_loss(prove(bench.eyes), LOGITS_BUDGET)
+    chunk_loss(verify_head(bench.scoring_model), LOGITS_BUDGET)
     times, parts, peak = bench.steps("uds", {"forward": bench.forward(loss=False), "train": bench.train})
     told, _, _ = bench.steps("uds", {"forward": bench.forward(loss=True)}, losses=True)
     full, _, full_peak = bench.steps("full", {})

@@ -61,7 +61,7 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from transformers import TrainingArguments
 
     from curate.lm.model.chunked_loss import chunk_loss
-    from curate.lm.model.scoring_model import look_into
+    from curate.lm.model.scoring_model import make_scoring_model
     from curate.lm.tokens.batch import collate
     from curate.lm.tokens.encode import Encoded
     from curate.lm.tokens.token_table import TokenTable
@@ -77,11 +77,13 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     encoded = (Encoded(np.array(row, np.int32), np.ones(len(row), bool), len(row)) for row in rows)
     table = TokenTable((i, str(i), row) for i, row in enumerate(encoded))
     training = TrainingArguments(remove_unused_columns=False, **arguments_of(args, folder))
-    eyes = look_into(model.to(training.device))
-    chunk_loss(eyes, 64 << 20)
+    scoring_model = make_scoring_model(model.to(training.device))
+    chunk_loss(scoring_model, 64 << 20)
     facts = Facts(vocab_size=args.vocab, max_length=args.length)
     record = Record(table, Nowhere())
-    selection = Selection(make_selector("full", {}, facts), eyes, table, Plan(args.batch, args.batch), record=record)
+    selection = Selection(
+        make_selector("full", {}, facts), scoring_model, table, Plan(args.batch, args.batch), record=record
+    )
     return SelectingTrainer(
         selection=selection,
         model=model,

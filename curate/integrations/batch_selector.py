@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..lm.model.scoring_batch import default_score_tokens
-from ..lm.model.scoring_model import prove
+from ..lm.model.scoring_model import verify_head
 from ..lm.tokens.token_table import TokenTable
 from ..selectors import Facts, check_args, make_selector
 from ..signals import ScoreBudget
@@ -35,7 +35,7 @@ from .batch import cut, table_of
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
 from .script_run import ScriptRun
-from .unwrap import eyes_of
+from .unwrap import scoring_model_of
 
 
 class BatchSelector:
@@ -108,21 +108,25 @@ class BatchSelector:
         values = {"name": name, "selector": selector, "selector_args": dict(args or {}), "keep": keep}
         values |= {"max_length": max_length, "seed": seed, "pool": pool}
         self.run = None if store is None else ScriptRun(store, values)
-        eyes, empty = eyes_of(model, autocast), TokenTable([])
-        device = eyes.head.weight.device
-        facts = Facts(eyes.head.vocab_size, max_length, seed, keep, total_steps)
+        scoring_model, empty = scoring_model_of(model, autocast), TokenTable([])
+        device = scoring_model.head.weight.device
+        facts = Facts(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
         chooser = make_selector(selector, args or {}, facts).to(device)
         if chooser.signals or chooser.gradients is not None:
-            prove(eyes)
+            verify_head(scoring_model)
         self.selection = Selection(
             chooser,
-            eyes,
+            scoring_model,
             empty,
             Plan(candidates=keep, keep=keep),
             record=Record(empty, self.run or _Nowhere()),
             ranks=Ranks(apart=True),
-            budget=ScoreBudget(score_batch_tokens or default_score_tokens(eyes.model, device, max_length=max_length)),
-            engine=Gradients(optimizer, target, target_batch_size, coverage, seed).engine(selector, chooser, eyes),
+            budget=ScoreBudget(
+                score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
+            ),
+            engine=Gradients(optimizer, target, target_batch_size, coverage, seed).engine(
+                selector, chooser, scoring_model
+            ),
         )
 
     def choose(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, TrainingError
-from ..lm.model.scoring_model import Eyes
+from ..lm.model.scoring_model import ScoringModel
 from ..runtime.distributed import size
 from ..selectors import Selector
 from ..training.gradients.adam import Adam
@@ -34,13 +34,15 @@ class Gradients:
     coverage: Coverage
     seed: int
 
-    def engine(self, name: str, selector: Selector, eyes: Eyes) -> GradientEngine | None:
+    def engine(self, name: str, selector: Selector, scoring_model: ScoringModel) -> GradientEngine | None:
         """What measures gradients for a selector that wants them; `ConfigError` where something for it is missing."""
         if selector.gradients is None:
             return None
         stream = self._stream(name) if selector.gradients.target else None
-        adam = self._adam(name, eyes.model)
-        return GradientEngine(eyes, stream, adam, coverage=self.coverage, seed=self.seed, ranks=Ranks(apart=True))
+        adam = self._adam(name, scoring_model.model)
+        return GradientEngine(
+            scoring_model, stream, adam, coverage=self.coverage, seed=self.seed, ranks=Ranks(apart=True)
+        )
 
     def _adam(self, name: str, model: nn.Module) -> Callable[[], Adam]:
         given = self.optimizer

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
 from ..errors import ModelError
-from ..lm.model.scoring_model import Eyes, look_into
+from ..lm.model.scoring_model import ScoringModel, make_scoring_model
 
 WRAPPERS = ("_orig_mod", "_original_module", "module")
 """Where torch.compile, Fabric, and DDP and the like keep the model that they wrap."""
@@ -31,7 +31,7 @@ def bare(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def eyes_of(model: nn.Module, autocast: torch.dtype | None) -> Eyes:
+def scoring_model_of(model: nn.Module, autocast: torch.dtype | None) -> ScoringModel:
     """A causal language model as signals see it; `ModelError` for any other."""
     model = bare(model)
     base: Any = getattr(model, "get_base_model", lambda: model)()
@@ -40,4 +40,4 @@ def eyes_of(model: nn.Module, autocast: torch.dtype | None) -> Eyes:
             f"{type(model).__name__} is no causal language model of transformers (nor a PEFT model of one), and "
             "signals look at those: give the model itself, not a module around it."
         )
-    return look_into(model, autocast=autocast)
+    return make_scoring_model(model, autocast=autocast)

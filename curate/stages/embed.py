@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from ..lm.model.scoring_model import Eyes
+    from ..lm.model.scoring_model import ScoringModel
     from ..lm.tokens.token_table import TokenTable
     from ..signals import Signal
 
@@ -139,7 +139,7 @@ class Embedder:
 
         from ..lm.model.load import load_model, load_tokenizer
         from ..lm.model.scoring_batch import default_score_tokens
-        from ..lm.model.scoring_model import look_into, prove
+        from ..lm.model.scoring_model import make_scoring_model, verify_head
         from ..lm.tokens.encode import Encoder
         from ..store.rows.pool_rows import PoolRows
 
@@ -149,10 +149,12 @@ class Embedder:
         self.work = work
         self.pool = PoolRows(work.pool.shards())
         self.encoder = Encoder(load_tokenizer(options), max_length=config.max_length, loss_on=config.loss_on)
-        self.eyes = prove(look_into(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None))
-        self.signals, self.nothing = _signals(config, self.eyes)
+        self.scoring_model = verify_head(
+            make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
+        )
+        self.signals, self.nothing = _signals(config, self.scoring_model)
         self.tokens = config.score_batch_tokens or default_score_tokens(
-            self.eyes.model, self.eyes.head.weight.device, max_length=config.max_length
+            self.scoring_model.model, self.scoring_model.head.weight.device, max_length=config.max_length
         )
 
     def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
@@ -192,21 +194,21 @@ class Embedder:
         from ..lm.tokens.batch import collate
         from ..signals import ScoreBudget, measure
 
-        config, eyes = self.work.config, self.eyes
+        config, scoring_model = self.work.config, self.scoring_model
         budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(table), SORTED):
             part = range(start, min(start + SORTED, len(table)))
             batch = collate([table[row] for row in part], pad_token_id=0)
-            with eyes.open():
-                values = measure(eyes.hidden, eyes.head, batch, self.signals, budget, watch=watch)
+            with scoring_model.eval_mode():
+                values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, watch=watch)
             for name, value in values.items():
                 found.setdefault(name, []).append(value.cpu())
             advance(len(part))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _signals(config: EmbedConfig, eyes: Eyes) -> tuple[dict[str, Signal], dict[str, Tensor]]:
+def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str, Signal], dict[str, Tensor]]:
     """What is measured, by name, and what is said of no samples at all."""
     import torch
 
@@ -214,7 +216,11 @@ def _signals(config: EmbedConfig, eyes: Eyes) -> tuple[dict[str, Signal], dict[s
     from ..signals import Entropy, Loss, MeanHidden, Sketch, Utility
 
     srft = TwoSided.draw(
-        d1=config.d1, d2=config.d2, max_length=config.max_length, vocab_size=eyes.head.vocab_size, seed=config.seed
+        d1=config.d1,
+        d2=config.d2,
+        max_length=config.max_length,
+        vocab_size=scoring_model.head.vocab_size,
+        seed=config.seed,
     )
     known: dict[str, Signal] = {
         "entropy": Entropy(),
@@ -223,7 +229,7 @@ def _signals(config: EmbedConfig, eyes: Eyes) -> tuple[dict[str, Signal], dict[s
         "sketch": Sketch(srft),
         "embedding": MeanHidden(),
     }
-    widths = {"sketch": (srft.size,), "embedding": (eyes.head.weight.shape[1],)}
+    widths = {"sketch": (srft.size,), "embedding": (scoring_model.head.weight.shape[1],)}
     wanted: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
     return wanted, {name: torch.zeros(0, *widths.get(name, ())) for name in wanted}
 

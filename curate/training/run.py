@@ -17,7 +17,7 @@ from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.model.chunked_loss import chunk_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.scoring_batch import default_score_tokens
-from ..lm.model.scoring_model import Eyes, look_into, prove
+from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from ..lm.tokens.batch import collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER, Stopwatch
@@ -168,10 +168,10 @@ def _assemble(
     job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, arguments: TrainingArguments
 ) -> tuple[SelectingTrainer, Selection]:
     model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
-    eyes = look_into(model, autocast=torch.bfloat16 if arguments.bf16 else None)
+    scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
     selection = Selection(
-        _selector(job, eyes, arguments),
-        eyes,
+        _selector(job, scoring_model, arguments),
+        scoring_model,
         job.table,
         job.plan,
         record=Record(job.table, ledger, max_bad=job.max_bad),
@@ -196,10 +196,10 @@ def _assemble(
     return trainer, selection
 
 
-def _selector(job: Job, eyes: Eyes, arguments: TrainingArguments) -> Selector:
+def _selector(job: Job, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
     """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
     facts = Facts(
-        vocab_size=eyes.head.vocab_size,
+        vocab_size=scoring_model.head.vocab_size,
         max_length=job.max_length,
         seed=arguments.seed,
         keep=job.plan.keep // (arguments.world_size if job.apart else 1),
@@ -207,7 +207,7 @@ def _selector(job: Job, eyes: Eyes, arguments: TrainingArguments) -> Selector:
     )
     selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
     try:
-        chunk_loss(prove(eyes), job.logits_budget)
+        chunk_loss(verify_head(scoring_model), job.logits_budget)
     except ModelError:
         if selector.signals or selector.gradients is not None or _chosen_by_gradients(job):
             raise
@@ -221,9 +221,9 @@ def _give_engines(job: Job, trainer: SelectingTrainer) -> None:
 
     def engine(ranks: Ranks, *, keep: bool = False) -> GradientEngine:
         return GradientEngine(
-            selection.eyes,
+            selection.scoring_model,
             job.target,
-            lambda: Adam.of(trainer.optimizer, selection.eyes.model),
+            lambda: Adam.of(trainer.optimizer, selection.scoring_model.model),
             keep=keep,
             coverage=job.coverage,
             micro_batch=job.score_batch_size or BACKWARD_TEXTS,

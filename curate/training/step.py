@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..lm.model.scoring_model import Eyes
+from ..lm.model.scoring_model import ScoringModel
 from ..lm.tokens.batch import Batch, collate, nothing
 from ..lm.tokens.token_table import TokenTable
 from ..log import Stopwatch
@@ -51,7 +51,7 @@ class Selection:
 
     Args:
         selector: scores.
-        eyes: the model as signals see it.
+        scoring_model: the model as signals see it.
         table: the pool, encoded.
         plan: how much is kept.
         record: where all of it is written down.
@@ -69,7 +69,7 @@ class Selection:
     def __init__(
         self,
         selector: Selector,
-        eyes: Eyes,
+        scoring_model: ScoringModel,
         table: TokenTable,
         plan: Plan,
         *,
@@ -82,7 +82,7 @@ class Selection:
         watch: Stopwatch | None = None,
     ) -> None:
         self.selector = selector
-        self.eyes = eyes
+        self.scoring_model = scoring_model
         self.table = table
         self.plan = plan
         self.record = record
@@ -165,7 +165,7 @@ class Selection:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.eyes.head.weight.device
+        return self.scoring_model.head.weight.device
 
     def _batch(self, rows: Sequence[int]) -> Batch:
         """Rows of the table; of none, a text without targets."""
@@ -193,10 +193,10 @@ class Selection:
             measured = self.engine.measure(whole, self.selector.gradients, step, self.watch, count=len(own))
         if self.signals:
             refresh = (step - 1) % self.plan.refresh_every == 0
-            with self.eyes.open(refresh=refresh):
+            with self.scoring_model.eval_mode(refresh=refresh):
                 values = measure(
-                    self.eyes.hidden,
-                    self.eyes.head,
+                    self.scoring_model.hidden,
+                    self.scoring_model.head,
                     whole,
                     self.signals,
                     self.budget,
@@ -210,7 +210,7 @@ class Selection:
 
     def _stand_ins(self, count: int) -> int:
         """How many texts to measure besides, so that all processes measure equally many, where they must."""
-        return max(Ranks().counts(count, self.device)) - count if self.eyes.sharded else 0
+        return max(Ranks().counts(count, self.device)) - count if self.scoring_model.sharded else 0
 
     def _candidates(self, index: Tensor, measured: Measured, step: int) -> CandidateBatch:
         rows = index.numpy()

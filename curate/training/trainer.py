@@ -95,7 +95,7 @@ class SelectingTrainer(Trainer):
                 raise _out_of_memory(inputs) from None
         blocks, loss = self.selection.ready
         self.selection.ready = None
-        for name, parameter in self.selection.eyes.model.named_parameters():
+        for name, parameter in self.selection.scoring_model.model.named_parameters():
             if name in blocks:
                 parameter.grad = blocks[name].to(parameter.dtype)
         return loss.detach().to(device=self.args.device, dtype=torch.float32)
@@ -111,7 +111,7 @@ class SelectingTrainer(Trainer):
         result = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
         if not model.training or _loss_in(result).isfinite():
             return result
-        if self.selection.eyes.sharded:
+        if self.selection.scoring_model.sharded:
             raise TrainingError(
                 "The loss is not finite, and with --fsdp no step can be looked at again to leave out a sample. Lower "
                 "the learning rate, or run without --fsdp to have the sample named."

@@ -98,11 +98,11 @@ def rows_of_texts() -> Tensor:
     import pyarrow.parquet as pq
 
     from curate.lm.model.load import ModelOptions, load_model
-    from curate.lm.model.scoring_model import look_into
+    from curate.lm.model.scoring_model import make_scoring_model
     from curate.numerics.head import Head
 
     place = str(SHARED / "models/base2m")
-    eyes = look_into(load_model(ModelOptions(place)).eval())
+    scoring_model = make_scoring_model(load_model(ModelOptions(place)).eval())
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place)
@@ -111,8 +111,8 @@ def rows_of_texts() -> Tensor:
     batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     mask = torch.arange(batch.shape[1])[None] < torch.tensor([len(row) for row in ids])[:, None]
     with torch.no_grad():
-        hidden = eyes.hidden(batch, mask) * mask[..., None]
-        return Head(eyes.head.weight).rows(hidden)
+        hidden = scoring_model.hidden(batch, mask) * mask[..., None]
+        return Head(scoring_model.head.weight).rows(hidden)
 
 
 def test_ten_steps_bring_all_that_counts_to_one() -> None:

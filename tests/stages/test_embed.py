@@ -14,7 +14,7 @@ from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.lm.model.load import load_model, load_tokenizer
-from curate.lm.model.scoring_model import look_into
+from curate.lm.model.scoring_model import make_scoring_model
 from curate.lm.tokens.batch import collate
 from curate.stages.embed import EmbedConfig, _signals
 from curate.stages.tokenization import encode_pool
@@ -52,8 +52,8 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
     options = config.options(tiny)
     table, refused = encode_pool(config, load_tokenizer(options), world.get("pool"), distinct=True)
     assert len(table) == 60 and len(refused) == 1
-    eyes = look_into(load_model(options).eval())
-    signals, _ = _signals(config, eyes)
+    scoring_model = make_scoring_model(load_model(options).eval())
+    signals, _ = _signals(config, scoring_model)
     found = facts(world, "feats")
     vectors = {on: load_vectors(made.shards(), on) for on in ("sketch", "embedding")}
     assert vectors["sketch"].ids.to_pylist() == table.ids, (
@@ -62,7 +62,7 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
     for row, sample_id in enumerate(table.ids):
         from curate.signals import measure
 
-        alone = measure(eyes.hidden, eyes.head, collate([table[row]], 0), signals)
+        alone = measure(scoring_model.hidden, scoring_model.head, collate([table[row]], 0), signals)
         said = found[sample_id]
         assert (said["tokens"], said["target_tokens"]) == (table.lengths[row], table.target_tokens[row])
         for name in ("loss", "entropy", "utility"):

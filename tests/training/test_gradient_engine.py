@@ -10,7 +10,7 @@ from torch import nn
 
 from curate.errors import ModelError, TrainingError
 from curate.lm.model.load import ModelOptions, add_lora, load_model
-from curate.lm.model.scoring_model import look_into
+from curate.lm.model.scoring_model import make_scoring_model
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam
@@ -49,7 +49,7 @@ def batch_of(n: int = 6, length: int = 24) -> dict[str, torch.Tensor]:
 
 
 def engine_of(model: nn.Module, adam: Adam, **options: Any) -> GradientEngine:
-    return GradientEngine(look_into(model), None, lambda: adam, **options)
+    return GradientEngine(make_scoring_model(model), None, lambda: adam, **options)
 
 
 def loop(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...numerics.losses import IGNORE
 from ...signals import Loss, ScoreBudget, measure
-from ..model.scoring_model import Eyes
+from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded
 
@@ -19,14 +19,18 @@ AT_ONCE = 512
 
 
 def losses_of(
-    eyes: Eyes, rows: Sequence[Mapping[str, Any]], budget: ScoreBudget, *, advance: Callable[[int], object]
+    scoring_model: ScoringModel,
+    rows: Sequence[Mapping[str, Any]],
+    budget: ScoreBudget,
+    *,
+    advance: Callable[[int], object],
 ) -> npt.NDArray[np.float64]:
     """Mean cross-entropy of every text over its own targets, in nats: (n,), in the order given; NaN where not finite.
 
     Which texts share a micro-batch decides the last digits of a float32, and nothing else.
 
     Args:
-        eyes: the model.
+        scoring_model: the model.
         rows: `input_ids` and `labels` of each text, 1-d int64.
         budget: how many at once; halved where memory runs out.
         advance: told how many texts are done.
@@ -36,8 +40,8 @@ def losses_of(
     for start in range(0, len(order), AT_ONCE):
         part = order[start : start + AT_ONCE]
         batch = collate([rows[row] for row in part], pad_token_id=0)
-        with eyes.open():
-            values = measure(eyes.hidden, eyes.head, batch, {"loss": Loss()}, budget)["loss"]
+        with scoring_model.eval_mode():
+            values = measure(scoring_model.hidden, scoring_model.head, batch, {"loss": Loss()}, budget)["loss"]
         found[part] = values.double().cpu().numpy()
         advance(len(part))
     return np.where(np.isfinite(found), found, np.nan)

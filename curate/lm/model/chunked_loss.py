@@ -17,16 +17,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...numerics.losses import IGNORE, next_token_labels
 from .load import base_of
-from .scoring_model import Eyes
+from .scoring_model import ScoringModel
 
 
-def chunk_loss(eyes: Eyes, budget: int) -> None:
+def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
     """Teach a model to return its loss without logits when these would take more than `budget` bytes in float32.
 
     Patches the `forward` of the transformers model under any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
     Only calls with labels are concerned; generation is untouched.
     """
-    base = base_of(eyes.model)
+    base = base_of(scoring_model.model)
     original = base.forward
 
     @functools.wraps(original)
@@ -37,7 +37,7 @@ def chunk_loss(eyes: Eyes, budget: int) -> None:
         loss_weights: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        small = labels is None or labels.numel() * eyes.head.vocab_size * 4 <= budget
+        small = labels is None or labels.numel() * scoring_model.head.vocab_size * 4 <= budget
         if labels is None or (small and loss_weights is None):
             if labels is not None:
                 kwargs["labels"] = labels
@@ -47,52 +47,56 @@ def chunk_loss(eyes: Eyes, budget: int) -> None:
         kwargs["use_cache"] = False
         hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
         if loss_weights is not None:
-            return CausalLMOutputWithPast(loss=mean_losses(eyes, hidden, labels, budget) @ loss_weights)
-        total, count = summed_loss(eyes, hidden, labels, budget)
+            return CausalLMOutputWithPast(loss=mean_losses(scoring_model, hidden, labels, budget) @ loss_weights)
+        total, count = summed_loss(scoring_model, hidden, labels, budget)
         return CausalLMOutputWithPast(loss=total / (count if num_items_in_batch is None else num_items_in_batch))
 
     base.forward = forward
 
 
-def summed_loss(eyes: Eyes, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+def summed_loss(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     """Sum of the next-token cross-entropies in nats, differentiable, and how many there are.
 
     Args:
-        eyes: the model, for its head.
+        scoring_model: the model, for its head.
         hidden: (b, L, d).
         labels: (b, L) int64, −100 where the loss does not look.
         budget: bytes that a chunk of float32 logits may take.
     """
     targets = next_token_labels(labels)
     real = targets != IGNORE
-    return _cross_entropy(eyes, hidden[real], targets[real], budget, "sum"), real.sum()
+    return _cross_entropy(scoring_model, hidden[real], targets[real], budget, "sum"), real.sum()
 
 
-def mean_losses(eyes: Eyes, hidden: Tensor, labels: Tensor, budget: int) -> Tensor:
+def mean_losses(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> Tensor:
     """Each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 for a text without any."""
     targets = next_token_labels(labels)
     real = targets != IGNORE
-    losses = _cross_entropy(eyes, hidden[real], targets[real], budget, "none")
+    losses = _cross_entropy(scoring_model, hidden[real], targets[real], budget, "none")
     text = real.nonzero()[:, 0]
     share = 1 / real.sum(1)[text]
     return torch.zeros(len(labels), device=losses.device).index_add(0, text, losses.float() * share)
 
 
-def _cross_entropy(eyes: Eyes, rows: Tensor, wanted: Tensor, budget: int, reduction: Literal["sum", "none"]) -> Tensor:
+def _cross_entropy(
+    scoring_model: ScoringModel, rows: Tensor, wanted: Tensor, budget: int, reduction: Literal["sum", "none"]
+) -> Tensor:
     """Through the live head: torch's chunked kernel where the head is one matrix, else chunks with recomputation."""
-    head, chunk = eyes.head, max(1, budget // (4 * eyes.head.vocab_size))
+    head, chunk = scoring_model.head, max(1, budget // (4 * scoring_model.head.vocab_size))
     if len(rows) <= chunk:
-        return nn.functional.cross_entropy(eyes.project(rows), wanted, reduction=reduction)
-    if head.softcap is not None or not isinstance(eyes.projection, nn.Linear):
+        return nn.functional.cross_entropy(scoring_model.project(rows), wanted, reduction=reduction)
+    if head.softcap is not None or not isinstance(scoring_model.projection, nn.Linear):
         parts = [
-            checkpoint(_chunk, eyes, rows[at : at + chunk], wanted[at : at + chunk], reduction, use_reentrant=False)
+            checkpoint(
+                _chunk, scoring_model, rows[at : at + chunk], wanted[at : at + chunk], reduction, use_reentrant=False
+            )
             for at in range(0, len(rows), chunk)
         ]
         return torch.cat(parts) if reduction == "none" else torch.stack(parts).sum()
     options = nn.LinearCrossEntropyOptions(
         batch_chunk_size=chunk, chunking_method=None, acc_dtype=torch.float32 if rows.dtype != torch.float32 else None
     )
-    weight, bias = eyes.projection.weight, eyes.projection.bias
+    weight, bias = scoring_model.projection.weight, scoring_model.projection.bias
     with torch.autocast(rows.device.type, enabled=False):
         return nn.functional.linear_cross_entropy(
             rows * head.scale,
@@ -104,5 +108,5 @@ def _cross_entropy(eyes: Eyes, rows: Tensor, wanted: Tensor, budget: int, reduct
         )
 
 
-def _chunk(eyes: Eyes, rows: Tensor, wanted: Tensor, reduction: str) -> Tensor:
-    return nn.functional.cross_entropy(eyes.project(rows), wanted, reduction=reduction)
+def _chunk(scoring_model: ScoringModel, rows: Tensor, wanted: Tensor, reduction: str) -> Tensor:
+    return nn.functional.cross_entropy(scoring_model.project(rows), wanted, reduction=reduction)

@@ -18,7 +18,7 @@ from .packing import Packed, can_pack
 
 
 @dataclass(frozen=True)
-class Eyes:
+class ScoringModel:
     """A model as the signals see it: hidden states, and what turns them into logits.
 
     Attributes:
@@ -76,7 +76,7 @@ class Eyes:
         return z if self.head.softcap is None else self.head.softcap * torch.tanh(z / self.head.softcap)
 
     @contextmanager
-    def open(self, *, refresh: bool = True) -> Iterator[None]:
+    def eval_mode(self, *, refresh: bool = True) -> Iterator[None]:
         """Evaluation mode, and back to what each module was in.
 
         Args:
@@ -94,7 +94,7 @@ class Eyes:
 
 
 @torch.no_grad()
-def look_into(model: nn.Module, *, autocast: torch.dtype | None = None) -> Eyes:
+def make_scoring_model(model: nn.Module, *, autocast: torch.dtype | None = None) -> ScoringModel:
     """Factor a model's head.
 
     Known: a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling` divides,
@@ -112,7 +112,7 @@ def look_into(model: nn.Module, *, autocast: torch.dtype | None = None) -> Eyes:
         softcap=getattr(config, "final_logit_softcapping", None),
         frozen=not any(p.requires_grad for p in projection.parameters()),
     )
-    return Eyes(model, base.base_model, projection, head, autocast, can_pack(config))  # type: ignore[arg-type]
+    return ScoringModel(model, base.base_model, projection, head, autocast, can_pack(config))  # type: ignore[arg-type]
 
 
 def _weight_of(projection: Any) -> Tensor:
@@ -146,22 +146,22 @@ def _scale_of(config: Any) -> float:
 
 
 @torch.no_grad()
-def prove(eyes: Eyes) -> Eyes:
+def verify_head(scoring_model: ScoringModel) -> ScoringModel:
     """Check on two short texts that hidden states and the head's factors give the model's own logits, whether or not
     the shorter one's padding is masked; `ModelError` where they do not.
     """
-    config = base_of(eyes.model).config.get_text_config()  # type: ignore[operator, union-attr]
-    device = eyes.head.weight.device
+    config = base_of(scoring_model.model).config.get_text_config()  # type: ignore[operator, union-attr]
+    device = scoring_model.head.weight.device
     ids = torch.arange(16, device=device).view(2, 8) % config.vocab_size
     mask = torch.arange(8, device=device) < torch.tensor([[8], [5]], device=device)
-    with eyes.open():
-        ours = eyes.head.logits(replace(eyes, autocast=None).hidden(ids, mask))[mask]
-        theirs = eyes.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[mask].float()
-    exact = all(p.dtype == torch.float32 for p in eyes.model.parameters())
+    with scoring_model.eval_mode():
+        ours = scoring_model.head.logits(replace(scoring_model, autocast=None).hidden(ids, mask))[mask]
+        theirs = scoring_model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[mask].float()
+    exact = all(p.dtype == torch.float32 for p in scoring_model.model.parameters())
     same = ours.shape == theirs.shape and (ours - theirs).norm() <= (1e-4 if exact else 2e-2) * theirs.norm()
     if theirs.isfinite().all() and not same:
         raise ModelError(
-            f"{type(base_of(eyes.model)).__name__} does something that curate does not know, so its logits cannot be "
+            f"{type(base_of(scoring_model.model)).__name__} does something that curate does not know, so its logits cannot be "
             "had from hidden states. Selectors that need none work: --selector random or full."
         )
-    return eyes
+    return scoring_model

@@ -66,7 +66,7 @@ class Examiner:
         import torch
 
         from ...lm.model.load import load_model, load_tokenizer
-        from ...lm.model.scoring_model import look_into, prove
+        from ...lm.model.scoring_model import make_scoring_model, verify_head
         from ...lm.tokens.encode import Encoder
         from ...signals import ScoreBudget
         from ...store.rows.pool_rows import PoolRows
@@ -79,7 +79,7 @@ class Examiner:
         self.pool = PoolRows(work.pool.shards())
         self.encoder = Encoder(tokenizer, max_length=config.max_length, loss_on=config.loss_on)
         self.assistant = Encoder(tokenizer, max_length=config.max_length)
-        self.eyes = prove(look_into(model))
+        self.scoring_model = verify_head(make_scoring_model(model))
         self.budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
 
     @functools.cached_property
@@ -89,7 +89,7 @@ class Examiner:
 
         config = self.work.config
         return Speaker(
-            self.eyes.model,
+            self.scoring_model.model,
             self.encoder.tokenizer,
             max_new_tokens=config.max_new_tokens,
             batch_size=config.generate_batch_size,
@@ -135,7 +135,7 @@ class Examiner:
             else:
                 rows.append((paper, row))
         advance(len(papers) - len(rows))
-        losses = losses_of(self.eyes, [row_of(row) for _, row in rows], self.budget, advance=advance)
+        losses = losses_of(self.scoring_model, [row_of(row) for _, row in rows], self.budget, advance=advance)
         for (paper, row), loss in zip(rows, losses.tolist(), strict=True):
             if math.isnan(loss):
                 paper.refuse(NOT_FINITE)
@@ -199,7 +199,9 @@ class Examiner:
             else:
                 asked.append((paper, choices, rows))
         flat = [row for _, _, rows in asked for row in rows]
-        losses = iter(losses_of(self.eyes, [row_of(row) for row in flat], self.budget, advance=_nobody).tolist())
+        losses = iter(
+            losses_of(self.scoring_model, [row_of(row) for row in flat], self.budget, advance=_nobody).tolist()
+        )
         for paper, choices, rows in asked:
             each = [next(losses) for _ in rows]
             if any(map(math.isnan, each)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError, TrainingError
 from ...lm.model.chunked_loss import mean_losses
-from ...lm.model.scoring_model import Eyes
+from ...lm.model.scoring_model import ScoringModel
 from ...lm.tokens.batch import Batch, cut
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import (
@@ -65,7 +65,7 @@ class GradientEngine:
     """Measures what `GradientNeeds` names.
 
     Args:
-        eyes: the model.
+        scoring_model: the model.
         target: where target batches come from, or None.
         adam: the optimizer's state now.
         keep: hold the per-sample gradients for the update (`update: reuse`).
@@ -78,7 +78,7 @@ class GradientEngine:
 
     def __init__(
         self,
-        eyes: Eyes,
+        scoring_model: ScoringModel,
         target: TargetStream | None,
         adam: Callable[[], Adam],
         *,
@@ -88,16 +88,16 @@ class GradientEngine:
         seed: int = 0,
         ranks: Ranks | None = None,
     ) -> None:
-        left_out = uncovered(eyes.model)
+        left_out = uncovered(scoring_model.model)
         if left_out and coverage == "all":
             raise ModelError(
                 f"Gradients are captured in linear layers, and {len(left_out)} trainable parameters are elsewhere: "
                 f"{', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''}. Train a LoRA adapter, or choose by "
                 "the linear layers alone with --gradient-coverage linear (from Python: coverage='linear')."
             )
-        if not trained_layers(eyes.model):
+        if not trained_layers(scoring_model.model):
             raise ModelError("No linear layer of the model is trained, so there are no gradients to choose by.")
-        self.eyes = eyes
+        self.scoring_model = scoring_model
         self.target = target
         self.adam = adam
         self.keep = keep
@@ -119,13 +119,13 @@ class GradientEngine:
             watch: told the time by part.
             count: only the first so many are candidates; the others keep processes in step and are forgotten.
         """
-        self.eyes.model.train()
+        self.scoring_model.model.train()
         n = len(whole["input_ids"])
         while True:
             try:
                 return self._measure(whole, needs, step, watch, n if count is None else count)
             except torch.OutOfMemoryError:
-                halves = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.eyes.sharded
+                halves = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.scoring_model.sharded
                 if not halves:
                     raise _too_large(whole) from None
             self.micro_batch = min(self.micro_batch, n) // 2
@@ -203,8 +203,8 @@ class GradientEngine:
         losses, recorders = [], []
         with self._own_gradients(), self._own_dropout(step):
             for rows in torch.split(order, len(order) if wanted.gram else self.micro_batch):
-                recorder = Recorder(self.eyes.model, wanted, len(rows), order.device)
-                with capture(self.eyes.model, recorder.take):
+                recorder = Recorder(self.scoring_model.model, wanted, len(rows), order.device)
+                with capture(self.scoring_model.model, recorder.take):
                     loss = self._losses(cut(whole, rows))
                     torch.autograd.backward(loss.sum())
                 losses.append(loss.detach())
@@ -227,36 +227,36 @@ class GradientEngine:
         """g_T: the mean of the gradients of a target batch's mean losses, for the parameters of linear layers."""
         assert self.target is not None
         whole = self._placed(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
-        covered = trained_layers(self.eyes.model)
+        covered = trained_layers(self.scoring_model.model)
         with self._own_gradients(), self._own_dropout(-step):
             for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
                 torch.autograd.backward(self._losses(cut(whole, rows)).sum() / self.target.size)
             return {
                 name: self.ranks.sum(p.grad.float())
-                for name, p in self.eyes.model.named_parameters()
+                for name, p in self.scoring_model.model.named_parameters()
                 if p.grad is not None and name.rpartition(".")[0] in covered
             }
 
     def _placed(self, batch: Batch) -> Batch:
         """On the model's device."""
-        device = self.eyes.head.weight.device
+        device = self.scoring_model.head.weight.device
         return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
     def _losses(self, batch: Batch) -> Tensor:
         """ℓ_i of each text. A head that trains must see samples as rows, and so forms all logits of the micro-batch."""
-        hidden = self.eyes.hidden(batch["input_ids"], batch["attention_mask"])
-        if self.eyes.head.frozen:
-            cached = CPU_ROWS * 4 * self.eyes.head.vocab_size
+        hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
+        if self.scoring_model.head.frozen:
+            cached = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
             budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cached)
-            return mean_losses(self.eyes, hidden, batch["labels"], budget)
+            return mean_losses(self.scoring_model, hidden, batch["labels"], budget)
         targets = next_token_labels(batch["labels"])
-        losses = nn.functional.cross_entropy(self.eyes.project(hidden).mT, targets, reduction="none")
+        losses = nn.functional.cross_entropy(self.scoring_model.project(hidden).mT, targets, reduction="none")
         return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
 
     @contextmanager
     def _own_gradients(self) -> Iterator[None]:
         """Gradients made inside are not left behind."""
-        parameters = list(self.eyes.model.parameters())
+        parameters = list(self.scoring_model.model.parameters())
         before = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
@@ -269,7 +269,7 @@ class GradientEngine:
     @contextmanager
     def _own_dropout(self, step: int) -> Iterator[None]:
         """Dropout from (seed, step): the Trainer restores its random state only after a resumed run's first choice."""
-        device = self.eyes.head.weight.device
+        device = self.scoring_model.head.weight.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield

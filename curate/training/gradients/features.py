@@ -19,7 +19,7 @@ from transformers import Trainer
 
 from ...errors import ModelError
 from ...lm.model.load import ModelOptions, load_model
-from ...lm.model.scoring_model import look_into
+from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable
 from ...numerics.gradients import SignHash, Wanted
@@ -49,7 +49,9 @@ class Influence:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(options, trainable=True).to(device)
         adam = adam_of(Path(options.place), model)
-        engine = GradientEngine(look_into(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch)
+        engine = GradientEngine(
+            make_scoring_model(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch
+        )
         return cls(engine, sketch, eps_mode=eps_mode)
 
     def features(self, table: TokenTable, rows: Sequence[int], *, target: bool = False) -> Tensor:
@@ -61,10 +63,10 @@ class Influence:
             target: plain gradients, as of target samples, instead of updates.
         """
         batch = collate([table[row] for row in rows], pad_token_id=0)
-        eyes, adam = self.engine.eyes, self.engine.adam()
+        scoring_model, adam = self.engine.scoring_model, self.engine.adam()
         update = functools.partial(adam.update, eps_mode=self.eps_mode)
         wanted = Wanted(sketch=self.sketch, transform=None if target or not adam.steps else update)
-        with eyes.open(refresh=False):
+        with scoring_model.eval_mode(refresh=False):
             sketches = self.engine.pass_over(batch, wanted).values["sketch"]
         unit = normalize(sketches.float(), dim=1)
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()

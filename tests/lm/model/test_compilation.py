@@ -10,7 +10,7 @@ from torch import nn
 
 from curate.lm.model.compilation import compile_backbone
 from curate.lm.model.load import ModelOptions, add_lora, load_model
-from curate.lm.model.scoring_model import look_into, prove
+from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.gradients import Wanted
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from curate.training.gradients.adam import Adam
@@ -56,9 +56,9 @@ def test_scoring_and_training_go_through_the_graph_and_agree_with_eager(options:
     signals: dict[str, Any] = {"loss": Loss(), "utility": Utility()}
     found = []
     for each in (plain, model):
-        eyes = prove(look_into(each))
-        with eyes.open():
-            found.append(measure(eyes.hidden, eyes.head, inputs, signals, ScoreBudget(texts=2)))
+        scoring_model = verify_head(make_scoring_model(each))
+        with scoring_model.eval_mode():
+            found.append(measure(scoring_model.hidden, scoring_model.head, inputs, signals, ScoreBudget(texts=2)))
     scored = backend.ran
     assert scored > 0
     for name in signals:
@@ -82,7 +82,7 @@ def test_captured_passes_run_eagerly_and_see_every_layer(options: ModelOptions, 
     nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
     kept = []
     for each in (plain, model):
-        engine = GradientEngine(look_into(each.train()), None, lambda: nothing)
+        engine = GradientEngine(make_scoring_model(each.train()), None, lambda: nothing)
         kept.append(engine.pass_over(inputs, Wanted(keep=True)).kept)
     assert backend.ran == ran
     assert set(kept[0]) == set(kept[1])

@@ -11,7 +11,7 @@ from torch import nn
 from curate.errors import ModelError
 from curate.lm.model.chunked_loss import summed_loss
 from curate.lm.model.load import ModelOptions, add_lora, load_model
-from curate.lm.model.scoring_model import look_into, prove
+from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure
 
@@ -60,10 +60,10 @@ def inputs_of(n: int = 5, length: int = 20) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_signals_equal_those_of_the_models_own_logits(kind: str) -> None:
     model = model_of(kind).eval()
-    eyes, inputs = prove(look_into(model)), inputs_of()
+    scoring_model, inputs = verify_head(make_scoring_model(model)), inputs_of()
     signals = {"loss": Loss(), "entropy": Entropy(), "utility": Utility(), "mean": MeanHidden()}
-    with eyes.open():
-        found = measure(eyes.hidden, eyes.head, inputs, signals, ScoreBudget(texts=2))
+    with scoring_model.eval_mode():
+        found = measure(scoring_model.hidden, scoring_model.head, inputs, signals, ScoreBudget(texts=2))
     for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
         ids = inputs["input_ids"][i : i + 1, :n]
         out = model(input_ids=ids, labels=inputs["labels"][i : i + 1, :n], output_hidden_states=True)
@@ -79,13 +79,13 @@ def test_signals_equal_those_of_the_models_own_logits(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_chunked_loss_has_the_models_loss_and_gradient(kind: str) -> None:
     model, inputs = model_of(kind), inputs_of()
-    eyes = look_into(model)
+    scoring_model = make_scoring_model(model)
     plain = model(**inputs, num_items_in_batch=1).loss
     plain.backward()
     wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    hidden = eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
-    total, count = summed_loss(eyes, hidden, inputs["labels"], budget=4 * 200 * 3)
+    hidden = scoring_model.hidden(inputs["input_ids"], inputs["attention_mask"])
+    total, count = summed_loss(scoring_model, hidden, inputs["labels"], budget=4 * 200 * 3)
     total.backward()
     assert count == (inputs["labels"][:, 1:] != -100).sum()
     torch.testing.assert_close(total, plain, rtol=1e-5, atol=1e-5)
@@ -99,17 +99,17 @@ def test_a_head_that_trains_is_looked_at_afresh_and_a_frozen_one_is_not() -> Non
     inputs = inputs_of()
     for train, changes in ((True, True), (False, False)):
         model = model_of("llama").requires_grad_(train)
-        eyes = look_into(model)
-        before = measure_utility(eyes, inputs)
+        scoring_model = make_scoring_model(model)
+        before = measure_utility(scoring_model, inputs)
         with torch.no_grad():
             model.get_output_embeddings().weight.mul_(3)  # type: ignore[operator]
-        after = measure_utility(eyes, inputs)
+        after = measure_utility(scoring_model, inputs)
         assert torch.allclose(after, before * 3) is changes
 
 
-def measure_utility(eyes: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    with eyes.open():
-        return measure(eyes.hidden, eyes.head, inputs, {"utility": Utility()})["utility"]
+def measure_utility(scoring_model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with scoring_model.open():
+        return measure(scoring_model.hidden, scoring_model.head, inputs, {"utility": Utility()})["utility"]
 
 
 def test_an_adapter_on_the_head_counts() -> None:
@@ -117,20 +117,20 @@ def test_an_adapter_on_the_head_counts() -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter)
-    eyes = look_into(model)
-    assert not eyes.head.frozen
+    scoring_model = make_scoring_model(model)
+    assert not scoring_model.head.frozen
     inputs = inputs_of(1)
     with torch.no_grad():
         logits = model.eval()(input_ids=inputs["input_ids"]).logits
     wanted = torch.linalg.svdvals(logits.double()).sum(-1)
-    torch.testing.assert_close(measure_utility(eyes, inputs), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(measure_utility(scoring_model, inputs), wanted, rtol=1e-4, atol=0)
 
 
 def test_looking_restores_the_mode_of_every_module() -> None:
     model = model_of("llama").train()
     model.get_decoder().layers[0].eval()  # type: ignore[operator]
     before = [module.training for module in model.modules()]
-    with look_into(model).open():
+    with make_scoring_model(model).eval_mode():
         assert not any(module.training for module in model.modules())
     assert [module.training for module in model.modules()] == before
 
@@ -146,16 +146,16 @@ def test_a_head_that_does_something_unknown_is_refused() -> None:
 
     model.forward = forward  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="does something that curate does not know"):
-        prove(look_into(model))
+        verify_head(make_scoring_model(model))
 
 
 def test_a_text_that_is_not_finite_is_nan_and_leaves_the_others_alone() -> None:
     model, inputs = model_of("llama").eval(), inputs_of()
-    clean = measure_utility(look_into(model), inputs)
+    clean = measure_utility(make_scoring_model(model), inputs)
     with torch.no_grad():
         model.get_input_embeddings().weight[inputs["input_ids"][2, 4]] = torch.nan  # type: ignore[operator]
     hit = (inputs["input_ids"] == inputs["input_ids"][2, 4]).any(1)
-    found = measure_utility(look_into(model), inputs)
+    found = measure_utility(make_scoring_model(model), inputs)
     assert found.isnan().tolist() == hit.tolist() and not hit.all()
     torch.testing.assert_close(found[~hit], clean[~hit])
 
@@ -166,7 +166,7 @@ def test_a_wrong_path_is_said_in_a_sentence() -> None:
 
 
 def test_the_gram_matrix_is_taken_on_the_smaller_side() -> None:
-    eyes = look_into(model_of("llama"))
+    scoring_model = make_scoring_model(model_of("llama"))
     for length, side in ((5, 5), (40, 32)):
-        gram = eyes.head.gram(torch.randn(2, length, 32))
+        gram = scoring_model.head.gram(torch.randn(2, length, 32))
         assert gram.shape == (2, side, side) and nuclear_norm(gram).shape == (2,)

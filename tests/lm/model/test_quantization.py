@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
 from curate.lm.model.quantization import four_bits, is_quantized
-from curate.lm.model.scoring_model import look_into, prove
+from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.selectors import SELECTORS, Facts, GradientNeeds, make_selector
 from curate.signals import Loss, measure
 
@@ -53,14 +53,14 @@ def test_the_layers_are_quantised_and_the_head_is_not(adapted: nn.Module) -> Non
     kinds = {type(module).__name__ for module in adapted.modules()}
     assert "Linear4bit" in kinds
     assert is_quantized(adapted)
-    assert look_into(adapted).head.weight.is_floating_point()
+    assert make_scoring_model(adapted).head.weight.is_floating_point()
 
 
 @needs_bitsandbytes
 def test_signals_see_the_quantised_models_own_logits(adapted: nn.Module) -> None:
-    eyes, inputs = prove(look_into(adapted)), inputs_of()
-    with eyes.open():
-        found = measure(eyes.hidden, eyes.head, inputs, {"loss": Loss()})["loss"]
+    scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
+    with scoring_model.eval_mode():
+        found = measure(scoring_model.hidden, scoring_model.head, inputs, {"loss": Loss()})["loss"]
     adapted.eval()
     for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
         ids = inputs["input_ids"][i : i + 1, :n]
@@ -71,9 +71,9 @@ def test_signals_see_the_quantised_models_own_logits(adapted: nn.Module) -> None
 @needs_bitsandbytes
 def test_scoring_leaves_the_gradients_of_training_as_they_were(adapted: nn.Module) -> None:
     before = gradients(adapted)
-    eyes = look_into(adapted)
-    with eyes.open():
-        measure(eyes.hidden, eyes.head, inputs_of(), {"loss": Loss()})
+    scoring_model = make_scoring_model(adapted)
+    with scoring_model.eval_mode():
+        measure(scoring_model.hidden, scoring_model.head, inputs_of(), {"loss": Loss()})
     after = gradients(adapted)
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -86,15 +86,15 @@ def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
     from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine
 
-    eyes, inputs = prove(look_into(adapted)), inputs_of()
-    facts = Facts(vocab_size=eyes.head.vocab_size, max_length=16, keep=1, total_steps=10)
+    scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
+    facts = Facts(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
     nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
-    engine = GradientEngine(eyes, None, lambda: nothing)
+    engine = GradientEngine(scoring_model, None, lambda: nothing)
     for name in SELECTORS:
         selector = make_selector(name, {}, facts)
         if selector.signals:
-            with eyes.open():
-                found: Any = measure(eyes.hidden, eyes.head, inputs, selector.signals)
+            with scoring_model.eval_mode():
+                found: Any = measure(scoring_model.hidden, scoring_model.head, inputs, selector.signals)
             assert all(value.isfinite().all() for value in found.values()), name
         if selector.gradients is not None:
             needs = replace(selector.gradients, target=False, gram=True, norms=True)
@@ -123,4 +123,4 @@ def test_a_quantised_head_is_refused(options: ModelOptions) -> None:
     head = model.get_output_embeddings()  # type: ignore[operator]
     head.weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(ModelError, match="head is quantised"):
-        look_into(model)
+        make_scoring_model(model)

@@ -12,7 +12,7 @@ from curate.errors import ModelError
 from curate.lm.model.load import add_lora
 from curate.lm.model.packing import Packed, can_pack
 from curate.lm.model.scoring_batch import bytes_per_token, default_score_tokens, fitting_tokens
-from curate.lm.model.scoring_model import Eyes, look_into, prove
+from curate.lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from curate.signals import Loss, ScoreBudget, Sketch, Utility, measure
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -41,7 +41,7 @@ def inputs_of(lengths: tuple[int, ...] = (20, 3, 11, 7, 16)) -> dict[str, Tensor
 @torch.no_grad()
 def alone(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
     """Last hidden states of each text by itself: the slow obvious twin."""
-    backbone = look_into(model).backbone
+    backbone = make_scoring_model(model).backbone
     lengths = inputs["attention_mask"].sum(1).tolist()
     return [backbone(ids[None, :n]).last_hidden_state[0] for ids, n in zip(inputs["input_ids"], lengths, strict=True)]
 
@@ -54,21 +54,28 @@ def alone(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
 @torch.no_grad()
 def test_hidden_states_are_those_of_each_text_alone(kind: str, attention: str, packs: bool) -> None:
     model, inputs = model_of(kind, attention).eval(), inputs_of()
-    eyes = prove(with_packing(look_into(model), packs))
-    found = eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
+    scoring_model = verify_head(with_packing(make_scoring_model(model), packs))
+    found = scoring_model.hidden(inputs["input_ids"], inputs["attention_mask"])
     for i, wanted in enumerate(alone(model, inputs)):
         torch.testing.assert_close(found[i, : len(wanted)], wanted, rtol=1e-4, atol=1e-5)
 
 
-def with_packing(eyes: Eyes, packs: bool) -> Eyes:
-    return Eyes(eyes.model, eyes.backbone, eyes.projection, eyes.head, eyes.autocast, packs)
+def with_packing(scoring_model: ScoringModel, packs: bool) -> ScoringModel:
+    return ScoringModel(
+        scoring_model.model,
+        scoring_model.backbone,
+        scoring_model.projection,
+        scoring_model.head,
+        scoring_model.autocast,
+        packs,
+    )
 
 
 def test_packing_calls_the_model_with_real_tokens_only() -> None:
     model, inputs = model_of().eval(), inputs_of()
-    eyes, seen = with_packing(look_into(model), True), []
-    eyes.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    measure(eyes.hidden, eyes.head, inputs, {"loss": Loss()}, ScoreBudget(tokens=1000))
+    scoring_model, seen = with_packing(make_scoring_model(model), True), []
+    scoring_model.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    measure(scoring_model.hidden, scoring_model.head, inputs, {"loss": Loss()}, ScoreBudget(tokens=1000))
     assert [kwargs["input_ids"].shape for kwargs in seen] == [(1, 57)]
     assert seen[0].get("attention_mask") is None
     assert seen[0]["cu_seq_lens_q"].tolist() == [0, 20, 36, 47, 54, 57]
@@ -101,25 +108,25 @@ def test_only_flash_attention_and_nothing_but_attention_is_packed() -> None:
 
 def test_a_text_that_fills_the_batch_is_not_packed() -> None:
     model, inputs = model_of().eval(), inputs_of((20, 20))
-    eyes, seen = with_packing(look_into(model), True), []
-    eyes.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    scoring_model, seen = with_packing(make_scoring_model(model), True), []
+    scoring_model.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
     with torch.no_grad():
-        eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
+        scoring_model.hidden(inputs["input_ids"], inputs["attention_mask"])
     assert seen[0]["input_ids"].shape == (2, 20)
 
 
 def test_where_gradients_are_taken_the_model_is_given_the_mask() -> None:
     model, inputs = model_of(), inputs_of()
-    eyes, seen = look_into(model), []
-    eyes.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    eyes.hidden(inputs["input_ids"], inputs["attention_mask"])
+    scoring_model, seen = make_scoring_model(model), []
+    scoring_model.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    scoring_model.hidden(inputs["input_ids"], inputs["attention_mask"])
     assert torch.equal(seen[0]["attention_mask"], inputs["attention_mask"])
 
 
 def test_a_model_that_looks_at_what_follows_is_refused() -> None:
     """Without a mask its real tokens would see padding."""
     model = model_of(attention="eager").eval()
-    backbone = look_into(model).backbone
+    backbone = make_scoring_model(model).backbone
     own = backbone.forward
 
     def forward(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
@@ -131,23 +138,23 @@ def test_a_model_that_looks_at_what_follows_is_refused() -> None:
 
     backbone.forward = forward  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="does something that curate does not know"):
-        prove(look_into(model))
+        verify_head(make_scoring_model(model))
 
 
 def test_scoring_recomputes_nothing_and_keeps_nothing_for_a_backward_pass() -> None:
     model = add_lora(model_of(), r=2, alpha=4, dropout=0.5, target_modules="all-linear")
     model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     model.train()
-    eyes, inputs, outputs = look_into(model), inputs_of(), []
+    scoring_model, inputs, outputs = make_scoring_model(model), inputs_of(), []
     checkpointed = []
     for module in model.modules():
         if hasattr(module, "_gradient_checkpointing_func"):
             own = module._gradient_checkpointing_func
             module._gradient_checkpointing_func = lambda *a, own=own, **k: (checkpointed.append(1), own(*a, **k))[1]
-    eyes.backbone.register_forward_hook(lambda m, args, out: outputs.append(out.last_hidden_state))
-    with eyes.open():
-        first = measure(eyes.hidden, eyes.head, inputs, {"u": Utility()})
-        second = measure(eyes.hidden, eyes.head, inputs, {"u": Utility()})
+    scoring_model.backbone.register_forward_hook(lambda m, args, out: outputs.append(out.last_hidden_state))
+    with scoring_model.eval_mode():
+        first = measure(scoring_model.hidden, scoring_model.head, inputs, {"u": Utility()})
+        second = measure(scoring_model.hidden, scoring_model.head, inputs, {"u": Utility()})
     assert not checkpointed
     assert all(state.is_inference() and state.grad_fn is None for state in outputs)
     assert torch.equal(first["u"], second["u"])  # no dropout
@@ -158,18 +165,18 @@ def test_scoring_recomputes_nothing_and_keeps_nothing_for_a_backward_pass() -> N
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_without_gradients_there_is_no_graph_whatever_the_mode(sharded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Eyes, "sharded", sharded)
+    monkeypatch.setattr(ScoringModel, "sharded", sharded)
     model = add_lora(model_of(), r=2, alpha=4, dropout=0.0, target_modules="all-linear")
-    eyes, inputs = look_into(model), inputs_of()
+    scoring_model, inputs = make_scoring_model(model), inputs_of()
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     with torch.no_grad():
-        assert not eyes.hidden(ids, mask).requires_grad
-        assert torch.equal(eyes.hidden(ids, mask), eyes.hidden(ids, mask))
+        assert not scoring_model.hidden(ids, mask).requires_grad
+        assert torch.equal(scoring_model.hidden(ids, mask), scoring_model.hidden(ids, mask))
     with torch.inference_mode():
-        states = eyes.hidden(ids, mask)
+        states = scoring_model.hidden(ids, mask)
         assert not states.requires_grad
         assert states.is_inference() is not sharded
-    assert eyes.hidden(ids, mask).requires_grad
+    assert scoring_model.hidden(ids, mask).requires_grad
 
 
 def test_the_default_budget_is_a_power_of_two_that_a_tenth_of_the_memory_holds() -> None:
@@ -191,7 +198,7 @@ def test_what_a_score_is_made_of_does_not_depend_on_packing() -> None:
     model, inputs = model_of().eval(), inputs_of()
     srft = TwoSided.draw(d1=2, d2=4, max_length=20, vocab_size=200, seed=0)
     signals: dict[str, Any] = {"loss": Loss(), "utility": Utility(), "sketch": Sketch(srft)}
-    plain, packed = (with_packing(look_into(model), packs) for packs in (False, True))
+    plain, packed = (with_packing(make_scoring_model(model), packs) for packs in (False, True))
     wanted = measure(plain.hidden, plain.head, inputs, signals)
     found = measure(packed.hidden, packed.head, inputs, signals)
     for name in signals:

@@ -69,10 +69,10 @@ def test_doras_magnitudes_are_named_and_refused(tiny: str) -> None:
     from peft import LoraConfig, get_peft_model
 
     from curate.lm.model.load import ModelOptions, load_model
-    from curate.lm.model.scoring_model import look_into
+    from curate.lm.model.scoring_model import make_scoring_model
     from curate.training.gradients.engine import GradientEngine
 
     config = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_model(ModelOptions(tiny)), config)
     with pytest.raises(ModelError, match=r"14 trainable parameters are elsewhere: .*lora_magnitude_vector"):
-        GradientEngine(look_into(model), None, lambda: None)  # type: ignore[arg-type, return-value]
+        GradientEngine(make_scoring_model(model), None, lambda: None)  # type: ignore[arg-type, return-value]
