@@ -8,28 +8,28 @@ from typing import Generic
 
 from ..log import bar
 from ..runtime.distributed import rank, size
-from .work import Maker, Piece, Work, opened, wait_for
+from .work import Task, Work, Worker, load_worker, wait_for
 
 
-class Share(Generic[Piece]):
-    """This process, which makes its share of the pieces: all of them where it is alone."""
+class LocalExecutor(Generic[Task]):
+    """This process, which makes its share of the tasks: all of them where it is alone."""
 
-    def __init__(self, work: Work[Piece]) -> None:
+    def __init__(self, work: Work[Task]) -> None:
         self.work = work
-        self._maker: Maker[Piece] | None = None
+        self._maker: Worker[Task] | None = None
 
-    def make(self, pieces: Sequence[Piece], *, label: str) -> Mapping[str, float]:
-        """Make every `size()`-th piece, unless it is there, then wait for the others'."""
-        work, share = self.work, pieces[rank() :: size()]
+    def make(self, tasks: Sequence[Task], *, label: str) -> Mapping[str, float]:
+        """Make every `size()`-th task, unless it is there, then wait for the others'."""
+        work, share = self.work, tasks[rank() :: size()]
         pending = work.missing(share)
         total, left = sum(map(work.size, share)), sum(map(work.size, pending))
         seconds: Counter[str] = Counter()
         with bar(total=total, label=label, unit=work.unit, initial=total - left) as progress:
-            for piece in pending:
+            for task in pending:
                 if self._maker is None:
-                    self._maker = opened(work)
-                seconds.update(self._maker(piece, progress.update))
-        wait_for(work, pieces)
+                    self._maker = load_worker(work)
+                seconds.update(self._maker(task, progress.update))
+        wait_for(work, tasks)
         return seconds
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Work in pieces that are independent of each other: in one process, in those of one launch, or on a Ray cluster.
+"""Work in tasks that are independent of each other: in one process, in those of one launch, or on a Ray cluster.
 
-Whoever makes a piece leaves it in the store, whole or not at all, and it comes out the same whoever makes it. So nobody
-needs to be told what is done: it is looked up, and a piece that got lost with its worker is made again.
+Whoever makes a task leaves it in the store, whole or not at all, and it comes out the same whoever makes it. So nobody
+needs to be told what is done: it is looked up, and a task that got lost with its worker is made again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field, model_validator
 from ..config import INERT
 from ..errors import ConfigError
 from ..runtime.distributed import size
-from .local import Share
-from .work import Crew, Piece, Work
+from .local import LocalExecutor
+from .work import Executor, Task, Work
 
 
-class Spreading(BaseModel):
+class ExecutionOptions(BaseModel):
     """Who does a stage's work. The result is the same, file by file (on CPUs: with the same OMP_NUM_THREADS)."""
 
     engine: Annotated[Literal["local", "ray"], INERT] = Field(
@@ -29,32 +29,32 @@ class Spreading(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _who(self) -> Spreading:
+    def _who(self) -> ExecutionOptions:
         if self.workers is not None and self.engine != "ray":
             raise ConfigError("--workers counts the workers of --engine ray; else give torchrun --nproc-per-node.")
         return self
 
-    def connected(self) -> AbstractContextManager[object]:
+    def session(self) -> AbstractContextManager[object]:
         """Within it there is a Ray cluster to work on, where one is asked for."""
         if self.engine == "local":
             return nullcontext()
         if size() > 1:
             raise ConfigError("--engine ray starts its workers itself: leave torchrun out.")
-        from .ray import connected
+        from .ray import session
 
-        return connected(self.workers)
+        return session(self.workers)
 
 
-def crew_of(work: Work[Piece], spreading: Spreading, *, once: bool) -> Crew[Piece]:
-    """Whoever is to do the work; within `spreading.connected()`.
+def executor_for(work: Work[Task], options: ExecutionOptions, *, once: bool) -> Executor[Task]:
+    """Whoever is to do the work; within `options.connected()`.
 
     Args:
         work: what.
-        spreading: who.
+        options: who.
         once: there will be one call of `make`; else workers stay for the next.
     """
-    if spreading.engine == "local":
-        return Share(work)
-    from .ray import Pass, Team
+    if options.engine == "local":
+        return LocalExecutor(work)
+    from .ray import RayActorExecutor, RayDataExecutor
 
-    return Pass(work, spreading.workers) if once else Team(work, spreading.workers)
+    return RayDataExecutor(work, options.workers) if once else RayActorExecutor(work, options.workers)

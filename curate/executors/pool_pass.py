@@ -20,7 +20,7 @@ Options = TypeVar("Options", bound=InBlocks)
 
 
 @dataclass(frozen=True)
-class PoolPass(Generic[Options]):
+class ShardedPass(Generic[Options]):
     """A pass of a model over a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
 
     Attributes:
@@ -47,10 +47,10 @@ class PoolPass(Generic[Options]):
         """The rows of the pool that a shard is of."""
         return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
 
-    def missing(self, pieces: Sequence[int]) -> list[int]:
+    def missing(self, tasks: Sequence[int]) -> list[int]:
         """The shards that are not written."""
-        return [shard for shard in pieces if not self.draft.shard(shard).exists()]
+        return [shard for shard in tasks if not self.draft.shard(shard).exists()]
 
-    def size(self, piece: int) -> int:
+    def size(self, task: int) -> int:
         """Rows of the pool."""
-        return len(self.rows(piece))
+        return len(self.rows(task))

@@ -1,7 +1,7 @@
 """Pieces of work made by the workers of a Ray cluster, each with a GPU to itself where the cluster has any.
 
 A pass over a pool is a Ray Data actor pool. A method that asks for some gradients at a time needs workers that stay, so
-it has a pool of actors of its own. In both, Ray starts a lost worker again and repeats what it was at; pieces are
+it has a pool of actors of its own. In both, Ray starts a lost worker again and repeats what it was at; tasks are
 renamed into place, so one that is made twice is made once. The only module that imports ray.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Generic
 from .. import errors
 from ..errors import ConfigError, CurateError, StoreError
 from ..log import LOGGER, bar
-from .work import Maker, Piece, Work, opened
+from .work import Task, Work, Worker, load_worker
 
 BLOCKS = 1000
 """Into how many parts a long pass is cut: each is a task of Ray's, and is reported when it is done."""
@@ -30,7 +30,7 @@ LIVES = 16
 
 
 @contextlib.contextmanager
-def connected(workers: int | None) -> Iterator[None]:
+def session(workers: int | None) -> Iterator[None]:
     """A connection to the cluster that RAY_ADDRESS names, or to one started here; what was open before stays open.
 
     Ray's own messages go to stderr, also those that it prints.
@@ -45,7 +45,7 @@ def connected(workers: int | None) -> Iterator[None]:
         if ours:
             _connect(workers)
         try:
-            _hands(workers)
+            _cluster_resources(workers)
             yield
         finally:
             if ours:
@@ -77,7 +77,7 @@ def _connect(workers: int | None) -> None:
     LOGGER.info("Connected to Ray at %s.", address)
 
 
-def _hands(workers: int | None) -> tuple[int, int]:
+def _cluster_resources(workers: int | None) -> tuple[int, int]:
     """How many workers there shall be, and how many GPUs each has."""
     import ray
 
@@ -90,7 +90,7 @@ def _hands(workers: int | None) -> tuple[int, int]:
     return workers or most, 1 if gpus else 0
 
 
-class Worker(Generic[Piece]):
+class WorkerActor(Generic[Task]):
     """What runs in an actor.
 
     Args:
@@ -98,28 +98,28 @@ class Worker(Generic[Piece]):
         folder: of the driver: where relative paths begin.
     """
 
-    def __init__(self, work: Work[Piece], folder: str) -> None:
+    def __init__(self, work: Work[Task], folder: str) -> None:
         self.work = work
         self.folder = folder
-        self._maker: Maker[Piece] | None = None
+        self._maker: Worker[Task] | None = None
 
-    def make(self, piece: Piece) -> str:
-        """Make a piece; JSON of its size and seconds, or of the error that the user can mend."""
+    def make(self, task: Task) -> str:
+        """Make a task; JSON of its size and seconds, or of the error that the user can mend."""
         try:
             if self._maker is None:
                 self._maker = self._open()
-            lost = self.work.missing([piece])  # a worker may be lost between making a piece and reporting it
-            seconds = self._maker(piece, lambda _: None) if lost else {}
+            lost = self.work.missing([task])  # a worker may be lost between making a task and reporting it
+            seconds = self._maker(task, lambda _: None) if lost else {}
         except CurateError as error:
             kind = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
             return json.dumps({"error": kind, "said": str(error)})
-        return json.dumps({"size": self.work.size(piece), "seconds": dict(seconds)})
+        return json.dumps({"size": self.work.size(task), "seconds": dict(seconds)})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The same for Ray Data: a batch of one piece."""
-        return {"report": [self.make(piece) for piece in batch["piece"].tolist()]}
+        """The same for Ray Data: a batch of one task."""
+        return {"report": [self.make(task) for task in batch["task"].tolist()]}
 
-    def _open(self) -> Maker[Piece]:
+    def _open(self) -> Worker[Task]:
         try:
             os.chdir(self.folder)
         except OSError:
@@ -127,22 +127,22 @@ class Worker(Generic[Piece]):
                 f"A Ray worker does not find {self.folder}: the nodes of a cluster need a shared disk for store and "
                 "models, mounted in the same place."
             ) from None
-        return opened(self.work)
+        return load_worker(self.work)
 
 
-class _Hired(ABC, Generic[Piece]):
+class _RayExecutor(ABC, Generic[Task]):
     """What both kinds of pool have in common: the reports, and a look at the store when all is said to be done."""
 
-    def __init__(self, work: Work[Piece], workers: int | None) -> None:
+    def __init__(self, work: Work[Task], workers: int | None) -> None:
         self.work = work
-        self.workers, self.gpus = _hands(workers)
+        self.workers, self.gpus = _cluster_resources(workers)
 
-    def make(self, pieces: Sequence[Piece], *, label: str) -> Mapping[str, float]:
-        """Have the missing pieces made."""
+    def make(self, tasks: Sequence[Task], *, label: str) -> Mapping[str, float]:
+        """Have the missing tasks made."""
         from ray.exceptions import RayActorError
 
-        pending = self.work.missing(pieces)
-        total, left = sum(map(self.work.size, pieces)), sum(map(self.work.size, pending))
+        pending = self.work.missing(tasks)
+        total, left = sum(map(self.work.size, tasks)), sum(map(self.work.size, pending))
         seconds: Counter[str] = Counter()
         with bar(total=total, label=label, unit=self.work.unit, initial=total - left) as progress:
             try:
@@ -167,25 +167,25 @@ class _Hired(ABC, Generic[Piece]):
         """Let go of what making takes."""
 
     @abstractmethod
-    def _reports(self, pieces: Sequence[Piece]) -> Iterator[str]:
-        """Have the pieces made; what their makers say of them, as they end."""
+    def _reports(self, tasks: Sequence[Task]) -> Iterator[str]:
+        """Have the tasks made; what their makers say of them, as they end."""
 
 
-class Pass(_Hired[Piece]):
-    """A Ray Data actor pool for one pass over all pieces."""
+class RayDataExecutor(_RayExecutor[Task]):
+    """A Ray Data actor pool for one pass over all tasks."""
 
-    def _reports(self, pieces: Sequence[Piece]) -> Iterator[str]:
+    def _reports(self, tasks: Sequence[Task]) -> Iterator[str]:
         import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        count = min(len(pieces), max(BLOCKS, 2 * self.workers))
-        blocks = ray.data.from_items([{"piece": piece} for piece in pieces], override_num_blocks=count)
+        count = min(len(tasks), max(BLOCKS, 2 * self.workers))
+        blocks = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=count)
         reports = blocks.map_batches(
-            Worker,
+            WorkerActor,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(pieces))),
+            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(tasks))),
             fn_constructor_args=(self.work, os.getcwd()),
             num_cpus=0 if self.gpus else 1,
             num_gpus=self.gpus or None,
@@ -194,24 +194,24 @@ class Pass(_Hired[Piece]):
             yield row["report"]
 
 
-class Team(_Hired[Piece]):
+class RayActorExecutor(_RayExecutor[Task]):
     """Actors that stay from one request to the next."""
 
-    def __init__(self, work: Work[Piece], workers: int | None) -> None:
+    def __init__(self, work: Work[Task], workers: int | None) -> None:
         super().__init__(work, workers)
         self._actors: list[Any] = []
 
-    def _reports(self, pieces: Sequence[Piece]) -> Iterator[str]:
+    def _reports(self, tasks: Sequence[Task]) -> Iterator[str]:
         import ray
         from ray.util import ActorPool
 
         if not self._actors:
             hired = ray.remote(
                 num_cpus=0 if self.gpus else 1, num_gpus=self.gpus, max_restarts=LIVES, max_task_retries=LIVES
-            )(Worker)
+            )(WorkerActor)
             self._actors = [hired.remote(self.work, os.getcwd()) for _ in range(self.workers)]
         pool: Any = ActorPool(self._actors)
-        yield from pool.map_unordered(lambda actor, piece: actor.make.remote(piece), pieces)
+        yield from pool.map_unordered(lambda actor, task: actor.make.remote(task), tasks)
 
     def close(self) -> None:
         """End the actors: their GPUs are free again."""

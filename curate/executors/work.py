@@ -9,54 +9,54 @@ from typing import Protocol, TypeVar
 from ..errors import ConfigError
 from ..runtime.distributed import local_rank
 
-Piece = TypeVar("Piece")
+Task = TypeVar("Piece")
 
 
-Asked = TypeVar("Asked", contravariant=True)
+Task_contra = TypeVar("Asked", contravariant=True)
 
 
 Advance = Callable[[int], object]
-"""Told how much of a piece is made meanwhile."""
+"""Told how much of a task is made meanwhile."""
 
 
-class Maker(Protocol[Asked]):
-    """Makes one piece after another; what it needs for that is loaded."""
+class Worker(Protocol[Task_contra]):
+    """Makes one task after another; what it needs for that is loaded."""
 
-    def __call__(self, piece: Asked, advance: Advance) -> Mapping[str, float]:
-        """Make a piece, and say how many seconds went into which part of it."""
+    def __call__(self, task: Task_contra, advance: Advance) -> Mapping[str, float]:
+        """Make a task, and say how many seconds went into which part of it."""
 
 
-class Work(Protocol[Piece]):
+class Work(Protocol[Task]):
     """What is to be done. It is sent to workers, so it can be pickled, and is cheap until it is opened."""
 
     @property
     def unit(self) -> str:
         """What the progress bar counts."""
 
-    def missing(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def missing(self, tasks: Sequence[Task]) -> list[Task]:
         """Those that are not made, as the store has it now."""
 
-    def size(self, piece: Piece) -> int:
-        """How many units a piece is, for the progress bar."""
+    def size(self, task: Task) -> int:
+        """How many units a task is, for the progress bar."""
 
-    def open(self) -> Maker[Piece]:
+    def open(self) -> Worker[Task]:
         """Load what making takes: once a process."""
 
 
-class Crew(Protocol[Asked]):
-    """Makes pieces of one work."""
+class Executor(Protocol[Task_contra]):
+    """Makes tasks of one work."""
 
-    def make(self, pieces: Sequence[Asked], *, label: str) -> Mapping[str, float]:
-        """Return when all pieces are made, with the seconds by part of those that this process knows of.
+    def make(self, tasks: Sequence[Task_contra], *, label: str) -> Mapping[str, float]:
+        """Return when all tasks are made, with the seconds by part of those that this process knows of.
 
-        Processes of one launch must ask for the same pieces in the same order: each makes its share.
+        Processes of one launch must ask for the same tasks in the same order: each makes its share.
         """
 
     def close(self) -> None:
         """Let go of what making takes."""
 
 
-def opened(work: Work[Piece]) -> Maker[Piece]:
+def load_worker(work: Work[Task]) -> Worker[Task]:
     """The maker, on this process's own device."""
     import torch
 
@@ -70,9 +70,9 @@ def opened(work: Work[Piece]) -> Maker[Piece]:
     return work.open()
 
 
-def wait_for(work: Work[Piece], pieces: Sequence[Piece]) -> None:
-    """Return when all pieces are made. Should the process that makes one fail, the launcher ends this one."""
-    left = work.missing(pieces)
+def wait_for(work: Work[Task], tasks: Sequence[Task]) -> None:
+    """Return when all tasks are made. Should the process that makes one fail, the launcher ends this one."""
+    left = work.missing(tasks)
     while left:
         time.sleep(0.1)
         left = work.missing(left)

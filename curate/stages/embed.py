@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from ..config import INERT, Config, Ref
-from ..executors.options import Spreading, crew_of
-from ..executors.pool_pass import PoolPass
-from ..executors.work import Advance, Maker
+from ..executors.options import ExecutionOptions, executor_for
+from ..executors.pool_pass import ShardedPass
+from ..executors.work import Advance, Worker
 from ..log import Stopwatch
 from ..store import Draft
 from .inputs import Inputs
@@ -39,7 +39,7 @@ curate embed --pool pool --model M --name feats --engine ray --workers 16     # 
 """
 
 
-class EmbedConfig(Spreading, Reading, Config):
+class EmbedConfig(ExecutionOptions, Reading, Config):
     """How a pool is embedded."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")
@@ -76,8 +76,8 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
         Outcome(pool.name).say(strict=config.strict)
     if draft.rank == 0 and not work.repeats.exists():
         write_repeats(pool.shards(), work.repeats)
-    with config.connected():
-        seconds = crew_of(work, config, once=True).make(work.shards, label=f"embed {pool.name}")
+    with config.session():
+        seconds = executor_for(work, config, once=True).make(work.shards, label=f"embed {pool.name}")
     if draft.rank:
         return
     draft.sweep()
@@ -115,7 +115,7 @@ def _summary(outcome: Outcome, seconds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-class Embedding(PoolPass["EmbedConfig"]):
+class Embedding(ShardedPass["EmbedConfig"]):
     """The features of a pool, made shard by shard."""
 
     @property
@@ -123,7 +123,7 @@ class Embedding(PoolPass["EmbedConfig"]):
         """Where it is written down which rows are repeats: a conversation counts where it comes first."""
         return self.draft.path / "repeats.parquet"
 
-    def open(self) -> Maker[int]:
+    def open(self) -> Worker[int]:
         """Load the model, on the current device; the first process of a launch says meanwhile what repeats."""
         maker = Embedder(self)
         while not self.repeats.exists():
@@ -157,17 +157,17 @@ class Embedder:
             self.scoring_model.model, self.scoring_model.head.weight.device, max_length=config.max_length
         )
 
-    def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
+    def __call__(self, task: int, advance: Advance) -> Mapping[str, float]:
         """Write the facts of a shard, then its vectors, which say that it is made."""
-        table, refused = self._read(piece)
-        advance(self.work.size(piece) - len(table))
+        table, refused = self._read(task)
+        advance(self.work.size(task) - len(table))
         watch = Stopwatch()
         values = self._measure(table, watch, advance) if len(table) else self.nothing
-        draft, key = self.work.draft, f"{piece:05d}"
+        draft, key = self.work.draft, f"{task:05d}"
         draft.add("features", _facts(table, values), key=key)
         if refused:
             draft.add("rejects", _rejects(refused), key=key)
-        draft.write(piece, _vectors(table, values))
+        draft.write(task, _vectors(table, values))
         return watch.seconds
 
     def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:

@@ -148,7 +148,7 @@ def test_workers_are_those_of_ray_and_ray_is_asked_for_by_name(
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = build(EmbedConfig, {**options, "engine": "ray"})
     with pytest.raises(ConfigError, match="leave torchrun out"):
-        config.connected()
+        config.session()
 
 
 def content(artifact: Any) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ...config import EXTERNAL, INERT, Config, Ref, flag_of
 from ...errors import ConfigError
-from ...executors.options import Spreading
+from ...executors.options import ExecutionOptions
 from ..tokenization import Reading
 
 OF_POOL = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
@@ -17,7 +17,7 @@ OF_POOL = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
 OF_TASKS = ("task_folder", "default_tasks", "num_fewshot", "apply_chat_template")
 
 
-class EvaluateConfig(Spreading, Reading, Config):
+class EvaluateConfig(ExecutionOptions, Reading, Config):
     """Which model is evaluated, and at what."""
 
     pool: Ref | None = Field(None, description="A held-out pool, as named at ingest: its loss is always measured.")

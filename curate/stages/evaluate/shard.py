@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...executors.pool_pass import PoolPass
-from ...executors.work import Advance, Maker
+from ...executors.pool_pass import ShardedPass
+from ...executors.work import Advance, Worker
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
@@ -95,11 +95,11 @@ class Examiner:
             batch_size=config.generate_batch_size,
         )
 
-    def __call__(self, piece: int, advance: Advance) -> Mapping[str, float]:
+    def __call__(self, task: int, advance: Advance) -> Mapping[str, float]:
         """Write a shard's outcomes as facts, then as the artifact's own rows, which say that it is made."""
         import pyarrow as pa
 
-        watch, rows = Stopwatch(), self.work.rows(piece)
+        watch, rows = Stopwatch(), self.work.rows(task)
         samples = samples_between(self.pool, rows.start, rows.stop, originals=True)
         papers = [Paper(position, sample) for position, sample in samples]
         generated = [metric for metric in self.work.config.metric if metric in RULES]
@@ -111,12 +111,12 @@ class Examiner:
         if CHOICE in self.work.config.metric:
             with watch.part("choices"):
                 outcomes += self._chosen(papers)
-        draft, key, table = self.work.draft, f"{piece:05d}", pa.Table.from_pylist(outcomes, schema=schema())
+        draft, key, table = self.work.draft, f"{task:05d}", pa.Table.from_pylist(outcomes, schema=schema())
         draft.add("answers", table, key=key)
         rejects = [{"sample_id": p.sample.sample_id, "reason": reason} for p in papers for reason in p.refused]
         if rejects:
             draft.add("rejects", pa.Table.from_pylist(rejects), key=key)
-        draft.write(piece, table)
+        draft.write(task, table)
         return watch.seconds
 
     def _losses(self, papers: Sequence[Paper], advance: Advance) -> Iterator[dict[str, Any]]:
@@ -253,10 +253,10 @@ class Examiner:
         }
 
 
-class Examination(PoolPass["EvaluateConfig"]):
+class Examination(ShardedPass["EvaluateConfig"]):
     """A model's evaluation on a pool, shard by shard."""
 
-    def open(self) -> Maker[int]:
+    def open(self) -> Worker[int]:
         """Load the model, on the current device."""
 
         return Examiner(self)

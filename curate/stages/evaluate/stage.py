@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import ConfigError, DataError, did_you_mean
-from ...executors.options import crew_of
+from ...executors.options import executor_for
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ..inputs import Inputs
@@ -75,8 +75,8 @@ def _examine(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifac
         columns.append(config.answer_column)
     _check_columns(rows, columns, pool)
     work = Examination(config, inputs.places["model"], pool, min(len(rows), config.limit or len(rows)), draft)
-    with config.connected():
-        return crew_of(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
+    with config.session():
+        return executor_for(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
 
 
 def _check_columns(rows: Any, wanted: Sequence[str], pool: Artifact) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...config import INERT, Config, Ref, flag_of
 from ...errors import ConfigError
-from ...executors.options import Spreading
+from ...executors.options import ExecutionOptions
 from ...pool_selectors import (
     Budget,
     PoolSelector,
@@ -42,7 +42,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
 
 
-class SelectConfig(Spreading, Config):
+class SelectConfig(ExecutionOptions, Config):
     """What is chosen, by which method, and how much of it."""
 
     method: str = Field(description="less, cluster_ucb, rds, k_center, tfidf or random.")

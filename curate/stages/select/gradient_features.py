@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...executors.work import Advance, Maker
+from ...executors.work import Advance, Worker
 from ...store.vectors.cache import VectorCache
 from ..train.config import TrainConfig
 
@@ -68,19 +68,19 @@ class Features:
         """Sent to a worker, it looks for itself what is kept."""
         return {name: value for name, value in vars(self).items() if name != "caches"}
 
-    def missing(self, pieces: Sequence[Chunk]) -> list[Chunk]:
+    def missing(self, tasks: Sequence[Chunk]) -> list[Chunk]:
         """Those of which a sample has no feature yet."""
         lacking = {
-            of: set(cache.missing(sample_id for chunk in pieces if chunk.target == of for sample_id in chunk.ids))
+            of: set(cache.missing(sample_id for chunk in tasks if chunk.target == of for sample_id in chunk.ids))
             for of, cache in self.caches.items()
         }
-        return [chunk for chunk in pieces if not lacking[chunk.target].isdisjoint(chunk.ids)]
+        return [chunk for chunk in tasks if not lacking[chunk.target].isdisjoint(chunk.ids)]
 
-    def size(self, piece: Chunk) -> int:
+    def size(self, task: Chunk) -> int:
         """Samples."""
-        return len(piece.ids)
+        return len(task.ids)
 
-    def open(self) -> Maker[Chunk]:
+    def open(self) -> Worker[Chunk]:
         """Load the model and the optimizer's state, on the current device."""
         from ...numerics.gradients import SignHash
         from ...training.gradients.features import Influence
@@ -93,15 +93,13 @@ class Features:
             micro_batch=self.config.score_batch_size,
         )
 
-        def make(piece: Chunk, advance: Advance) -> Mapping[str, float]:
-            cache = self.caches[piece.target]
-            lacking = set(cache.missing(piece.ids))
-            own = [
-                (sample_id, row) for sample_id, row in zip(piece.ids, piece.rows, strict=True) if sample_id in lacking
-            ]
-            made = influence.features(piece.table, [row for _, row in own], target=piece.target)  # type: ignore[arg-type]
+        def make(task: Chunk, advance: Advance) -> Mapping[str, float]:
+            cache = self.caches[task.target]
+            lacking = set(cache.missing(task.ids))
+            own = [(sample_id, row) for sample_id, row in zip(task.ids, task.rows, strict=True) if sample_id in lacking]
+            made = influence.features(task.table, [row for _, row in own], target=task.target)  # type: ignore[arg-type]
             cache.add([sample_id for sample_id, _ in own], made.numpy())
-            advance(len(piece.ids))
+            advance(len(task.ids))
             return {}
 
         return make

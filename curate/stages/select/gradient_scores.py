@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigError, DataError
-from ...executors.options import crew_of
-from ...executors.work import Crew
+from ...executors.options import executor_for
+from ...executors.work import Executor
 from ...log import LOGGER
 from ...pool_selectors import Measure
 from ...pool_selectors.base import averages
@@ -129,7 +129,7 @@ class Look:
         }
         self.config = config
         self.work = Features(config, reading, checkpoint, folders)
-        self._crew: Crew[Chunk] | None = None
+        self._crew: Executor[Chunk] | None = None
 
     def features(
         self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
@@ -142,7 +142,7 @@ class Look:
     ) -> Iterator[npt.NDArray[np.float32]]:
         """The same, `BLOCK` places at a time, once all of them are made."""
         if self._crew is None:
-            self._crew = crew_of(self.work, self.config, once=False)
+            self._crew = executor_for(self.work, self.config, once=False)
         self._crew.make(self._chunks(places, target=target), label=label)
         for start in range(0, len(places), BLOCK):
             ids = [table.ids[row] for table, row in places[start : start + BLOCK]]

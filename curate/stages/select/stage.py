@@ -58,7 +58,7 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
     target, target_positions = read_target(inputs, selector.needs, config.on)
     room = Room(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
-    with config.connected():
+    with config.session():
         if asks:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
             oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
