@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 from ..errors import ConfigError
 from ..runtime.distributed import local_rank
 
-Task = TypeVar("Piece")
+Task = TypeVar("Task")
 
 
-Task_contra = TypeVar("Asked", contravariant=True)
+Task_contra = TypeVar("Task_contra", contravariant=True)
 
 
 Advance = Callable[[int], object]

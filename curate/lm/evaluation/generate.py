@@ -21,7 +21,7 @@ MARK = "ANSWER"
 """Stands for an answer where it is looked up what a template puts behind one."""
 
 
-class Speaker:
+class Generator:
     """Answers prompts by greedy decoding, whatever the model's own generation settings are (temperature, penalties).
 
     Args:

@@ -158,10 +158,13 @@ def verify_head(scoring_model: ScoringModel) -> ScoringModel:
         ours = scoring_model.head.logits(replace(scoring_model, autocast=None).hidden(ids, mask))[mask]
         theirs = scoring_model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[mask].float()
     exact = all(p.dtype == torch.float32 for p in scoring_model.model.parameters())
-    same = ours.shape == theirs.shape and (ours - theirs).norm() <= (1e-4 if exact else 2e-2) * theirs.norm()
-    if theirs.isfinite().all() and not same:
+    limit = 1e-4 if exact else 2e-2
+    comparable = ours.shape == theirs.shape
+    if theirs.isfinite().all() and not (comparable and (ours - theirs).norm() <= limit * theirs.norm()):
+        differ = f"they differ by {(ours - theirs).norm() / theirs.norm():.2%}" if comparable else "their shapes differ"
         raise ModelError(
-            f"{type(base_of(scoring_model.model)).__name__} does something that curate does not know, so its logits cannot be "
-            "had from hidden states. Selectors that need none work: --selector random or full."
+            f"Cannot compute the logits of {type(base_of(scoring_model.model)).__name__} from its hidden states: {differ} "
+            f"(limit {limit:.2%}). The model probably transforms its logits in a way that curate does not support. "
+            "Selectors that need no logits work: --selector random or full."
         )
     return scoring_model

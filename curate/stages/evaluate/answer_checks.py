@@ -16,7 +16,7 @@ number or a bracket: the last number of `10-5` is 5."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class Unmarkable(Exception):
+class NotScorable(Exception):
     """Why a sample has no answer to mark, in a few words."""
 
 
@@ -40,7 +40,7 @@ def same_last_number(prediction: str, reference: str) -> bool:
     """The last number of the answer equals that of the reference, as a number: 1,234.00 is 1234."""
     wanted = last_number(reference)
     if wanted is None:
-        raise Unmarkable("no number in the reference answer")
+        raise NotScorable("no number in the reference answer")
     return last_number(prediction) == wanted
 
 
@@ -79,7 +79,7 @@ class Choices:
         for answers in (texts, letters):
             if normalised(said) == normalised(answers[right]):
                 return cls(answers, right)
-        raise Unmarkable("the assistant says neither the right choice nor its letter")
+        raise NotScorable("the assistant says neither the right choice nor its letter")
 
 
 def _texts(value: Any, column: str) -> tuple[str, ...]:
@@ -87,11 +87,11 @@ def _texts(value: Any, column: str) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError:
-            raise Unmarkable(f"no list in column {column}") from None
+            raise NotScorable(f"no list in column {column}") from None
     if isinstance(value, Mapping):  # {"text": [...], "label": [...]}, as some data sets have it
         value = value.get("text")
     if not isinstance(value, (list, tuple)) or not 2 <= len(value) <= len(LETTERS):
-        raise Unmarkable(f"no list of 2 to {len(LETTERS)} choices in column {column}")
+        raise NotScorable(f"no list of 2 to {len(LETTERS)} choices in column {column}")
     return tuple(str(text) for text in value)
 
 
@@ -105,4 +105,4 @@ def _place(value: Any, texts: tuple[str, ...], column: str) -> int:
         value = int(value) if value.strip().isdecimal() else None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(texts):
         return value
-    raise Unmarkable(f"no letter, number or text of a choice in column {column}")
+    raise NotScorable(f"no letter, number or text of a choice in column {column}")

@@ -14,11 +14,11 @@ from ...executors.work import Advance, Worker
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
-from .answer_checks import RULES, Choices, Unmarkable
+from .answer_checks import RULES, Choices, NotScorable
 from .results import ANSWER, CHOICE, CHOICE_NORM, LOSS, schema
 
 if TYPE_CHECKING:
-    from ...lm.evaluation.generate import Speaker
+    from ...lm.evaluation.generate import Generator
     from ...lm.tokens.encode import Encoded
     from .config import EvaluateConfig  # noqa: F401  named in a base class
 
@@ -34,7 +34,7 @@ def _nobody(count: int) -> None:
 
 
 @dataclass
-class Paper:
+class EvaluatedSample:
     """A sample while it is looked at: its outcomes are rows of `answers`."""
 
     position: int
@@ -44,7 +44,7 @@ class Paper:
     refused: list[str] = dataclasses.field(default_factory=list)
 
     @property
-    def said(self) -> str:
+    def prediction(self) -> str:
         """What the assistant says last."""
         return str(self.sample.messages[-1].get("content") or "")
 
@@ -59,10 +59,10 @@ class Paper:
         return Sample(messages=messages, tools=self.sample.tools)
 
 
-class Examiner:
+class Evaluator:
     """Makes shards."""
 
-    def __init__(self, work: Examination) -> None:
+    def __init__(self, work: EvaluationPass) -> None:
         import torch
 
         from ...lm.model.load import load_model, load_tokenizer
@@ -83,12 +83,12 @@ class Examiner:
         self.budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
 
     @functools.cached_property
-    def speaker(self) -> Speaker:
+    def generator(self) -> Generator:
         """Answers, for metrics that want them generated."""
-        from ...lm.evaluation.generate import Speaker
+        from ...lm.evaluation.generate import Generator
 
         config = self.work.config
-        return Speaker(
+        return Generator(
             self.scoring_model.model,
             self.encoder.tokenizer,
             max_new_tokens=config.max_new_tokens,
@@ -101,162 +101,164 @@ class Examiner:
 
         watch, rows = Stopwatch(), self.work.rows(task)
         samples = samples_between(self.pool, rows.start, rows.stop, originals=True)
-        papers = [Paper(position, sample) for position, sample in samples]
+        samples = [EvaluatedSample(position, sample) for position, sample in samples]
         generated = [metric for metric in self.work.config.metric if metric in RULES]
         with watch.part("loss"):
-            outcomes = list(self._losses(papers, _nobody if generated else advance))
+            outcomes = list(self._losses(samples, _nobody if generated else advance))
         if generated:
             with watch.part("generation"):
-                outcomes += self._generated(papers, generated, advance)
+                outcomes += self._generated(samples, generated, advance)
         if CHOICE in self.work.config.metric:
             with watch.part("choices"):
-                outcomes += self._chosen(papers)
+                outcomes += self._chosen(samples)
         draft, key, table = self.work.draft, f"{task:05d}", pa.Table.from_pylist(outcomes, schema=schema())
         draft.add("answers", table, key=key)
-        rejects = [{"sample_id": p.sample.sample_id, "reason": reason} for p in papers for reason in p.refused]
+        rejects = [{"sample_id": p.sample.sample_id, "reason": reason} for p in samples for reason in p.refused]
         if rejects:
             draft.add("rejects", pa.Table.from_pylist(rejects), key=key)
         draft.write(task, table)
         return watch.seconds
 
-    def _losses(self, papers: Sequence[Paper], advance: Advance) -> Iterator[dict[str, Any]]:
+    def _losses(self, samples: Sequence[EvaluatedSample], advance: Advance) -> Iterator[dict[str, Any]]:
         from ...lm.evaluation.losses import losses_of, row_of
         from ...lm.tokens.encode import MaskError
 
-        rows: list[tuple[Paper, Encoded]] = []
-        for paper in papers:
+        rows: list[tuple[EvaluatedSample, Encoded]] = []
+        for evaluated in samples:
             try:
-                row = self.encoder(paper.sample)
+                row = self.encoder(evaluated.sample)
             except MaskError as error:
-                paper.refuse(error.reason)
+                evaluated.refuse(error.reason)
                 continue
             if row.refusal:
-                paper.refuse(row.refusal)
+                evaluated.refuse(row.refusal)
             else:
-                rows.append((paper, row))
-        advance(len(papers) - len(rows))
+                rows.append((evaluated, row))
+        advance(len(samples) - len(rows))
         losses = losses_of(self.scoring_model, [row_of(row) for _, row in rows], self.budget, advance=advance)
-        for (paper, row), loss in zip(rows, losses.tolist(), strict=True):
+        for (evaluated, row), loss in zip(rows, losses.tolist(), strict=True):
             if math.isnan(loss):
-                paper.refuse(NOT_FINITE)
+                evaluated.refuse(NOT_FINITE)
                 continue
-            paper.loss, paper.target_tokens = loss, row.target_tokens
-            yield self._outcome(paper, LOSS)
+            evaluated.loss, evaluated.target_tokens = loss, row.target_tokens
+            yield self._outcome(evaluated, LOSS)
 
-    def _generated(self, papers: Sequence[Paper], metrics: Sequence[str], advance: Advance) -> Iterator[dict[str, Any]]:
+    def _generated(
+        self, samples: Sequence[EvaluatedSample], metrics: Sequence[str], advance: Advance
+    ) -> Iterator[dict[str, Any]]:
         from ...lm.tokens.encode import MaskError
 
-        asked: list[tuple[Paper, Any]] = []
-        for paper in papers:
-            if not self._ends_with_answer(paper):
+        asked: list[tuple[EvaluatedSample, Any]] = []
+        for evaluated in samples:
+            if not self._ends_with_answer(evaluated):
                 continue
             try:
-                prompt = self.encoder.prompt(paper.sample)
+                prompt = self.encoder.prompt(evaluated.sample)
             except MaskError as error:
-                paper.refuse(error.reason)
+                evaluated.refuse(error.reason)
                 continue
-            if self.speaker.has_room(prompt):
-                asked.append((paper, prompt))
+            if self.generator.has_room(prompt):
+                asked.append((evaluated, prompt))
             else:
-                paper.refuse(NO_ROOM)
-        advance(len(papers) - len(asked))
-        answers = self.speaker([prompt for _, prompt in asked], advance=advance)
-        for (paper, _), answer in zip(asked, answers, strict=True):
+                evaluated.refuse(NO_ROOM)
+        advance(len(samples) - len(asked))
+        answers = self.generator([prompt for _, prompt in asked], advance=advance)
+        for (evaluated, _), answer in zip(asked, answers, strict=True):
             for metric in metrics:
                 try:
-                    reference = self._reference(paper)
-                    yield self._outcome(paper, metric, answer, reference, RULES[metric](answer, reference))
-                except Unmarkable as reason:
-                    paper.refuse(str(reason))
+                    reference = self._reference(evaluated)
+                    yield self._outcome(evaluated, metric, answer, reference, RULES[metric](answer, reference))
+                except NotScorable as reason:
+                    evaluated.refuse(str(reason))
 
-    def _reference(self, paper: Paper) -> str:
+    def _reference(self, evaluated: EvaluatedSample) -> str:
         column = self.work.config.answer_column
         if column is None:
-            return paper.said
-        if paper.sample.original.get(column) is None:
-            raise Unmarkable(f"nothing in column {column}")
-        return str(paper.sample.original[column])
+            return evaluated.prediction
+        if evaluated.sample.original.get(column) is None:
+            raise NotScorable(f"nothing in column {column}")
+        return str(evaluated.sample.original[column])
 
-    def _chosen(self, papers: Sequence[Paper]) -> Iterator[dict[str, Any]]:
+    def _chosen(self, samples: Sequence[EvaluatedSample]) -> Iterator[dict[str, Any]]:
         from ...lm.evaluation.losses import last_turn, losses_of, row_of
         from ...lm.tokens.encode import MaskError
 
-        asked: list[tuple[Paper, Choices, list[Encoded]]] = []
-        for paper in papers:
-            if not self._ends_with_answer(paper):
+        asked: list[tuple[EvaluatedSample, Choices, list[Encoded]]] = []
+        for evaluated in samples:
+            if not self._ends_with_answer(evaluated):
                 continue
             try:
-                choices = self._choices(paper)
-                rows = [last_turn(self.assistant(paper.answered_with(text))) for text in choices.answers]
-            except Unmarkable as reason:
-                paper.refuse(str(reason))
+                choices = self._choices(evaluated)
+                rows = [last_turn(self.assistant(evaluated.answered_with(text))) for text in choices.answers]
+            except NotScorable as reason:
+                evaluated.refuse(str(reason))
                 continue
             except MaskError as error:
-                paper.refuse(error.reason)
+                evaluated.refuse(error.reason)
                 continue
             if any(row.truncated or not row.target_tokens for row in rows):
-                paper.refuse(LONG)
+                evaluated.refuse(LONG)
             else:
-                asked.append((paper, choices, rows))
+                asked.append((evaluated, choices, rows))
         flat = [row for _, _, rows in asked for row in rows]
         losses = iter(
             losses_of(self.scoring_model, [row_of(row) for row in flat], self.budget, advance=_nobody).tolist()
         )
-        for paper, choices, rows in asked:
+        for evaluated, choices, rows in asked:
             each = [next(losses) for _ in rows]
             if any(map(math.isnan, each)):
-                paper.refuse(NOT_FINITE)
+                evaluated.refuse(NOT_FINITE)
                 continue
             sums = [loss * row.target_tokens for loss, row in zip(each, rows, strict=True)]
             for metric, costs in ((CHOICE, sums), (CHOICE_NORM, each)):
                 best = min(range(len(costs)), key=costs.__getitem__)
                 answer, right = choices.answers[best], choices.answers[choices.right]
-                yield self._outcome(paper, metric, answer, right, best == choices.right)
+                yield self._outcome(evaluated, metric, answer, right, best == choices.right)
 
-    def _choices(self, paper: Paper) -> Choices:
+    def _choices(self, evaluated: EvaluatedSample) -> Choices:
         config = self.work.config
         return Choices.of(
-            paper.sample.original,
-            paper.said,
+            evaluated.sample.original,
+            evaluated.prediction,
             choices=config.choices_column,
             answer=config.answer_column or ANSWER,
         )
 
-    def _ends_with_answer(self, paper: Paper) -> bool:
-        messages = paper.sample.messages
+    def _ends_with_answer(self, evaluated: EvaluatedSample) -> bool:
+        messages = evaluated.sample.messages
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
             return True
-        paper.refuse(NO_ANSWER)
+        evaluated.refuse(NO_ANSWER)
         return False
 
     def _outcome(
         self,
-        paper: Paper,
+        evaluated: EvaluatedSample,
         metric: str,
         prediction: str | None = None,
         reference: str | None = None,
         correct: bool | None = None,
     ) -> dict[str, Any]:
-        row = {**paper.sample.original, "source": paper.sample.source}
+        row = {**evaluated.sample.original, "source": evaluated.sample.source}
         values = {column: row.get(column) for column in self.work.config.by}
         return {
-            "sample_id": paper.sample.sample_id,
-            "position": paper.position,
+            "sample_id": evaluated.sample.sample_id,
+            "position": evaluated.position,
             "task": self.work.pool.name,
             "metric": metric,
             "prediction": prediction,
             "reference": reference,
             "correct": correct,
-            "loss": paper.loss,
-            "target_tokens": paper.target_tokens,
+            "loss": evaluated.loss,
+            "target_tokens": evaluated.target_tokens,
             "slices": {column: None if value is None else str(value) for column, value in values.items()},
         }
 
 
-class Examination(ShardedPass["EvaluateConfig"]):
+class EvaluationPass(ShardedPass["EvaluateConfig"]):
     """A model's evaluation on a pool, shard by shard."""
 
     def open(self) -> Worker[int]:
         """Load the model, on the current device."""
 
-        return Examiner(self)
+        return Evaluator(self)

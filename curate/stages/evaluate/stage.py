@@ -16,7 +16,7 @@ from ..inputs import Inputs
 from ..pools import samples_between
 from .config import EvaluateConfig
 from .results import ANSWER, CHOICE, LOSS, RESULTS, Row, pool_results, schema
-from .shard import Examination
+from .shard import EvaluationPass
 
 EXAMPLES = """\
 curate evaluate --model run --pool heldout --name run-heldout     # the model that `curate train --name run` made
@@ -48,15 +48,15 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure a pool shard by shard, then the tasks; rows of both go into `evaluations`."""
     pool = inputs.artifacts.get("pool")
-    seconds = _examine(config, inputs, draft, pool) if pool else {}
+    seconds = _evaluate_pool(config, inputs, draft, pool) if pool else {}
     if draft.rank:
         return
     draft.sweep()
-    run_made = _maker(inputs, config)
+    run_made = _model_run(inputs, config)
     results: list[Row] = []
     if pool:
         results += list(pool_results(draft, config.by))
-        _tell(config, draft, pool, results)
+        _print_results(config, draft, pool, results)
     if config.tasks:
         results += _run_tasks(config, inputs, draft)
     draft.add("evaluations", pa.Table.from_pylist([{**row, "run": run_made} for row in results], schema=RESULTS))
@@ -64,7 +64,7 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     draft.summary = _summary(draft, results, seconds)
 
 
-def _examine(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
+def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
     from ...store.rows.pool_rows import PoolRows
 
     rows = PoolRows(pool.shards())
@@ -74,7 +74,7 @@ def _examine(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifac
     elif config.answer_column:
         columns.append(config.answer_column)
     _check_columns(rows, columns, pool)
-    work = Examination(config, inputs.places["model"], pool, min(len(rows), config.limit or len(rows)), draft)
+    work = EvaluationPass(config, inputs.places["model"], pool, min(len(rows), config.limit or len(rows)), draft)
     with config.session():
         return executor_for(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
 
@@ -93,13 +93,13 @@ def _check_columns(rows: Any, wanted: Sequence[str], pool: Artifact) -> None:
     raise ConfigError(f"The pool '{pool.name}' has no column '{column}'.{did_you_mean(column, known)}")
 
 
-def _maker(inputs: Inputs, config: EvaluateConfig) -> str | None:
+def _model_run(inputs: Inputs, config: EvaluateConfig) -> str | None:
     """The fingerprint of what made the model, where the store has made it."""
     mark = inputs.fingerprints["model"]
     return mark if inputs.store.has(config.model) and inputs.store.get(config.model).fingerprint == mark else None
 
 
-def _tell(config: EvaluateConfig, draft: Draft, pool: Artifact, results: Sequence[Row]) -> None:
+def _print_results(config: EvaluateConfig, draft: Draft, pool: Artifact, results: Sequence[Row]) -> None:
     """Say what could not be measured; `DataError` where that is all of a metric, or anything and `--strict`."""
     refused = _refused(draft)
     why = ", ".join(f"{reason} ({count})" for reason, count in refused.most_common())

@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from curate.errors import ModelError
-from curate.lm.evaluation.generate import Speaker, closing_of
+from curate.lm.evaluation.generate import Generator, closing_of
 from curate.lm.evaluation.losses import last_turn, row_of
 from curate.lm.model.load import add_lora, base_of, load_model, load_tokenizer
 from curate.lm.tokens.encode import Encoder
@@ -32,7 +32,7 @@ def test_answers_are_those_of_greedy_decoding_token_by_token(options: Any, batch
     for part in (model, base_of(model)):
         part.generation_config = GenerationConfig(do_sample=True, repetition_penalty=3.0, max_length=5)
     prompts = [np.array(tokenizer(ask)["input_ids"], dtype=np.int32) for ask in ASKED]
-    speaker = Speaker(model, tokenizer, max_new_tokens=12, batch_size=batch)
+    speaker = Generator(model, tokenizer, max_new_tokens=12, batch_size=batch)
     advanced: list[int] = []
     answers = speaker(prompts, advance=advanced.append)
     for prompt, answer in zip(prompts, answers, strict=True):
@@ -52,7 +52,7 @@ def test_an_answer_ends_where_the_template_ends_a_turn(options: Any) -> None:
     assert closing_of(load_tokenizer(replace(options, chat_template="plain"))) == tokenizer.eos_token
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}[/END]\n{% endfor %}"
     model, said = load_model(options).eval(), tokenizer("Blue 7[/END]\nuser: what")["input_ids"]
-    speaker = Speaker(model, tokenizer, max_new_tokens=len(said), batch_size=2)
+    speaker = Generator(model, tokenizer, max_new_tokens=len(said), batch_size=2)
     model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor([said])], dim=1)  # type: ignore[method-assign]
     assert speaker([np.array([5, 6], np.int32)], advance=lambda _: None) == ["Blue 7"]
 
@@ -60,7 +60,7 @@ def test_an_answer_ends_where_the_template_ends_a_turn(options: Any) -> None:
 def test_where_memory_does_not_hold_a_batch_it_is_halved(options: Any, caplog: pytest.LogCaptureFixture) -> None:
     model, tokenizer = load_model(options).eval(), load_tokenizer(options)
     prompts = [np.array([5 + i, 6], np.int32) for i in range(5)]
-    whole = Speaker(model, tokenizer, max_new_tokens=3, batch_size=8)(prompts, advance=lambda _: None)
+    whole = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)(prompts, advance=lambda _: None)
     generate, room = model.generate, 1
 
     def small(input_ids: torch.Tensor, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_where_memory_does_not_hold_a_batch_it_is_halved(options: Any, caplog: p
         return generate(input_ids=input_ids, **options)
 
     model.generate = small  # type: ignore[method-assign]
-    speaker = Speaker(model, tokenizer, max_new_tokens=3, batch_size=8)
+    speaker = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)
     assert speaker(prompts, advance=lambda _: None) == whole
     assert speaker.batch_size == 1 and "--generate-batch-size 1 spares the attempt" in caplog.text
     room = 0

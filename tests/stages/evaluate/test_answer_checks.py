@@ -121,19 +121,19 @@ def test_results_join_with_the_run_that_made_the_model(world: Store, tiny: str) 
 def test_a_stopped_evaluation_goes_on_at_the_next_shard_and_ends_the_same(
     world: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.stages.evaluate.shard import Examiner
+    from curate.stages.evaluate.shard import Evaluator
 
     options = {**OPTIONS, "model": str(world.get("run").files), "metric": ["exact_match"], "shard_rows": 2}
     whole = results(world, make(world, "evaluate", name="whole", **options).name)
-    other, call, shards = Store(tmp_path / "store"), Examiner.__call__, []
+    other, call, shards = Store(tmp_path / "store"), Evaluator.__call__, []
 
-    def stopping(self: Examiner, piece: int, advance: Any) -> Any:
+    def stopping(self: Evaluator, piece: int, advance: Any) -> Any:
         shards.append(piece)
         if len(shards) == 2:
             raise KeyboardInterrupt
         return call(self, piece, advance)
 
-    monkeypatch.setattr(Examiner, "__call__", stopping)
+    monkeypatch.setattr(Evaluator, "__call__", stopping)
     make(other, "ingest", name="facts", data=list(world.get("facts").config["data"]))
     with pytest.raises(KeyboardInterrupt):
         make(other, "evaluate", name="whole", **options)

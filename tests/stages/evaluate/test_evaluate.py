@@ -14,7 +14,7 @@ from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.samples import Sample
-from curate.stages.evaluate.answer_checks import RULES, Choices, Unmarkable, last_number
+from curate.stages.evaluate.answer_checks import RULES, Choices, NotScorable, last_number
 from curate.stages.evaluate.config import EvaluateConfig
 from curate.stages.evaluate.results import mean_and_error
 
@@ -192,7 +192,7 @@ def test_choices_are_answered_with_as_the_assistant_of_the_row_does() -> None:
         ("B", {"answer": "B", "choices": "red, blue"}, "no list in column choices"),
         ("B", {"answer": "B", "choices": ["red"]}, "no list of 2 to 26 choices"),
     ]:
-        with pytest.raises(Unmarkable, match=why):
+        with pytest.raises(NotScorable, match=why):
             of(said, **row)
 
 
