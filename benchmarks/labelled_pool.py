@@ -135,7 +135,7 @@ class Rewards:
         from curate.stages.inputs import resolve
         from curate.stages.select.candidates import read_candidates, read_target
         from curate.stages.select.config import SelectConfig
-        from curate.stages.select.gradient_scores import Scorer
+        from curate.stages.select.gradient_scores import CheckpointScorer
         from curate.stages.select.stage import gradient_oracle
 
         names = {"target": pool.target(target).name, "warmup": pool.warmup(seed).name}
@@ -144,7 +144,7 @@ class Rewards:
         candidates, rows = read_candidates(inputs, {"rewards"}, "embedding")
         _, target_rows = read_target(inputs, {"rewards"}, "embedding")
         scorer = gradient_oracle(config, inputs, rows, target_rows)
-        assert isinstance(scorer, Scorer)
+        assert isinstance(scorer, CheckpointScorer)
         self.ids = list(candidates.ids)
         self._scorer = scorer
 

@@ -19,7 +19,7 @@ Choose = Callable[[int, GradientEngine | None], Sequence[int]]
 """Epoch, from 0, and what measures gradients under the model as it is -> rows of the table."""
 
 
-class Rounds:
+class EpochDataset:
     """The rows of a token table that the current epoch is trained on.
 
     Args:
@@ -45,7 +45,7 @@ class Rounds:
         return self.rows[index]
 
 
-class Reselect(TrainerCallback):
+class ReselectCallback(TrainerCallback):
     """Puts an epoch's round in place before the Trainer draws from it, and leaves the random state as it was.
 
     Args:
@@ -54,7 +54,7 @@ class Reselect(TrainerCallback):
         watch: told the time.
     """
 
-    def __init__(self, rounds: Rounds, engine: GradientEngine | None, watch: Stopwatch) -> None:
+    def __init__(self, rounds: EpochDataset, engine: GradientEngine | None, watch: Stopwatch) -> None:
         self.rounds = rounds
         self.engine = engine
         self.watch = watch

@@ -26,7 +26,7 @@ from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import Course
-from .epoch_subsets import Reselect, Rounds
+from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.adam import Adam
 from .gradients.engine import GradientEngine
 from .process_group import Ranks
@@ -81,7 +81,7 @@ class Job:
     target: TargetStream | None = None
     reuse: bool = False
     coverage: str = "all"
-    rounds: Rounds | None = None
+    rounds: EpochDataset | None = None
     course: Course | None = None
     apart: bool = False
     fsdp: bool = False
@@ -235,7 +235,7 @@ def _give_engines(job: Job, trainer: SelectingTrainer) -> None:
         selection.engine = engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
         alone = engine(Ranks(apart=True)) if _chosen_by_gradients(job) else None
-        trainer.add_callback(Reselect(job.rounds, alone, selection.watch))
+        trainer.add_callback(ReselectCallback(job.rounds, alone, selection.watch))
 
 
 def _score_budget(job: Job, model: nn.Module, device: torch.device) -> ScoreBudget:

@@ -17,7 +17,7 @@ from ..log import Stopwatch
 from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose
 from ..signals import Loss, ScoreBudget, Signal, measure
-from .gradients.engine import GradientEngine, Measured
+from .gradients.engine import CandidateMeasurements, GradientEngine
 from .process_group import Ranks
 from .recorder import Record
 
@@ -184,9 +184,9 @@ class Selection:
             out.append(batch)
         return out
 
-    def _measure(self, own: Sequence[int], step: int) -> Measured:
+    def _measure(self, own: Sequence[int], step: int) -> CandidateMeasurements:
         """What is asked of this process's candidates; values and pairs of all candidates, on the CPU."""
-        measured = Measured()
+        measured = CandidateMeasurements()
         whole = self._batch([*own, *repeat(own[0], self._stand_ins(len(own)))])
         if self.selector.gradients is not None:
             assert self.engine is not None
@@ -212,7 +212,7 @@ class Selection:
         """How many texts to measure besides, so that all processes measure equally many, where they must."""
         return max(Ranks().counts(count, self.device)) - count if self.scoring_model.sharded else 0
 
-    def _candidates(self, index: Tensor, measured: Measured, step: int) -> CandidateBatch:
+    def _candidates(self, index: Tensor, measured: CandidateMeasurements, step: int) -> CandidateBatch:
         rows = index.numpy()
         return CandidateBatch(
             step,
@@ -225,7 +225,7 @@ class Selection:
         )
 
     def _update_of(
-        self, measured: Measured, index: Tensor, kept: Tensor, weights: Tensor | None
+        self, measured: CandidateMeasurements, index: Tensor, kept: Tensor, weights: Tensor | None
     ) -> tuple[Blocks, Tensor] | None:
         """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over tokens."""
         if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):

@@ -83,9 +83,9 @@ class Features:
     def open(self) -> Worker[Chunk]:
         """Load the model and the optimizer's state, on the current device."""
         from ...numerics.gradients import SignHash
-        from ...training.gradients.features import Influence
+        from ...training.gradients.features import GradientFeatures
 
-        influence = Influence.at(
+        influence = GradientFeatures.at(
             self.reading.options(str(self.checkpoint)),
             SignHash(self.config.sketch_dim, self.config.sketch_seed),
             eps_mode=self.config.eps_mode,

@@ -72,8 +72,11 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     pool = _encode(inputs.artifacts["pool"], pool_rows, encoder)
     target = _encode(inputs.artifacts["target"], target_rows, encoder)
     subtasks = _subtasks(inputs.artifacts["target"], target)
-    looks = [Look(config, inputs.store, reading, checkpoint, reading_digest(reading, tokenizer)) for checkpoint in run]
-    return Scorer(looks, weights, pool, target, averages(subtasks), label=config.name)
+    looks = [
+        CheckpointGradients(config, inputs.store, reading, checkpoint, reading_digest(reading, tokenizer))
+        for checkpoint in run
+    ]
+    return CheckpointScorer(looks, weights, pool, target, averages(subtasks), label=config.name)
 
 
 def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
@@ -110,7 +113,7 @@ def digest_of(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-class Look:
+class CheckpointGradients:
     """Features at one checkpoint, from what is kept; a model is loaded when something is missing.
 
     Args:
@@ -164,7 +167,7 @@ class Look:
         self._crew = None
 
 
-class Scorer:
+class CheckpointScorer:
     """Rewards of candidates: callable as `Measure`.
 
     Args:
@@ -177,7 +180,7 @@ class Scorer:
 
     def __init__(
         self,
-        looks: Sequence[Look],
+        looks: Sequence[CheckpointGradients],
         weights: Sequence[float],
         pool: dict[int, tuple[TokenTable, int]],
         target: dict[int, tuple[TokenTable, int]],
@@ -208,7 +211,7 @@ class Scorer:
         rewards[known] = (self.means @ total.T).max(0)
         return rewards
 
-    def _target(self, look: Look) -> npt.NDArray[np.float32]:
+    def _target(self, look: CheckpointGradients) -> npt.NDArray[np.float32]:
         """Features of the target at a checkpoint, (m, D); all finite."""
         found = look.features(self.target, target=True, label=f"{self.label}: target")
         bad = [self.target[at] for at in np.flatnonzero(np.isnan(found).any(1))]
@@ -221,7 +224,7 @@ class Scorer:
         self._leave(look)
         return found
 
-    def _leave(self, look: Look) -> None:
+    def _leave(self, look: CheckpointGradients) -> None:
         """Of several checkpoints, one at a time is in memory."""
         if len(self.looks) > 1:
             look.close()

@@ -19,7 +19,7 @@ WANTED = {
 """What a pool selector needs -> the option that gives it, and what that is."""
 
 
-class Rounded(BaseModel):
+class ReselectionOptions(BaseModel):
     """How the pool is narrowed down while training goes on: a subset of it for every epoch."""
 
     pool_selector: Literal["cluster_ucb", "less", "random"] | None = Field(
@@ -42,8 +42,8 @@ class Rounded(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _has_its_options(self) -> Rounded:
-        fields = Rounded.model_fields
+    def _has_its_options(self) -> ReselectionOptions:
+        fields = ReselectionOptions.model_fields
         if self.pool_selector is None:
             for name, field in fields.items():
                 if getattr(self, name) != field.default:
@@ -53,7 +53,7 @@ class Rounded(BaseModel):
                     )
             return self
         object.__setattr__(self, "reselect", self.reselect or "epoch")
-        needs = self.chooser(0).needs
+        needs = self.pool_selector_of_epochs(0).needs
         if self.selection_budget is None:
             raise ConfigError(f"--pool-selector {self.pool_selector} wants --selection-budget, such as 0.05.")
         Budget(self.selection_budget)
@@ -65,13 +65,13 @@ class Rounded(BaseModel):
             raise ConfigError(f"--pool-selector {self.pool_selector} makes no use of --warmup: leave it out.")
         return self
 
-    def chooser(self, seed: int) -> PoolSelector:
+    def pool_selector_of_epochs(self, seed: int) -> PoolSelector:
         """The pool selector, with its arguments checked."""
         assert self.pool_selector is not None
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 
-class TrainConfig(Rounded, Reading, Config):
+class TrainConfig(ReselectionOptions, Reading, Config):
     """How a model is fine-tuned. Names are the Hugging Face Trainer's where it has one."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.tokens.token_table import TokenTable
-    from ...training.epoch_subsets import Rounds
+    from ...training.epoch_subsets import EpochDataset
     from ...training.gradients.engine import GradientEngine
 
 CHUNK = 64
@@ -47,7 +47,7 @@ PATIENCE = 0.1
 """Seconds between looks for a round that another process makes."""
 
 
-class Chooser:
+class EpochSubsets:
     """Chooses the rounds of a run and writes them down; callable as `lm.rounds.Choose`.
 
     Args:
@@ -69,7 +69,11 @@ class Chooser:
         self.inputs = inputs
         self.draft = draft
         self.table = table
-        selector, clusters, pool = config.chooser(0), inputs.artifacts.get("clusters"), inputs.artifacts["pool"]
+        selector, clusters, pool = (
+            config.pool_selector_of_epochs(0),
+            inputs.artifacts.get("clusters"),
+            inputs.artifacts["pool"],
+        )
         self.candidates = Candidates(
             table.ids,
             [""] * len(table),
@@ -79,7 +83,7 @@ class Chooser:
         )
         self.by_gradients = "rewards" in selector.needs
         self.limit = math.floor(config.gradient_budget * len(table)) if selector.frugal else len(table)
-        self.size = self._room().left
+        self.size = self._remaining_budget().left
         if self.by_gradients and self.size > self.limit:
             raise ConfigError(
                 f"An epoch's subset is to hold {self.size} samples and only {self.limit} gradients may be computed: "
@@ -87,11 +91,11 @@ class Chooser:
             )
         self._target = encode_target(config, inputs, tokenizer, distinct=True) if self.by_gradients else None
 
-    def rounds(self) -> Rounds:
+    def rounds(self) -> EpochDataset:
         """The training set."""
-        from ...training.epoch_subsets import Rounds
+        from ...training.epoch_subsets import EpochDataset
 
-        return Rounds(self.size, self, by_gradients=self.by_gradients)
+        return EpochDataset(self.size, self, by_gradients=self.by_gradients)
 
     def __call__(self, epoch: int, engine: GradientEngine | None) -> list[int]:
         """The rows of an epoch, from 0: chosen now, or as they were chosen before."""
@@ -120,8 +124,8 @@ class Chooser:
 
     def _choose(self, number: int, engine: GradientEngine | None) -> None:
         oracle = Oracle(self._measure(number, engine), self.limit)
-        selector = self.config.chooser(self.config.seed * 1_000_003 + number)
-        ranking = selector.rank(self.candidates, Target(), oracle, self._room())
+        selector = self.config.pool_selector_of_epochs(self.config.seed * 1_000_003 + number)
+        ranking = selector.rank(self.candidates, Target(), oracle, self._remaining_budget())
         if len(ranking.rows) < self.size:
             raise TrainingError(
                 f"Epoch {number} is to have {self.size} samples, and {len(ranking.rows)} with a finite gradient were "
@@ -131,7 +135,7 @@ class Chooser:
         chosen = [self.table.ids[row] for row in ranking.rows]
         write_json(self._path(number), {"epoch": number, "gradients": oracle.spent, "samples": chosen})
 
-    def _room(self) -> Room:
+    def _remaining_budget(self) -> Room:
         return Room(Budget(self.config.selection_budget), self.candidates)
 
     def _measure(self, number: int, engine: GradientEngine | None) -> Measure:
@@ -140,7 +144,7 @@ class Chooser:
         if number == 1 and self.config.warmup is not None:
             return self._at_warmup()
         assert engine is not None
-        return Worth(engine, self.table, *self._target, label=f"{self.config.name}: epoch {number}")
+        return CurrentModelScorer(engine, self.table, *self._target, label=f"{self.config.name}: epoch {number}")
 
     def _at_warmup(self) -> Measure:
         """Rewards as `curate select` has them."""
@@ -176,7 +180,7 @@ class Chooser:
         self.draft.add(table_name, rows.append_column("epoch", epochs), key=f"epoch-{number:05d}")
 
 
-class Worth:
+class CurrentModelScorer:
     """What samples are worth to a target under a model as it is: LESS's score at this one point. Callable as `Measure`.
 
     max over subtasks of mean_j cos(Γ_i, v_j). Nothing is kept: no other epoch has these weights.
@@ -193,11 +197,11 @@ class Worth:
         self, engine: GradientEngine, table: TokenTable, target: TokenTable, subtasks: list[str], *, label: str
     ) -> None:
         from ...numerics.gradients import SignHash
-        from ...training.gradients.features import Influence
+        from ...training.gradients.features import GradientFeatures
 
         defaults = SelectConfig.model_fields
         sketch = SignHash(defaults["sketch_dim"].default, defaults["sketch_seed"].default)
-        self.influence = Influence(engine, sketch)
+        self.influence = GradientFeatures(engine, sketch)
         self.table = table
         self.label = label
         means = averages(subtasks)

@@ -16,7 +16,7 @@ from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
 from .joined_features import references, target_stream
-from .reselection import Chooser
+from .reselection import EpochSubsets
 from .sampling_order import course
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
     distinct = only is not None or config.pool_selector is not None
     table, refused = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, only=only)
-    chooser = Chooser(config, inputs, draft, table, tokenizer) if config.pool_selector else None
+    chooser = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"])[0] if config.eval_pool else None
 
     def build() -> nn.Module:
@@ -126,7 +126,7 @@ def _job(
     tokenizer: PreTrainedTokenizerBase,
     table: TokenTable,
     held_out: TokenTable | None,
-    chooser: Chooser | None,
+    chooser: EpochSubsets | None,
 ) -> Job:
     from ...training.run import Job
     from ...training.step import Plan

@@ -43,7 +43,7 @@ CPU_ROWS = 256
 
 
 @dataclass
-class Measured:
+class CandidateMeasurements:
     """What a backward pass over the candidates of a step gave: numbers for the selector, blocks for the update."""
 
     values: dict[str, Tensor] = field(default_factory=dict)
@@ -51,9 +51,9 @@ class Measured:
     scalars: dict[str, float] = field(default_factory=dict)
     kept: Blocks = field(default_factory=dict)
 
-    def first(self, count: int) -> Measured:
+    def first(self, count: int) -> CandidateMeasurements:
         """Of the first so many candidates only."""
-        return Measured(
+        return CandidateMeasurements(
             {name: value[:count] for name, value in self.values.items()},
             {name: value[:count, :count] for name, value in self.pairs.items()},
             self.scalars,
@@ -107,7 +107,7 @@ class GradientEngine:
 
     def measure(
         self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, *, count: int | None = None
-    ) -> Measured:
+    ) -> CandidateMeasurements:
         """The candidates' gradients, and the target's, in the metric that holds at `step`.
 
         Values and pairs are of the candidates of all processes; kept blocks are of this one's.
@@ -131,7 +131,9 @@ class GradientEngine:
             self.micro_batch = min(self.micro_batch, n) // 2
             LOGGER.warning(f"Out of memory in a backward pass: from here on {self.micro_batch} texts at once.")
 
-    def _measure(self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, count: int) -> Measured:
+    def _measure(
+        self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, count: int
+    ) -> CandidateMeasurements:
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
         n = len(whole["input_ids"])
@@ -155,7 +157,9 @@ class GradientEngine:
             found.pairs = {name: value.cpu() for name, value in found.pairs.items()}
         return found
 
-    def _from_blocks(self, found: Measured, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam) -> None:
+    def _from_blocks(
+        self, found: CandidateMeasurements, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam
+    ) -> None:
         """Everything asked for, from kept per-sample gradients."""
         root: Blocks | None = None
         if metric != "plain":
@@ -193,7 +197,7 @@ class GradientEngine:
         total = weighted_sum({name: block[local] for name, block in kept.items()}, weights[mine])
         return {name: self.ranks.sum(block) for name, block in total.items()}
 
-    def pass_over(self, whole: Batch, wanted: Wanted, step: int = 0) -> Measured:
+    def pass_over(self, whole: Batch, wanted: Wanted, step: int = 0) -> CandidateMeasurements:
         """One forward and backward pass over texts, shortest first, `micro_batch` at a time; results in order.
 
         The parameters' own `.grad` are left as they were, and so is the random state.
@@ -210,7 +214,7 @@ class GradientEngine:
                 losses.append(loss.detach())
                 recorders.append(recorder.found)
         back = order.argsort()
-        out = Measured({"loss": torch.cat(losses)[back]})
+        out = CandidateMeasurements({"loss": torch.cat(losses)[back]})
         if wanted.keep:
             out.kept = {name: torch.cat([f.kept[name] for f in recorders])[back] for name in recorders[0].kept}
         for name, field_ in (("alignment", "dots"), ("squares", "squares"), ("sketch", "sketch")):

@@ -27,7 +27,7 @@ from .adam import Adam
 from .engine import GradientEngine
 
 
-class Influence:
+class GradientFeatures:
     """Gradient features of texts under a model and its optimizer's state.
 
     Args:
@@ -44,7 +44,7 @@ class Influence:
     @classmethod
     def at(
         cls, options: ModelOptions, sketch: SignHash, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
-    ) -> Influence:
+    ) -> GradientFeatures:
         """The same at a checkpoint of a run: `options.place` is the checkpoint."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(options, trainable=True).to(device)

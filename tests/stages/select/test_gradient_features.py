@@ -18,10 +18,10 @@ from curate.errors import ConfigError, DataError, ModelError
 from curate.stages.inputs import resolve
 from curate.stages.select.candidates import read_candidates, read_target
 from curate.stages.select.config import SelectConfig
-from curate.stages.select.gradient_scores import Scorer
+from curate.stages.select.gradient_scores import CheckpointScorer
 from curate.stages.select.stage import gradient_oracle
 from curate.training.checkpoint_files import whole_checkpoints
-from curate.training.gradients.features import Influence, adam_of, mean_rates
+from curate.training.gradients.features import GradientFeatures, adam_of, mean_rates
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 1}
 WARM |= {"save_steps": 2, "save_total_limit": 9, "learning_rate": 3e-3, "lora_r": 4}
@@ -52,25 +52,25 @@ def fresh(world: Store) -> Store:
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many features of the pool each pass has made."""
     counts: list[int] = []
-    features = Influence.features
+    features = GradientFeatures.features
 
-    def counted(self: Influence, table: Any, rows: Any, *, target: bool = False) -> torch.Tensor:
+    def counted(self: GradientFeatures, table: Any, rows: Any, *, target: bool = False) -> torch.Tensor:
         result = features(self, table, rows, target=target)
         if not target:
             counts.append(len(rows))
         return result
 
-    monkeypatch.setattr(Influence, "features", counted)
+    monkeypatch.setattr(GradientFeatures, "features", counted)
     yield counts
 
 
-def scorer(store: Store, **values: Any) -> tuple[Scorer, list[str]]:
+def scorer(store: Store, **values: Any) -> tuple[CheckpointScorer, list[str]]:
     shape = {"name": "s", "method": "less", "pool": "pool", "target": "target", "warmup": "warm", "budget": 5}
     config = build(SelectConfig, {**shape, "sketch_dim": 256, **values})
     inputs = resolve(store, config)
     candidates, rows = read_candidates(inputs, {"rewards"}, "embedding")
     found = gradient_oracle(config, inputs, rows, read_target(inputs, {"rewards"}, "embedding")[1])
-    assert isinstance(found, Scorer)
+    assert isinstance(found, CheckpointScorer)
     return found, list(candidates.ids)
 
 
@@ -170,15 +170,15 @@ def test_a_stopped_pass_computes_only_what_is_missing(
     whole = rewards(fresh, range(30))
     shutil.rmtree(fresh.root / "cache")
     made.clear()
-    counted = Influence.features
+    counted = GradientFeatures.features
 
-    def stop(self: Influence, table: Any, rows: Any, *, target: bool = False) -> torch.Tensor:
+    def stop(self: GradientFeatures, table: Any, rows: Any, *, target: bool = False) -> torch.Tensor:
         if len(made) == 5:
             raise KeyboardInterrupt
         return counted(self, table, rows, target=target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Influence, "features", stop)
+        patch.setattr(GradientFeatures, "features", stop)
         with pytest.raises(KeyboardInterrupt):
             rewards(fresh, range(30))
     assert made == [8, 8, 8, 6, 8]

@@ -20,14 +20,14 @@ from curate.lm.model.load import load_tokenizer
 from curate.pool_selectors import averages
 from curate.stages.inputs import resolve
 from curate.stages.select.config import SelectConfig
-from curate.stages.select.gradient_scores import Look, Scorer
+from curate.stages.select.gradient_scores import CheckpointGradients, CheckpointScorer
 from curate.stages.tokenization import encode_pool, reading_digest
 from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
-from curate.stages.train.reselection import Chooser
+from curate.stages.train.reselection import EpochSubsets
 from curate.store import Draft
 from curate.store.artifacts.files import read_json
-from curate.training.gradients.features import Influence
+from curate.training.gradients.features import GradientFeatures
 
 N, SIZE, GRADIENTS = 60, 9, 20
 SMALL = {"candidates": 4, "keep": 2, "max_length": 64, "num_train_epochs": 2, "learning_rate": 3e-3, "save_steps": 2}
@@ -118,9 +118,9 @@ def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, 
     target, subtasks = encode_target(config, resolve(world, config), tokenizer)
     select = SelectConfig(name="s", method="less", pool="pool", target="target", warmup="run", budget=SIZE)
     checkpoint = run.path / "checkpoints" / f"checkpoint-{STEPS}"
-    look = Look(select, world, config, checkpoint, reading_digest(config, tokenizer))
+    look = CheckpointGradients(select, world, config, checkpoint, reading_digest(config, tokenizer))
     places = [{row: (table, row) for row in range(len(table))} for table in (pool, target)]
-    scorer = Scorer([look], [1.0], *places, averages(subtasks), label="twin")
+    scorer = CheckpointScorer([look], [1.0], *places, averages(subtasks), label="twin")
     twin = dict(zip(pool.ids, scorer(np.arange(len(pool))), strict=True))
     scored = rows(world, "SELECT sample_id, score FROM subsets WHERE subset = 'run' AND epoch = 2 ORDER BY \"rank\"")
     for row in scored:
@@ -175,23 +175,23 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 def stop_in_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of the second epoch's gradients, where some of its facts could be written already."""
-    features, asked = Influence.features, []
+    features, asked = GradientFeatures.features, []
 
-    def stopping(self: Influence, *args: Any, **kwargs: Any) -> Any:
+    def stopping(self: GradientFeatures, *args: Any, **kwargs: Any) -> Any:
         if self.engine.adam().steps:
             asked.append(1)
             if len(asked) == 4:
                 raise KeyboardInterrupt
         return features(self, *args, **kwargs)
 
-    monkeypatch.setattr(Influence, "features", stopping)
+    monkeypatch.setattr(GradientFeatures, "features", stopping)
 
 
 def forbid_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a round that is written down is chosen again")
 
-    monkeypatch.setattr(Influence, "features", refuse)
+    monkeypatch.setattr(GradientFeatures, "features", refuse)
 
 
 def test_choosing_once_keeps_one_round_for_all_epochs(world: Store, tiny: str) -> None:
@@ -271,13 +271,13 @@ def test_clusters_of_another_pool_are_refused(world: Store, tiny: str, base: Pat
 
 
 def test_too_few_finite_gradients_end_the_run(world: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = Influence.features
+    features = GradientFeatures.features
 
-    def mostly_nan(self: Influence, table: Any, rows: Any, *, target: bool = False) -> Any:
+    def mostly_nan(self: GradientFeatures, table: Any, rows: Any, *, target: bool = False) -> Any:
         found = features(self, table, rows, target=target)
         return found if target else found.where(torch.arange(len(found))[:, None] == 0, torch.nan)
 
-    monkeypatch.setattr(Influence, "features", mostly_nan)
+    monkeypatch.setattr(GradientFeatures, "features", mostly_nan)
     with pytest.raises(TrainingError, match=r"Epoch 1 is to have 9 samples, and \d with a finite gradient"):
         train(world, tiny)
     assert not list(world.drafts()[0].path.glob("rounds/*.json"))
@@ -289,7 +289,7 @@ def test_of_several_processes_the_first_chooses_and_the_others_take_what_it_wrot
     inputs, tokenizer = resolve(world, config), load_tokenizer(config.options(tiny))
     table, _ = encode_pool(config, tokenizer, world.get("pool"), distinct=True)
     first, second = (
-        Chooser(config, inputs, Draft(world.root / "run", "f", world.catalog.path, rank=rank), table, tokenizer)
+        EpochSubsets(config, inputs, Draft(world.root / "run", "f", world.catalog.path, rank=rank), table, tokenizer)
         for rank in (0, 1)
     )
     with ThreadPoolExecutor(1) as other:
