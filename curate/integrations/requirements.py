@@ -18,7 +18,7 @@ from ..selectors import Selector
 from ..training.gradients.adam import Adam
 from ..training.gradients.engine import GradientEngine
 from ..training.process_group import Ranks
-from ..training.target_sampler import TargetStream
+from ..training.target_sampler import TargetSampler
 from .batch import rows_as_table
 
 Coverage = Literal["all", "linear"]
@@ -54,11 +54,11 @@ class Gradients:
             return lambda: Adam.of(given, model)
         return lambda: Adam.of(given(), model)
 
-    def _stream(self, name: str) -> TargetStream:
+    def _stream(self, name: str) -> TargetSampler:
         if not self.target:
             raise ConfigError(f"Selector {name} wants target=: tokenised samples of what the model should get good at.")
         table = rows_as_table(self.target, "The target")
-        return TargetStream(table, [range(len(table))], size=self.target_batch_size, seed=self.seed, pad_token_id=0)
+        return TargetSampler(table, [range(len(table))], size=self.target_batch_size, seed=self.seed, pad_token_id=0)
 
 
 def joined(wanted: Sequence[str], given: Mapping[str, Sequence[float]], count: int) -> dict[str, Tensor]:

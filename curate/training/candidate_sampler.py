@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 
 @dataclass(frozen=True)
-class Course:
+class SamplingOrder:
     """What an epoch goes through: rounds, one after the other. One round of all rows is a plain Trainer's epoch.
 
     Attributes:
@@ -44,12 +44,12 @@ class Course:
             places.set_epoch(number)
             if self.weights is not None:
                 chance = float(np.random.default_rng([seed, number]).random())
-                rows = drawn(rows, self.weights[np.asarray(rows, np.int64)], chance)
+                rows = systematic_resample(rows, self.weights[np.asarray(rows, np.int64)], chance)
             found += [rows[place] for place in places]
         return found
 
 
-def drawn(rows: Sequence[int], weights: npt.NDArray[np.float64], chance: float) -> list[int]:
+def systematic_resample(rows: Sequence[int], weights: npt.NDArray[np.float64], chance: float) -> list[int]:
     """As many rows as there are, by weight: the i-th comes ⌊n p_i⌋ or ⌈n p_i⌉ times, and n p_i times in the mean.
 
     p_i = w_i / Σ w, and row i comes once for each of the n points (j + chance) / n in its stretch of the line of all p:
@@ -66,7 +66,7 @@ def drawn(rows: Sequence[int], weights: npt.NDArray[np.float64], chance: float) 
     return [rows[place] for place in np.minimum(np.searchsorted(ends, points, side="right"), last).tolist()]
 
 
-class CandidateStream(BatchSampler):
+class CandidateSampler(BatchSampler):
     """This process's micro-batches of candidates, step after step.
 
     A step is `candidates` consecutive places of the epoch's order; process r has the r-th part of them, in
@@ -91,9 +91,9 @@ class CandidateStream(BatchSampler):
         seed: int,
         rank: int = 0,
         ranks: int = 1,
-        course: Course | None = None,
+        course: SamplingOrder | None = None,
     ) -> None:
-        self.course = course or Course([range(count)])
+        self.course = course or SamplingOrder([range(count)])
         self.count = len(self.course)
         self.candidates = candidates
         self.size = candidates // (accumulation * ranks)
@@ -130,10 +130,10 @@ class CandidateStream(BatchSampler):
             yield own[part * self.size : (part + 1) * self.size]
 
 
-class StreamLoader(DataLoader[int]):
+class CandidateLoader(DataLoader[int]):
     """Draws the stream's places from a dataset of rows; the Trainer tells it the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to the stream."""
-        assert isinstance(self.batch_sampler, CandidateStream)
+        assert isinstance(self.batch_sampler, CandidateSampler)
         self.batch_sampler.set_epoch(epoch)

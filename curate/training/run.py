@@ -25,14 +25,14 @@ from ..runtime.distributed import size
 from ..selectors import Facts, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint, checkpoint_files
-from .candidate_sampler import Course
+from .candidate_sampler import SamplingOrder
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.adam import Adam
 from .gradients.engine import GradientEngine
 from .process_group import Ranks
 from .recorder import Record, Sink
 from .step import Plan, Selection
-from .target_sampler import TargetStream
+from .target_sampler import TargetSampler
 from .trainer import Keeper, Progress, SelectingTrainer
 
 BACKWARD_TEXTS = 16
@@ -78,11 +78,11 @@ class Job:
     logits_budget: int
     save_total_limit: int | None
     arguments: Mapping[str, Any]
-    target: TargetStream | None = None
+    target: TargetSampler | None = None
     reuse: bool = False
     coverage: str = "all"
     rounds: EpochDataset | None = None
-    course: Course | None = None
+    course: SamplingOrder | None = None
     apart: bool = False
     fsdp: bool = False
     score_batch_tokens: int | None = None

@@ -10,7 +10,7 @@ from ..lm.tokens.batch import Batch, collate
 from ..lm.tokens.token_table import TokenTable
 
 
-class TargetStream:
+class TargetSampler:
     """Batches of a target pool, even over its subtasks: a function of (seed, step), so a resume needs no state.
 
     Args:

@@ -30,7 +30,7 @@ from ..errors import TrainingError
 from ..lm.tokens.batch import Batch, nothing
 from ..log import bar
 from . import checkpoint, checkpoint_files
-from .candidate_sampler import CandidateStream, Course, StreamLoader
+from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
 from .step import Selection
 
 
@@ -43,17 +43,17 @@ class SelectingTrainer(Trainer):
         kwargs: the Trainer's own. `train_dataset` has rows of the pool's token table, as numbers.
     """
 
-    def __init__(self, *, selection: Selection, course: Course | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, selection: Selection, course: SamplingOrder | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selection = selection
         self.course = course
         self._reusing = False
         self.remove_callback(PrinterCallback)
 
-    def get_train_dataloader(self) -> StreamLoader:
+    def get_train_dataloader(self) -> CandidateLoader:
         """This process's candidates, as rows."""
         args, rows = self.args, cast(Any, self.train_dataset)
-        stream = CandidateStream(
+        stream = CandidateSampler(
             len(rows),
             self.selection.plan.candidates,
             args.gradient_accumulation_steps,
@@ -62,7 +62,7 @@ class SelectingTrainer(Trainer):
             ranks=args.world_size,
             course=self.course,
         )
-        return StreamLoader(rows, batch_sampler=stream, collate_fn=list)
+        return CandidateLoader(rows, batch_sampler=stream, collate_fn=list)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from curate.training.candidate_sampler import CandidateStream, Course, drawn
+from curate.training.candidate_sampler import CandidateSampler, SamplingOrder, systematic_resample
 from curate.training.process_group import Ranks
 
 
-def steps(stream: CandidateStream, accumulation: int) -> list[list[int]]:
+def steps(stream: CandidateSampler, accumulation: int) -> list[list[int]]:
     """A process's candidates, step by step."""
     micro = list(stream)
     assert len(micro) == len(stream)
@@ -35,8 +35,8 @@ def steps(stream: CandidateStream, accumulation: int) -> list[list[int]]:
 )
 def test_processes_share_the_steps_of_one(count: int, per: int, accumulation: int, ranks: int, epoch: int) -> None:
     candidates = per * accumulation * ranks
-    alone = CandidateStream(count, candidates, 1, seed=3)
-    shares = [CandidateStream(count, candidates, accumulation, seed=3, rank=r, ranks=ranks) for r in range(ranks)]
+    alone = CandidateSampler(count, candidates, 1, seed=3)
+    shares = [CandidateSampler(count, candidates, accumulation, seed=3, rank=r, ranks=ranks) for r in range(ranks)]
     for stream in (alone, *shares):
         stream.set_epoch(epoch)
     whole = steps(alone, 1)
@@ -53,7 +53,7 @@ def test_processes_share_the_steps_of_one(count: int, per: int, accumulation: in
 def test_alone_it_is_what_accelerate_gives_a_plain_trainer() -> None:
     for count, size, epoch in ((23, 4, 0), (24, 4, 1), (3, 8, 2)):
         order = SeedableRandomSampler(range(count), data_seed=7)
-        stream = CandidateStream(count, size * 2, 2, seed=7)
+        stream = CandidateSampler(count, size * 2, 2, seed=7)
         order.set_epoch(epoch)
         stream.set_epoch(epoch)
         assert list(stream) == list(BatchSampler(order, size, drop_last=False))
@@ -77,22 +77,22 @@ def test_the_kept_are_dealt_out_evenly_and_each_once(kept: int, ranks: int) -> N
 
 
 @st.composite
-def courses(draw: st.DrawFn) -> tuple[int, Course]:
+def courses(draw: st.DrawFn) -> tuple[int, SamplingOrder]:
     """Rows of a table, and rounds, order and weights of them."""
     count = draw(st.integers(1, 30))
     rows = st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True)
     rounds = draw(st.lists(rows, min_size=1, max_size=3))
     weights = draw(st.none() | st.lists(st.floats(0.01, 5), min_size=count, max_size=count))
-    return count, Course(rounds, draw(st.booleans()), None if weights is None else np.array(weights))
+    return count, SamplingOrder(rounds, draw(st.booleans()), None if weights is None else np.array(weights))
 
 
 @given(course=courses(), per=st.integers(1, 4), ranks=st.integers(1, 3), epoch=st.integers(0, 2))
 def test_processes_share_the_steps_of_one_on_any_course(
-    course: tuple[int, Course], per: int, ranks: int, epoch: int
+    course: tuple[int, SamplingOrder], per: int, ranks: int, epoch: int
 ) -> None:
     count, path = course
-    alone = CandidateStream(count, per * ranks, 1, seed=3, course=path)
-    shares = [CandidateStream(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=path) for r in range(ranks)]
+    alone = CandidateSampler(count, per * ranks, 1, seed=3, course=path)
+    shares = [CandidateSampler(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=path) for r in range(ranks)]
     for stream in (alone, *shares):
         stream.set_epoch(epoch)
     whole = steps(alone, 1)
@@ -110,24 +110,24 @@ def test_even_weights_and_one_round_are_the_plain_stream_to_the_bit(
     plain = SeedableRandomSampler(range(count), data_seed=seed)
     plain.set_epoch(epoch)
     expected = list(plain)
-    assert Course([range(count)]).order(seed, epoch) == expected
-    assert Course([range(count)], weights=np.full(count, weight)).order(seed, epoch) == expected
+    assert SamplingOrder([range(count)]).order(seed, epoch) == expected
+    assert SamplingOrder([range(count)], weights=np.full(count, weight)).order(seed, epoch) == expected
 
 
 def test_a_sequence_is_its_rounds_as_they_are_listed_in_every_epoch() -> None:
-    course = Course([[3, 1], [3, 1, 0, 2]], sequence=True)
-    stream = CandidateStream(4, 4, 1, seed=1, course=course)
+    course = SamplingOrder([[3, 1], [3, 1, 0, 2]], sequence=True)
+    stream = CandidateSampler(4, 4, 1, seed=1, course=course)
     assert list(stream) == list(stream) == [[3, 1, 3, 1], [0, 2]]
 
 
 def test_rounds_are_each_shuffled_and_anew_in_every_epoch() -> None:
     rounds = [range(20), range(40)]
-    orders = [Course(rounds).order(5, epoch) for epoch in range(3)]
+    orders = [SamplingOrder(rounds).order(5, epoch) for epoch in range(3)]
     for order in orders:
         assert sorted(order[:20]) == list(rounds[0]) and sorted(order[20:]) == list(rounds[1])
         assert order[:20] != list(range(20))
     assert len({tuple(order[:20]) for order in orders}) == 3
-    assert orders == [Course(rounds).order(5, epoch) for epoch in range(3)]
+    assert orders == [SamplingOrder(rounds).order(5, epoch) for epoch in range(3)]
 
 
 @given(
@@ -136,7 +136,7 @@ def test_rounds_are_each_shuffled_and_anew_in_every_epoch() -> None:
 )
 def test_what_is_drawn_comes_as_often_as_its_share_rounded_down_or_up(weights: list[float], chance: float) -> None:
     rows = [7 * place for place in range(len(weights))]
-    found = drawn(rows, np.array(weights), chance)
+    found = systematic_resample(rows, np.array(weights), chance)
     assert len(found) == len(rows)
     for row, weight in zip(rows, weights, strict=True):
         times, share = found.count(row), len(rows) * weight / sum(weights)
@@ -157,7 +157,7 @@ def test_what_is_drawn_comes_in_the_mean_as_often_as_its_share() -> None:
             while point >= sum(weights[: place + 1]):
                 place += 1
             twin.append(place)
-        found = drawn(range(n), np.array(weights), chance)
+        found = systematic_resample(range(n), np.array(weights), chance)
         assert found == twin
         counts.update(found)
     assert [counts[row] / grid for row in range(n)] == pytest.approx([n * w / total for w in weights], abs=0.01)

@@ -15,7 +15,7 @@ from curate.log import Stopwatch
 from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
-from curate.training.target_sampler import TargetStream
+from curate.training.target_sampler import TargetSampler
 from tests.support.paths import SHARED
 
 BASE2M = SHARED / "models/base2m"
@@ -191,7 +191,7 @@ def test_parameters_outside_linear_layers_are_named(tiny: str) -> None:
 
 
 def test_target_batches_are_even_over_subtasks_and_depend_on_the_step_alone() -> None:
-    stream = TargetStream(None, [range(5), range(5, 7)], size=4, seed=3, pad_token_id=0)  # type: ignore[arg-type]
+    stream = TargetSampler(None, [range(5), range(5, 7)], size=4, seed=3, pad_token_id=0)  # type: ignore[arg-type]
     rows = [stream.rows(step) for step in range(10)]
     assert all(sum(row < 5 for row in batch) == 2 for batch in rows)
     assert [stream.rows(step) for step in reversed(range(10))] == rows[::-1]

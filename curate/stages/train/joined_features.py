@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.tokens.token_table import TokenTable
-    from ...training.target_sampler import TargetStream
+    from ...training.target_sampler import TargetSampler
 
 
 def references(
@@ -96,10 +96,10 @@ def encode_target(
     return table, subtasks_of([samples[position] for position in table.positions.tolist()], target.name)
 
 
-def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetStream | None:
+def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetSampler | None:
     """Batches of the target pool for a selector that wants one."""
     from ...selectors import Facts, make_selector
-    from ...training.target_sampler import TargetStream
+    from ...training.target_sampler import TargetSampler
 
     selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))
     if selector.gradients is None or not selector.gradients.target:
@@ -120,7 +120,7 @@ def target_stream(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedToke
     groups: dict[str, list[int]] = {}
     for row, name in enumerate(subtasks):
         groups.setdefault(name, []).append(row)
-    return TargetStream(
+    return TargetSampler(
         table,
         [groups[name] for name in sorted(groups)],
         size=config.target_batch_size,

@@ -14,15 +14,15 @@ from .config import TrainConfig
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
-    from ...training.candidate_sampler import Course
+    from ...training.candidate_sampler import SamplingOrder
 
 
-def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | None:
+def sampling_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> SamplingOrder | None:
     """What an epoch goes through, as rows of the table; None where that is each sample once, shuffled.
 
     Weights count only without `--sequence`; those that are all alike are none. What cannot be trained on is left out.
     """
-    from ...training.candidate_sampler import Course
+    from ...training.candidate_sampler import SamplingOrder
 
     subset = inputs.artifacts.get("subset")
     if subset is None:
@@ -42,7 +42,7 @@ def course(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Course | N
         )
     if weights is not None and not all(weights[part].any() for part in rounds):
         raise DataError(f"The weights of the subset '{subset.name}' are all 0 in a round of it: nothing can be drawn.")
-    return Course([part.tolist() for part in rounds], config.sequence, weights)
+    return SamplingOrder([part.tolist() for part in rounds], config.sequence, weights)
 
 
 def _rounds(listed: Any, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

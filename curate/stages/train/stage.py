@@ -15,9 +15,9 @@ from ..inputs import Inputs
 from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
-from .joined_features import references, target_stream
+from .joined_features import references, target_sampler
 from .reselection import EpochSubsets
-from .sampling_order import course
+from .sampling_order import sampling_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,11 +150,11 @@ def _job(
         logits_budget=config.logits_budget_mb << 20,
         save_total_limit=config.save_total_limit,
         arguments=_arguments(config),
-        target=target_stream(config, inputs, tokenizer),
+        target=target_sampler(config, inputs, tokenizer),
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
-        course=course(config, inputs, table),
+        course=sampling_order(config, inputs, table),
         apart=config.apart,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,

@@ -33,7 +33,7 @@ from ...numerics.gradients import (
 from ...numerics.losses import IGNORE, next_token_labels
 from ...selectors import GradientNeeds
 from ..process_group import Ranks
-from ..target_sampler import TargetStream
+from ..target_sampler import TargetSampler
 from .adam import Adam
 
 LOGITS_BUDGET = 64 << 20
@@ -79,7 +79,7 @@ class GradientEngine:
     def __init__(
         self,
         scoring_model: ScoringModel,
-        target: TargetStream | None,
+        target: TargetSampler | None,
         adam: Callable[[], Adam],
         *,
         keep: bool = False,
