@@ -22,7 +22,7 @@ OWN_SELECT = ("name", "pool", "seed", "method", "method_args")
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
-class Online(Options):
+class BatchSelectorSpec(Options):
     """A batch selector, with what its runs have of their own."""
 
     selector: str
@@ -37,7 +37,7 @@ class Online(Options):
         return self
 
 
-class Offline(Options):
+class PoolSelectorSpec(Options):
     """A pool selector, with what its choice and its runs have of their own."""
 
     method: str
@@ -71,12 +71,12 @@ def _check_keys(values: Mapping[str, Any], cls: type[Options], own: tuple[str, .
 
 def _online(value: Any) -> Any:
     values = {"selector": value} if isinstance(value, str) else value
-    return build(Online, values, " in selectors") if isinstance(values, Mapping) else values
+    return build(BatchSelectorSpec, values, " in selectors") if isinstance(values, Mapping) else values
 
 
 def _offline(value: Any) -> Any:
     values = {"method": value} if isinstance(value, str) else value
-    return build(Offline, values, " in pool_selectors") if isinstance(values, Mapping) else values
+    return build(PoolSelectorSpec, values, " in pool_selectors") if isinstance(values, Mapping) else values
 
 
 Axis = Literal["samples", "tokens", "steps", "seconds", "flops"]
@@ -90,10 +90,10 @@ class CompareConfig(Config):
     eval_pool: Ref = Field(description="A held-out pool: its loss is what is compared.")
     model: Annotated[str, EXTERNAL] = Field(description="Model that every run starts from: a folder, a Hub id, a name.")
     target: Ref | None = Field(None, description="A pool of what to get good at, for selectors that want one.")
-    selectors: tuple[Annotated[Online, BeforeValidator(_online)], ...] = Field(
+    selectors: tuple[Annotated[BatchSelectorSpec, BeforeValidator(_online)], ...] = Field(
         (), description="Batch selectors: names, or in YAML mappings of selector, selector_args, label and train."
     )
-    pool_selectors: tuple[Annotated[Offline, BeforeValidator(_offline)], ...] = Field(
+    pool_selectors: tuple[Annotated[PoolSelectorSpec, BeforeValidator(_offline)], ...] = Field(
         (), description="Pool selectors: names, or in YAML mappings of method, method_args, label, select and train."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Every cell is made once with each.")

@@ -18,7 +18,7 @@ from .. import module_of
 from ..select.config import FIELDS
 from ..tokenization import Reading
 from ..train.config import TrainConfig
-from .config import CompareConfig, Control, Offline, Online
+from .config import BatchSelectorSpec, CompareConfig, Control, PoolSelectorSpec
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparisonRun:
     """A run of the comparison.
 
     Attributes:
@@ -55,12 +55,12 @@ class Cell:
 
 
 @dataclass
-class Plan:
+class ComparisonPlan:
     """All tasks by name, in order, and which of them are cells."""
 
     config: CompareConfig
     tasks: dict[str, Task] = field(default_factory=dict)
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[ComparisonRun] = field(default_factory=list)
 
     def add(self, stage: str, name: str, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
         """Plan an artifact of the comparison, once; its full name."""
@@ -82,9 +82,9 @@ def controls_of(config: CompareConfig) -> tuple[Control, ...]:
     return tuple(dict.fromkeys(("random", *asked)))
 
 
-def plan(config: CompareConfig) -> Plan:
+def plan(config: CompareConfig) -> ComparisonPlan:
     """Every task of a comparison, checked; `ConfigError` where something is unknown or missing."""
-    made = Plan(config)
+    made = ComparisonPlan(config)
     labels = [*(config.controls or ()), *(each.label for each in _all(config))]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         if twice in ("random", "full"):
@@ -92,7 +92,7 @@ def plan(config: CompareConfig) -> Plan:
         raise ConfigError(f"Two methods are called '{twice}': give each a label of its own.")
     for seed in config.seeds:
         for control in config.controls or ():
-            made.cells.append(Cell(control, "control", seed, _control(made, control, seed)))
+            made.cells.append(ComparisonRun(control, "control", seed, _control(made, control, seed)))
         for online in config.selectors:
             made.cells.append(_online(made, online, seed))
         for offline in config.pool_selectors:
@@ -100,11 +100,11 @@ def plan(config: CompareConfig) -> Plan:
     return made
 
 
-def _all(config: CompareConfig) -> list[Online | Offline]:
+def _all(config: CompareConfig) -> list[BatchSelectorSpec | PoolSelectorSpec]:
     return [*config.selectors, *config.pool_selectors]
 
 
-def _run(made: Plan, name: str, seed: int, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
+def _run(made: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
     config = made.config
     common: dict[str, Any] = {"pool": config.pool, "eval_pool": config.eval_pool, "model": config.model}
     common |= {**config.train, "eval_steps": config.eval_steps, "seed": seed}
@@ -117,14 +117,14 @@ def _all_kept(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]
     return {**train, "selector": "full", "candidates": keep, "keep": keep}
 
 
-def _control(made: Plan, control: str, seed: int) -> str:
+def _control(made: ComparisonPlan, control: str, seed: int) -> str:
     if control == "random":
         return _run(made, control, seed, {"selector": "random"})
     pool = {"pool": made.config.target} if control == "target_only" else {}
     return _run(made, control, seed, {**_all_kept(made.config, {}), **pool})
 
 
-def _online(made: Plan, online: Online, seed: int) -> Cell:
+def _online(made: ComparisonPlan, online: BatchSelectorSpec, seed: int) -> ComparisonRun:
     from ...selectors import Facts, check_args, make_selector
 
     check_args(online.selector, online.selector_args)
@@ -142,10 +142,10 @@ def _online(made: Plan, online: Online, seed: int) -> Cell:
         values["clusters"], before = needs[-1], [*before, "clusters of the pool"]
     if online.selector == "full":
         values = {"selector_args": {}, **_all_kept(made.config, online.train)}
-    return Cell(online.label, "online", seed, _run(made, online.label, seed, values, needs), ", ".join(before))
+    return ComparisonRun(online.label, "online", seed, _run(made, online.label, seed, values, needs), ", ".join(before))
 
 
-def _offline(made: Plan, offline: Offline, seed: int) -> Cell:
+def _offline(made: ComparisonPlan, offline: PoolSelectorSpec, seed: int) -> ComparisonRun:
     values: dict[str, Any] = {"budget": made.config.subset_budget, **offline.select}
     if "budget_tokens" in offline.select:
         del values["budget"]
@@ -165,12 +165,12 @@ def _offline(made: Plan, offline: Offline, seed: int) -> Cell:
     values |= {"method": offline.method, "method_args": offline.method_args, "pool": made.config.pool, "seed": seed}
     subset = made.add("select", f"{offline.label}-chosen-s{seed}", values, needs)
     run = _run(made, offline.label, seed, {**_all_kept(made.config, offline.train), "subset": subset}, [subset])
-    return Cell(offline.label, "pool", seed, run, ", ".join(before))
+    return ComparisonRun(offline.label, "pool", seed, run, ", ".join(before))
 
 
-def _wants_target(each: Online | Offline) -> bool:
+def _wants_target(each: BatchSelectorSpec | PoolSelectorSpec) -> bool:
     """Whether a method's runs are made with the target's help; an unknown name is told later."""
-    if isinstance(each, Offline):
+    if isinstance(each, PoolSelectorSpec):
         return bool({"target", "target_features"} & _wanted(each))
     from ...selectors import Facts, check_args, make_selector
 
@@ -180,19 +180,19 @@ def _wants_target(each: Online | Offline) -> bool:
     return by_gradient or ("reference_loss" in selector.features and "reference" not in each.train)
 
 
-def _wanted(offline: Offline) -> set[str]:
+def _wanted(offline: PoolSelectorSpec) -> set[str]:
     """The options of `curate select` that a method needs."""
     needs = make_pool_selector(offline.method, offline.method_args).needs
     return {option for need in needs for option in FIELDS.get(need, ())}
 
 
-def _target(made: Plan, method: str) -> str:
+def _target(made: ComparisonPlan, method: str) -> str:
     if made.config.target is None:
         raise ConfigError(f"'{method}' wants --target POOL: samples of what the model should get good at.")
     return made.config.target
 
 
-def _prepared(made: Plan, option: str, offline: Offline, seed: int) -> str:
+def _prepared(made: ComparisonPlan, option: str, offline: PoolSelectorSpec, seed: int) -> str:
     on = str(offline.select.get("on", "embedding"))
     if option == "features":
         return _features(made, made.config.pool, "features", on)
@@ -201,30 +201,30 @@ def _prepared(made: Plan, option: str, offline: Offline, seed: int) -> str:
     return _clusters(made) if option == "clusters" else _warmup(made, seed)
 
 
-def _reading(made: Plan) -> dict[str, Any]:
+def _reading(made: ComparisonPlan) -> dict[str, Any]:
     """How the runs read, for what looks at the pool beside them."""
     return {key: value for key, value in made.config.train.items() if key in {*Reading.model_fields, "bf16"}}
 
 
-def _features(made: Plan, pool: str, name: str, on: str) -> str:
+def _features(made: ComparisonPlan, pool: str, name: str, on: str) -> str:
     values = {"pool": pool, "model": made.config.model, **_reading(made), "signals": [on]}
     return made.add("embed", f"{name}-{on}", values)
 
 
-def _clusters(made: Plan) -> str:
+def _clusters(made: ComparisonPlan) -> str:
     features = _features(made, made.config.pool, "features", "embedding")
     values = {"features": features, "on": "embedding", "k": made.config.n_clusters, "nearest": False}
     return made.add("cluster", "clusters", values, [features])
 
 
-def _reference(made: Plan, seed: int) -> str:
+def _reference(made: ComparisonPlan, seed: int) -> str:
     """The losses of the model that was trained on the target alone, at the same seed."""
     run = _control(made, "target_only", seed)
     values = {"pool": made.config.pool, **_reading(made), "model": run, "signals": ["loss"]}
     return made.add("embed", f"reference-s{seed}", values, [run])
 
 
-def _warmup(made: Plan, seed: int) -> str:
+def _warmup(made: ComparisonPlan, seed: int) -> str:
     """A short run on the pool as it comes, whose checkpoints give gradients: by default a quarter of the steps, two of
     them."""
     steps = int(made.config.warmup.get("max_steps", max(2, int(made.config.train["max_steps"]) // 4)))

@@ -33,7 +33,7 @@ GRACE = 30.0
 
 
 @dataclass
-class Making:
+class RunProgress:
     """What has become of tasks, by name: an artifact or an error.
 
     Attributes:
@@ -63,7 +63,7 @@ class Making:
         return lost is not None
 
 
-def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -> Making:
+def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -> RunProgress:
     """Make tasks in their order, or `jobs` at a time where they do not wait for each other.
 
     Args:
@@ -72,29 +72,29 @@ def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -
         jobs: processes at a time; 1: none but this.
         folder: for the processes' configs and logs.
     """
-    making = Making(store, len(tasks))
+    making = RunProgress(store, len(tasks))
     if jobs == 1:
         for name, task in tasks.items():
-            if not making.blocked(name, task):
-                _make_here(making, name, task)
+            if not progress.blocked(name, task):
+                _make_here(progress, name, task)
     else:
-        _make_apart(making, dict(tasks), jobs, folder)
+        _make_in_processes(progress, dict(tasks), jobs, folder)
     return making
 
 
-def _make_here(making: Making, name: str, task: Task) -> None:
-    start, there = time.monotonic(), _is_made(making.store, task)
+def _make_here(progress: RunProgress, name: str, task: Task) -> None:
+    start, there = time.monotonic(), _is_made(progress.store, task)
     try:
-        making.made[name] = run_stage(making.store, task.stage, task.config)
+        progress.made[name] = run_stage(progress.store, task.stage, task.config)
     except CurateError as error:
-        making.fail(name, task, str(error))
+        progress.fail(name, task, str(error))
     except Exception as error:  # one run's failure must not cost the others, unless it is one of theirs as well
         if of_system(error) or is_interrupt(error):
             raise
         LOGGER.warning(traceback.format_exc())
-        making.fail(name, task, f"{type(error).__name__}: {error}")
+        progress.fail(name, task, f"{type(error).__name__}: {error}")
     else:
-        making.say(name, task.stage, "found" if there else f"made in {time.monotonic() - start:.1f} s")
+        progress.say(name, task.stage, "found" if there else f"made in {time.monotonic() - start:.1f} s")
 
 
 def _is_made(store: Store, task: Task) -> bool:
@@ -113,22 +113,22 @@ class _Process:
     start: float
 
 
-def _make_apart(making: Making, waiting: dict[str, Task], jobs: int, folder: Path) -> None:
+def _make_in_processes(progress: RunProgress, waiting: dict[str, Task], jobs: int, folder: Path) -> None:
     running: dict[str, _Process] = {}
     try:
         while waiting or running:
             for name, task in list(waiting.items()):
-                if making.blocked(name, task):
+                if progress.blocked(name, task):
                     del waiting[name]
-                elif len(running) < jobs and all(need in making.made for need in task.needs):
+                elif len(running) < jobs and all(need in progress.made for need in task.needs):
                     del waiting[name]
-                    if _is_made(making.store, task):
-                        _make_here(making, name, task)
+                    if _is_made(progress.store, task):
+                        _make_here(progress, name, task)
                     else:
-                        running[name] = _start(making.store, name, task, jobs, folder)
+                        running[name] = _start(progress.store, name, task, jobs, folder)
             for name, process in list(running.items()):
                 if process.running.poll() is not None:
-                    _end(making, name, running.pop(name))
+                    _end(progress, name, running.pop(name))
             if running:
                 time.sleep(PATIENCE)
     finally:
@@ -148,14 +148,14 @@ def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Pro
     return _Process(task, running, log, time.monotonic())
 
 
-def _end(making: Making, name: str, process: _Process) -> None:
+def _end(progress: RunProgress, name: str, process: _Process) -> None:
     if process.running.returncode == 0:
-        making.made[name] = making.store.get(name, process.task.stage)
-        making.say(name, process.task.stage, f"made in {time.monotonic() - process.start:.1f} s")
+        progress.made[name] = progress.store.get(name, process.task.stage)
+        progress.say(name, process.task.stage, f"made in {time.monotonic() - process.start:.1f} s")
         return
     lines = process.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     said = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "no word")
-    making.fail(
+    progress.fail(
         name, process.task, f"{said.removeprefix('Error: ')} (exit {process.running.returncode}; {process.log})"
     )
 

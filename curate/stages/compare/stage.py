@@ -21,10 +21,10 @@ from ..inputs import Inputs
 from .chart import Line, chart
 from .config import CompareConfig
 from .format import as_csv, report
-from .plan import Plan, plan
-from .runner import Making, make_all
-from .table import BASELINE, UNITS, Standing, budget_of, notes_of, rows_of, standing
-from .trajectories import course, kept_shares, pool_shares, weights_of
+from .plan import ComparisonPlan, plan
+from .runner import RunProgress, make_all
+from .table import BASELINE, UNITS, RunAtBudget, budget_of, notes_of, rows_of, run_at_budget
+from .trajectories import kept_shares, pool_shares, trajectory, weights_of
 
 EXAMPLES = """\
 curate compare configs/compare/selectors.yaml
@@ -51,13 +51,13 @@ def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     planned = plan(config)
     weights = weights_of(config, inputs.places["model"])
     making = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
-    if not all(f"{config.name}-{BASELINE}-s{seed}" in making.made for seed in config.seeds):
-        _fail(config, making)
-    result, standings = _compare(config, inputs, planned, making, weights)
-    if making.failed:
+    if not all(f"{config.name}-{BASELINE}-s{seed}" in progress.made for seed in config.seeds):
+        _fail(config, progress)
+    result, at_budget = _compare(config, inputs, planned, progress, weights)
+    if progress.failed:
         LOGGER.info(report(result, how="table"))
-        _fail(config, making)
-    _write(draft, config, result, standings)
+        _fail(config, progress)
+    _write(draft, config, result, at_budget)
 
 
 def show(config: CompareConfig, artifact: Artifact) -> str:
@@ -65,41 +65,41 @@ def show(config: CompareConfig, artifact: Artifact) -> str:
     return report(read_json(artifact.files / RESULT), how=config.format)
 
 
-def _fail(config: CompareConfig, making: Making) -> None:
-    told = "".join(f"\n  {name}: {error}" for name, error in making.failed.items())
+def _fail(config: CompareConfig, progress: RunProgress) -> None:
+    told = "".join(f"\n  {name}: {error}" for name, error in progress.failed.items())
     raise TrainingError(
-        f"{len(making.failed)} of {making.total} parts of '{config.name}' failed; the others are made, and the same "
+        f"{len(progress.failed)} of {progress.total} parts of '{config.name}' failed; the others are made, and the same "
         f"command finds them again.{told}"
     )
 
 
 def _compare(
-    config: CompareConfig, inputs: Inputs, planned: Plan, making: Making, weights: int | None
-) -> tuple[dict[str, Any], list[Standing]]:
+    config: CompareConfig, inputs: Inputs, planned: ComparisonPlan, progress: RunProgress, weights: int | None
+) -> tuple[dict[str, Any], list[RunAtBudget]]:
     """The result, and every run at the budget."""
     store = inputs.store
-    cells = [cell for cell in planned.cells if cell.name in making.made]
-    courses = [course(store, cell, making.made[cell.name], weights) for cell in cells]
-    baselines = {each.cell.seed: each for each in courses if each.cell.label == BASELINE}
-    budget = budget_of(config, courses)
-    standings = []
-    for each in courses:
+    cells = [cell for cell in planned.cells if cell.name in progress.made]
+    trajectories = [trajectory(store, cell, progress.made[cell.name], weights) for cell in cells]
+    baselines = {each.cell.seed: each for each in trajectories if each.cell.label == BASELINE}
+    budget = budget_of(config, trajectories)
+    at_budget = []
+    for each in trajectories:
         until = each.spent_at(config.at, budget)["steps"]
-        shares = kept_shares(store, making.made[each.cell.name], until)
-        standings.append(standing(each, baselines.get(each.cell.seed), config.at, budget, shares))
+        shares = kept_shares(store, progress.made[each.cell.name], until)
+        at_budget.append(run_at_budget(each, baselines.get(each.cell.seed), config.at, budget, shares))
     result = {
         "comparison": config.name,
         "at": config.at,
         "budget": budget,
-        "rows": rows_of(config, standings),
-        "notes": notes_of(config, courses, budget, len([c for c in planned.cells if c.name in making.failed])),
+        "rows": rows_of(config, at_budget),
+        "notes": notes_of(config, trajectories, budget, len([c for c in planned.cells if c.name in progress.failed])),
         "pool": pool_shares(store, inputs.artifacts["pool"]),
-        "runs": [_told(each) for each in standings],
+        "runs": [_as_json(each) for each in at_budget],
     }
-    return result, standings
+    return result, at_budget
 
 
-def _told(each: Standing) -> dict[str, Any]:
+def _as_json(each: RunAtBudget) -> dict[str, Any]:
     """A run, for programs."""
     told: dict[str, Any] = {"run": each.course.cell.name, "fingerprint": each.course.fingerprint}
     told |= {key: value for key, value in asdict(each.course.cell).items() if key in ("label", "kind", "seed")}
@@ -110,45 +110,45 @@ def _told(each: Standing) -> dict[str, Any]:
     return told | {"course": {"loss": each.course.losses, **axes}}
 
 
-def _write(draft: Draft, config: CompareConfig, result: Mapping[str, Any], standings: Sequence[Standing]) -> None:
+def _write(draft: Draft, config: CompareConfig, result: Mapping[str, Any], at_budget: Sequence[RunAtBudget]) -> None:
     write_json(draft.files / RESULT, result)
     write_text(draft.files / "comparison.csv", as_csv(result["rows"]))
     write_text(draft.files / "comparison.md", report(result, how="markdown") + "\n")
     drawn = chart(
-        _lines(config, standings),
+        _lines(config, at_budget),
         title=f"{config.name}: held-out loss on {config.eval_pool}",
         x=UNITS[config.at],
         y="loss",
         budget=float(result["budget"]),
     )
     write_text(draft.files / "comparison.svg", drawn)
-    draft.add("comparisons", _facts(config, float(result["budget"]), standings))
-    draft.rows = len(standings)
+    draft.add("comparisons", _facts(config, float(result["budget"]), at_budget))
+    draft.rows = len(at_budget)
     draft.summary = {"at": f"{result['budget']:,.0f} {UNITS[config.at]}"} | {
         row["method"]: row["verdict"] for row in result["rows"]
     }
 
 
-def _facts(config: CompareConfig, budget: float, standings: Sequence[Standing]) -> pa.Table:
+def _facts(config: CompareConfig, budget: float, at_budget: Sequence[RunAtBudget]) -> pa.Table:
     numbers = ("samples", "tokens", "target_tokens", "seconds", "flops")
     columns = {
-        "method": pa.array([each.course.cell.label for each in standings], pa.string()),
-        "kind": pa.array([each.course.cell.kind for each in standings], pa.string()),
-        "seed": pa.array([each.course.cell.seed for each in standings], pa.int64()),
-        "fingerprint": pa.array([each.course.fingerprint for each in standings], pa.string()),
-        "axis": pa.array([config.at] * len(standings), pa.string()),
-        "budget": pa.array([budget] * len(standings), pa.float64()),
-        "loss": pa.array([each.loss for each in standings], pa.float64()),
-        "difference": pa.array([each.difference for each in standings], pa.float64()),
+        "method": pa.array([each.course.cell.label for each in at_budget], pa.string()),
+        "kind": pa.array([each.course.cell.kind for each in at_budget], pa.string()),
+        "seed": pa.array([each.course.cell.seed for each in at_budget], pa.int64()),
+        "fingerprint": pa.array([each.course.fingerprint for each in at_budget], pa.string()),
+        "axis": pa.array([config.at] * len(at_budget), pa.string()),
+        "budget": pa.array([budget] * len(at_budget), pa.float64()),
+        "loss": pa.array([each.loss for each in at_budget], pa.float64()),
+        "difference": pa.array([each.difference for each in at_budget], pa.float64()),
     }
-    columns |= {name: pa.array([each.spent.get(name) for each in standings], pa.float64()) for name in numbers}
+    columns |= {name: pa.array([each.spent.get(name) for each in at_budget], pa.float64()) for name in numbers}
     return pa.table(columns)
 
 
-def _lines(config: CompareConfig, standings: Sequence[Standing]) -> list[Line]:
+def _lines(config: CompareConfig, at_budget: Sequence[RunAtBudget]) -> list[Line]:
     """Means and ranges over seeds, measurement by measurement, as far as all seeds have them."""
-    groups: dict[str, list[Standing]] = {}
-    for each in standings:
+    groups: dict[str, list[RunAtBudget]] = {}
+    for each in at_budget:
         groups.setdefault(each.course.cell.label, []).append(each)
     lines = []
     for label, own in groups.items():

@@ -10,7 +10,7 @@ from typing import Any
 from ...numerics.curves import first_at
 from ...numerics.paired import chance_of_a_verdict, interval, spread, verdict
 from .config import Axis, CompareConfig
-from .trajectories import Course
+from .trajectories import Trajectory
 
 BASELINE = "random"
 
@@ -25,7 +25,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunAtBudget:
     """A run at the budget.
 
     Attributes:
@@ -37,7 +37,7 @@ class Standing:
         shares: copies, duplicates and noise among what it kept.
     """
 
-    course: Course
+    course: Trajectory
     loss: float | None
     difference: float | None
     spent: Mapping[str, float]
@@ -46,18 +46,18 @@ class Standing:
     shares: Mapping[str, float | None]
 
 
-def budget_of(config: CompareConfig, courses: Sequence[Course]) -> float:
+def budget_of(config: CompareConfig, trajectories: Sequence[Trajectory]) -> float:
     """The budget asked for, or the most that every run comes to."""
-    return config.budget if config.budget is not None else min(course.end(config.at) for course in courses)
+    return config.budget if config.budget is not None else min(course.end(config.at) for course in trajectories)
 
 
-def standing(
-    course: Course, baseline: Course | None, axis: Axis, budget: float, shares: Mapping[str, float | None]
-) -> Standing:
+def run_at_budget(
+    course: Trajectory, baseline: Trajectory | None, axis: Axis, budget: float, shares: Mapping[str, float | None]
+) -> RunAtBudget:
     """A run at the budget, beside random's run of the same seed (None where that is missing)."""
     loss = course.loss_at(axis, budget)
     level = baseline.loss_at(axis, budget) if baseline else None
-    return Standing(
+    return RunAtBudget(
         course=course,
         loss=loss,
         difference=None if loss is None or level is None else loss - level,
@@ -68,16 +68,16 @@ def standing(
     )
 
 
-def rows_of(config: CompareConfig, standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def rows_of(config: CompareConfig, at_budget: Sequence[RunAtBudget]) -> list[dict[str, Any]]:
     """A row a way of choosing, best first; those that do not come to the budget last."""
-    groups: dict[str, list[Standing]] = {}
-    for each in standings:
+    groups: dict[str, list[RunAtBudget]] = {}
+    for each in at_budget:
         groups.setdefault(each.course.cell.label, []).append(each)
     rows = [_row(config, label, own) for label, own in groups.items()]
     return sorted(rows, key=lambda row: (row["loss"] is None, row["loss"] or 0.0))
 
 
-def _row(config: CompareConfig, label: str, own: Sequence[Standing]) -> dict[str, Any]:
+def _row(config: CompareConfig, label: str, own: Sequence[RunAtBudget]) -> dict[str, Any]:
     whole = len(own) == len(config.seeds) and all(each.loss is not None for each in own)
     losses = [each.loss for each in own if each.loss is not None] if whole else []
     apart = [each.difference for each in own if each.difference is not None] if whole and label != BASELINE else []
@@ -106,7 +106,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def notes_of(config: CompareConfig, courses: Sequence[Course], budget: float, n_failed: int) -> list[str]:
+def notes_of(config: CompareConfig, trajectories: Sequence[Trajectory], budget: float, n_failed: int) -> list[str]:
     """What a reader has to know to read the table rightly."""
     n = len(config.seeds)
     notes = [f"Held-out loss on '{config.eval_pool}' at {budget:,.0f} {UNITS[config.at]}, over {n} seed(s)."]
@@ -119,7 +119,7 @@ def notes_of(config: CompareConfig, courses: Sequence[Course], budget: float, n_
             f"{chance_of_a_verdict(n):.0%} of comparisons: at least so often it is called one of the two. Six seeds "
             "bring that to 3 %."
         )
-    short = sorted({c.cell.label for c in courses if c.loss_at(config.at, budget) is None})
+    short = sorted({c.cell.label for c in trajectories if c.loss_at(config.at, budget) is None})
     if short:
         notes.append(
             f"Not comparable, measured only before or only after the budget: {', '.join(short)}. Nothing is "
@@ -135,7 +135,7 @@ def notes_of(config: CompareConfig, courses: Sequence[Course], budget: float, n_
         )
     if config.at == "seconds":
         notes.append("Seconds are known of whole runs and shared out evenly over their steps.")
-    before = dict.fromkeys(f"{c.cell.label}: {c.cell.beforehand}" for c in courses if c.cell.beforehand)
+    before = dict.fromkeys(f"{c.cell.label}: {c.cell.beforehand}" for c in trajectories if c.cell.beforehand)
     if before:
         notes.append(f"Made beforehand and counted in no column: {'; '.join(before)}.")
     if config.jobs > 1:

@@ -15,7 +15,7 @@ from ...numerics.curves import value_at
 from ...numerics.flops import token_cost
 from ...store import Artifact, Store
 from .config import Axis, CompareConfig
-from .plan import Cell
+from .plan import ComparisonRun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ PASSES = ("seconds_training", "seconds_scoring_forward", "seconds_candidate_grad
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """A run along its way. Arrays are (steps + 1,), of what was spent after so many steps, from 0.
 
     Attributes:
@@ -82,7 +82,7 @@ class Course:
         over_ideal: seconds of everything over those of the model's passes; None where they were not told.
     """
 
-    cell: Cell
+    cell: ComparisonRun
     fingerprint: str
     at: list[int]
     losses: list[float]
@@ -121,7 +121,7 @@ def weights_of(config: CompareConfig, place: str) -> int | None:
         return None
 
 
-def course(store: Store, cell: Cell, run: Artifact, weights: int | None) -> Course:
+def trajectory(store: Store, cell: ComparisonRun, run: Artifact, weights: int | None) -> Trajectory:
     """What a run came to, step by step."""
     import numpy as np
 
@@ -144,7 +144,7 @@ def course(store: Store, cell: Cell, run: Artifact, weights: int | None) -> Cour
     at = [step for step, _ in evaluations if step <= count]
     losses = [value for step, value in evaluations if step <= count]
     passes = sum(seconds.get(part, 0.0) for part in PASSES)
-    return Course(cell, run.fingerprint, at, losses, spent, sum(seconds.values()) / passes if passes else None)
+    return Trajectory(cell, run.fingerprint, at, losses, spent, sum(seconds.values()) / passes if passes else None)
 
 
 def _flops(run: Artifact, weights: int, kept: Floats, seen: Floats, parts: set[str]) -> Floats:

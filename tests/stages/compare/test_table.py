@@ -10,9 +10,9 @@ import pytest
 from curate.config import build
 from curate.errors import ConfigError
 from curate.stages.compare.config import CompareConfig
-from curate.stages.compare.plan import Cell, plan
-from curate.stages.compare.table import budget_of, notes_of, rows_of, standing
-from curate.stages.compare.trajectories import Course
+from curate.stages.compare.plan import ComparisonRun, plan
+from curate.stages.compare.table import budget_of, notes_of, rows_of, run_at_budget
+from curate.stages.compare.trajectories import Trajectory
 
 TRAIN = {"max_steps": 4, "candidates": 8, "keep": 4, "lr_scheduler_type": "constant"}
 COMMON: dict[str, Any] = {"pool": "pool", "eval_pool": "held", "train": TRAIN, "eval_steps": 2, "seeds": [0, 1]}
@@ -79,17 +79,17 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_made(values: dict
 # What the numbers are
 
 
-def course(label: str, seed: int, tokens: list[float], losses: list[float]) -> Course:
+def course(label: str, seed: int, tokens: list[float], losses: list[float]) -> Trajectory:
     """A run of three steps that was evaluated after each."""
     spent = {name: np.array([0.0, *tokens]) for name in ("tokens", "target_tokens", "seconds")}
     spent |= {"steps": np.arange(4.0), "samples": np.arange(4.0) * 8}
-    return Course(Cell(label, "online", seed, f"c-{label}-s{seed}"), "c1:0", [1, 2, 3], losses, spent, 1.0)
+    return Trajectory(ComparisonRun(label, "online", seed, f"c-{label}-s{seed}"), "c1:0", [1, 2, 3], losses, spent, 1.0)
 
 
-def compared(config: CompareConfig, courses: list[Course]) -> dict[str, dict[str, Any]]:
+def compared(config: CompareConfig, courses: list[Trajectory]) -> dict[str, dict[str, Any]]:
     baselines = {each.cell.seed: each for each in courses if each.cell.label == "random"}
     budget = budget_of(config, courses)
-    standings = [standing(each, baselines[each.cell.seed], config.at, budget, {}) for each in courses]
+    standings = [run_at_budget(each, baselines[each.cell.seed], config.at, budget, {}) for each in courses]
     return {row["method"]: row for row in rows_of(config, standings)}
 
 
