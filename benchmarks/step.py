@@ -146,24 +146,24 @@ class Bench:
     ) -> tuple[Clock, dict[str, float], int]:
         """Whole steps of the trainer: their clock, parts and peak memory."""
         from curate.selectors import Facts, make_selector
-        from curate.training.recorder import Record
-        from curate.training.step import Plan, Selection
-        from curate.training.trainer import Progress, SelectingTrainer
+        from curate.training.recorder import StepRecorder
+        from curate.training.step import BatchSelection, SelectionPlan
+        from curate.training.trainer import CurateTrainer, Progress
 
         args, total = self.args, self.args.steps + self.args.warmup
         keep = args.candidates if selector == "full" else args.keep
         facts = Facts(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
-        selection = Selection(
+        selection = BatchSelection(
             make_selector(selector, {}, facts).to(self.device),
             self.scoring_model,
             self.table,
-            Plan(args.candidates, keep, losses=losses),
-            record=Record(self.table, Nowhere()),
+            SelectionPlan(args.candidates, keep, losses=losses),
+            record=StepRecorder(self.table, Nowhere()),
             budget=self.budget(),
         )
         peak, times = Peak(), Clock(args.warmup, selection.watch, between)
         with tempfile.TemporaryDirectory() as folder:
-            SelectingTrainer(
+            CurateTrainer(
                 selection=selection,
                 model=self.model,
                 args=self.arguments(folder, total, accumulation=-(-keep // args.keep)),

@@ -66,9 +66,9 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from curate.lm.tokens.encode import Encoded
     from curate.lm.tokens.token_table import TokenTable
     from curate.selectors import Facts, make_selector
-    from curate.training.recorder import Record
-    from curate.training.step import Plan, Selection
-    from curate.training.trainer import SelectingTrainer
+    from curate.training.recorder import StepRecorder
+    from curate.training.step import BatchSelection, SelectionPlan
+    from curate.training.trainer import CurateTrainer
 
     class Nowhere:
         def append(self, step: int, columns: Any) -> None:
@@ -80,11 +80,11 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     scoring_model = make_scoring_model(model.to(training.device))
     chunk_loss(scoring_model, 64 << 20)
     facts = Facts(vocab_size=args.vocab, max_length=args.length)
-    record = Record(table, Nowhere())
-    selection = Selection(
-        make_selector("full", {}, facts), scoring_model, table, Plan(args.batch, args.batch), record=record
+    record = StepRecorder(table, Nowhere())
+    selection = BatchSelection(
+        make_selector("full", {}, facts), scoring_model, table, SelectionPlan(args.batch, args.batch), record=record
     )
-    return SelectingTrainer(
+    return CurateTrainer(
         selection=selection,
         model=model,
         args=training,

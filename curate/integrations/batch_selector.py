@@ -28,9 +28,9 @@ from ..lm.tokens.token_table import TokenTable
 from ..selectors import Facts, check_args, make_selector
 from ..signals import ScoreBudget
 from ..store import Store
-from ..training.process_group import Ranks
-from ..training.recorder import Record, Tally
-from ..training.step import Plan, Selection
+from ..training.process_group import ProcessGroup
+from ..training.recorder import Counters, StepRecorder
+from ..training.step import BatchSelection, SelectionPlan
 from .batch import cut, table_of
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
@@ -114,13 +114,13 @@ class BatchSelector:
         chooser = make_selector(selector, args or {}, facts).to(device)
         if chooser.signals or chooser.gradients is not None:
             verify_head(scoring_model)
-        self.selection = Selection(
+        self.selection = BatchSelection(
             chooser,
             scoring_model,
             empty,
-            Plan(candidates=keep, keep=keep),
-            record=Record(empty, self.run or _Nowhere()),
-            ranks=Ranks(apart=True),
+            SelectionPlan(candidates=keep, keep=keep),
+            record=StepRecorder(empty, self.run or _Nowhere()),
+            ranks=ProcessGroup(per_rank=True),
             budget=ScoreBudget(
                 score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
             ),
@@ -202,7 +202,7 @@ class BatchSelector:
         if self._begun:
             raise ConfigError("load_state_dict comes before the first choose: the ledger has gone on already.")
         self.selection.selector.load_state_dict(state["selector"])
-        self.selection.record.tally = Tally(**state["tally"])
+        self.selection.record.tally = Counters(**state["tally"])
         self.selection.budget.tokens = state["score_tokens"]
         self.goes_on(state["step"], state["attempt"])
 
@@ -232,7 +232,7 @@ class BatchSelector:
             return
         tally = self.selection.record.tally
         own = [tally.samples_kept, tally.samples_seen, tally.tokens_kept, len(tally.bad)]
-        kept, seen, tokens, bad = Ranks().sum(torch.tensor(own, device=self.selection.device)).tolist()
+        kept, seen, tokens, bad = ProcessGroup().sum(torch.tensor(own, device=self.selection.device)).tolist()
         summary = {
             "steps": self.step,
             "selector": self.run.values["selector"],

@@ -17,7 +17,7 @@ from ..runtime.distributed import size
 from ..selectors import Selector
 from ..training.gradients.adam import Adam
 from ..training.gradients.engine import GradientEngine
-from ..training.process_group import Ranks
+from ..training.process_group import ProcessGroup
 from ..training.target_sampler import TargetSampler
 from .batch import rows_as_table
 
@@ -41,7 +41,7 @@ class Gradients:
         stream = self._stream(name) if selector.gradients.target else None
         adam = self._adam(name, scoring_model.model)
         return GradientEngine(
-            scoring_model, stream, adam, coverage=self.coverage, seed=self.seed, ranks=Ranks(apart=True)
+            scoring_model, stream, adam, coverage=self.coverage, seed=self.seed, ranks=ProcessGroup(per_rank=True)
         )
 
     def _adam(self, name: str, model: nn.Module) -> Callable[[], Adam]:

@@ -62,7 +62,7 @@ class SelectiveMixin(Base):
         self._names = Names(data)
         self._ratio = selection.ratio(self._kept_by_one * self.args.world_size)
         self.chooser = self._make_chooser()
-        self.add_callback(_Checkpoints(self))
+        self.add_callback(_CheckpointCallback(self))
 
     @property
     def _kept_by_one(self) -> int:
@@ -115,7 +115,7 @@ class SelectiveMixin(Base):
                 f"{folder} has no {MARK}, so the selector's memory is not in it: it was cut off while it "
                 "was written, or is of a run without selection. Resume from another one."
             )
-        checkpoint_files.must_be_sound(folder)
+        checkpoint_files.require_undamaged(folder)
         mark = read_json(folder / MARK)
         checkpoint.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
         self.chooser.goes_on(mark["step"], mark["attempt"])
@@ -235,7 +235,7 @@ class SelectiveTrainer(SelectiveMixin, Trainer):
     """
 
 
-class _Checkpoints(TrainerCallback):
+class _CheckpointCallback(TrainerCallback):
     """Completes each checkpoint with the selector's memory, then settles the ledger."""
 
     def __init__(self, trainer: SelectiveMixin) -> None:
@@ -250,5 +250,5 @@ class _Checkpoints(TrainerCallback):
         chooser.settle()
         wait_for_all()
         if state.is_world_process_zero:
-            checkpoint_files.mark(folder, {"step": state.global_step, "attempt": chooser.attempt})
+            checkpoint_files.mark_complete(folder, {"step": state.global_step, "attempt": chooser.attempt})
         return control

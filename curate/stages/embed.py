@@ -17,7 +17,7 @@ from ..log import Stopwatch
 from ..store import Draft
 from .inputs import Inputs
 from .pools import samples_between
-from .tokenization import Outcome, Reading, reading_digest
+from .tokenization import Reading, TokenizationReport, reading_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     tokenizer = load_tokenizer(config.options(place))
     work = Embedding(config, place, pool, len(PoolRows(pool.shards())), draft)
     if not work.total:
-        Outcome(pool.name).say(strict=config.strict)
+        TokenizationReport(pool.name).say(strict=config.strict)
     if draft.rank == 0 and not work.repeats.exists():
         write_repeats(pool.shards(), work.repeats)
     with config.session():
@@ -81,7 +81,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     if draft.rank:
         return
     draft.sweep()
-    outcome = read_outcome(draft, pool.name)
+    outcome = read_report(draft, pool.name)
     outcome.say(strict=config.strict)
     (draft.path / "reading.txt").write_text(reading_digest(config, tokenizer), encoding="utf-8")
     if "sketch" in config.signals:
@@ -90,11 +90,11 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     draft.summary = _summary(outcome, seconds)
 
 
-def read_outcome(draft: Draft, pool: str) -> Outcome:
+def read_report(draft: Draft, pool: str) -> TokenizationReport:
     """What came of it, from the facts of the shards."""
     import pyarrow.compute as pc
 
-    outcome = Outcome(pool)
+    outcome = TokenizationReport(pool)
     for facts in draft.added("features", ["tokens", "truncated"]):
         outcome.samples += len(facts)
         outcome.tokens += pc.sum(facts["tokens"]).as_py() or 0
@@ -104,7 +104,7 @@ def read_outcome(draft: Draft, pool: str) -> Outcome:
     return outcome
 
 
-def _summary(outcome: Outcome, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _summary(outcome: TokenizationReport, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Of several processes of a launch, the seconds are those of the first."""
     return {
         "samples": outcome.samples,
@@ -182,7 +182,7 @@ class Embedder:
         fresh = ((position, sample) for position, sample in samples if position not in repeats)
         table = TokenTable(encode_all(fresh, self.encoder, refused))
         if refused and self.work.config.strict:
-            outcome = Outcome(self.work.pool.name)
+            outcome = TokenizationReport(self.work.pool.name)
             outcome.refuse(refused)
             outcome.say(strict=True)
         return table, refused

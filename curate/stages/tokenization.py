@@ -92,14 +92,14 @@ def encode_pool(
                 yield position, sample
 
     table = TokenTable(encode_all(samples(), encoder, refused))
-    outcome = Outcome(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
+    outcome = TokenizationReport(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
     outcome.refuse(refused)
     outcome.say(strict=reading.strict)
     return table, refused
 
 
 @dataclasses.dataclass
-class Outcome:
+class TokenizationReport:
     """What came of reading a pool, or a part of it.
 
     Attributes:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from .recorder import Tally
-from .step import Selection
+from .recorder import Counters
+from .step import BatchSelection
 
 
-def save(checkpoint: Path, selection: Selection, rank: int) -> None:
+def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
     """Add a process's selector and tally to a checkpoint that the Trainer has written.
 
     Processes that choose together have one and the same selector: the first one's is kept.
@@ -32,7 +32,7 @@ def save(checkpoint: Path, selection: Selection, rank: int) -> None:
     (checkpoint / f"tally-{rank}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def load(checkpoint: Path, selection: Selection, rank: int, ranks: int) -> None:
+def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> None:
     """Put a process's selector and tally back. There may have been more processes then, or fewer: what others have
     counted is counted on by some process.
     """
@@ -43,7 +43,7 @@ def load(checkpoint: Path, selection: Selection, rank: int, ranks: int) -> None:
         writer = int(file.stem.removeprefix("tally-"))
         content = json.loads(file.read_text(encoding="utf-8"))
         if writer % ranks == rank:
-            selection.record.tally.add(Tally(**content["tally"]))
+            selection.record.tally.add(Counters(**content["tally"]))
         if writer == rank:
             selection.watch.seconds.update(content["seconds"])
             selection.budget.tokens = content["score_tokens"]

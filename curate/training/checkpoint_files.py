@@ -33,7 +33,7 @@ def newest(folder: Path, *, clean: bool = True) -> Path | None:
     return whole
 
 
-def mark(checkpoint: Path, about: dict[str, Any]) -> None:
+def mark_complete(checkpoint: Path, about: dict[str, Any]) -> None:
     """Say that a checkpoint is whole, and what its files hold: the last thing written to it, atomically. ~1.5 GB/s."""
     files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("[!.]*") if path.is_file()}
     files.pop(MARK, None)
@@ -46,7 +46,7 @@ def mark(checkpoint: Path, about: dict[str, Any]) -> None:
     temporary.replace(checkpoint / MARK)
 
 
-def must_be_sound(checkpoint: Path) -> None:
+def require_undamaged(checkpoint: Path) -> None:
     """Read a checkpoint through before anything is made of it, ~1.5 GB/s; one of an older curate is taken as it is.
 
     Raises:
@@ -76,5 +76,5 @@ def whole_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     whole = [path for path in checkpoints(folder) if (path / MARK).exists()] if folder.exists() else []
     for path in whole:
-        must_be_sound(path)
+        require_undamaged(path)
     return whole

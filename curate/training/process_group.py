@@ -12,18 +12,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Ranks:
+class ProcessGroup:
     """This process among those that choose together.
 
     Args:
-        apart: each chooses for itself, though there may be others.
+        per_rank: each chooses for itself, though there may be others.
 
     Attributes:
         size: how many choose together.
         rank: which of them this is, from 0.
     """
 
-    def __init__(self, *, apart: bool = False) -> None:
+    def __init__(self, *, per_rank: bool = False) -> None:
         together = not apart and dist.is_available() and dist.is_initialized()
         self.size = dist.get_world_size() if together else 1
         self.rank = dist.get_rank() if together else 0
@@ -53,7 +53,7 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
-    def deal(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    def split_by_length(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """This process's share of what is kept: dealt out like cards from the longest to the shortest, so that no
         process has all the long ones. Alone it is all of it, as it came.
 

@@ -18,7 +18,7 @@ from ..selectors import Scores
 from ..selectors.memory import Memory
 
 
-class Sink(Protocol):
+class LedgerWriter(Protocol):
     """Where the ledger's rows go."""
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Sink(Protocol):
 
 
 @dataclass
-class Tally:
+class Counters:
     """What a run has counted so far; part of its checkpoint.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tally:
     samples_seen: int = 0
     bad: list[str] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Counters) -> None:
         """Count what another process has counted, too."""
         for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -68,7 +68,7 @@ def memory_table(memory: Memory, ids: Mapping[int, str], rank: int) -> pa.Table:
     )
 
 
-class Record:
+class StepRecorder:
     """Writes steps down.
 
     Args:
@@ -77,11 +77,11 @@ class Record:
         max_bad: more samples than this that are not finite end the run.
     """
 
-    def __init__(self, table: TokenTable, sink: Sink, *, max_bad: int = 100) -> None:
+    def __init__(self, table: TokenTable, sink: LedgerWriter, *, max_bad: int = 100) -> None:
         self.table = table
         self.sink = sink
         self.max_bad = max_bad
-        self.tally = Tally()
+        self.tally = Counters()
 
     def step(
         self,

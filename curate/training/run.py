@@ -29,18 +29,18 @@ from .candidate_sampler import SamplingOrder
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.adam import Adam
 from .gradients.engine import GradientEngine
-from .process_group import Ranks
-from .recorder import Record, Sink
-from .step import Plan, Selection
+from .process_group import ProcessGroup
+from .recorder import LedgerWriter, StepRecorder
+from .step import BatchSelection, SelectionPlan
 from .target_sampler import TargetSampler
-from .trainer import Keeper, Progress, SelectingTrainer
+from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16
 """Texts in one backward pass that measures gradients, unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What to fine-tune, on what, and how.
 
     Attributes:
@@ -60,7 +60,7 @@ class Job:
         coverage: `all` or `linear`, see `GradientEngine`.
         rounds: which of the table an epoch is trained on; None: all of it.
         course: how an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
-        apart: each process chooses among its own candidates.
+        per_rank: each process chooses among its own candidates.
         fsdp: share out the frozen layers over processes.
         score_batch_tokens: padded tokens scored at once; None: what the device holds.
         score_batch_size: texts measured at once at most; None: in backward passes `BACKWARD_TEXTS`.
@@ -71,7 +71,7 @@ class Job:
     eval_table: TokenTable | None
     selector: str
     selector_args: Mapping[str, Any]
-    plan: Plan
+    plan: SelectionPlan
     reference: Mapping[str, Tensor]
     max_length: int
     max_bad: int
@@ -83,13 +83,13 @@ class Job:
     coverage: str = "all"
     rounds: EpochDataset | None = None
     course: SamplingOrder | None = None
-    apart: bool = False
+    per_rank: bool = False
     fsdp: bool = False
     score_batch_tokens: int | None = None
     score_batch_size: int | None = None
 
 
-class RunLedger(Sink, Protocol):
+class RunLedger(LedgerWriter, Protocol):
     """What fine-tuning wants of a ledger: rows in, a checkpoint's step as final, and the way back to one."""
 
     def settle(self, step: int) -> None:
@@ -100,7 +100,7 @@ class RunLedger(Sink, Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """A finished run.
 
     Attributes:
@@ -110,15 +110,19 @@ class Outcome:
         counts: the tally of all processes together; `bad` is how many.
     """
 
-    trainer: SelectingTrainer
-    selection: Selection
+    trainer: CurateTrainer
+    selection: BatchSelection
     history: list[tuple[int, str, float]]
     counts: dict[str, int]
 
 
-def fine_tune(
-    job: Job, build: Callable[[], nn.Module], tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, folder: Path
-) -> Outcome:
+def train(
+    job: TrainingJob,
+    build: Callable[[], nn.Module],
+    tokenizer: PreTrainedTokenizerBase,
+    ledger: RunLedger,
+    folder: Path,
+) -> TrainingResult:
     """Train, or go on training, and evaluate at the end.
 
     Args:
@@ -139,7 +143,7 @@ def fine_tune(
     trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
     resume = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
     if resume:
-        checkpoint_files.must_be_sound(resume)
+        checkpoint_files.require_undamaged(resume)
     step = checkpoint_files.step_of(resume) if resume else 0
     ledger.rewind(step)
     if resume:
@@ -150,10 +154,10 @@ def fine_tune(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
-    return Outcome(trainer, selection, _history(trainer), _counts(trainer))
+    return TrainingResult(trainer, selection, _history(trainer), _counts(trainer))
 
 
-def _training_arguments(job: Job, folder: Path) -> TrainingArguments:
+def _training_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
     """The Trainer's own checks, said as ours: a scheduler that does not exist, a logger that is not installed."""
     reporter = job.arguments.get("report_to", "none")
     if reporter != "none" and importlib.util.find_spec(reporter) is None:
@@ -165,23 +169,27 @@ def _training_arguments(job: Job, folder: Path) -> TrainingArguments:
 
 
 def _assemble(
-    job: Job, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ledger: RunLedger, arguments: TrainingArguments
-) -> tuple[SelectingTrainer, Selection]:
+    job: TrainingJob,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    ledger: RunLedger,
+    arguments: TrainingArguments,
+) -> tuple[CurateTrainer, BatchSelection]:
     model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
     scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
-    selection = Selection(
+    selection = BatchSelection(
         _selector(job, scoring_model, arguments),
         scoring_model,
         job.table,
         job.plan,
-        record=Record(job.table, ledger, max_bad=job.max_bad),
+        record=StepRecorder(job.table, ledger, max_bad=job.max_bad),
         pad_token_id=int(tokenizer.pad_token_id),
-        ranks=Ranks(apart=job.apart),
+        ranks=ProcessGroup(per_rank=job.per_rank),
         budget=_score_budget(job, model, arguments.device),
         reference=job.reference,
         watch=Stopwatch(),
     )
-    trainer = SelectingTrainer(
+    trainer = CurateTrainer(
         selection=selection,
         course=job.course,
         model=model,
@@ -190,19 +198,19 @@ def _assemble(
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[Progress(selection, job.label), Keeper(selection, ledger.settle, job.save_total_limit)],
+        callbacks=[Progress(selection, job.label), CheckpointCallback(selection, ledger.settle, job.save_total_limit)],
     )
     _give_engines(job, trainer)
     return trainer, selection
 
 
-def _selector(job: Job, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
+def _selector(job: TrainingJob, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
     """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
     facts = Facts(
         vocab_size=scoring_model.head.vocab_size,
         max_length=job.max_length,
         seed=arguments.seed,
-        keep=job.plan.keep // (arguments.world_size if job.apart else 1),
+        keep=job.plan.keep // (arguments.world_size if job.per_rank else 1),
         total_steps=max(0, arguments.max_steps),
     )
     selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
@@ -215,11 +223,11 @@ def _selector(job: Job, scoring_model: ScoringModel, arguments: TrainingArgument
     return selector
 
 
-def _give_engines(job: Job, trainer: SelectingTrainer) -> None:
+def _give_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
     """Whoever chooses by gradients gets what measures them, under the trainer's optimizer."""
     selection = trainer.selection
 
-    def engine(ranks: Ranks, *, keep: bool = False) -> GradientEngine:
+    def engine(ranks: ProcessGroup, *, keep: bool = False) -> GradientEngine:
         return GradientEngine(
             selection.scoring_model,
             job.target,
@@ -234,35 +242,35 @@ def _give_engines(job: Job, trainer: SelectingTrainer) -> None:
     if selection.selector.gradients is not None:
         selection.engine = engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
-        alone = engine(Ranks(apart=True)) if _chosen_by_gradients(job) else None
+        alone = engine(ProcessGroup(per_rank=True)) if _chosen_by_gradients(job) else None
         trainer.add_callback(ReselectCallback(job.rounds, alone, selection.watch))
 
 
-def _score_budget(job: Job, model: nn.Module, device: torch.device) -> ScoreBudget:
+def _score_budget(job: TrainingJob, model: nn.Module, device: torch.device) -> ScoreBudget:
     """With sharded layers always the same number of texts: all processes must call the model equally often."""
     tokens = job.score_batch_tokens or default_score_tokens(model, device, max_length=job.max_length)
     texts = job.score_batch_size or (BACKWARD_TEXTS if job.fsdp else None)
     return ScoreBudget(tokens=tokens, texts=texts, fixed=job.fsdp)
 
 
-def _chosen_by_gradients(job: Job) -> bool:
+def _chosen_by_gradients(job: TrainingJob) -> bool:
     return job.rounds is not None and job.rounds.by_gradients
 
 
-def _evaluated(trainer: SelectingTrainer) -> bool:
+def _evaluated(trainer: CurateTrainer) -> bool:
     """Whether the last step was evaluated already."""
     last = trainer.state.log_history[-3:]
     return any("eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in last)
 
 
-def _counts(trainer: SelectingTrainer) -> dict[str, int]:
+def _counts(trainer: CurateTrainer) -> dict[str, int]:
     """The tallies of all processes, added up."""
     own = {name: len(value) if name == "bad" else value for name, value in vars(trainer.selection.record.tally).items()}
     total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
     return dict(zip(own, total.tolist(), strict=True))
 
 
-def _history(trainer: SelectingTrainer) -> list[tuple[int, str, float]]:
+def _history(trainer: CurateTrainer) -> list[tuple[int, str, float]]:
     """What was logged. Not what the Trainer says of one call of `train` (train_loss, train_runtime): after a resume it
     is of the steps since, and no figure of the run.
     """

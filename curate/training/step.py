@@ -18,12 +18,12 @@ from ..numerics.gradients import Blocks
 from ..selectors import CandidateBatch, Scores, Selector, choose
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
-from .process_group import Ranks
-from .recorder import Record
+from .process_group import ProcessGroup
+from .recorder import StepRecorder
 
 
 @dataclass(frozen=True)
-class Plan:
+class SelectionPlan:
     """How much is kept of what.
 
     Attributes:
@@ -42,12 +42,12 @@ class Plan:
     losses: bool = True
 
 
-class Selection:
+class BatchSelection:
     """Chooses, for the trainer, which candidates of a step are trained on.
 
     With several processes each measures its own candidates. Then all put their numbers together and make the same
     choice, from the same memory; what is kept is shared out, and the first process writes it down. Apart
-    (`Ranks(apart=True)`), each chooses among its own.
+    (`Ranks(per_rank=True)`), each chooses among its own.
 
     Args:
         selector: scores.
@@ -71,11 +71,11 @@ class Selection:
         selector: Selector,
         scoring_model: ScoringModel,
         table: TokenTable,
-        plan: Plan,
+        plan: SelectionPlan,
         *,
-        record: Record,
+        record: StepRecorder,
         pad_token_id: int = 0,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
         budget: ScoreBudget | None = None,
         reference: Mapping[str, Tensor] | None = None,
         engine: GradientEngine | None = None,
@@ -87,7 +87,7 @@ class Selection:
         self.plan = plan
         self.record = record
         self.pad_token_id = pad_token_id
-        self.ranks = ranks or Ranks()
+        self.ranks = ranks or ProcessGroup()
         self.budget = budget or ScoreBudget()
         self.reference = dict(reference or {})
         self.engine = engine
@@ -175,7 +175,7 @@ class Selection:
 
     def _shares(self, kept: list[int], weights: Tensor | None, count: int) -> list[Batch]:
         """This process's share of the kept rows in `count` micro-batches, with their weights where these are uneven."""
-        mine = torch.tensor(self.ranks.deal(kept, self.table.lengths[kept].tolist()), dtype=torch.int64)
+        mine = torch.tensor(self.ranks.split_by_length(kept, self.table.lengths[kept].tolist()), dtype=torch.int64)
         out = []
         for places in mine.tensor_split(count):
             batch = self._batch([kept[place] for place in places.tolist()])
@@ -210,7 +210,7 @@ class Selection:
 
     def _stand_ins(self, count: int) -> int:
         """How many texts to measure besides, so that all processes measure equally many, where they must."""
-        return max(Ranks().counts(count, self.device)) - count if self.scoring_model.sharded else 0
+        return max(ProcessGroup().counts(count, self.device)) - count if self.scoring_model.sharded else 0
 
     def _candidates(self, index: Tensor, measured: CandidateMeasurements, step: int) -> CandidateBatch:
         rows = index.numpy()

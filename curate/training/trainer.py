@@ -31,10 +31,10 @@ from ..lm.tokens.batch import Batch, nothing
 from ..log import bar
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
-from .step import Selection
+from .step import BatchSelection
 
 
-class SelectingTrainer(Trainer):
+class CurateTrainer(Trainer):
     """A Trainer whose optimizer steps train on what a `Selection` keeps of their candidates.
 
     Args:
@@ -43,7 +43,7 @@ class SelectingTrainer(Trainer):
         kwargs: the Trainer's own. `train_dataset` has rows of the pool's token table, as numbers.
     """
 
-    def __init__(self, *, selection: Selection, course: SamplingOrder | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, selection: BatchSelection, course: SamplingOrder | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selection = selection
         self.course = course
@@ -155,7 +155,7 @@ def _loss_in(result: Tensor | tuple[Tensor, Any]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
-class Keeper(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Completes each checkpoint with what is ours, then settles the ledger and drops old checkpoints.
 
     Args:
@@ -164,7 +164,7 @@ class Keeper(TrainerCallback):
         limit: checkpoints to keep.
     """
 
-    def __init__(self, selection: Selection, settle: Callable[[int], None], limit: int | None) -> None:
+    def __init__(self, selection: BatchSelection, settle: Callable[[int], None], limit: int | None) -> None:
         self.selection = selection
         self.settle = settle
         self.limit = limit
@@ -184,7 +184,7 @@ class Keeper(TrainerCallback):
         if state.is_world_process_zero:
             with self.selection.watch.part("ledger"):
                 self.settle(state.global_step)
-            checkpoint_files.mark(saved, {"step": state.global_step})
+            checkpoint_files.mark_complete(saved, {"step": state.global_step})
             checkpoint_files.rotate(folder, self.limit)
         return control
 
@@ -192,7 +192,7 @@ class Keeper(TrainerCallback):
 class Progress(TrainerCallback):
     """One bar: loss, kept share, tokens a second, share of the time spent scoring; and the seconds of training."""
 
-    def __init__(self, selection: Selection, label: str) -> None:
+    def __init__(self, selection: BatchSelection, label: str) -> None:
         self.selection = selection
         self.label = label
         self._bar: Any = None

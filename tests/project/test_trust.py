@@ -45,16 +45,16 @@ def pool(store: Store, pool_file: Path) -> Artifact:
 def test_a_pickle_in_a_checkpoint_does_not_run(
     store: Store, pool: Artifact, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stop(self: Selection, batches: Any, step: int) -> Any:
+    def stop(self: BatchSelection, batches: Any, step: int) -> Any:
         if step == 4:
             raise KeyboardInterrupt
         return select(self, batches, step)
 
-    monkeypatch.setattr(Selection, "select", stop)
+    monkeypatch.setattr(BatchSelection, "select", stop)
     with pytest.raises(KeyboardInterrupt):
         make(store, "train", name="run", pool="pool", model=tiny, **SHARED_OPTIONS)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 from curate.training.candidate_sampler import CandidateSampler, SamplingOrder, systematic_resample
-from curate.training.process_group import Ranks
+from curate.training.process_group import ProcessGroup
 
 
 def steps(stream: CandidateSampler, accumulation: int) -> list[list[int]]:
@@ -64,9 +64,9 @@ def test_the_kept_are_dealt_out_evenly_and_each_once(kept: int, ranks: int) -> N
     lengths = [7 * i % 11 + 1 for i in range(kept)]
     hands = []
     for rank in range(ranks):
-        these = Ranks()
+        these = ProcessGroup()
         these.size, these.rank = ranks, rank
-        hands.append(these.deal(list(range(kept)), lengths))
+        hands.append(these.split_by_length(list(range(kept)), lengths))
     assert sorted(itertools.chain.from_iterable(hands)) == list(range(kept))
     assert max(map(len, hands)) - min(map(len, hands)) <= 1
     totals = [sum(lengths[place] for place in hand) for hand in hands if len(hand) == max(map(len, hands))]

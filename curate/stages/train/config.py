@@ -190,7 +190,7 @@ class TrainConfig(ReselectionOptions, Reading, Config):
                 f"keep ({self.keep}) and candidates ({self.candidates}) must be multiples of the {micro_batches} "
                 "micro-batches that per_device_train_batch_size makes of a step"
             )
-        own = self.candidates // (size() if self.apart else 1)
+        own = self.candidates // (size() if self.per_rank else 1)
         group = self.group or own
         if own % group or self.keep * group % self.candidates:
             raise ValueError(
@@ -206,7 +206,7 @@ class TrainConfig(ReselectionOptions, Reading, Config):
         return -(-own // (self.per_device_train_batch_size or own))
 
     @property
-    def apart(self) -> bool:
+    def per_rank(self) -> bool:
         """Each process chooses for itself."""
         return self.scope != "global"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ...lm.tokens.token_table import TokenTable
     from ...store.ledger.ledger import Ledger
-    from ...training.run import Job, Outcome
+    from ...training.run import TrainingJob, TrainingResult
 
 EXAMPLES = """\
 curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
@@ -45,14 +45,14 @@ DISTRIBUTED = True
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     """Where each process chooses apart, their number decides what is kept. Together they keep what one would keep."""
-    return {"processes": str(size())} if size() > 1 and config.apart else {}
+    return {"processes": str(size())} if size() > 1 and config.per_rank else {}
 
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
     from ...lm.model.compilation import compile_backbone
     from ...lm.model.load import add_lora, load_model, load_tokenizer, train_all
-    from ...training.run import fine_tune
+    from ...training.run import train
 
     _check_launch(config)
     options = config.options(inputs.places["model"])
@@ -78,7 +78,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    outcome = fine_tune(
+    outcome = train(
         _job(config, inputs, tokenizer, table, held_out, chooser), build, tokenizer, ledger, draft.path / "checkpoints"
     )
     ledger.close_fragment()
@@ -127,17 +127,17 @@ def _job(
     table: TokenTable,
     held_out: TokenTable | None,
     chooser: EpochSubsets | None,
-) -> Job:
-    from ...training.run import Job
-    from ...training.step import Plan
+) -> TrainingJob:
+    from ...training.run import TrainingJob
+    from ...training.step import SelectionPlan
 
-    return Job(
+    return TrainingJob(
         label=config.name,
         table=table,
         eval_table=held_out,
         selector=config.selector,
         selector_args=config.selector_args,
-        plan=Plan(
+        plan=SelectionPlan(
             candidates=config.candidates,
             keep=config.keep,
             group=config.group,
@@ -155,7 +155,7 @@ def _job(
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
         course=sampling_order(config, inputs, table),
-        apart=config.apart,
+        apart=config.per_rank,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,
         score_batch_size=config.score_batch_size,
@@ -164,7 +164,7 @@ def _job(
 
 def _reuses(config: TrainConfig) -> bool:
     """Whether the update is made of the gradients that choosing measured."""
-    alone = size() > 1 and config.apart
+    alone = size() > 1 and config.per_rank
     if config.update == "reuse" and alone:
         raise ConfigError("--update reuse wants processes that choose together: --scope global, or --update rerun.")
     return config.update == "reuse" or (config.update == "auto" and not config.full and not alone)
@@ -202,7 +202,7 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
 def _deliver(
     config: TrainConfig,
     draft: Draft,
-    outcome: Outcome,
+    outcome: TrainingResult,
     tokenizer: PreTrainedTokenizerBase,
     refused: Mapping[str, str],
 ) -> None:
@@ -229,7 +229,7 @@ def _deliver(
     }
 
 
-def _write_down(draft: Draft, outcome: Outcome) -> None:
+def _write_down(draft: Draft, outcome: TrainingResult) -> None:
     """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
     from ...training.recorder import memory_table
 

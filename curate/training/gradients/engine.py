@@ -32,7 +32,7 @@ from ...numerics.gradients import (
 )
 from ...numerics.losses import IGNORE, next_token_labels
 from ...selectors import GradientNeeds
-from ..process_group import Ranks
+from ..process_group import ProcessGroup
 from ..target_sampler import TargetSampler
 from .adam import Adam
 
@@ -86,7 +86,7 @@ class GradientEngine:
         coverage: str = "all",
         micro_batch: int = 16,
         seed: int = 0,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> None:
         left_out = uncovered(scoring_model.model)
         if left_out and coverage == "all":
@@ -103,7 +103,7 @@ class GradientEngine:
         self.keep = keep
         self.micro_batch = micro_batch
         self.seed = seed
-        self.ranks = ranks or Ranks()
+        self.ranks = ranks or ProcessGroup()
 
     def measure(
         self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, *, count: int | None = None

@@ -97,7 +97,7 @@ def test_keeping_all_with_even_weights_is_plain_training_bit_for_bit(
 def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
     pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
     shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "lora_dropout": 0.2}
     whole = train(pools, tiny, **shape)
@@ -105,14 +105,14 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
     for name in ("pool", "target"):
         config = pools.get(name).config
         make(other, "ingest", name=name, data=config["data"], deduplicate=config["deduplicate"])
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stop_at_4(self: Selection, batches: Any, step: int) -> Any:
+    def stop_at_4(self: BatchSelection, batches: Any, step: int) -> Any:
         if step == 4:
             raise KeyboardInterrupt
         return select(self, batches, step)
 
-    monkeypatch.setattr(Selection, "select", stop_at_4)
+    monkeypatch.setattr(BatchSelection, "select", stop_at_4)
     with pytest.raises(KeyboardInterrupt):
         train(other, tiny, **shape)
     monkeypatch.undo()

@@ -133,16 +133,16 @@ def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, 
 
 
 def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stopping(self: Selection, batches: Any, now: int) -> Any:
+    def stopping(self: BatchSelection, batches: Any, now: int) -> Any:
         if now == step:
             raise KeyboardInterrupt
         return select(self, batches, now)
 
-    monkeypatch.setattr(Selection, "select", stopping)
+    monkeypatch.setattr(BatchSelection, "select", stopping)
 
 
 @pytest.mark.parametrize("moment", ["in an epoch", "in a choice", "before a checkpoint"])

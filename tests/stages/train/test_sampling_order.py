@@ -96,21 +96,21 @@ def test_weights_that_are_alike_are_none(store: Store, tiny: str) -> None:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     store: Store, tiny: str, shape: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
     curriculum(store, **{key: value for key, value in shape.items() if key != "sequence"})
     other = Store(shutil.copytree(store.root, "other"))
     options = {"subset": "c", "sequence": "sequence" in shape, "selector": "uds", "num_train_epochs": 2}
     whole = train(store, tiny, "whole", **options)
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stopping(self: Selection, batches: Any, now: int) -> Any:
+    def stopping(self: BatchSelection, batches: Any, now: int) -> Any:
         if now == 8:
             raise KeyboardInterrupt
         return select(self, batches, now)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Selection, "select", stopping)
+        patch.setattr(BatchSelection, "select", stopping)
         train(other, tiny, "whole", **options)
     resumed = train(other, tiny, "whole", **options)
     assert resumed.fingerprint == whole.fingerprint and offered(other, "whole") == offered(store, "whole")

@@ -120,20 +120,20 @@ def test_in_groups_the_best_of_each_is_kept(store: Store, pool: Artifact, tiny: 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     store: Store, pool: Artifact, tiny: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
     shape = {"per_device_train_batch_size": 2, "num_train_epochs": 2, "max_steps": 20, **options}
     whole = train(store, tiny, "whole", **shape)
     other = Store(tmp_path / "other")
     make(other, "ingest", name="pool", data=[str(pool.config["data"][0])])
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stop_at_17(self: Selection, batches: Any, step: int) -> Any:
+    def stop_at_17(self: BatchSelection, batches: Any, step: int) -> Any:
         if step == 17:
             raise KeyboardInterrupt
         return select(self, batches, step)
 
-    monkeypatch.setattr(Selection, "select", stop_at_17)
+    monkeypatch.setattr(BatchSelection, "select", stop_at_17)
     with pytest.raises(KeyboardInterrupt):
         train(other, tiny, "whole", **shape)
     monkeypatch.undo()
