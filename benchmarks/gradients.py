@@ -61,7 +61,7 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
 def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tensor]]:
     """Both ways to the same sketches, (n, D)."""
     from curate.lm.model.scoring_model import make_scoring_model
-    from curate.numerics.gradients import SignHash, Wanted
+    from curate.numerics.gradients import GradientRequest, SignHash
     from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine
 
@@ -86,7 +86,7 @@ def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tens
             rows.append(into)
         return torch.cat(rows)
 
-    return {"ours": lambda: engine.pass_over(whole, Wanted(sketch=sketch)).values["sketch"], "loop": loop}
+    return {"ours": lambda: engine.pass_over(whole, GradientRequest(sketch=sketch)).values["sketch"], "loop": loop}
 
 
 def timed(args: argparse.Namespace, run: Callable[[], Any]) -> tuple[float, Any]:

@@ -145,14 +145,14 @@ class Bench:
         self, selector: str, between: Mapping[str, Callable[[], Any]], *, losses: bool = False
     ) -> tuple[Clock, dict[str, float], int]:
         """Whole steps of the trainer: their clock, parts and peak memory."""
-        from curate.selectors import Facts, make_selector
+        from curate.selectors import RunInfo, make_selector
         from curate.training.recorder import StepRecorder
         from curate.training.step import BatchSelection, SelectionPlan
         from curate.training.trainer import CurateTrainer, Progress
 
         args, total = self.args, self.args.steps + self.args.warmup
         keep = args.candidates if selector == "full" else args.keep
-        facts = Facts(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
+        facts = RunInfo(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
         selection = BatchSelection(
             make_selector(selector, {}, facts).to(self.device),
             self.scoring_model,

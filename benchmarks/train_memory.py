@@ -65,7 +65,7 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     from curate.lm.tokens.batch import collate
     from curate.lm.tokens.encode import Encoded
     from curate.lm.tokens.token_table import TokenTable
-    from curate.selectors import Facts, make_selector
+    from curate.selectors import RunInfo, make_selector
     from curate.training.recorder import StepRecorder
     from curate.training.step import BatchSelection, SelectionPlan
     from curate.training.trainer import CurateTrainer
@@ -79,7 +79,7 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     training = TrainingArguments(remove_unused_columns=False, **arguments_of(args, folder))
     scoring_model = make_scoring_model(model.to(training.device))
     chunk_loss(scoring_model, 64 << 20)
-    facts = Facts(vocab_size=args.vocab, max_length=args.length)
+    facts = RunInfo(vocab_size=args.vocab, max_length=args.length)
     record = StepRecorder(table, Nowhere())
     selection = BatchSelection(
         make_selector("full", {}, facts), scoring_model, table, SelectionPlan(args.batch, args.batch), record=record

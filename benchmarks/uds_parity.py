@@ -17,7 +17,7 @@ import torch
 
 from curate.numerics.head import Head
 from curate.numerics.srft import Side, TwoSided
-from curate.selectors import CandidateBatch, Facts, choose
+from curate.selectors import CandidateBatch, RunInfo, choose
 from curate.selectors.uds import UDS
 from curate.signals import Probe, Sketch
 
@@ -28,9 +28,9 @@ def selector_of(data: dict[str, np.ndarray]) -> UDS:
         left=Side(torch.from_numpy(data["time_signs"]), torch.from_numpy(data["time_rows"]).long()),
         right=Side(torch.from_numpy(data["vocab_signs"]), torch.from_numpy(data["vocab_rows"]).long()),
     )
-    facts = Facts(vocab_size=len(data["head"]), max_length=int(data["max_length"]))
+    facts = RunInfo(vocab_size=len(data["head"]), max_length=int(data["max_length"]))
     uds = UDS(
-        facts=facts,
+        info=facts,
         alpha=float(data["alpha"]),
         memory=int(data["memory"]),
         d1=len(srft.left.rows),

@@ -68,7 +68,7 @@ def comparison(rng: Random) -> Problem:
 
 
 def facts(rng: Random) -> Problem:
-    """Facts of the little world, one at a time or two compared."""
+    """RunInfo of the little world, one at a time or two compared."""
     first, second = rng.sample(list(WORLD), 2)
     kind = rng.choice(("one", "one", "older", "same"))
     if kind == "one":

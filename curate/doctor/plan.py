@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from ..config import EXTERNAL, Ref
 from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError
 from ..runtime.terminal import size
-from ..selectors import Facts, make_selector
+from ..selectors import RunInfo, make_selector
 from ..stages.train.config import TrainConfig
 from .devices import Device
 from .finding import Finding, said_by
@@ -84,7 +84,7 @@ def look(config: Planned, root: Path, room: Room) -> list[Finding]:
     except (CurateError, ImportError) as error:
         return [Finding("plan", said_by(error, 500), "wrong")]
     found = [
-        Finding("model", _counts(shape), facts={"weights": shape.weights, "trained": shape.trained}),
+        Finding("model", _counts(shape), info={"weights": shape.weights, "trained": shape.trained}),
         *_memory(config, shape, load, room),
     ]
     rows, pool = rows_of(config, store)
@@ -132,7 +132,7 @@ def load_of(config: Planned, shape: Shape, device: Device) -> Load:
     from ..numerics.head import SLICE_BYTES
     from ..training.run import BACKWARD_TEXTS
 
-    facts = Facts(vocab_size=shape.vocabulary, max_length=config.max_length, seed=config.seed, keep=config.keep)
+    facts = RunInfo(vocab_size=shape.vocabulary, max_length=config.max_length, seed=config.seed, keep=config.keep)
     selector = make_selector(config.selector, config.selector_args, facts)
     by_default = fitting_tokens(device.total, shape.scored) if device.kind == "cuda" else CPU_TOKENS
     at_most = config.candidates * config.max_length
@@ -165,7 +165,7 @@ def rows_of(config: Planned, store: Store) -> tuple[int | None, Finding | None]:
     if config.pool_selector and config.selection_budget is not None:
         budget = config.selection_budget
         rows = int(budget * rows) if budget < 1 else int(budget)
-    return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", facts={"rows": rows})
+    return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", info={"rows": rows})
 
 
 def _counts(shape: Shape) -> str:
@@ -188,7 +188,7 @@ def _memory(config: Planned, shape: Shape, load: Load, room: Room) -> Iterator[F
     parts = footprint(shape, load)
     for name, count in parts.items():
         if name != "peak":
-            yield Finding(name, f"about {size(count)}", facts={"bytes": count})
+            yield Finding(name, f"about {size(count)}", info={"bytes": count})
     host = LIBRARIES + TOKEN * config.max_length * config.candidates
     need = parts["peak"] + (host if device.kind == "cpu" else 0)
     yield _verdict("memory", need, device, lambda: _way_out(config, shape, load, device))
@@ -200,7 +200,7 @@ def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
     facts = {"needed_bytes": need, "free_bytes": device.free, "total_bytes": device.total}
     about = f"about {size(need)} of {size(device.free)} free on {device.name}"
     if need <= ENOUGH * device.free:
-        return Finding(what, f"fits: {about}", facts=facts)
+        return Finding(what, f"fits: {about}", info=facts)
     if need <= device.free:
         return Finding(what, f"may just fit: {about}", "note", advice(), facts)
     if need <= ENOUGH * device.total:
@@ -263,12 +263,12 @@ def _disk(config: Planned, shape: Shape, load: Load, rows: int | None, room: Roo
         parts = {"ledger": steps * config.candidates * LEDGER_ROW, **parts}
         about = f"{steps} steps of {config.candidates} candidates"
         yield Finding(
-            "ledger", f"about {size(parts['ledger'])}: {about}", facts={"bytes": parts["ledger"], "steps": steps}
+            "ledger", f"about {size(parts['ledger'])}: {about}", info={"bytes": parts["ledger"], "steps": steps}
         )
     yield Finding(
         "checkpoints",
         f"about {size(parts['checkpoints'])}: {checkpoints} at once",
-        facts={"bytes": parts["checkpoints"]},
+        info={"bytes": parts["checkpoints"]},
     )
     need = sum(parts.values())
     said = f"about {size(need)} of {size(room.disk)} free"
@@ -277,4 +277,4 @@ def _disk(config: Planned, shape: Shape, load: Load, rows: int | None, room: Roo
         way = "Make room, give another --store, or lower --save-total-limit."
         yield Finding("disk", f"does not fit: {said}", "wrong", way, facts)
     else:
-        yield Finding("disk", f"fits: {said}", facts=facts)
+        yield Finding("disk", f"fits: {said}", info=facts)

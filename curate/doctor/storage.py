@@ -60,7 +60,7 @@ def _state(store: Store) -> list[Finding]:
     bytes_used = size_of(store.root)
     said = f"{store.root}: schema {version}, {len(made)} artifacts, {size(bytes_used)}"
     facts = {"schema_version": version, "artifacts": len(made), "bytes": bytes_used, "unfinished": len(drafts)}
-    lines = [Finding("store", said, facts=facts), _catalogue(store)]
+    lines = [Finding("store", said, info=facts), _catalogue(store)]
     if busy := [draft.name for draft in drafts if store.is_being_made(draft)]:
         lines.append(Finding("at work", f"{joined(busy)}: being made right now by another process", "note"))
     if waiting := [draft.name for draft in drafts if draft.name not in busy]:

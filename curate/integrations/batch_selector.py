@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import verify_head
 from ..lm.tokens.token_table import TokenTable
-from ..selectors import Facts, check_args, make_selector
+from ..selectors import RunInfo, check_args, make_selector
 from ..signals import ScoreBudget
 from ..store import Store
 from ..training.process_group import ProcessGroup
@@ -110,7 +110,7 @@ class BatchSelector:
         self.run = None if store is None else ScriptRun(store, values)
         scoring_model, empty = scoring_model_of(model, autocast), TokenTable([])
         device = scoring_model.head.weight.device
-        facts = Facts(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
+        facts = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
         chooser = make_selector(selector, args or {}, facts).to(device)
         if chooser.signals or chooser.gradients is not None:
             verify_head(scoring_model)

@@ -149,7 +149,7 @@ def _right(x: Tensor, shift: int) -> Tensor:
 
 
 @dataclass
-class Wanted:
+class GradientRequest:
     """What is wanted of the gradients of n samples.
 
     Attributes:
@@ -170,7 +170,7 @@ class Wanted:
 
 
 @dataclass
-class Found:
+class GradientResult:
     """What was wanted, for the samples of one pass; None where it was not."""
 
     dots: Tensor | None = None
@@ -190,11 +190,11 @@ class Recorder:
         device: of the sums.
     """
 
-    def __init__(self, model: nn.Module, wanted: Wanted, count: int, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, wanted: GradientRequest, count: int, device: torch.device) -> None:
         self.layers = trained_layers(model)
         self.wanted = wanted
         zeros = torch.zeros(count, device=device)
-        self.found = Found(
+        self.found = GradientResult(
             dots=zeros.clone() if wanted.target is not None else None,
             gram=torch.zeros(count, count, device=device) if wanted.gram else None,
             squares=zeros.clone() if wanted.norms else None,

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import plugins
 from ..errors import ConfigError, did_you_mean
-from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector, choose
+from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector, choose
 from .filter_weight import FilterWeight
 from .full import Full
 from .greats import GREATS
@@ -37,7 +37,7 @@ GROUP = "curate.selectors"
 __all__ = [
     "SELECTORS",
     "CandidateBatch",
-    "Facts",
+    "RunInfo",
     "GradientNeeds",
     "Scores",
     "Selector",
@@ -55,17 +55,17 @@ def selector_class(name: str) -> type[Selector]:
 
 def check_args(name: str, args: Mapping[str, Any]) -> None:
     """Refuse an unknown selector, or an argument it does not have, with the nearest that exists."""
-    known = [p for p in inspect.signature(selector_class(name)).parameters if p != "facts"]
+    known = [p for p in inspect.signature(selector_class(name)).parameters if p != "info"]
     for key in args:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
             raise ConfigError(f"Selector '{name}' has no argument '{key}' in selector_args.{hint}")
 
 
-def make_selector(name: str, args: Mapping[str, Any], facts: Facts) -> Selector:
+def make_selector(name: str, args: Mapping[str, Any], info: RunInfo) -> Selector:
     """A selector by name, with its arguments checked."""
     check_args(name, args)
     try:
-        return selector_class(name)(facts=facts, **args)
+        return selector_class(name)(info=info, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None

@@ -13,7 +13,7 @@ from ..signals import Signal
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunInfo:
     """What a selector may know of the run.
 
     Attributes:
@@ -109,7 +109,7 @@ class Scores:
 class Selector(nn.Module):
     """A batch selector: no parameters; its buffers are its memory, so torch saves, loads and moves it.
 
-    Subclasses take keyword arguments only, `facts` first, and set `signals` (what to measure each step; none: no
+    Subclasses take keyword arguments only, `info` first, and set `signals` (what to measure each step; none: no
     scoring pass), `features` (what to join from the store) and `gradients` (what to measure in a backward pass).
     """
 
@@ -121,9 +121,9 @@ class Selector(nn.Module):
     keeps_all: bool = False
     """Nothing is ever left out: the loop then leaves the batches as they came."""
 
-    def __init__(self, *, facts: Facts) -> None:
+    def __init__(self, *, info: RunInfo) -> None:
         super().__init__()
-        self.facts = facts
+        self.info = info
         self.signals = {}
 
     def score(self, batch: CandidateBatch) -> Scores:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.matching import cap, matching_pursuit
-from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector
+from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 
 class FilterWeight(Selector):
@@ -31,7 +31,7 @@ class FilterWeight(Selector):
     the metric Q; the last two are of the step.
 
     Args:
-        facts: the run.
+        info: the run.
         metric: `P`, or `P2` for P².
         ridge: on K, relative to its mean diagonal.
         w_cap: most that one sample may weigh; None: no cap.
@@ -41,20 +41,20 @@ class FilterWeight(Selector):
     def __init__(
         self,
         *,
-        facts: Facts,
+        info: RunInfo,
         metric: Literal["P", "P2"] = "P",
         ridge: float = 1e-3,
         w_cap: float | None = None,
         warmup_steps: int | None = None,
     ) -> None:
-        super().__init__(facts=facts)
+        super().__init__(info=info)
         if metric not in ("P", "P2"):
             raise ValueError(f"metric is P or P2, not '{metric}'")
         if ridge <= 0:
             raise ValueError(f"ridge is above 0, not {ridge}")
         if w_cap is not None and not 0 < w_cap <= 1:
             raise ValueError(f"w_cap is a share above 0 and up to 1, not {w_cap}")
-        warmup = max(10, facts.total_steps // 100) if warmup_steps is None else warmup_steps
+        warmup = max(10, info.total_steps // 100) if warmup_steps is None else warmup_steps
         self.ridge = ridge
         self.w_cap = w_cap
         self.gradients = GradientNeeds(
@@ -65,7 +65,7 @@ class FilterWeight(Selector):
         """Pick order for the kept, nothing for the others; weights; parts as above."""
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
         finite = (alignment.isfinite() & gram.diagonal().isfinite()).nonzero()[:, 0]
-        k = min(self.facts.keep, len(finite))
+        k = min(self.info.keep, len(finite))
         r, inner = alignment[finite], gram[finite][:, finite]
         found = matching_pursuit(inner, r, k, ridge=self.ridge)
         weights = found.weights

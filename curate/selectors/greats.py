@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector
+from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 
 class GREATS(Selector):
@@ -18,12 +18,12 @@ class GREATS(Selector):
     and dropout of the adapter are inside the gradients; g_T is a mean of per-sample gradients.
 
     Args:
-        facts: the run.
+        info: the run.
         interaction: c; 1 as published.
     """
 
-    def __init__(self, *, facts: Facts, interaction: float = 1.0) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo, interaction: float = 1.0) -> None:
+        super().__init__(info=info)
         if interaction < 0:
             raise ValueError(f"interaction is 0 or more, not {interaction}")
         self.interaction = interaction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..signals import HeadGradNorm
-from .base import CandidateBatch, Facts, GradientNeeds, Scores, Selector
+from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 
 class MaxGrad(Selector):
@@ -14,16 +14,16 @@ class MaxGrad(Selector):
     Source: Katharopoulos and Fleuret, arXiv 1803.00942 (the last layer's gradient as a proxy).
 
     Args:
-        facts: the run.
+        info: the run.
         approximation: `exact`: the gradient of the head's weights, forward only, in slices of the vocabulary;
             `token_diagonal`: the same without products of different tokens, faster; `parameters`: the gradient of all
             trainable parameters, by a backward pass (GradNorm).
     """
 
     def __init__(
-        self, *, facts: Facts, approximation: Literal["exact", "token_diagonal", "parameters"] = "exact"
+        self, *, info: RunInfo, approximation: Literal["exact", "token_diagonal", "parameters"] = "exact"
     ) -> None:
-        super().__init__(facts=facts)
+        super().__init__(info=info)
         if approximation not in ("exact", "token_diagonal", "parameters"):
             raise ValueError(f"approximation is exact, token_diagonal or parameters, not '{approximation}'")
         if approximation == "parameters":

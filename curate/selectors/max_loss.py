@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..signals import Loss
-from .base import CandidateBatch, Facts, Scores, Selector
+from .base import CandidateBatch, RunInfo, Scores, Selector
 
 
 class MaxLoss(Selector):
     """Score = mean cross-entropy of the target tokens."""
 
-    def __init__(self, *, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo) -> None:
+        super().__init__(info=info)
         self.signals = {"loss": Loss()}
 
     def score(self, batch: CandidateBatch) -> Scores:

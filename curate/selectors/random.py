@@ -15,7 +15,7 @@ class Random(Selector):
 
     def score(self, batch: CandidateBatch) -> Scores:
         """Gumbel noise."""
-        noise = [self._gumbel(f"{self.facts.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
+        noise = [self._gumbel(f"{self.info.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
         return Scores(torch.tensor(noise, dtype=torch.float64))
 
     @staticmethod

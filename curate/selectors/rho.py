@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..signals import Loss
-from .base import CandidateBatch, Facts, Scores, Selector
+from .base import CandidateBatch, RunInfo, Scores, Selector
 
 
 class RHO(Selector):
@@ -15,8 +15,8 @@ class RHO(Selector):
 
     features = ("reference_loss",)
 
-    def __init__(self, *, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo) -> None:
+        super().__init__(info=info)
         self.signals = {"loss": Loss()}
 
     def score(self, batch: CandidateBatch) -> Scores:

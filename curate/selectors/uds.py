@@ -12,7 +12,7 @@ from torch import Tensor
 from ..numerics.distances import pairwise_distances
 from ..numerics.srft import TwoSided
 from ..signals import Sketch, Spectrum, Utility
-from .base import CandidateBatch, Facts, Scores, Selector
+from .base import CandidateBatch, RunInfo, Scores, Selector
 from .memory import Memory, Policy
 
 Normalize = Literal["none", "sqrt_tokens", "tokens"]
@@ -28,7 +28,7 @@ class UDS(Selector):
     checkpoint. Sketches are isometric, the paper's are √(T·V)/2 times as long, so its α is multiplied by that here.
 
     Args:
-        facts: the run.
+        info: the run.
         alpha: α. Published: 2.5e-3, and 1.5e-3 for MMLU with Qwen2.5-7B; tuned per model and data.
         alpha_units: `paper`: α as published; `isometric`: α multiplies distances in units of the logits.
         memory: M, rows of the memory.
@@ -47,7 +47,7 @@ class UDS(Selector):
     def __init__(
         self,
         *,
-        facts: Facts,
+        info: RunInfo,
         alpha: float = 2.5e-3,
         alpha_units: Literal["paper", "isometric"] = "paper",
         memory: int = 1024,
@@ -62,7 +62,7 @@ class UDS(Selector):
         implementation: Literal["exact", "reference"] = "exact",
         spectrum: Spectrum = "auto",
     ) -> None:
-        super().__init__(facts=facts)
+        super().__init__(info=info)
         _one_of("alpha_units", alpha_units, ("paper", "isometric"))
         _one_of("norm", norm, ("nuclear", "frobenius"))
         _one_of("tokens", tokens, ("all", "completion"))
@@ -72,11 +72,9 @@ class UDS(Selector):
         self.normalize = normalize
         self.intra_batch = intra_batch
         self.greedy = greedy
-        self.srft = TwoSided.draw(
-            d1=d1, d2=d2, max_length=facts.max_length, vocab_size=facts.vocab_size, seed=facts.seed
-        )
+        self.srft = TwoSided.draw(d1=d1, d2=d2, max_length=info.max_length, vocab_size=info.vocab_size, seed=info.seed)
         self.alpha = alpha * (self.srft.paper_scale if alpha_units == "paper" else 1.0)
-        self.memory = Memory(memory, self.srft.size, policy=memory_policy, seed=facts.seed)
+        self.memory = Memory(memory, self.srft.size, policy=memory_policy, seed=info.seed)
         self.resident = ("sketch",)
         self.features = ("cluster",) if memory_policy == "per_cluster" else ()
         self.signals = {

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ..numerics.head import Head
-from ..selectors import CandidateBatch, Facts, Scores, Selector, choose, selector_class
+from ..selectors import CandidateBatch, RunInfo, Scores, Selector, choose, selector_class
 from ..signals import Probe
 from .checks import check_all, hold
 
-FACTS = Facts(vocab_size=50, max_length=16, seed=5, keep=4)
+FACTS = RunInfo(vocab_size=50, max_length=16, seed=5, keep=4)
 COUNT, WIDTH = 12, 8
 
 Make = Callable[[], Selector]
@@ -37,7 +37,7 @@ def check_selector(selector: str | type[Selector], args: Mapping[str, Any] | Non
         AssertionError: a law does not hold; it is named, and what was seen is told.
     """
     kind = selector_class(selector) if isinstance(selector, str) else selector
-    check_all(SELECTOR_LAWS, lambda: kind(facts=FACTS, **(args or {})), kind.__name__)
+    check_all(SELECTOR_LAWS, lambda: kind(info=FACTS, **(args or {})), kind.__name__)
 
 
 def made_up_candidates(selector: Selector, step: int = 1, count: int = COUNT) -> CandidateBatch:
@@ -86,11 +86,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 def _keywords(make: Make) -> None:
     parameters = list(inspect.signature(type(make()).__init__).parameters.values())[1:]
-    hold(parameters and parameters[0].name == "facts", "the first parameter of __init__ is not facts")
+    hold(parameters and parameters[0].name == "info", "the first parameter of __init__ is not info")
     for parameter in parameters:
         hold(parameter.kind is parameter.KEYWORD_ONLY, f"'{parameter.name}' can be given without its name")
         hold(
-            parameter.name == "facts" or parameter.default is not parameter.empty,
+            parameter.name == "info" or parameter.default is not parameter.empty,
             f"'{parameter.name}' has no default, so the selector's name alone does not make one",
         )
 
@@ -149,7 +149,7 @@ def _resumes(make: Make) -> None:
 
 def _repeats(make: Make) -> None:
     one, other = _keep(make(), range(1, 5)), _keep(make(), range(1, 5))
-    hold(one == other, f"made and run twice, it kept {one} and {other}: take chance from (facts.seed, step, position)")
+    hold(one == other, f"made and run twice, it kept {one} and {other}: take chance from (info.seed, step, position)")
 
 
 def _order(make: Make) -> None:
@@ -183,7 +183,7 @@ def _nan(make: Make) -> None:
 
 
 SELECTOR_LAWS: dict[str, Callable[[Make], None]] = {
-    "it is made of keyword arguments, facts first, that all have defaults": _keywords,
+    "it is made of keyword arguments, info first, that all have defaults": _keywords,
     "it has no parameters": _no_parameters,
     "it moves between devices as every module does": _moves,
     "as many as are kept get a score, and every candidate every part": _scores,

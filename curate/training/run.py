@@ -22,7 +22,7 @@ from ..lm.tokens.batch import collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER, Stopwatch
 from ..runtime.distributed import size
-from ..selectors import Facts, Selector, make_selector
+from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import SamplingOrder
@@ -206,7 +206,7 @@ def _assemble(
 
 def _selector(job: TrainingJob, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
     """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
-    facts = Facts(
+    facts = RunInfo(
         vocab_size=scoring_model.head.vocab_size,
         max_length=job.max_length,
         seed=arguments.seed,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
-from curate.selectors import CandidateBatch, Facts, Scores, Selector
+from curate.selectors import CandidateBatch, RunInfo, Scores, Selector
 from curate.signals import Loss
 
 
@@ -11,12 +11,12 @@ class Closest(Selector):
     """Keeps the candidates whose loss is closest to a number: neither noise nor what is known already.
 
     Args:
-        facts: of the run; always the first.
+        info: of the run; always the first.
         aim: the number, in nats. `curate train --set selector_args.aim=1.5`
     """
 
-    def __init__(self, *, facts: Facts, aim: float = 2.0) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo, aim: float = 2.0) -> None:
+        super().__init__(info=info)
         self.signals = {"loss": Loss()}  # what one forward pass should measure of each candidate
         self.aim = aim
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from curate.numerics.gradients import (
+    GradientRequest,
     Recorder,
     SignHash,
-    Wanted,
     capture,
     dots_of,
     gram_of,
@@ -70,7 +70,7 @@ def scaled_by(root: dict[str, torch.Tensor], name: str, block: torch.Tensor) -> 
     return block * root[name]
 
 
-def record(net: nn.Module, x: torch.Tensor, wanted: Wanted) -> Any:
+def record(net: nn.Module, x: torch.Tensor, wanted: GradientRequest) -> Any:
     recorder = Recorder(net, wanted, len(x), x.device)
     with capture(net, recorder.take):
         losses(net, x).sum().backward()
@@ -90,7 +90,9 @@ def test_everything_equals_a_loop_over_the_samples(mode: str) -> None:
         root = {name: q ** (power / 2) for name, q in p_metric.items()}
         h = {name: target[name] * root[name].square() for name in names}
         found = record(
-            net, x, Wanted(target=h, transform=functools.partial(scaled_by, root), gram=True, norms=True, keep=True)
+            net,
+            x,
+            GradientRequest(target=h, transform=functools.partial(scaled_by, root), gram=True, norms=True, keep=True),
         )
         scaled = g * flat(root)
         torch.testing.assert_close(found.gram, scaled @ scaled.T, rtol=1e-5, atol=1e-9)
@@ -107,14 +109,14 @@ def test_everything_equals_a_loop_over_the_samples(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["plain", "not reentrant"])
 def test_with_dropout_they_sum_to_the_gradient_of_the_very_same_pass(mode: str) -> None:
     net, x = Net(mode, dropout=0.5), inputs()
-    found = record(net, x, Wanted(keep=True))
+    found = record(net, x, GradientRequest(keep=True))
     for name, total in weighted_sum(found.kept, torch.ones(7)).items():
         torch.testing.assert_close(total, net.get_parameter(name).grad, rtol=1e-5, atol=1e-8)
 
 
 def test_a_weighted_sum_is_the_gradient_of_the_weighted_loss() -> None:
     net, x = Net(), inputs()
-    found = record(net, x, Wanted(keep=True))
+    found = record(net, x, GradientRequest(keep=True))
     weights = torch.rand(7, generator=torch.Generator().manual_seed(3))
     net.zero_grad()
     (losses(net, x) * weights).sum().backward()

@@ -15,12 +15,12 @@ import pytest
 from curate import Store, make
 from curate.errors import ConfigError
 from curate.pool_selectors import make_pool_selector
-from curate.selectors import Facts, check_args, make_selector
+from curate.selectors import RunInfo, check_args, make_selector
 from curate.testing import check_selector
 from tests.support.paths import ROOT
 
 TEMPLATE = ROOT / "examples" / "selector_package"
-FACTS = Facts(vocab_size=50, max_length=16)
+FACTS = RunInfo(vocab_size=50, max_length=16)
 
 
 def entry_points(pyproject: Path) -> str:

@@ -13,10 +13,10 @@ import torch
 from curate.errors import ConfigError
 from curate.numerics.head import Head
 from curate.numerics.matching import cap, matching_pursuit, nnls
-from curate.selectors import CandidateBatch, Facts, Selector, choose, make_selector
+from curate.selectors import CandidateBatch, RunInfo, Selector, choose, make_selector
 from curate.signals import HeadGradNorm, Probe
 
-FACTS = Facts(vocab_size=50, max_length=16, keep=4)
+FACTS = RunInfo(vocab_size=50, max_length=16, keep=4)
 
 
 def batch_of(g: torch.Tensor, target: torch.Tensor, rate: float = 0.1) -> CandidateBatch:

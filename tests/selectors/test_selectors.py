@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from curate.errors import ConfigError
-from curate.selectors import SELECTORS, CandidateBatch, Facts, check_args, choose, make_selector
+from curate.selectors import SELECTORS, CandidateBatch, RunInfo, check_args, choose, make_selector
 from curate.testing import SELECTOR_LAWS, check_selector
 
-FACTS = Facts(vocab_size=50, max_length=16, seed=5, keep=4)
+FACTS = RunInfo(vocab_size=50, max_length=16, seed=5, keep=4)
 VARIANTS = [
     ("uds", {"memory": 5, "memory_policy": "reservoir"}),
     ("uds", {"memory": 5, "memory_policy": "per_cluster"}),

@@ -9,13 +9,13 @@ import torch
 
 from curate.errors import ConfigError
 from curate.numerics.head import Head
-from curate.selectors import CandidateBatch, Facts, choose, make_selector
+from curate.selectors import CandidateBatch, RunInfo, choose, make_selector
 from curate.selectors.memory import Memory
 from curate.selectors.uds import UDS
 from curate.signals import Probe
 from tests.support.paths import SHARED
 
-FACTS = Facts(vocab_size=60, max_length=32, seed=1)
+FACTS = RunInfo(vocab_size=60, max_length=32, seed=1)
 VECTORS = SHARED / "vectors"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
-from curate.selectors import CandidateBatch, Facts, Scores, Selector
+from curate.selectors import CandidateBatch, RunInfo, Scores, Selector
 from curate.signals import Loss
 from curate.testing import POOL_SELECTOR_LAWS, SELECTOR_LAWS, check_pool_selector, check_selector
 
@@ -17,8 +17,8 @@ from curate.testing import POOL_SELECTOR_LAWS, SELECTOR_LAWS, check_pool_selecto
 class Lawful(Selector):
     """Keeps the highest losses, and counts steps in a buffer."""
 
-    def __init__(self, *, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo) -> None:
+        super().__init__(info=info)
         self.signals = {"loss": Loss()}
         self.register_buffer("count", torch.zeros(()))
 
@@ -30,21 +30,21 @@ class Lawful(Selector):
 
 
 class Positional(Lawful):
-    def __init__(self, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, info: RunInfo) -> None:
+        super().__init__(info=info)
 
 
 class Trained(Lawful):
-    def __init__(self, *, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo) -> None:
+        super().__init__(info=info)
         self.weight = torch.nn.Parameter(torch.zeros(2))
 
 
 class Stuck(Lawful):
     """An argument of its own hides what modules are moved by."""
 
-    def __init__(self, *, facts: Facts, to: float = 1.0) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, info: RunInfo, to: float = 1.0) -> None:
+        super().__init__(info=info)
         self.to = to  # type: ignore[assignment,method-assign]
 
 
@@ -99,7 +99,7 @@ class Spreads(Lawful):
 
 
 OFFENDERS = {
-    "it is made of keyword arguments, facts first, that all have defaults": (Positional, "without its name"),
+    "it is made of keyword arguments, info first, that all have defaults": (Positional, "without its name"),
     "it has no parameters": (Trained, "weight would be trained"),
     "it moves between devices as every module does": (Stuck, "is 'to' an attribute of its own"),
     "as many as are kept get a score, and every candidate every part": (Short, r"shape \(11,\) for 12"),
@@ -123,7 +123,7 @@ def test_every_law_is_broken_by_somebody() -> None:
 def test_who_breaks_a_law_is_told_which_and_what_was_seen(law: str) -> None:
     offender, seen = OFFENDERS[law]
     with pytest.raises(AssertionError, match=seen):
-        SELECTOR_LAWS[law](lambda: offender(facts=Facts(vocab_size=50, max_length=16, seed=5, keep=4)))
+        SELECTOR_LAWS[law](lambda: offender(info=RunInfo(vocab_size=50, max_length=16, seed=5, keep=4)))
     with pytest.raises(AssertionError, match=f"^{offender.__name__}: .* It does not hold"):
         check_selector(offender)
 

@@ -117,9 +117,9 @@ def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], p
 
 
 def wanted_all() -> Any:
-    from curate.numerics.gradients import Wanted
+    from curate.numerics.gradients import GradientRequest
 
-    return Wanted(keep=True)
+    return GradientRequest(keep=True)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

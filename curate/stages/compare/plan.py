@@ -125,10 +125,10 @@ def _control(made: ComparisonPlan, control: str, seed: int) -> str:
 
 
 def _online(made: ComparisonPlan, online: BatchSelectorSpec, seed: int) -> ComparisonRun:
-    from ...selectors import Facts, check_args, make_selector
+    from ...selectors import RunInfo, check_args, make_selector
 
     check_args(online.selector, online.selector_args)
-    selector = make_selector(online.selector, online.selector_args, Facts(vocab_size=8, max_length=8))
+    selector = make_selector(online.selector, online.selector_args, RunInfo(vocab_size=8, max_length=8))
     values: dict[str, Any] = {"selector": online.selector, "selector_args": online.selector_args, **online.train}
     needs, before = [], []
     if selector.gradients is not None and selector.gradients.target:
@@ -172,10 +172,10 @@ def _wants_target(each: BatchSelectorSpec | PoolSelectorSpec) -> bool:
     """Whether a method's runs are made with the target's help; an unknown name is told later."""
     if isinstance(each, PoolSelectorSpec):
         return bool({"target", "target_features"} & _wanted(each))
-    from ...selectors import Facts, check_args, make_selector
+    from ...selectors import RunInfo, check_args, make_selector
 
     check_args(each.selector, each.selector_args)
-    selector = make_selector(each.selector, each.selector_args, Facts(vocab_size=8, max_length=8))
+    selector = make_selector(each.selector, each.selector_args, RunInfo(vocab_size=8, max_length=8))
     by_gradient = selector.gradients is not None and selector.gradients.target
     return by_gradient or ("reference_loss" in selector.features and "reference" not in each.train)
 

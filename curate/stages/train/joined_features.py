@@ -25,10 +25,10 @@ def references(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
     """The stored features that the selector asks for, by sample id, in the table's order."""
-    from ...selectors import Facts, make_selector
+    from ...selectors import RunInfo, make_selector
 
     found = {}
-    for feature in make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8)).features:
+    for feature in make_selector(config.selector, config.selector_args, RunInfo(vocab_size=8, max_length=8)).features:
         if feature == "reference_loss":
             found[feature] = _reference_loss(config, inputs, table, tokenizer)
         elif feature == "cluster":
@@ -98,10 +98,10 @@ def encode_target(
 
 def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetSampler | None:
     """Batches of the target pool for a selector that wants one."""
-    from ...selectors import Facts, make_selector
+    from ...selectors import RunInfo, make_selector
     from ...training.target_sampler import TargetSampler
 
-    selector = make_selector(config.selector, config.selector_args, Facts(vocab_size=8, max_length=8))
+    selector = make_selector(config.selector, config.selector_args, RunInfo(vocab_size=8, max_length=8))
     if selector.gradients is None or not selector.gradients.target:
         return None
     if config.target is None:

@@ -162,7 +162,7 @@ class EpochSubsets:
         return gradient_oracle(wanted, self.inputs, self.table.positions, target_rows)
 
     def _write_down(self, number: int, ranking: Ranking, excluded: str) -> None:
-        """Facts before the round's file: once that is there, they are too."""
+        """RunInfo before the round's file: once that is there, they are too."""
         self._add("subsets", subset_table(ranking, self.candidates), number)
         if ranking.draws is not None:
             self._add("draws", draws_table(ranking.draws, self.candidates, self.table.positions), number)

@@ -2,7 +2,7 @@
 
 `files.json` is written before `artifact.json`, of which it holds the checksum, too, and it holds one of itself. Not
 recorded is what may change or go later without harm: indexes (derived), checkpoints (each has a record of its own in
-its mark), locks, logs of cells. Facts are recorded where they were written; a merge only moves them (see catalog.py).
+its mark), locks, logs of cells. RunInfo are recorded where they were written; a merge only moves them (see catalog.py).
 """
 
 from __future__ import annotations

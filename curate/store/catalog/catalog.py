@@ -182,7 +182,7 @@ class Catalog:
 
 
 def fragments(folder: Path, table: str = "*", which: str = FACTS) -> list[Path]:
-    """Facts of an artifact that wait to be merged, or with `MERGED` those that are, oldest name first."""
+    """RunInfo of an artifact that wait to be merged, or with `MERGED` those that are, oldest name first."""
     return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
 
 

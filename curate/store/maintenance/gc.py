@@ -54,7 +54,7 @@ def leftovers(store: Store, *, drafts: bool = True) -> list[Leftover]:
 def remove(store: Store, leftover: Leftover) -> bool:
     """Remove it, unless somebody uses it by now: then nothing is done, and False returned.
 
-    Facts of a draft go from the catalogue first: a stop in between leaves a draft without them, which is found again.
+    RunInfo of a draft go from the catalogue first: a stop in between leaves a draft without them, which is found again.
     """
     if leftover.held is None:
         if leftover.facts:
@@ -102,7 +102,7 @@ def _of_names(store: Store) -> Iterator[Leftover]:
 
 
 def _of_catalogue(store: Store) -> Iterator[Leftover]:
-    """Facts of artifacts that are no more."""
+    """RunInfo of artifacts that are no more."""
     if not store.catalog.path.exists():
         return
     connection = duckdb.connect(":memory:", config=store.catalog.settings)

@@ -1,6 +1,6 @@
 """What is derived, made again: the catalogue from the facts beside the artifacts, and indexes from their vectors.
 
-The old catalogue is kept beside the new one. Facts that a former curate kept in the catalogue alone are first written
+The old catalogue is kept beside the new one. RunInfo that a former curate kept in the catalogue alone are first written
 beside their artifacts, as far as it can still be read.
 """
 

@@ -20,8 +20,8 @@ from ...lm.tokens.batch import Batch, cut
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import (
     Blocks,
+    GradientRequest,
     Recorder,
-    Wanted,
     capture,
     dots_of,
     gram_of,
@@ -142,7 +142,11 @@ class GradientEngine:
             with watch.part("target_gradient"):
                 target = self.target_gradient(step)
         keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
-        wanted = Wanted(keep=True) if keep else Wanted(target=target or None, gram=needs.gram, norms=needs.norms)
+        wanted = (
+            GradientRequest(keep=True)
+            if keep
+            else GradientRequest(target=target or None, gram=needs.gram, norms=needs.norms)
+        )
         with watch.part("candidate_gradients"):
             found = self.pass_over(whole, wanted, step).first(count)
         with watch.part("score_arithmetic"):
@@ -197,7 +201,7 @@ class GradientEngine:
         total = weighted_sum({name: block[local] for name, block in kept.items()}, weights[mine])
         return {name: self.ranks.sum(block) for name, block in total.items()}
 
-    def pass_over(self, whole: Batch, wanted: Wanted, step: int = 0) -> CandidateMeasurements:
+    def pass_over(self, whole: Batch, wanted: GradientRequest, step: int = 0) -> CandidateMeasurements:
         """One forward and backward pass over texts, shortest first, `micro_batch` at a time; results in order.
 
         The parameters' own `.grad` are left as they were, and so is the random state.

@@ -22,7 +22,7 @@ from ...lm.model.load import ModelOptions, load_model
 from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable
-from ...numerics.gradients import SignHash, Wanted
+from ...numerics.gradients import GradientRequest, SignHash
 from .adam import Adam
 from .engine import GradientEngine
 
@@ -65,7 +65,7 @@ class GradientFeatures:
         batch = collate([table[row] for row in rows], pad_token_id=0)
         scoring_model, adam = self.engine.scoring_model, self.engine.adam()
         update = functools.partial(adam.update, eps_mode=self.eps_mode)
-        wanted = Wanted(sketch=self.sketch, transform=None if target or not adam.steps else update)
+        wanted = GradientRequest(sketch=self.sketch, transform=None if target or not adam.steps else update)
         with scoring_model.eval_mode(refresh=False):
             sketches = self.engine.pass_over(batch, wanted).values["sketch"]
         unit = normalize(sketches.float(), dim=1)

@@ -11,7 +11,7 @@ from torch import nn
 from curate.lm.model.compilation import compile_backbone
 from curate.lm.model.load import ModelOptions, add_lora, load_model
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
-from curate.numerics.gradients import Wanted
+from curate.numerics.gradients import GradientRequest
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
@@ -83,7 +83,7 @@ def test_captured_passes_run_eagerly_and_see_every_layer(options: ModelOptions, 
     kept = []
     for each in (plain, model):
         engine = GradientEngine(make_scoring_model(each.train()), None, lambda: nothing)
-        kept.append(engine.pass_over(inputs, Wanted(keep=True)).kept)
+        kept.append(engine.pass_over(inputs, GradientRequest(keep=True)).kept)
     assert backend.ran == ran
     assert set(kept[0]) == set(kept[1])
     for name, block in kept[0].items():

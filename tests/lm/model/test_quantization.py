@@ -14,7 +14,7 @@ from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
 from curate.lm.model.quantization import four_bits, is_quantized
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
-from curate.selectors import SELECTORS, Facts, GradientNeeds, make_selector
+from curate.selectors import SELECTORS, GradientNeeds, RunInfo, make_selector
 from curate.signals import Loss, measure
 
 needs_bitsandbytes = pytest.mark.skipif(
@@ -87,7 +87,7 @@ def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
     from curate.training.gradients.engine import GradientEngine
 
     scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
-    facts = Facts(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
+    facts = RunInfo(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
     nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
     engine = GradientEngine(scoring_model, None, lambda: nothing)
     for name in SELECTORS:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, ModelError
-from curate.selectors import SELECTORS, CandidateBatch, Facts, GradientNeeds, Scores, Selector
+from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 5, "max_length": 64, "logging_steps": 1, "save_steps": 2}
 SMALL |= {"learning_rate": 3e-3, "target_batch_size": 4}
@@ -75,8 +75,8 @@ def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -
 class Uniform(Selector):
     """Keeps all, and says that all weigh alike."""
 
-    def __init__(self, *, facts: Facts) -> None:
-        super().__init__(facts=facts)
+    def __init__(self, *, facts: RunInfo) -> None:
+        super().__init__(info=facts)
         self.gradients = GradientNeeds(gram=True)
 
     def score(self, batch: CandidateBatch) -> Scores:
