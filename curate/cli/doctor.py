@@ -13,7 +13,7 @@ from ..doctor import devices, packages, storage
 from ..doctor.finding import Finding, as_data, lines, said_by, wrongs
 
 if TYPE_CHECKING:
-    from ..doctor.plan import Planned
+    from ..doctor.plan import PlannedRun
 
 EXAMPLES = """
 curate doctor
@@ -25,7 +25,7 @@ curate doctor --json > doctor.json
 ESTIMATES = "Planned run (estimates for one process, with every text --max-length tokens long)"
 
 
-def examine(store: Path, planned: Planned | None = None) -> dict[str, list[Finding]]:
+def examine(store: Path, planned: PlannedRun | None = None) -> dict[str, list[Finding]]:
     """All that there is to say, by section.
 
     Args:
@@ -35,9 +35,9 @@ def examine(store: Path, planned: Planned | None = None) -> dict[str, list[Findi
     there, device = devices.look()
     sections = {"Software": packages.software(), "Devices": there, "Store": storage.look(store)}
     if planned is not None and planned.is_given:
-        from ..doctor.plan import Room, look
+        from ..doctor.plan import Resources, look
 
-        sections[ESTIMATES] = look(planned, store, Room(device, devices.memory(), storage.free_at(store)))
+        sections[ESTIMATES] = look(planned, store, Resources(device, devices.memory(), storage.free_at(store)))
     return sections
 
 
@@ -49,13 +49,13 @@ def tell(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
 
 
 def _with_plan() -> Callable[..., None]:
-    from ..doctor.plan import Planned
+    from ..doctor.plan import PlannedRun
     from .flags import with_flags
 
-    def act(store: Path, planned: Planned) -> None:
+    def act(store: Path, planned: PlannedRun) -> None:
         tell(examine(store, planned), as_json=planned.as_json)
 
-    return with_flags(Planned, act)
+    return with_flags(PlannedRun, act)
 
 
 def _without_plan(reason: BaseException) -> Callable[..., None]:

@@ -40,7 +40,7 @@ ENOUGH = 0.7
 """Of what is free: estimates above that may fit or not. Measured runs took 0.9 to 1.45 times what was estimated."""
 
 
-class Planned(TrainConfig):
+class PlannedRun(TrainConfig):
     """The options of a training that is thought about; without a model, no training is."""
 
     name: str = Field("planned", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="What the run would be called.")
@@ -63,7 +63,7 @@ class Planned(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Room:
+class Resources:
     """What there is: the device that trains, the machine's own memory, and bytes of disk."""
 
     device: Device
@@ -71,7 +71,7 @@ class Room:
     disk: int
 
 
-def look(config: Planned, root: Path, room: Room) -> list[Finding]:
+def look(config: PlannedRun, root: Path, room: Resources) -> list[Finding]:
     """Everything that is told of a planned run."""
     try:
         from ..store import Store
@@ -91,7 +91,7 @@ def look(config: Planned, root: Path, room: Room) -> list[Finding]:
     return [*found, *([pool] if pool else []), *_disk(config, shape, load, rows, room)]
 
 
-def counted(config: Planned, store: Store) -> Shape:
+def counted(config: PlannedRun, store: Store) -> Shape:
     """The model's shape with the adapter that would be trained; `ModelError` where its config is not here."""
     from ..lm.model.load import add_lora
     from ..lm.model.memory import count
@@ -125,7 +125,7 @@ def _place(store: Store, text: str) -> str:
     return str(store.get(text).files) if "/" not in text and store.has(text) else text
 
 
-def load_of(config: Planned, shape: Shape, device: Device) -> Load:
+def load_of(config: PlannedRun, shape: Shape, device: Device) -> Load:
     """What the run would ask of the model at once, in one process."""
     from ..lm.model.memory import Load
     from ..lm.model.scoring_batch import CPU_TOKENS, fitting_tokens
@@ -153,7 +153,7 @@ def load_of(config: Planned, shape: Shape, device: Device) -> Load:
     )
 
 
-def rows_of(config: Planned, store: Store) -> tuple[int | None, Finding | None]:
+def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | None]:
     """How many samples an epoch goes through, and a line about the pool; None where no pool is named."""
     if config.pool is None:
         return None, None
@@ -180,7 +180,7 @@ def _many(count: int) -> str:
     return f"{number:.3g}{units[0]}"
 
 
-def _memory(config: Planned, shape: Shape, load: Load, room: Room) -> Iterator[Finding]:
+def _memory(config: PlannedRun, shape: Shape, load: Load, room: Resources) -> Iterator[Finding]:
     """The parts, then the verdict on the device; where that is a GPU, on the machine's memory too."""
     from ..lm.model.memory import footprint
 
@@ -209,7 +209,7 @@ def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
     return Finding(what, f"does not fit: {about}, {size(device.total)} in all", "wrong", advice(), facts)
 
 
-def _way_out(config: Planned, shape: Shape, load: Load, device: Device) -> str:
+def _way_out(config: PlannedRun, shape: Shape, load: Load, device: Device) -> str:
     """The first change, or the first few together, with which the estimate fits."""
     from ..lm.model.memory import footprint
 
@@ -222,7 +222,7 @@ def _way_out(config: Planned, shape: Shape, load: Load, device: Device) -> str:
     return f"It would not with {' '.join(tried)} either: take a smaller model, or a larger device." if tried else ""
 
 
-def _changes(config: Planned, shape: Shape, load: Load) -> Iterator[tuple[str, Shape, Load]]:
+def _changes(config: PlannedRun, shape: Shape, load: Load) -> Iterator[tuple[str, Shape, Load]]:
     """Options that save memory, each on top of those before it, the least harmful first."""
     if load.texts > 1:
         load = replace(load, texts=1)
@@ -243,14 +243,14 @@ def _changes(config: Planned, shape: Shape, load: Load) -> Iterator[tuple[str, S
         yield "--load-in-4bit", shape, replace(load, four_bits=True)
 
 
-def steps_of(config: Planned, rows: int | None) -> int | None:
+def steps_of(config: PlannedRun, rows: int | None) -> int | None:
     """Optimizer steps, as the Trainer counts them; None where neither they nor the pool are known."""
     if config.max_steps > 0:
         return config.max_steps
     return None if rows is None else math.ceil(rows * config.num_train_epochs / config.candidates)
 
 
-def _disk(config: Planned, shape: Shape, load: Load, rows: int | None, room: Room) -> Iterator[Finding]:
+def _disk(config: PlannedRun, shape: Shape, load: Load, rows: int | None, room: Resources) -> Iterator[Finding]:
     """Ledger, checkpoints (those that are kept and the one that is being written) and the model at the end."""
     from ..lm.model.memory import saved
 

@@ -12,7 +12,7 @@ from typing import Any
 from .. import plugins
 from ..errors import ConfigError, did_you_mean
 from .base import PoolSelector, averages, take_best
-from .budget import Budget, Room, parse_quota
+from .budget import Budget, RemainingBudget, parse_quota
 from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
 from .k_center import KCenter
@@ -43,7 +43,7 @@ __all__ = [
     "PoolSelector",
     "Ranking",
     "Replay",
-    "Room",
+    "RemainingBudget",
     "Target",
     "averages",
     "make_pool_selector",

@@ -19,7 +19,7 @@ from .candidates import (
 from .oracle import Oracle
 
 if TYPE_CHECKING:
-    from .budget import Room
+    from .budget import RemainingBudget
 
 
 class PoolSelector:
@@ -38,7 +38,7 @@ class PoolSelector:
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """The candidates that are taken until the room is full, best first. Ties apart, their order is nothing."""
         raise NotImplementedError("an abstract pool selector ranks nothing")
 
@@ -51,7 +51,12 @@ def given(value: Any, what: str) -> Any:
 
 
 def take_best(
-    candidates: Candidates, scores: Floats, room: Room, *, draws: Draws | None = None, asked: Ints | None = None
+    candidates: Candidates,
+    scores: Floats,
+    room: RemainingBudget,
+    *,
+    draws: Draws | None = None,
+    asked: Ints | None = None,
 ) -> Ranking:
     """The highest of (n,) scores that fit, ties to the lower id; NaN is never taken, and excluded if it was asked for.
 

@@ -73,7 +73,7 @@ def parse_quota(text: str) -> Quota:
         ) from None
 
 
-class Room:
+class RemainingBudget:
     """What still fits into a subset. A sample for which its source has no room is passed over; a sample that is longer
     than the tokens left ends the subset, so that nothing is taken for being short.
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import ConfigError, did_you_mean
 from .base import PoolSelector, chances, given, take_best
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Candidates, Draws, Floats, Ints, Ranking, Target
 from .oracle import Oracle
 
@@ -197,7 +197,7 @@ class ClusterUCB(PoolSelector):
         self.csp, self.floor, self.beta, self.batch = csp, int(floor), beta, int(batch)
         self.policy, self.threshold = policy, threshold
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """The highest rewards of what was drawn. May be called again with another oracle: it remembers nothing."""
         clusters = given(candidates.clusters, "clusters of the pool")
         if room.size is not None and oracle.limit is not None and room.size > oracle.limit:

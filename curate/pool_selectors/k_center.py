@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import PoolSelector, given
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Candidates, Ranking, Target, has_vector, held
 from .oracle import Oracle
 
@@ -24,7 +24,7 @@ class KCenter(PoolSelector):
     needs = frozenset({"vectors"})
     excludes = "no vector"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """The farthest of the rest, until the room is full."""
         vectors = held(given(candidates.vectors, "vectors of the pool"), "k_center")
         usable = has_vector(vectors)

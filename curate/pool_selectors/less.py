@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import PoolSelector, take_best
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Candidates, Ranking, Target
 from .oracle import Oracle
 
@@ -20,6 +20,6 @@ class Less(PoolSelector):
     needs = frozenset({"rewards"})
     excludes = "no finite gradient"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """Highest reward first; a sample without a finite gradient is left out."""
         return take_best(candidates, oracle(np.arange(len(candidates))), room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import PoolSelector, chances, take_best
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Candidates, Ranking, Target
 from .oracle import Oracle
 
@@ -11,6 +11,6 @@ from .oracle import Oracle
 class Random(PoolSelector):
     """Uniform without replacement."""
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """Highest chance first."""
         return take_best(candidates, chances(candidates.ids, self.seed), room)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .base import PoolSelector, given
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Bools, Candidates, Ints, Matrix, Ranking, Target, VectorBlocks, blocks_of, has_vector
 from .oracle import Oracle
 
@@ -31,7 +31,7 @@ class Rds(PoolSelector):
     needs = frozenset({"vectors", "target_vectors"})
     excludes = "no vector"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """Round after round over the targets, until the room is full."""
         wanted = given(target.vectors, "vectors of the target")
         wanted = wanted[has_vector(wanted)]

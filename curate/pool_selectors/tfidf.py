@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from .base import PoolSelector, averages, given, take_best
-from .budget import Room
+from .budget import RemainingBudget
 from .candidates import Candidates, Ranking, Target
 from .oracle import Oracle
 
@@ -37,7 +37,7 @@ class Tfidf(PoolSelector):
             raise ValueError("ngrams and min_df are whole numbers from 1")
         self.ngrams, self.analyzer, self.min_df = ngrams, analyzer, min_df
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """Most like the target first."""
         pool, wanted = self._terms(
             given(candidates.texts, "texts of the pool"), given(target.texts, "texts of the target")

@@ -15,8 +15,8 @@ from ..pool_selectors import (
     Oracle,
     PoolSelector,
     Ranking,
+    RemainingBudget,
     Replay,
-    Room,
     Target,
     pool_selector_class,
 )
@@ -88,7 +88,7 @@ def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
 
 
 def _taken(make: Make, budget: Budget, pool: Candidates, rewards: Floats) -> Ranking:
-    return make().rank(pool, made_up_target(), Replay(rewards), Room(budget, pool))
+    return make().rank(pool, made_up_target(), Replay(rewards), RemainingBudget(budget, pool))
 
 
 def _keywords(make: Make) -> None:
@@ -150,11 +150,11 @@ def _needs(make: Make) -> None:
     whole = made_up_pool()
     bare, selector = Candidates(whole.ids, whole.sources), make()
     if not selector.needs - {"rewards"}:
-        rows = selector.rank(bare, Target(), Replay(made_up_rewards()), Room(Budget(5), bare)).rows
+        rows = selector.rank(bare, Target(), Replay(made_up_rewards()), RemainingBudget(Budget(5), bare)).rows
         hold(len(rows) == 5, f"without what it does not need it took {len(rows)} of 5")
         return
     try:
-        selector.rank(bare, made_up_target(), Replay(made_up_rewards()), Room(Budget(5), bare))
+        selector.rank(bare, made_up_target(), Replay(made_up_rewards()), RemainingBudget(Budget(5), bare))
     except ValueError as error:
         hold("needs" in str(error), f"the error about what is missing says '{error}', not what it needs")
     else:
@@ -167,7 +167,7 @@ def _no_reward(make: Make) -> None:
     rewards, bad = made_up_rewards(), [3, 17, 40]
     rewards[bad] = [np.nan, np.inf, -np.inf]
     pool, oracle = made_up_pool(), Oracle(lambda rows: rewards[rows])
-    ranking = make().rank(pool, made_up_target(), oracle, Room(Budget(COUNT - 3), pool))
+    ranking = make().rank(pool, made_up_target(), oracle, RemainingBudget(Budget(COUNT - 3), pool))
     hold(oracle.spent == COUNT, f"it asked for {oracle.spent} rewards of {COUNT}, all of which it was to rank")
     excluded = [] if ranking.excluded is None else ranking.excluded.tolist()
     hold(excluded == bad, f"{bad} have no finite reward, and it excluded {excluded}")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
+from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, RemainingBudget, Target, take_best
 from curate.selectors import CandidateBatch, RunInfo, Scores, Selector
 from curate.signals import Loss
 
@@ -31,7 +31,7 @@ class Shortest(PoolSelector):
 
     needs = frozenset({"texts"})
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         """Shortest first, until the budget is spent."""
         if candidates.texts is None:
             raise ValueError("this method needs texts, and none were given")

@@ -19,7 +19,7 @@ from curate.cli.doctor import examine
 from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, lines, wrongs
-from curate.doctor.plan import Planned, Room, counted, load_of, look, steps_of
+from curate.doctor.plan import PlannedRun, Resources, counted, load_of, look, steps_of
 from curate.lm.model.memory import footprint
 from curate.runtime.distributed import cores
 from curate.store import Store
@@ -148,8 +148,8 @@ def pool(store: Store, pool_file: Path) -> Store:
     return store
 
 
-def room(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") -> Room:
-    return Room(Device(kind, f"{kind}:0", total, total), Device("cpu", "cpu", 64 * GIB, 64 * GIB), disk)
+def room(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") -> Resources:
+    return Resources(Device(kind, f"{kind}:0", total, total), Device("cpu", "cpu", 64 * GIB, 64 * GIB), disk)
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -163,14 +163,14 @@ def test_weights_are_counted_without_being_there(tiny: str, tmp_path: Path, full
     trained = weights if full else sum(p.numel() for p in model.parameters() if p.requires_grad)
     bare = tmp_path / "bare"
     shutil.copytree(tiny, bare, ignore=shutil.ignore_patterns("*.safetensors"))
-    shape = counted(Planned(model=str(bare), full=full), Store(tmp_path / "store"))
+    shape = counted(PlannedRun(model=str(bare), full=full), Store(tmp_path / "store"))
     assert (shape.weights, shape.trained, shape.width) == (weights, trained, 4)
 
 
 def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
     def peak(**options: Any) -> int:
         usual = {"selector": "uds", "candidates": 32, "keep": 8, "max_length": 128}
-        config = Planned(model=tiny, **{**usual, **options})
+        config = PlannedRun(model=tiny, **{**usual, **options})
         shape = counted(config, store)
         return footprint(shape, load_of(config, shape, room().device))["peak"]
 
@@ -182,7 +182,7 @@ def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
 
 
 def test_a_run_that_fits_says_so_and_one_that_does_not_what_to_change(tiny: str, pool: Store) -> None:
-    config = Planned(model=tiny, pool="pool", selector="uds", candidates=64, keep=64, max_length=512, full=True)
+    config = PlannedRun(model=tiny, pool="pool", selector="uds", candidates=64, keep=64, max_length=512, full=True)
     good = look(config, pool.root, room())
     assert not wrongs({"": good}) and "fits: about" in found(good, "memory").said
     need = found(good, "memory").facts["needed_bytes"]

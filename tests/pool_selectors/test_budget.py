@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.pool_selectors import Budget, Candidates, Room, parse_quota
+from curate.pool_selectors import Budget, Candidates, RemainingBudget, parse_quota
 
 
 def pool(n: int = 10, tokens: list[int] | None = None) -> Candidates:
@@ -52,12 +52,12 @@ def test_a_budget_that_is_none_is_an_error(values: dict[str, Any], said: str) ->
 )
 def test_a_budget_that_the_pool_cannot_fill_is_an_error(budget: Budget, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Room(budget, pool())
+        RemainingBudget(budget, pool())
 
 
 def test_more_tokens_than_the_pool_has_are_an_error() -> None:
     with pytest.raises(ConfigError, match="The budget is 21 tokens and the pool has 20"):
-        Room(Budget(tokens=21), pool(tokens=[2] * 10))
+        RemainingBudget(Budget(tokens=21), pool(tokens=[2] * 10))
 
 
 def test_quotas_are_one_share_or_shares_by_source() -> None:
@@ -69,23 +69,23 @@ def test_quotas_are_one_share_or_shares_by_source() -> None:
 
 
 def test_a_full_source_is_passed_over_and_the_rest_goes_on() -> None:
-    room = Room(Budget(5, quota={"a": 0.4}), pool())
+    room = RemainingBudget(Budget(5, quota={"a": 0.4}), pool())
     assert [room.take(row) for row in (0, 1, 2, 5, 6, 7)] == [True, True, False, True, True, True]
     assert room.full and not room.take(8)
 
 
 def test_all_sources_full_is_full() -> None:
-    room = Room(Budget(4, quota=0.5), pool())
+    room = RemainingBudget(Budget(4, quota=0.5), pool())
     assert [room.take(row) for row in (0, 1)] == [True, True]
     assert room.open.tolist() == [False] * 5 + [True] * 5 and not room.full
     assert [room.take(row) for row in (5, 6)] == [True, True] and room.full
 
 
 def test_tokens_end_with_the_first_sample_that_does_not_fit() -> None:
-    room = Room(Budget(tokens=10), pool(tokens=[4, 4, 4, 1, 1, 1, 1, 1, 1, 1]))
+    room = RemainingBudget(Budget(tokens=10), pool(tokens=[4, 4, 4, 1, 1, 1, 1, 1, 1, 1]))
     assert [room.take(row) for row in (0, 1, 2)] == [True, True, False]
     assert room.full and not room.take(3), "a short one is not taken in place of a better one"
-    room = Room(Budget(tokens=10, quota=0.5), pool(tokens=[4, 4, 4, 1, 1, 5, 1, 1, 1, 1]))
+    room = RemainingBudget(Budget(tokens=10, quota=0.5), pool(tokens=[4, 4, 4, 1, 1, 5, 1, 1, 1, 1]))
     assert [room.take(row) for row in (0, 1, 5)] == [True, False, True]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.pool_selectors import Budget, Candidates, Oracle, Replay, Room, Target
+from curate.pool_selectors import Budget, Candidates, Oracle, RemainingBudget, Replay, Target
 from curate.pool_selectors.candidates import Draws
 from curate.pool_selectors.cluster_ucb import POLICIES, ClusterUCB
 
@@ -142,14 +142,14 @@ def test_the_subset_is_the_top_of_what_was_drawn_and_it_can_be_called_again() ->
     clusters, _, rewards = world()
     pool = Candidates([f"s{i}" for i in range(400)], ["a"] * 400, clusters=clusters)
     selector = ClusterUCB()
-    first = selector.rank(pool, Target(), Replay(rewards, 80), Room(Budget(0.05), pool))
+    first = selector.rank(pool, Target(), Replay(rewards, 80), RemainingBudget(Budget(0.05), pool))
     assert first.draws is not None
     assert first.rows.tolist() == first.draws.rows[np.argsort(-first.draws.rewards)][:20].tolist()
-    selector.rank(pool, Target(), Replay(-rewards, 80), Room(Budget(0.05), pool))
-    again = selector.rank(pool, Target(), Replay(rewards, 80), Room(Budget(0.05), pool))
+    selector.rank(pool, Target(), Replay(-rewards, 80), RemainingBudget(Budget(0.05), pool))
+    again = selector.rank(pool, Target(), Replay(rewards, 80), RemainingBudget(Budget(0.05), pool))
     assert again.rows.tolist() == first.rows.tolist()
     with pytest.raises(ConfigError, match="hold 90 samples and only 80 gradients"):
-        selector.rank(pool, Target(), Replay(rewards, 80), Room(Budget(90), pool))
+        selector.rank(pool, Target(), Replay(rewards, 80), RemainingBudget(Budget(90), pool))
 
 
 def test_what_it_cannot_be_told_is_said() -> None:

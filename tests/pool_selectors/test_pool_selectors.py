@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.pool_selectors import POOL_SELECTORS, Budget, Candidates, Ranking, Replay, Room, Target, make_pool_selector
+from curate.pool_selectors import (
+    POOL_SELECTORS,
+    Budget,
+    Candidates,
+    Ranking,
+    RemainingBudget,
+    Replay,
+    Target,
+    make_pool_selector,
+)
 from curate.testing import POOL_SELECTOR_LAWS
 from curate.testing.pool_selectors import COUNT as N
 from curate.testing.pool_selectors import made_up_pool as pool_of
@@ -18,7 +27,9 @@ from curate.testing.pool_selectors import permuted, unit
 
 
 def taken(name: str, budget: Budget, pool: Candidates, rewards: np.ndarray, **args: Any) -> Ranking:
-    return make_pool_selector(name, args, seed=5).rank(pool, target_of(), Replay(rewards), Room(budget, pool))
+    return make_pool_selector(name, args, seed=5).rank(
+        pool, target_of(), Replay(rewards), RemainingBudget(budget, pool)
+    )
 
 
 @pytest.mark.parametrize("law", POOL_SELECTOR_LAWS)
@@ -97,7 +108,7 @@ def test_a_target_whose_best_is_of_a_full_source_takes_its_next_best() -> None:
     vectors = np.array([[1.0, 0], [0.9, 0.1], [0.1, 0.9], [0, 1.0]])
     pool = Candidates(list("wxyz"), ["a", "a", "b", "a"], vectors=unit(vectors))
     target = Target(vectors=np.eye(2))
-    room = Room(Budget(2, quota={"a": 0.5}), pool)
+    room = RemainingBudget(Budget(2, quota={"a": 0.5}), pool)
     assert make_pool_selector("rds", {}).rank(pool, target, Replay(np.zeros(4)), room).rows.tolist() == [0, 2]
 
 
@@ -118,16 +129,18 @@ def test_tfidf_without_common_words_is_an_error() -> None:
     pool = pool_of()
     with pytest.raises(DataError, match="no word in common"):
         target = Target(["", ""], texts=["qqq", "zzz"])
-        make_pool_selector("tfidf", {}).rank(pool, target, Replay(rewards_of()), Room(Budget(3), pool))
+        make_pool_selector("tfidf", {}).rank(pool, target, Replay(rewards_of()), RemainingBudget(Budget(3), pool))
     empty = Candidates(pool.ids, pool.sources, texts=[""] * N)
     with pytest.raises(DataError, match="finds no terms"):
-        make_pool_selector("tfidf", {}).rank(empty, target_of(), Replay(rewards_of()), Room(Budget(3), empty))
+        make_pool_selector("tfidf", {}).rank(
+            empty, target_of(), Replay(rewards_of()), RemainingBudget(Budget(3), empty)
+        )
 
 
 def test_random_takes_every_sample_equally_often_and_the_same_from_a_larger_pool() -> None:
     pool, counts = pool_of(), np.zeros(N)
     for seed in range(400):
-        room = Room(Budget(0.25), pool)
+        room = RemainingBudget(Budget(0.25), pool)
         counts[make_pool_selector("random", {}, seed).rank(pool, Target(), Replay(counts), room).rows] += 1
     assert abs(counts / 400 - 0.25).max() < 0.08
     first = [pool.ids[row] for row in taken("random", Budget(N), pool, rewards_of()).rows]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.pool_selectors import Budget, Candidates, Oracle, Room, Target, make_pool_selector
+from curate.pool_selectors import Budget, Candidates, Oracle, RemainingBudget, Target, make_pool_selector
 from curate.pool_selectors import base as pool_base
 from curate.pool_selectors import rds as rds_module
 from curate.stages import make
@@ -92,7 +92,9 @@ def test_vectors_in_blocks_are_ranked_as_those_in_memory(
         monkeypatch.setattr(rds_module, "LISTED", listed)
         candidates = candidates_of(vectors)
         oracle = Oracle(lambda rows: np.zeros(len(rows)), 0)
-        found.append(make_pool_selector(method, {}).rank(candidates, target, oracle, Room(budget, candidates)))
+        found.append(
+            make_pool_selector(method, {}).rank(candidates, target, oracle, RemainingBudget(budget, candidates))
+        )
     np.testing.assert_array_equal(found[0].rows, found[1].rows)
     np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-6)
     assert found[0].excluded.tolist() == found[1].excluded.tolist() == [7, 77, 123, 199]
@@ -103,7 +105,7 @@ def test_k_center_refuses_more_vectors_than_it_may_hold(monkeypatch: pytest.Monk
     candidates = candidates_of(Blocks(unit(np.random.default_rng(0).standard_normal((20, 8))), 5))
     with pytest.raises(DataError, match=r"k_center goes through all vectors.*20 of 8 numbers.*\(rds\)"):
         make_pool_selector("k_center", {}).rank(
-            candidates, Target(), Oracle(lambda rows: rows, 0), Room(Budget(3), candidates)
+            candidates, Target(), Oracle(lambda rows: rows, 0), RemainingBudget(Budget(3), candidates)
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, Room, Target, take_best
+from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, RemainingBudget, Target, take_best
 from curate.selectors import CandidateBatch, RunInfo, Scores, Selector
 from curate.signals import Loss
 from curate.testing import POOL_SELECTOR_LAWS, SELECTOR_LAWS, check_pool_selector, check_selector
@@ -133,7 +133,7 @@ class Fair(PoolSelector):
 
     needs = frozenset({"rewards", "vectors"})
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         if candidates.vectors is None:
             raise ValueError("this method needs vectors")
         assert isinstance(candidates.vectors, np.ndarray)
@@ -148,37 +148,37 @@ def taking(rows: list[int], size: int = 11) -> Ranking:
 class Bent(Fair):
     """Does what its class attribute says, in place of `Fair`."""
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: Room) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
         return self.bend(candidates, oracle, room, super().rank)  # type: ignore[attr-defined,no-any-return]
 
 
-def _in_place(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _in_place(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     return take_best(candidates, -np.arange(len(candidates), dtype=np.float64), room)
 
 
-def _twice(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _twice(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     return taking([0] * 11)
 
 
-def _half(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _half(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     return taking(rank(candidates, Target(), oracle, room).rows.tolist(), 11)
 
 
-def _by_size(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _by_size(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     found = rank(candidates, Target(), oracle, room)
     return Ranking(found.rows[::-1].copy(), found.scores[::-1].copy())
 
 
-def _greedy(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _greedy(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     order = np.argsort(-oracle(np.arange(len(candidates))))
     return taking(order.tolist(), room.size or 5)
 
 
-def _needy(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _needy(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     return taking(list(range(room.size or 5)), room.size or 5)
 
 
-def _some(self: Any, candidates: Candidates, oracle: Oracle, room: Room, rank: Any) -> Ranking:
+def _some(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
     found = rank(candidates, Target(), oracle, room)
     return Ranking(found.rows, found.scores, excluded=found.excluded[:1] if found.excluded is not None else None)
 

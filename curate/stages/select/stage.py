@@ -17,7 +17,7 @@ from ...pool_selectors import (
     Oracle,
     PoolSelector,
     Ranking,
-    Room,
+    RemainingBudget,
 )
 from ...pool_selectors.candidates import Ints
 from ...store import Draft
@@ -56,7 +56,7 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
         return
     candidates, positions = read_candidates(inputs, selector.needs, config.on)
     target, target_positions = read_target(inputs, selector.needs, config.on)
-    room = Room(config.limits(), candidates)
+    room = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
     with config.session():
         if asks:

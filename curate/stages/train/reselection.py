@@ -20,7 +20,7 @@ import numpy as np
 
 from ...errors import ConfigError, DataError, TrainingError
 from ...log import bar
-from ...pool_selectors import Budget, Candidates, Measure, Oracle, Ranking, Room, Target, averages
+from ...pool_selectors import Budget, Candidates, Measure, Oracle, Ranking, RemainingBudget, Target, averages
 from ...pool_selectors.candidates import Floats, Ints
 from ...store import Draft
 from ...store.artifacts.files import read_json, write_json
@@ -135,8 +135,8 @@ class EpochSubsets:
         chosen = [self.table.ids[row] for row in ranking.rows]
         write_json(self._path(number), {"epoch": number, "gradients": oracle.spent, "samples": chosen})
 
-    def _remaining_budget(self) -> Room:
-        return Room(Budget(self.config.selection_budget), self.candidates)
+    def _remaining_budget(self) -> RemainingBudget:
+        return RemainingBudget(Budget(self.config.selection_budget), self.candidates)
 
     def _measure(self, number: int, engine: GradientEngine | None) -> Measure:
         if self._target is None:
