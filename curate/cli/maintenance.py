@@ -30,15 +30,15 @@ def verify(
 ) -> None:
     """`curate verify`: read every file through; print what is wrong, and what to do about it."""
     from ..store import Store
-    from ..store.maintenance.verify import problems, unsealed
+    from ..store.maintenance.verify import find_defects, without_manifest
 
     opened = Store(store)
     opened.must_exist()
     count = 0
-    for problem in problems(opened, name):
+    for problem in find_defects(opened, name):
         count += 1
         print(f"{problem.path} {problem.wrong}.\n  {problem.remedy}")
-    if older := unsealed(opened):
+    if older := without_manifest(opened):
         names = ", ".join(artifact.name for artifact in older[:5]) + (", ..." if len(older) > 5 else "")
         LOGGER.info(f"Made by an older curate, which recorded no checksums of files: {names}. They are not looked at.")
     if count:
@@ -79,13 +79,13 @@ def repair(store: StoreFlag = Path("store")) -> None:
     """`curate repair`: make again what is derived and damaged: the catalogue and indexes."""
     from ..store import Store
     from ..store.maintenance.repair import repair as mend
-    from ..store.maintenance.verify import problems
+    from ..store.maintenance.verify import find_defects
 
     opened = Store(store)
     opened.must_exist()
     for done in mend(opened):
         print(done)
-    left = list(problems(opened))
+    left = list(find_defects(opened))
     if left:
         raise StoreError(
             f"{left[0].path} {left[0].wrong}. {left[0].remedy} That cannot be made again from what is there; see all "

@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
 from ..lm.tokens.batch import nothing
-from ..runtime.checksums import MARK
+from ..runtime.checksums import CHECKPOINT_MARKER
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
 from ..training import checkpoint, checkpoint_files
@@ -110,13 +110,13 @@ class SelectiveMixin(Base):
         return result
 
     def _resume(self, folder: Path) -> None:
-        if not (folder / MARK).exists():
+        if not (folder / CHECKPOINT_MARKER).exists():
             raise TrainingError(
-                f"{folder} has no {MARK}, so the selector's memory is not in it: it was cut off while it "
+                f"{folder} has no {CHECKPOINT_MARKER}, so the selector's memory is not in it: it was cut off while it "
                 "was written, or is of a run without selection. Resume from another one."
             )
         checkpoint_files.require_undamaged(folder)
-        mark = read_json(folder / MARK)
+        mark = read_json(folder / CHECKPOINT_MARKER)
         checkpoint.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
         self.chooser.goes_on(mark["step"], mark["attempt"])
 

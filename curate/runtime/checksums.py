@@ -12,21 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MARK = "curate.json"
+CHECKPOINT_MARKER = "curate.json"
 """In a checkpoint: says that it is whole, and under `files` what its files hold."""
 
-Record = Mapping[str, Mapping[str, Any]]
+Checksums = Mapping[str, Mapping[str, Any]]
 """Name below a folder -> `bytes` and `sha256`."""
 
 
-def record(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+def checksum_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Sizes and checksums of files by name, which are on the disk then. ~1.5 GB/s."""
     for path in files.values():
-        settle(path)
+        fsync_file(path)
     return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in sorted(files.items())}
 
 
-def settle(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     """Have the disk hold what a file does: what is said of it afterwards outlives a loss of power."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -59,7 +59,7 @@ def damage(path: Path, told: Mapping[str, Any], *, read: bool) -> str | None:
     return None
 
 
-def first_damage(folder: Path, recorded: Record, *, read: bool) -> tuple[Path, str] | None:
+def first_damage(folder: Path, recorded: Checksums, *, read: bool) -> tuple[Path, str] | None:
     """The first file below a folder that is not as recorded, and what is wrong with it."""
     for name, told in recorded.items():
         if (wrong := damage(folder / name, told, read=read)) is not None:

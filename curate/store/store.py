@@ -27,7 +27,7 @@ from .artifacts.draft import Draft
 from .artifacts.files import as_json, fingerprint, read_json, write_json, write_text
 from .artifacts.index import ArtifactIndex
 from .artifacts.lock import DraftLock
-from .artifacts.manifest import seal
+from .artifacts.manifest import write_manifest
 from .catalog.catalog import Catalog, fragments
 from .catalog.limits import Limits
 
@@ -168,7 +168,7 @@ class Store(ArtifactIndex):
         draft.sweep()
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         text = as_json({**manifest, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
-        seal(path, text)
+        write_manifest(path, text)
         write_text(path / "artifact.json", text)
         (path / "draft.json").unlink()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..runtime.checksums import MARK, first_damage, record
+from ..runtime.checksums import CHECKPOINT_MARKER, checksum_files, first_damage
 
 
 def step_of(checkpoint: Path) -> int:
@@ -26,7 +26,7 @@ def newest(folder: Path, *, clean: bool = True) -> Path | None:
     """The newest whole checkpoint; with `clean`, removes those that a kill cut off."""
     whole = None
     for checkpoint in checkpoints(folder):
-        if (checkpoint / MARK).exists():
+        if (checkpoint / CHECKPOINT_MARKER).exists():
             whole = checkpoint
         elif clean:
             shutil.rmtree(checkpoint)
@@ -36,14 +36,14 @@ def newest(folder: Path, *, clean: bool = True) -> Path | None:
 def mark_complete(checkpoint: Path, about: dict[str, Any]) -> None:
     """Say that a checkpoint is whole, and what its files hold: the last thing written to it, atomically. ~1.5 GB/s."""
     files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("[!.]*") if path.is_file()}
-    files.pop(MARK, None)
-    about = {**about, "files": record(files)}
-    temporary = checkpoint / f".{MARK}.tmp"
+    files.pop(CHECKPOINT_MARKER, None)
+    about = {**about, "files": checksum_files(files)}
+    temporary = checkpoint / f".{CHECKPOINT_MARKER}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(about, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(checkpoint / MARK)
+    temporary.replace(checkpoint / CHECKPOINT_MARKER)
 
 
 def require_undamaged(checkpoint: Path) -> None:
@@ -53,10 +53,10 @@ def require_undamaged(checkpoint: Path) -> None:
         TrainingError: a file is not as it was written; it is named, and so is the way on.
     """
     try:
-        files = json.loads((checkpoint / MARK).read_text(encoding="utf-8")).get("files", {})
+        files = json.loads((checkpoint / CHECKPOINT_MARKER).read_text(encoding="utf-8")).get("files", {})
         found = first_damage(checkpoint, files, read=True)
     except (ValueError, AttributeError):
-        found = checkpoint / MARK, "is no JSON any more"
+        found = checkpoint / CHECKPOINT_MARKER, "is no JSON any more"
     if found:
         raise TrainingError(
             f"{found[0]} {found[1]}. Delete the folder {checkpoint}, or let curate repair do it, and run the same "
@@ -66,15 +66,15 @@ def require_undamaged(checkpoint: Path) -> None:
 
 def rotate(folder: Path, limit: int | None) -> None:
     """Keep the newest `limit` whole checkpoints."""
-    whole = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / MARK).exists()]
+    whole = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / CHECKPOINT_MARKER).exists()]
     for checkpoint in whole[: -limit or None] if limit else []:
-        (checkpoint / MARK).unlink()
+        (checkpoint / CHECKPOINT_MARKER).unlink()
         shutil.rmtree(checkpoint)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    whole = [path for path in checkpoints(folder) if (path / MARK).exists()] if folder.exists() else []
+    whole = [path for path in checkpoints(folder) if (path / CHECKPOINT_MARKER).exists()] if folder.exists() else []
     for path in whole:
         require_undamaged(path)
     return whole

@@ -14,12 +14,12 @@ import pytest
 
 from curate.errors import StoreError
 from curate.store import Artifact, Draft, Store
-from curate.store.artifacts.manifest import MERGED, SEAL
+from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
 from curate.store.artifacts.parquet import read_parquet
 from curate.store.catalog.catalog import fragments
 from curate.store.maintenance.gc import Leftover, leftovers
 from curate.store.maintenance.repair import repair
-from curate.store.maintenance.verify import problems
+from curate.store.maintenance.verify import find_defects
 from curate.store.vectors.index_kind import IndexKind
 from curate.store.vectors.vectors import VectorShards
 from tests.support.toy_store import Toy, cut, fill, flip, stopped
@@ -37,7 +37,7 @@ def _leftovers(store: Store) -> list[Leftover]:
         return []
 
 
-FILES = ["part-00000.parquet", "files/model.safetensors", "artifact.json", SEAL, "merged/samples/all.parquet"]
+FILES = ["part-00000.parquet", "files/model.safetensors", "artifact.json", MANIFEST_FILE, "merged/samples/all.parquet"]
 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
@@ -46,10 +46,10 @@ def test_whatever_is_damaged_is_named_and_the_rest_is_not(
     store: Store, made: Artifact, file: str, damage: Callable[[Path], None]
 ) -> None:
     store.make("toy", fill, Toy(name="b", seed=1))
-    assert list(problems(store)) == []
+    assert list(find_defects(store)) == []
     damage(made.path / file)
-    found = {problem.path for problem in problems(store)}
-    told = set() if file == SEAL and damage is Path.unlink else {made.path / file}  # older ones have no record
+    found = {problem.path for problem in find_defects(store)}
+    told = set() if file == MANIFEST_FILE and damage is Path.unlink else {made.path / file}  # older ones have no record
     assert found - {store.catalog.path} == told
     if file == "artifact.json":
         assert all(each.path != made.path for each in _leftovers(store)), "what is damaged is not left over"
@@ -121,11 +121,11 @@ def test_a_damaged_index_is_named_and_made_again(store: Store) -> None:
     _, before = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
     for damage in (flip, cut):
         damage(made.path / "sketch.faiss")
-        assert [problem.path.name for problem in problems(store)] == ["sketch.faiss"]
+        assert [problem.path.name for problem in find_defects(store)] == ["sketch.faiss"]
         _, after = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
-        assert (after == before).all() and list(problems(store)) == []
+        assert (after == before).all() and list(find_defects(store)) == []
         damage(made.path / "sketch.faiss")
-        assert any("index sketch" in done for done in repair(store)) and list(problems(store)) == []
+        assert any("index sketch" in done for done in repair(store)) and list(find_defects(store)) == []
 
 
 def test_a_manifest_that_is_no_manifest_any_more_is_named(store: Store, made: Artifact) -> None:
@@ -149,11 +149,11 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
     store.make("toy", fill, Toy(name="b", seed=1))
     before = answers(store)
     damage(store.catalog.path)
-    assert {problem.path for problem in problems(store)} == {store.catalog.path}
+    assert {problem.path for problem in find_defects(store)} == {store.catalog.path}
     with pytest.raises(StoreError, match=r"curate (verify|repair)"):
         store.query("SELECT sum(hash(s)) FROM samples s")
     assert any("again" in done for done in repair(store))
-    assert answers(store) == before and list(problems(store)) == [] and leftovers(store) == []
+    assert answers(store) == before and list(find_defects(store)) == [] and leftovers(store) == []
 
 
 def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(store: Store, made: Artifact) -> None:
@@ -161,7 +161,7 @@ def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(st
     named = 0
     for at in range(100, len(content), 1 << 17):
         store.catalog.path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
-        if found := list(problems(store)):
+        if found := list(find_defects(store)):
             assert [problem.path for problem in found] == [store.catalog.path]
             named += 1
         else:  # in a block that is free
@@ -182,17 +182,17 @@ def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_mended(store: Sto
     for change in ("DELETE FROM samples WHERE sample_id = 's1'", "INSERT INTO samples SELECT * FROM samples"):
         with duckdb.connect(str(store.catalog.path)) as connection:
             connection.execute(change)
-        assert [problem.path for problem in problems(store)] == [store.catalog.path]
+        assert [problem.path for problem in find_defects(store)] == [store.catalog.path]
         list(repair(store))
-        assert answers(store) == before and list(problems(store)) == []
+        assert answers(store) == before and list(find_defects(store)) == []
 
 
 def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(store: Store, made: Artifact) -> None:
     before = answers(store)
     for path in fragments(made.path, which=MERGED):
         path.unlink()
-    (made.path / SEAL).unlink()  # as an older curate leaves it
-    assert list(problems(store)) == []
+    (made.path / MANIFEST_FILE).unlink()  # as an older curate leaves it
+    assert list(find_defects(store)) == []
     assert any("beside" in done for done in repair(store))
     store.catalog.path.unlink()
     list(repair(store))
@@ -218,6 +218,6 @@ def test_the_commands_say_it_and_end_with_the_right_code(
     code, out, _ = call("gc", "--drafts")
     assert code == 0 and "'b' (toy), unfinished" in out and len(store.drafts()) == 1
     assert call("gc", "--drafts", "--yes")[0] == 0 and store.drafts() == []
-    assert json.loads((made.path / SEAL).read_text())["files"].keys() == {
+    assert json.loads((made.path / MANIFEST_FILE).read_text())["files"].keys() == {
         *("artifact.json", "facts/samples/all.parquet", "files/model.safetensors", "part-00000.parquet")
     }

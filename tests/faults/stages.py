@@ -12,11 +12,11 @@ from typing import Any
 
 from curate.errors import CatalogueBusy
 from curate.store import Artifact, Store
-from curate.store.artifacts.manifest import sealed
+from curate.store.artifacts.manifest import read_manifest
 from curate.store.catalog.catalog import LABELS
 from curate.store.catalog.query import VECTORS, connect
 from curate.store.maintenance.gc import leftovers, remove
-from curate.store.maintenance.verify import problems
+from curate.store.maintenance.verify import find_defects
 from tests.support.reports import data_in
 
 from .commands import Commands, Running
@@ -183,7 +183,7 @@ class Workshop:
             assert remove(store, leftover), f"{leftover.path} is held, and nobody is there"
         left = [*store.root.rglob(".*"), *store.root.glob("artifacts/*/*/draft.json"), *leftovers(store)]
         assert not left, f"curate gc has left {left}"
-        assert not (found := list(problems(store))), f"curate verify says {found}"
+        assert not (found := list(find_defects(store))), f"curate verify says {found}"
 
 
 def _take_out(template: Path) -> None:
@@ -194,7 +194,7 @@ def _take_out(template: Path) -> None:
 
 
 def _files(artifact: Artifact) -> Content:
-    told = sealed(artifact.path) or {}
+    told = read_manifest(artifact.path) or {}
     timed = artifact.stage == "compare"
     return {
         name: entry["sha256"]

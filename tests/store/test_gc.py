@@ -15,7 +15,7 @@ from curate.errors import ArtifactNotFound
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.files import HOST, is_abandoned, temporary
 from curate.store.maintenance.gc import leftovers, remove
-from curate.store.maintenance.verify import problems
+from curate.store.maintenance.verify import find_defects
 from tests.support.toy_store import Toy, fill, stopped
 
 
@@ -31,7 +31,7 @@ def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Ar
     found = leftovers(store)
     assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
     assert all(remove(store, each) for each in found)
-    assert leftovers(store) == [] and list(problems(store)) == []
+    assert leftovers(store) == [] and list(find_defects(store)) == []
     assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
 
 

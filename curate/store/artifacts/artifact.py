@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...errors import StoreError
 from .files import REMEDY, read_json
-from .manifest import damaged, sealed
+from .manifest import find_damage, read_manifest
 from .parquet import read_parquet
 
 SCRIPT = "script"
@@ -47,7 +47,7 @@ class Artifact:
 
     def shards(self) -> list[Path]:
         """The Parquet files of the artifact's own data, in order; one that has gone is among them, to be missed."""
-        told = (sealed(self.path) or {}) if self.made_at is not None else {}
+        told = (read_manifest(self.path) or {}) if self.made_at is not None else {}
         known = [self.path / name for name in told if name.startswith("part-")]
         return sorted(known or self.path.glob("part-*.parquet"))
 
@@ -71,7 +71,7 @@ class Artifact:
         Raises:
             StoreError: names the first file that is not, and what to do.
         """
-        for path, wrong in damaged(self.path, read=read, below=below, info=False):
+        for path, wrong in find_damage(self.path, read=read, below=below, info=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
                 f"{self.path} and make '{self.name}' again (curate {self.stage}). See all of it: curate verify."

@@ -14,43 +14,45 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
-from ...runtime.checksums import Record, damage, record
+from ...runtime.checksums import Checksums, checksum_files, damage
 from .files import read_json, write_json
 
-SEAL = "files.json"
+MANIFEST_FILE = "files.json"
 MANIFEST = "artifact.json"
 FACTS, MERGED = "facts", "merged"
 """Folders of facts that wait for the catalogue, and of those that are in it."""
 
-APART = ("checkpoints", "cells")
-OURS = (SEAL, MANIFEST, "draft.json", "draft.lock")
+VERIFIED_ELSEWHERE = ("checkpoints", "cells")
+OURS = (MANIFEST_FILE, MANIFEST, "draft.json", "draft.lock")
 DERIVED = (".faiss", ".faiss.json", ".f16")
 
 
-def seal(folder: Path, manifest: str) -> None:
+def write_manifest(folder: Path, manifest: str) -> None:
     """Write down what the files of an artifact hold, and what `manifest`, its `artifact.json`, will. ~1.5 GB/s."""
     content = manifest.encode()
-    told: dict[str, Any] = record(dict(_files(folder)))
+    told: dict[str, Any] = checksum_files(dict(_files(folder)))
     told[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write_json(folder / SEAL, {"files": told, "sha256": _digest(told)})
+    write_json(folder / MANIFEST_FILE, {"files": told, "sha256": _digest(told)})
 
 
-def sealed(folder: Path) -> Record | None:
+def read_manifest(folder: Path) -> Checksums | None:
     """What was written down; None for an artifact of a curate that did not.
 
     Raises:
         StoreError: the record itself is damaged.
     """
-    if not (folder / SEAL).exists():
+    if not (folder / MANIFEST_FILE).exists():
         return None
-    content = read_json(folder / SEAL)
-    files: Record = content.get("files", {})
+    content = read_json(folder / MANIFEST_FILE)
+    files: Checksums = content.get("files", {})
     if content.get("sha256") != _digest(files):
-        raise StoreError(f"{folder / SEAL} has other content than was written: what it says of the files is not sure.")
+        raise StoreError(
+            f"{folder / MANIFEST_FILE} has other content than was written: what it says of the files is not sure."
+        )
     return files
 
 
-def damaged(folder: Path, *, read: bool, below: str = "", facts: bool = True) -> Iterator[tuple[Path, str]]:
+def find_damage(folder: Path, *, read: bool, below: str = "", facts: bool = True) -> Iterator[tuple[Path, str]]:
     """Files of an artifact that are not as they were written, and what is wrong with each.
 
     Args:
@@ -59,7 +61,7 @@ def damaged(folder: Path, *, read: bool, below: str = "", facts: bool = True) ->
         below: look only at names that begin so.
         facts: look also at those of facts.
     """
-    for name, told in (sealed(folder) or {}).items():
+    for name, told in (read_manifest(folder) or {}).items():
         if name.startswith(below) and (facts or not name.startswith(f"{FACTS}/")):
             path = _place(folder, name)
             if (wrong := damage(path, told, read=read)) is not None:
@@ -76,12 +78,12 @@ def _place(folder: Path, name: str) -> Path:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        if not path.is_file() or parts[0] in APART or any(part.startswith(".") for part in parts):
+        if not path.is_file() or parts[0] in VERIFIED_ELSEWHERE or any(part.startswith(".") for part in parts):
             continue
         if len(parts) == 1 and (parts[0] in OURS or parts[0].endswith(DERIVED)):
             continue
         yield "/".join((FACTS, *parts[1:]) if parts[0] == MERGED else parts), path
 
 
-def _digest(files: Record) -> str:
+def _digest(files: Checksums) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

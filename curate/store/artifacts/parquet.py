@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StoreError
-from ...runtime.checksums import settle
+from ...runtime.checksums import fsync_file
 from .files import REMEDY, temporary
 
 CHECKED = {"write_page_checksum": True}
@@ -37,7 +37,7 @@ def metadata_of(path: Path) -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """A file to be read in parts; `StoreError` where it is damaged."""
     with sound(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield file
@@ -78,5 +78,5 @@ def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unready = temporary(path)
     pq.write_table(table, unready, **{"compression": "zstd", **CHECKED, **options})
-    settle(unready)
+    fsync_file(unready)
     unready.replace(path)

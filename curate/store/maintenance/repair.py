@@ -21,7 +21,7 @@ from ..artifacts.manifest import MERGED
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import fragment_key, fragments, put_away
 from ..store import Store
-from .verify import NOTE, Problem, problems
+from .verify import NOTE, Defect, find_defects
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -32,7 +32,7 @@ def repair(store: Store) -> Iterator[str]:
     """
     if told := _rescue(store):
         yield told
-    found = list(problems(store))
+    found = list(find_defects(store))
     if any(problem.path == store.catalog.path for problem in found):
         yield _rebuild(store, found)
     for note in dict.fromkeys(_note(problem.path) for problem in found if _note(problem.path)):
@@ -44,7 +44,7 @@ def repair(store: Store) -> Iterator[str]:
         yield f"Removed {checkpoint}: the run goes on from the checkpoint before."
 
 
-def _checkpoint(problem: Problem) -> Path | None:
+def _checkpoint(problem: Defect) -> Path | None:
     """The damaged checkpoint of an unfinished run that a problem is about."""
     for folder in problem.path.parents:
         if folder.parent.name == "checkpoints":
@@ -119,7 +119,7 @@ def _write_beside(connection: duckdb.DuckDBPyConnection, artifact: Artifact, tab
     connection.execute("COMMIT")
 
 
-def _rebuild(store: Store, found: list[Problem]) -> str:
+def _rebuild(store: Store, found: list[Defect]) -> str:
     """A catalogue of all facts that are beside artifacts, put in the place of the one that is there."""
     path = store.catalog.path
     if bad := next((each for each in found if each.path.suffix == ".parquet" and _is_fact(each.path)), None):

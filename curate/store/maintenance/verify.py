@@ -11,10 +11,10 @@ from pathlib import Path
 import duckdb
 
 from ...errors import CatalogueBusy, StoreError
-from ...runtime.checksums import MARK, damage
+from ...runtime.checksums import CHECKPOINT_MARKER, damage
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import read_json
-from ..artifacts.manifest import MANIFEST, MERGED, SEAL, damaged
+from ..artifacts.manifest import MANIFEST, MANIFEST_FILE, MERGED, find_damage
 from ..artifacts.parquet import metadata_of
 from ..catalog.catalog import LABELS, fragment_key, fragments
 from ..store import Store
@@ -25,7 +25,7 @@ REPAIR = "curate repair makes it again from the artifacts."
 
 
 @dataclass(frozen=True)
-class Problem:
+class Defect:
     """A file that is not as it should be.
 
     Attributes:
@@ -39,7 +39,7 @@ class Problem:
     remedy: str
 
 
-def problems(store: Store, name: str | None = None) -> Iterator[Problem]:
+def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
     """Everything that is wrong, or what is with the artifact of a name; all files are read through, ~1.5 GB/s.
 
     The catalogue is looked at only where no name is given.
@@ -59,61 +59,61 @@ def problems(store: Store, name: str | None = None) -> Iterator[Problem]:
     yield from _of_catalogue(store)
 
 
-def unsealed(store: Store) -> list[Artifact]:
+def without_manifest(store: Store) -> list[Artifact]:
     """Artifacts of a curate that did not record what their files hold."""
-    return [artifact for artifact in store.artifacts() if not (artifact.path / SEAL).exists()]
+    return [artifact for artifact in store.artifacts() if not (artifact.path / MANIFEST_FILE).exists()]
 
 
-def _of_names(store: Store) -> Iterator[Problem]:
+def _of_names(store: Store) -> Iterator[Defect]:
     for pointer in sorted((store.root / "names").glob("*.json")):
         remedy = f"Delete it, and run the command that made '{pointer.stem}' again: it finds the artifact and names it."
         try:
             content = read_json(pointer)
         except StoreError:
-            yield Problem(pointer, "is no JSON any more", remedy)
+            yield Defect(pointer, "is no JSON any more", remedy)
             continue
         if not {"path", "fingerprint"} <= content.keys():
-            yield Problem(pointer, "names no artifact any more", remedy)
+            yield Defect(pointer, "names no artifact any more", remedy)
         elif not (store.root / content["path"]).is_dir():
-            yield Problem(pointer, f"stands for {content['path']}, which is gone", "curate gc removes the name.")
+            yield Defect(pointer, f"stands for {content['path']}, which is gone", "curate gc removes the name.")
 
 
-def _of_folder(folder: Path) -> Iterator[Problem]:
+def _of_folder(folder: Path) -> Iterator[Defect]:
     """Of an artifact its manifest, what is sealed, its indexes and its checkpoints; of a draft its checkpoints."""
     again = f"Put the file back from a copy, or delete the folder {folder} and make the artifact again."
     if (folder / MANIFEST).exists():
         try:
             Artifact.read(folder / MANIFEST)
-            yield from (Problem(path, wrong, again) for path, wrong in damaged(folder, read=True))
+            yield from (Defect(path, wrong, again) for path, wrong in find_damage(folder, read=True))
         except StoreError as error:
-            yield Problem(_named(error, folder), "is damaged", again)
+            yield Defect(_named(error, folder), "is damaged", again)
         for note in sorted(folder.glob(f"*{NOTE}")):
             yield from _of_record(note, REPAIR)
-    elif (folder / SEAL).exists() and not (folder / "draft.json").exists():
-        yield Problem(folder / MANIFEST, "is gone", again)
-    for mark in sorted(folder.glob(f"checkpoints/checkpoint-*/{MARK}")):
+    elif (folder / MANIFEST_FILE).exists() and not (folder / "draft.json").exists():
+        yield Defect(folder / MANIFEST, "is gone", again)
+    for mark in sorted(folder.glob(f"checkpoints/checkpoint-*/{CHECKPOINT_MARKER}")):
         drop = f"Delete the folder {mark.parent}; an unfinished run then goes on from the checkpoint before."
         yield from _of_record(mark, f"{drop} curate repair does it, where the run is unfinished.")
 
 
 def _named(error: StoreError, folder: Path) -> Path:
     """Which of the two files that describe an artifact an error is about."""
-    return folder / (SEAL if SEAL in str(error) else MANIFEST)
+    return folder / (MANIFEST_FILE if MANIFEST_FILE in str(error) else MANIFEST)
 
 
-def _of_record(path: Path, remedy: str) -> Iterator[Problem]:
+def _of_record(path: Path, remedy: str) -> Iterator[Defect]:
     """Files that a record beside them tells of."""
     try:
         files = read_json(path).get("files", {})
     except StoreError:
-        yield Problem(path, "is no JSON any more", remedy)
+        yield Defect(path, "is no JSON any more", remedy)
         return
     for name, told in files.items():
         if (wrong := damage(path.parent / name, told, read=True)) is not None:
-            yield Problem(path.parent / name, wrong, remedy)
+            yield Defect(path.parent / name, wrong, remedy)
 
 
-def _of_catalogue(store: Store) -> Iterator[Problem]:
+def _of_catalogue(store: Store) -> Iterator[Defect]:
     """The catalogue, read through, against the fragments that are in it. DuckDB checks every block that it reads."""
     path = store.catalog.path
     remedy = "curate repair makes it again from the artifacts; as it is, it is kept beside."
@@ -126,7 +126,7 @@ def _of_catalogue(store: Store) -> Iterator[Problem]:
         raise
     except (StoreError, duckdb.Error) as error:
         said = str(error).splitlines()[0]
-        yield Problem(path, "is gone" if not path.exists() else f"cannot be read ({said})", remedy)
+        yield Defect(path, "is gone" if not path.exists() else f"cannot be read ({said})", remedy)
         return
     finally:
         connection.close()
@@ -142,11 +142,11 @@ def _of_catalogue(store: Store) -> Iterator[Problem]:
                 with suppress(StoreError):  # it is told as a damaged file
                     told[file.parent.name] += metadata_of(file).num_rows
             elif file in put_away:
-                yield Problem(path, f"has not the facts of {file}", remedy)
+                yield Defect(path, f"has not the facts of {file}", remedy)
         for table in LABELS:
             rows = held[table].get(artifact.fingerprint, 0)
             if rows != told[table]:
-                yield Problem(
+                yield Defect(
                     path, f"has {rows} rows of '{artifact.name}' in {table} and should have {told[table]}", remedy
                 )
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
+from ..artifacts.parquet import CHECKED, metadata_of, open_parquet, read_by_duckdb, read_parquet
 from ..catalog.sql import quote
 from ..vectors.vectors import Positions
 
@@ -111,7 +111,7 @@ def _sorted(path: Path) -> pa.Table:
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, *, rows: int = 2000) -> Iterator[pa.RecordBatch]:
     """A Parquet file some rows at a time; a row group of it is in memory."""
-    with opened(path) as file:
+    with open_parquet(path) as file:
         yield from file.iter_batches(rows, columns=list(columns) if columns else None)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.files import temporary
-from ..artifacts.parquet import CHECKED, metadata_of, opened, read_by_duckdb, read_parquet
+from ..artifacts.parquet import CHECKED, metadata_of, open_parquet, read_by_duckdb, read_parquet
 from ..catalog.sql import quote
 
 REPEATS = """
@@ -54,7 +54,7 @@ class PoolRows:
 
 def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
     """Rows [start, stop) of one file, or as many of them as it has."""
-    with opened(path) as file:
+    with open_parquet(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         groups = [n for n, size in enumerate(sizes) if starts[n] < stop and starts[n] + size > start]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...log import LOGGER, bar
-from ...runtime.checksums import first_damage, record
+from ...runtime.checksums import checksum_files, first_damage
 from ..artifacts.files import read_json, temporary, write_json
 from .index_kind import TRAIN_PER_LIST, IndexKind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length
@@ -91,7 +91,7 @@ def kept_index(folder: Path, vectors: VectorShards, kind: IndexKind) -> FaissInd
         faiss.write_index(index, str(unready))
         unready.replace(path)
         kept = {each.name: each for each in (path, raw) if each.exists()}
-        write_json(note, {**says, "vectors": int(index.ntotal), "files": record(kept)})
+        write_json(note, {**says, "vectors": int(index.ntotal), "files": checksum_files(kept)})
     if not kind.code:
         return FaissIndex(index, kind)
     return FaissIndex(index, kind, np.memmap(raw, np.float16, "r", shape=(int(index.ntotal), vectors.width)))
