@@ -64,7 +64,7 @@ class Seconds:
             called = time.perf_counter()
             ledger.close_fragment()
             written = time.perf_counter()
-            ledger.settle(step)
+            ledger.commit(step)
             self.calls += called - began
             self.appended += written - began
             self.merged += time.perf_counter() - written
@@ -103,7 +103,7 @@ def write_live(root: Path, samples: int) -> None:
             ledger.append(step, columns)
             time.sleep(LIVE_PAUSE)
             if step % LIVE_CHECKPOINT == 0:
-                ledger.settle(step)
+                ledger.commit(step)
         ledger.close_fragment()
 
     make_run(store, "live", store.get("pool"), write)

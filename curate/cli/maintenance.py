@@ -33,7 +33,7 @@ def verify(
     from ..store.maintenance.verify import find_defects, without_manifest
 
     opened = Store(store)
-    opened.must_exist()
+    opened.require()
     count = 0
     for problem in find_defects(opened, name):
         count += 1
@@ -58,7 +58,7 @@ def gc(
     from ..store.maintenance.gc import leftovers, remove
 
     opened = Store(store)
-    opened.must_exist()
+    opened.require()
     found = leftovers(opened, drafts=drafts)
     freed = 0
     for leftover in found:
@@ -82,7 +82,7 @@ def repair(store: StoreFlag = Path("store")) -> None:
     from ..store.maintenance.verify import find_defects
 
     opened = Store(store)
-    opened.must_exist()
+    opened.require()
     for done in mend(opened):
         print(done)
     left = list(find_defects(opened))

@@ -49,14 +49,14 @@ def report(
     from ..report.runs import Wish, scope
     from ..runtime.terminal import size
     from ..store import Store
-    from ..store.catalog.session import Reader
+    from ..store.catalog.session import QuerySession
 
     target = to.expanduser()
     refuse_others(target, overwrite=overwrite)
     keys = tuple(dict.fromkeys(part for text in by or () for part in text.split(",")))
     wish = Wish(tuple(runs), title, max_samples, features, clusters, keys, method)
     source = Store(store)
-    with Reader(source) as reader:
+    with QuerySession(source) as reader:
         content = payload(scope(source, reader, wish))
     written = write(target, content)
     LOGGER.info(f"{size(written)} in {target}")

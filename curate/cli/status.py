@@ -45,8 +45,8 @@ def report(store: Store) -> list[str]:
     """The store in lines: artifacts, what is stale, what is unfinished, what waits to be merged."""
     from ..store.artifacts.files import size_of
 
-    store.must_exist()
-    labels, made, drafts = store.labels(), store.artifacts(), store.drafts()
+    store.require()
+    labels, made, drafts = store.display_names(), store.artifacts(), store.drafts()
     rows = [
         {
             "name": labels[a.fingerprint],
@@ -121,8 +121,8 @@ def _outside(config: Config) -> dict[str, str]:
 
 def unfinished(store: Store, label: str) -> tuple[str, Config]:
     """The stage and config of something begun, checked to be what going on would make."""
-    store.must_exist()
-    labels = store.labels()
+    store.require()
+    labels = store.display_names()
     drafts = {labels[draft.fingerprint]: draft for draft in store.drafts()}
     if label not in drafts:
         raise ArtifactNotFound(f"Nothing unfinished is named '{label}' in {store.root}.{did_you_mean(label, drafts)}")

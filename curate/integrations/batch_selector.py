@@ -214,7 +214,7 @@ class BatchSelector:
     def settle(self) -> None:
         """What is written down is final: a checkpoint holds it."""
         if self.run is not None:
-            self.run.settle(self.step)
+            self.run.commit(self.step)
 
     def goes_on(self, step: int, attempt: int | None) -> None:
         """It has chosen so often, in this attempt of its run."""

@@ -83,12 +83,12 @@ class ScriptRun:
         assert self._ledger is not None
         self._ledger.append(step, columns)
 
-    def settle(self, step: int) -> None:
+    def commit(self, step: int) -> None:
         """Everything up to `step` is final: a checkpoint holds it."""
         if self._ledger is not None:
             self._ledger.close_fragment()
             wait_for_all()
-            self._ledger.settle(step)
+            self._ledger.commit(step)
 
     def end(
         self,
@@ -118,7 +118,7 @@ class ScriptRun:
     def _ids_of_kept(self, rank: int) -> dict[int, str]:
         """Position -> sample id of what a process has kept; also before it was resumed, which the ledger knows."""
         assert self._draft is not None
-        label = self.store.labels()[self._draft.fingerprint]
+        label = self.store.display_names()[self._draft.fingerprint]
         sql = 'SELECT DISTINCT position, sample_id FROM ledger WHERE run = $run AND "rank" = $rank AND kept'
         kept = self.store.query(sql, {"run": label, "rank": rank})
         return dict(zip(kept["position"].to_pylist(), kept["sample_id"].to_pylist(), strict=True))
@@ -137,7 +137,7 @@ class ScriptRun:
         """The first attempt that is not finished; a stopped one that is not gone on with is begun anew."""
         for attempt in itertools.count(self.attempt or 1):
             config = build(ScriptConfig, {**self.values, "attempt": attempt})
-            if not self.store.holds(SCRIPT, config, self.inputs):
+            if not self.store.is_made(SCRIPT, config, self.inputs):
                 break
         if self.attempt not in (None, config.attempt):
             LOGGER.warning(

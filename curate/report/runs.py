@@ -12,7 +12,7 @@ from ..formats.locations import shown
 from ..stages.inputs import RUNS
 from ..stages.pools import pool_of
 from ..store import Artifact, Store
-from ..store.catalog.session import Reader
+from ..store.catalog.session import QuerySession
 
 VECTORS = ("sketch", "embedding")
 """Vector columns that a map can be drawn by, the better first."""
@@ -60,7 +60,7 @@ class Scope:
     """
 
     store: Store
-    reader: Reader
+    reader: QuerySession
     wish: Wish
     runs: tuple[Run, ...]
     pool: Artifact
@@ -91,7 +91,7 @@ class Scope:
         return self.labels[artifact.fingerprint] if artifact else ""
 
 
-def scope(store: Store, reader: Reader, wish: Wish) -> Scope:
+def scope(store: Store, reader: QuerySession, wish: Wish) -> Scope:
     """Find what was asked for.
 
     Args:
@@ -104,10 +104,10 @@ def scope(store: Store, reader: Reader, wish: Wish) -> Scope:
         ConfigError: a run is named twice.
         DataError: the runs are over several pools, or features or clusters are of another one.
     """
-    store.must_exist()
+    store.require()
     if len(set(wish.runs)) < len(wish.runs):
         raise ConfigError("A run is named twice: name each run once.")
-    labels, everything = store.labels(), store.artifacts()
+    labels, everything = store.display_names(), store.artifacts()
     found = [store.get(name, *RUNS) for name in wish.runs]
     runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(wish.runs, found, strict=True))
     if nameless := [run.name for run in found if "pool" not in run.inputs]:

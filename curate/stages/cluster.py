@@ -277,7 +277,7 @@ def _largest(
 
 def _beginnings(store: Store, features: Artifact, ids: Sequence[str]) -> Mapping[str, str]:
     """Sample id -> how its first user message begins; empty where the pool is gone or the catalogue is busy."""
-    pool = store.labels().get(features.inputs.get("pool", ""))
+    pool = store.display_names().get(features.inputs.get("pool", ""))
     sql = """
         SELECT sample_id, any_value(coalesce(
             list_filter(messages, lambda message: message.role = 'user')[1].content, messages[1].content, '')) AS text

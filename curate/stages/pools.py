@@ -40,7 +40,7 @@ def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = N
         if found := [pool for pool in pools if pool.fingerprint == mark]:
             return found[0]
         raise DataError(f"The pool of '{maker.name}' is no longer in the store: ingest it and make that again.")
-    labels = store.labels()
+    labels = store.display_names()
     pools = [pool for pool in pools if labels[pool.fingerprint] == pool.name]
     if len(pools) == 1:
         return pools[0]

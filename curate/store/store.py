@@ -77,7 +77,7 @@ class Store(ArtifactIndex):
 
         return run(self, sql, params, limits or NONE)
 
-    def holds(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
+    def is_made(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
         """Whether what `config` describes is made, under whatever name."""
         return (self.folder(stage, fingerprint(stage, config.identity(), inputs)) / "artifact.json").exists()
 
@@ -106,7 +106,7 @@ class Store(ArtifactIndex):
         path = self.folder(stage, mark)
         self.check_case_clash(config.name)
         if rank():
-            return self._join(fill if together else None, config.name, mark, path)
+            return self._help_rank_0(fill if together else None, config.name, mark, path)
         if not (path / "artifact.json").exists():
             self._stamp()
             with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
@@ -139,7 +139,7 @@ class Store(ArtifactIndex):
         self.sync()
         self.point(config.name, mark, path)
 
-    def _join(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
+    def _help_rank_0(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
         """In a process beside rank 0's: help it if there is something to do, then wait until it has named the result.
 
         Should rank 0 fail, the launcher ends this process.
@@ -161,7 +161,7 @@ class Store(ArtifactIndex):
             "inputs": dict(inputs),
         }
         if not (path / "draft.json").exists():
-            self._forget_namesakes(mark)
+            self._drop_stale_records(mark)
         write_json(path / "draft.json", manifest)
         draft = Draft(path, mark, self.catalog.path)
         yield draft
@@ -172,7 +172,7 @@ class Store(ArtifactIndex):
         write_text(path / "artifact.json", text)
         (path / "draft.json").unlink()
 
-    def _forget_namesakes(self, mark: str) -> None:
+    def _drop_stale_records(self, mark: str) -> None:
         """Before something is begun: facts of the same that was deleted by hand must not stand for the new ones."""
         if not self.catalog.path.exists():
             return

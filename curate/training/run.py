@@ -92,7 +92,7 @@ class TrainingJob:
 class RunLedger(LedgerWriter, Protocol):
     """What fine-tuning wants of a ledger: rows in, a checkpoint's step as final, and the way back to one."""
 
-    def settle(self, step: int) -> None:
+    def commit(self, step: int) -> None:
         """Everything up to `step` is final."""
 
     def rewind(self, step: int) -> None:
@@ -198,7 +198,7 @@ def _assemble(
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[Progress(selection, job.label), CheckpointCallback(selection, ledger.settle, job.save_total_limit)],
+        callbacks=[Progress(selection, job.label), CheckpointCallback(selection, ledger.commit, job.save_total_limit)],
     )
     _give_engines(job, trainer)
     return trainer, selection

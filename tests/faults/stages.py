@@ -13,7 +13,7 @@ from typing import Any
 from curate.errors import CatalogueBusy
 from curate.store import Artifact, Store
 from curate.store.artifacts.manifest import read_manifest
-from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import VECTORS, connect
 from curate.store.maintenance.gc import leftovers, remove
 from curate.store.maintenance.verify import find_defects
@@ -208,7 +208,7 @@ def _rows(store: Store, names: list[str]) -> Content:
     found: Content = {}
     connection = connect(store)
     try:
-        for table, label in LABELS.items():
+        for table, label in NAME_COLUMNS.items():
             columns = "* EXCLUDE (seconds)" if table == "comparisons" else "*"
             sql = f'SELECT {columns} FROM {table} WHERE list_contains(?, "{label}") ORDER BY ALL'
             rows = connection.execute(sql, [names]).fetchall()
@@ -227,7 +227,7 @@ def must_have_no_orphans(folder: Path) -> None:
     except CatalogueBusy:
         raise AssertionError("a killed process holds the catalogue") from None
     try:
-        for table, label in [*LABELS.items(), *VECTORS.values()]:
+        for table, label in [*NAME_COLUMNS.items(), *VECTORS.values()]:
             sql = (
                 f'SELECT count(*) FROM {table} WHERE "{label}" IS NULL OR "{label}" NOT IN (SELECT name FROM artifacts)'
             )

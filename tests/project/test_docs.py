@@ -23,7 +23,7 @@ from curate.config import build, load
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, module_of
 from curate.store import Store
-from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import VECTORS, ledger_views
 from tests.support.paths import ROOT
 
@@ -205,7 +205,7 @@ def test_the_readme_names_every_selector_and_no_other() -> None:
 def test_the_readme_names_every_table_and_question_and_no_other() -> None:
     store = section("The store and SQL")
     assert first_cells(store, "table") == {
-        *(*LABELS, *ledger_views(), "artifacts"),
+        *(*NAME_COLUMNS, *ledger_views(), "artifacts"),
         *(view for view, _ in VECTORS.values()),
     }
     assert first_cells(store, "saved question") == {path.stem for path in (ROOT / "store" / "queries").glob("*.sql")}

@@ -29,7 +29,7 @@ from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make
 from curate.store import Store
-from curate.store.catalog.catalog import LABELS
+from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import dictionary, ledger_views
 from tests.project.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
 
@@ -195,7 +195,7 @@ def test_the_tables_described_are_those_that_queries_see(tmp_path: Path, monkeyp
     make(store, "demo-pool", name="raw", rows=10)
     described = hooks.on_page_markdown(PAGES["docs/store/tables.md"])
     for row in dictionary(store):
-        if row["table"] in (*LABELS, *ledger_views(), "artifacts"):
+        if row["table"] in (*NAME_COLUMNS, *ledger_views(), "artifacts"):
             part = described.partition(f"\n### `{row['table']}`\n")[2].partition("\n### ")[0]
             said = (row["comment"] or "").replace("|", "\\|")
             assert f"| `{row['column']}` |" in part if row["column"] else part, row

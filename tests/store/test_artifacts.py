@@ -69,7 +69,7 @@ def test_a_name_moves_to_what_is_made_last_and_the_displaced_keeps_a_label_of_it
     old = store.make("toy", fill, Toy(name="a", rows=2))
     new = store.make("toy", fill, Toy(name="a", rows=3))
     assert store.get("a").fingerprint == new.fingerprint
-    assert store.labels() == {new.fingerprint: "a", old.fingerprint: f"a@{old.fingerprint[3:11]}"}
+    assert store.display_names() == {new.fingerprint: "a", old.fingerprint: f"a@{old.fingerprint[3:11]}"}
     store.make("toy", never, Toy(name="a", rows=2))
     assert store.get("a").fingerprint == old.fingerprint
 
@@ -78,8 +78,8 @@ def test_unfinished_artifacts_of_one_name_have_different_labels(store: Store) ->
     for rows in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             store.make("toy", interrupt, Toy(name="a", rows=rows))
-    assert len(set(store.labels().values())) == 2
-    assert all(label.startswith("a@") for label in store.labels().values())
+    assert len(set(store.display_names().values())) == 2
+    assert all(label.startswith("a@") for label in store.display_names().values())
 
 
 def interrupt(draft: Draft) -> None:

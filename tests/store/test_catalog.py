@@ -17,9 +17,9 @@ from curate.errors import CatalogueBusy, QueryError, StoreError
 from curate.store import Draft, Store
 from curate.store.artifacts.files import temporary
 from curate.store.artifacts.manifest import MERGED
-from curate.store.catalog.catalog import LABELS, fragments
+from curate.store.catalog.catalog import NAME_COLUMNS, fragments
 from curate.store.catalog.query import dictionary, ledger_views, parquet_bytes, run
-from curate.store.catalog.session import Reader
+from curate.store.catalog.session import QuerySession
 
 
 class Toy(Config):
@@ -113,7 +113,7 @@ def test_while_another_process_writes_making_goes_on_queries_say_so_and_a_later_
 
 def test_while_this_process_reads_making_goes_on_and_its_facts_wait(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
-    with Reader(store) as reader:
+    with QuerySession(store) as reader:
         store.make("toy", fill, Toy(name="b", seed=1))
         assert store.waiting() == 1 and count(store) == 4
         assert reader.ask("SELECT count(*) AS n FROM samples", {}).to_pylist() == [{"n": 2}], "as it was"
@@ -211,11 +211,11 @@ def test_the_data_dictionary_speaks_of_every_table_and_every_column_of_facts(sto
     store.make("toy", fill, Toy(name="a"))
     rows = dictionary(store)
     tables = {row["table"] for row in rows}
-    assert {*LABELS, *ledger_views(), "artifacts", "conversations", "vectors", "centroids"} == tables
-    spoken = {*LABELS, *ledger_views()}
+    assert {*NAME_COLUMNS, *ledger_views(), "artifacts", "conversations", "vectors", "centroids"} == tables
+    spoken = {*NAME_COLUMNS, *ledger_views()}
     silent = [(r["table"], r["column"]) for r in rows if not r["comment"] and (r["table"] in spoken or not r["column"])]
     assert silent == []
-    for table, label in LABELS.items():
+    for table, label in NAME_COLUMNS.items():
         assert [r["column"] for r in rows if r["table"] == table][:2] == ["", label]
 
 

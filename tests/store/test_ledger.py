@@ -180,7 +180,7 @@ def test_append_does_not_wait_for_the_disk_and_settle_does(
         ledger.append(step, columns)
     assert not written(ledger)
     threading.Timer(0.2, gate.set).start()
-    ledger.settle(3)
+    ledger.commit(3)
     assert not written(ledger), "they are merged"
     with ledger.catalog.open() as connection:
         found = connection.sql("SELECT * EXCLUDE (artifact) FROM ledger ORDER BY step, slot").to_arrow_table()
@@ -215,7 +215,7 @@ def full_disk(*args: Any, **options: Any) -> None:
 
 CALLS: dict[str, Callable[[Ledger], None]] = {
     "append": lambda ledger: ledger.append(2, draw(np.random.default_rng(0), 4, ())),
-    "settle": lambda ledger: ledger.settle(1),
+    "settle": lambda ledger: ledger.commit(1),
     "rewind": lambda ledger: ledger.rewind(0),
 }
 
@@ -242,7 +242,7 @@ def working() -> bool:
 
 def test_no_thread_is_left(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FULL", 1)
-    for end in (ledger.close_fragment, lambda: ledger.settle(1), lambda: ledger.rewind(0)):
+    for end in (ledger.close_fragment, lambda: ledger.commit(1), lambda: ledger.rewind(0)):
         ledger.append(1, draw(np.random.default_rng(0), 4, ()))
         assert working()
         end()
@@ -286,7 +286,7 @@ def test_a_query_sees_rows_that_are_not_merged_and_then_those_that_are(store: St
             ledger._writer.drain()
             seen.append(store.query("SELECT max(step) AS step FROM ledger WHERE run = 'live'").to_pylist()[0]["step"])
             if step == 2:
-                ledger.settle(2)
+                ledger.commit(2)
         ledger.close_fragment()
 
     store.make("toy", fill, Config(name="live"))

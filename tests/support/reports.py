@@ -16,7 +16,7 @@ from curate import Store, make
 from curate.report.payload import payload
 from curate.report.runs import Wish, scope
 from curate.stages.pools import pool_samples
-from curate.store.catalog.session import Reader
+from curate.store.catalog.session import QuerySession
 from curate.store.ledger.rows import SCHEMA
 from tests.support.exports import RunConfig
 
@@ -114,7 +114,7 @@ def store_of(folder: Path) -> Path:
 
 def told(store: Store, *runs: str, **wish: Any) -> dict[str, Any]:
     """What a page of these runs says."""
-    with Reader(store) as reader:
+    with QuerySession(store) as reader:
         return payload(scope(store, reader, Wish(tuple(runs), **wish)))
 
 

@@ -100,7 +100,7 @@ def _make_here(progress: RunProgress, name: str, task: Task) -> None:
 def _is_made(store: Store, task: Task) -> bool:
     """Whether it is there; what cannot be told because an input is missing is not."""
     try:
-        return store.holds(task.stage, task.config, made_from(store, task.stage, task.config)[1])
+        return store.is_made(task.stage, task.config, made_from(store, task.stage, task.config)[1])
     except CurateError:
         return False
 

@@ -125,7 +125,7 @@ def trajectory(store: Store, cell: ComparisonRun, run: Artifact, weights: int | 
     """What a run came to, step by step."""
     import numpy as np
 
-    label = {"run": store.labels()[run.fingerprint]}
+    label = {"run": store.display_names()[run.fingerprint]}
     steps = store.query(STEPS, label).to_pydict()
     metrics = store.query(METRICS, label).to_pylist()
     evaluations = [(row["step"], row["value"]) for row in metrics if row["metric"] == "eval_loss"]
@@ -167,14 +167,14 @@ def _flops(run: Artifact, weights: int, kept: Floats, seen: Floats, parts: set[s
 
 def kept_shares(store: Store, run: Artifact, until: float) -> dict[str, float | None]:
     """Of what a run kept up to a step: shares of repeats, and of planted duplicates and noise where labelled."""
-    labels = store.labels()
+    labels = store.display_names()
     asked = {"run": labels[run.fingerprint], "pool": labels.get(run.inputs["pool"], ""), "until": round(until)}
     return _shares(store.query(SHARES, asked).to_pylist()[0])
 
 
 def pool_shares(store: Store, pool: Artifact) -> dict[str, float | None]:
     """The same of the whole pool: what chance keeps."""
-    return _shares(store.query(POOL_SHARES, {"pool": store.labels()[pool.fingerprint]}).to_pylist()[0])
+    return _shares(store.query(POOL_SHARES, {"pool": store.display_names()[pool.fingerprint]}).to_pylist()[0])
 
 
 def _shares(row: dict[str, Any]) -> dict[str, float | None]:

@@ -103,7 +103,7 @@ def _columns(values: pa.Table, score: str, weight: str) -> dict[str, Any]:
 
 def _measured(inputs: Inputs, name: str) -> pa.Table:
     """`sample_id` and a measure: the mean over the runs that have it for a sample."""
-    store, labels, parts = inputs.store, inputs.store.labels(), []
+    store, labels, parts = inputs.store, inputs.store.display_names(), []
     for artifact in runs_of(inputs):
         part = store.query(MEASURES[name], {"run": labels[artifact.fingerprint]})
         if name in ("loss", "forgotten", "volatility") and not len(part):
@@ -128,7 +128,7 @@ def answer(wanted: Wanted, inputs: Inputs) -> pa.Table | None:
     if not wanted.query.is_file():
         raise ConfigError(f"--order {wanted.order}: there is no file {wanted.query}.")
     sql = wanted.query.read_text(encoding="utf-8")
-    labels = inputs.store.labels()
+    labels = inputs.store.display_names()
     runs = [labels[artifact.fingerprint] for artifact in runs_of(inputs)]
     given = {"runs": runs, "run": runs[0]}
     asked = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", sql))) & set(given)

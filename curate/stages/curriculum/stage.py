@@ -105,7 +105,7 @@ def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
     """Write the order as a subset: the artifact's data, and facts."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
-    label = inputs.store.labels()[pool.fingerprint]
+    label = inputs.store.display_names()[pool.fingerprint]
     sql = "SELECT DISTINCT sample_id FROM samples WHERE pool = $pool ORDER BY 1"
     known, unknown = ordered(config, inputs, inputs.store.query(sql, {"pool": label}))
     if not len(known):

@@ -84,7 +84,7 @@ def _licence(named: set[str | None]) -> dict[str, Any]:
 
 
 def _how(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, rows: int) -> str:
-    labels = store.labels()
+    labels = store.display_names()
     where = f"the pool `{labels[pool.fingerprint]}` ({pool.rows} rows)"
     if made_by is None:
         return f"{rows} samples of {where}, chosen by this query:\n\n```sql\n{config['sql']}\n```"
@@ -127,7 +127,7 @@ def _load(config: Mapping[str, Any]) -> str:
 def _provenance(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None) -> str:
     """Fingerprints, and the configs that lead here, as files for `curate STAGE --config FILE`."""
     made = [pool] if made_by is None else [pool, made_by]
-    labels = store.labels()
+    labels = store.display_names()
     rows = [f"| {labels[artifact.fingerprint]} | {artifact.stage} | `{artifact.fingerprint}` |" for artifact in made]
     rows += [f"| {_cell(key.split('.', 2)[-1])} | data | `{mark}` |" for key, mark in pool.inputs.items()]
     steps = [(artifact.stage, _public(_set(artifact.config))) for artifact in made]

@@ -102,7 +102,7 @@ def made_by(inputs: Inputs) -> Artifact | None:
 
 def _kept(store: Store, run: Artifact, min_times: int) -> pa.Table:
     """One row a sample that a run kept: how often, when, and means of what the ledger says of it when it was kept."""
-    label = store.labels()[run.fingerprint]
+    label = store.display_names()[run.fingerprint]
     found = store.query(
         "SELECT DISTINCT unnest(map_keys(parts)) AS part FROM ledger WHERE run = $run AND kept ORDER BY part",
         {"run": label},

@@ -115,7 +115,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
         _describe(config, config.trainer, rows, draft)
     draft.rows = len(choice.rows)
     draft.add("subsets", _subset_facts(choice))
-    draft.summary |= {"rows": draft.rows, "pool": inputs.store.labels()[choice.pool.fingerprint]}
+    draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[choice.pool.fingerprint]}
     text = card(config.stored(), inputs.store, choice.pool, made_by(inputs), rows.sources)
     (draft.files / "README.md").write_text(text, encoding="utf-8")
 

@@ -127,7 +127,7 @@ def _facts(store: Store, artifact: Artifact, table: str, column: str) -> pa.Tabl
     """`sample_id` and a column of the facts that came with an artifact; the view calls it as the table is called."""
     rows = store.query(
         f'SELECT sample_id, {column} FROM {table} WHERE "{table}" = $name',
-        {"name": store.labels()[artifact.fingerprint]},
+        {"name": store.display_names()[artifact.fingerprint]},
     )
     return rows.combine_chunks()
 

@@ -82,7 +82,7 @@ def _reference_loss(
 
 
 def _column(inputs: Inputs, artifact: Artifact, sql: str) -> dict[str, float]:
-    rows = inputs.store.query(sql, {"name": inputs.store.labels()[artifact.fingerprint]})
+    rows = inputs.store.query(sql, {"name": inputs.store.display_names()[artifact.fingerprint]})
     return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 

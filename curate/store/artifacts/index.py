@@ -25,7 +25,7 @@ class ArtifactIndex:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def must_exist(self) -> None:
+    def require(self) -> None:
         """Raise unless something has been made here, or begun."""
         if not (self.root / "store.json").exists():
             raise StoreError(
@@ -41,7 +41,7 @@ class ArtifactIndex:
             ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
             make = f" Make it: {ways}" if ways else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
-        artifact = self.load(self.root / self._pointed(pointer)["path"])
+        artifact = self.load(self.root / self._read_pointer(pointer)["path"])
         if stages and artifact.stage not in stages:
             raise ArtifactNotFound(
                 f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {' or '.join(stages)}."
@@ -66,18 +66,18 @@ class ArtifactIndex:
                     found.append(Artifact.read(path))
         return found
 
-    def everything(self) -> list[Artifact]:
+    def artifacts_and_drafts(self) -> list[Artifact]:
         """Artifacts, then drafts; what is finished meanwhile is in it once."""
         drafts = self.drafts()  # looked at first: what becomes an artifact afterwards is found among these
         made = self.artifacts()
         known = {artifact.fingerprint for artifact in made}
         return [*made, *(draft for draft in drafts if draft.fingerprint not in known)]
 
-    def labels(self) -> dict[str, str]:
+    def display_names(self) -> dict[str, str]:
         """Fingerprint -> what to call it: its name, or `name@fingerprint` once another artifact has taken the name."""
-        pointers = {path.stem: self._pointed(path) for path in (self.root / "names").glob("*.json")}
+        pointers = {path.stem: self._read_pointer(path) for path in (self.root / "names").glob("*.json")}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
-        others = [a for a in self.everything() if a.fingerprint not in named]
+        others = [a for a in self.artifacts_and_drafts() if a.fingerprint not in named]
         taken = Counter([*pointers, *(a.name for a in others)])
         return named | {
             a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others
@@ -87,7 +87,7 @@ class ArtifactIndex:
         """The folder of the artifact with this fingerprint, whether it exists or not."""
         return self.root / "artifacts" / stage / mark[3:19]
 
-    def _pointed(self, pointer: Path) -> dict[str, Any]:
+    def _read_pointer(self, pointer: Path) -> dict[str, Any]:
         """What a file in `names` says."""
         content = read_json(pointer)
         if not {"path", "fingerprint"} <= content.keys() or not PLACE.fullmatch(str(content["path"])):

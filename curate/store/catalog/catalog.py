@@ -27,7 +27,7 @@ from .sql import quote
 
 T = TypeVar("T")
 
-LABELS = {
+NAME_COLUMNS = {
     "samples": "pool",
     "rejects": "artifact",
     "features": "features",
@@ -43,7 +43,7 @@ LABELS = {
 }
 """Fact table -> what its views call the artifact's name."""
 
-LINKS = {"evaluations": "run"}
+LINK_COLUMNS = {"evaluations": "run"}
 """Fact table -> its column of another artifact's fingerprint, which its view shows as that artifact's name."""
 
 BUSY = ("could not set lock", "unique file handle conflict")
@@ -148,7 +148,7 @@ class Catalog:
                 _insert(connection, artifact, table, [path for _, path in group])
             connection.execute("COMMIT")
         for _, path in waiting:
-            put_away(path)
+            move_to_merged(path)
 
     def knows(self, artifact: str) -> bool:
         """Whether it holds facts of an artifact, by fingerprint. ~15 ms."""
@@ -164,7 +164,7 @@ class Catalog:
         """Delete all facts of artifacts that are no more, by fingerprint."""
         with self.open(wait=wait) as connection:
             connection.execute("BEGIN")
-            for table in (*LABELS, "merged"):
+            for table in (*NAME_COLUMNS, "merged"):
                 connection.execute(f"DELETE FROM {table} WHERE list_contains(?, artifact)", [list(artifacts)])
             connection.execute("COMMIT")
 
@@ -186,7 +186,7 @@ def fragments(folder: Path, table: str = "*", which: str = FACTS) -> list[Path]:
     return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
 
 
-def put_away(path: Path) -> None:
+def move_to_merged(path: Path) -> None:
     """Move a fragment that is in the catalogue to those that are: from them the catalogue can be made again."""
     folder = path.parents[2] / MERGED / path.parent.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ...errors import QueryError, StoreError
 from ..artifacts.files import REMEDY
-from .catalog import LABELS, LINKS, Catalog, fragment_key, fragments
+from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog, fragment_key, fragments
 from .limits import Limits, answered, fetch
 from .read_only import must_only_read, one_statement
 from .sql import quote
@@ -103,14 +103,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
     """A locked-down in-memory connection with a view a table, without those over the ledger; see the first lines."""
-    index.must_exist()
+    index.require()
     catalog = Catalog.of(index.root)
     settings = catalog.settings | CLOSED
     if limits.memory is not None:
         settings |= {"memory_limit": f"{limits.memory}B"}
     connection = duckdb.connect(":memory:", config=settings)
     catalog.attach(connection, wait=wait)
-    artifacts = index.everything()
+    artifacts = index.artifacts_and_drafts()
     with readable(connection, catalog.path):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
@@ -120,7 +120,7 @@ def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
     with readable(connection, catalog.path):
-        for table, label in LABELS.items():
+        for table, label in NAME_COLUMNS.items():
             connection.execute(_fact_view(table, label, artifacts, merged))
         for stage, (view, label) in VECTORS.items():
             connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
@@ -189,7 +189,7 @@ COMMENTS = {
 
 
 def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
-    labels = index.labels()
+    labels = index.display_names()
     return {
         "name": [labels[a.fingerprint] for a in artifacts],
         "stage": [a.stage for a in artifacts],
@@ -217,7 +217,7 @@ def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: se
             )
     union = " UNION ALL BY NAME ".join(parts)
     named, other = "", ""
-    if link := LINKS.get(table):
+    if link := LINK_COLUMNS.get(table):
         named, other = f"REPLACE (l.name AS {link})", f"LEFT JOIN artifact_table l ON l.fingerprint = f.{link}"
     return (
         f'CREATE VIEW {table} AS SELECT a.name AS "{label}", f.* EXCLUDE (artifact) {named} '
@@ -254,7 +254,7 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> None:
     for place, comment in COMMENTS.items():
         view, _, column = place.partition(".")
         connection.execute("INSERT INTO dictionary VALUES (?, ?, ?)", [view, column or None, comment])
-    for table, label in LABELS.items():
+    for table, label in NAME_COLUMNS.items():
         connection.execute(
             "UPDATE dictionary SET column_name = ? WHERE table_name = ? AND column_name = 'artifact'", [label, table]
         )

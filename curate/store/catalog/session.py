@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..artifacts.index import ArtifactIndex
 
 
-class Reader:
+class QuerySession:
     """Answers SQL that is ours, not the user's: that is for `Store.query`, which holds it to reading.
 
     While it is open, nothing is merged into the catalogue: what is made meanwhile waits beside it and is not seen.
@@ -27,7 +27,7 @@ class Reader:
         self._catalogue = Catalog.of(index.root).path
         self._made: set[str] = set()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> QuerySession:
         return self
 
     def __exit__(self, *_: object) -> None:

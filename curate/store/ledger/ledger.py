@@ -22,7 +22,7 @@ from ..artifacts.manifest import FACTS, MERGED
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import Catalog, fragments
 from .rows import Rows, to_table
-from .writer_thread import Background
+from .writer_thread import WriterThread
 
 TABLE = "ledger"
 FULL = 200_000
@@ -54,7 +54,7 @@ class Ledger:
         self._open: list[Rows] = []
         self._count = 0
         self._written = time.monotonic()
-        self._writer = Background("curate-ledger")
+        self._writer = WriterThread("curate-ledger")
 
     @classmethod
     def of(cls, draft: Draft) -> Ledger:
@@ -80,7 +80,7 @@ class Ledger:
         self._close()
         self._writer.drain()
 
-    def settle(self, step: int) -> None:
+    def commit(self, step: int) -> None:
         """Everything up to `step` is final (a checkpoint holds it): merge it if the catalogue is free."""
         self.close_fragment()
         if self.rank:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Background:
+class WriterThread:
     """Does jobs one after the other in a thread of its own.
 
     Args:

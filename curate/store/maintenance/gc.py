@@ -16,7 +16,7 @@ from ...errors import StoreError
 from ..artifacts.files import is_abandoned, read_json, size_of
 from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MANIFEST
-from ..catalog.catalog import LABELS
+from ..catalog.catalog import NAME_COLUMNS
 from ..store import Store
 
 LOCK, DRAFT = "draft.lock", "draft.json"
@@ -77,7 +77,7 @@ def remove(store: Store, leftover: Leftover) -> bool:
 
 
 def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
-    labels = store.labels()
+    labels = store.display_names()
     begun = {draft.path: draft for draft in store.drafts()}
     for folder in sorted((store.root / "artifacts").glob("*/*")):
         lock = folder / LOCK
@@ -108,11 +108,11 @@ def _of_catalogue(store: Store) -> Iterator[Leftover]:
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     try:
         store.catalog.attach(connection, wait=5.0)
-        parts = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for table in (*LABELS, "merged"))
+        parts = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for table in (*NAME_COLUMNS, "merged"))
         counts = dict(connection.execute(f"SELECT artifact, count(*) FROM ({parts}) GROUP BY artifact").fetchall())
     finally:
         connection.close()
-    known = {artifact.fingerprint for artifact in store.everything()}
+    known = {artifact.fingerprint for artifact in store.artifacts_and_drafts()}
     there = {folder.name for folder in (store.root / "artifacts").glob("*/*")}
     if lost := tuple(sorted(mark for mark in counts.keys() - known if mark[3:19] not in there)):
         rows = sum(counts[mark] for mark in lost)

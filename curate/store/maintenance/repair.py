@@ -19,7 +19,7 @@ from ..artifacts.files import read_json, temporary
 from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MERGED
 from ..artifacts.parquet import write_parquet
-from ..catalog.catalog import fragment_key, fragments, put_away
+from ..catalog.catalog import fragment_key, fragments, move_to_merged
 from ..store import Store
 from .verify import NOTE, Defect, find_defects
 
@@ -89,7 +89,7 @@ def _rescue(store: Store) -> str | None:
     try:
         with store.catalog.open(wait=5.0) as connection:
             known = connection.execute("SELECT artifact, fragment FROM merged").fetchall()
-            for artifact in store.everything():
+            for artifact in store.artifacts_and_drafts():
                 keys = {key for mark, key in known if mark == artifact.fingerprint}
                 lost = keys - {
                     fragment_key(path) for which in ("facts", MERGED) for path in fragments(artifact.path, which=which)
@@ -126,7 +126,9 @@ def _rebuild(store: Store, found: list[Defect]) -> str:
         raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be made again without it. {bad.remedy}")
     if path.exists():
         _must_be_free(store)
-    facts = [(artifact, file) for artifact in store.everything() for file in fragments(artifact.path, which=MERGED)]
+    facts = [
+        (artifact, file) for artifact in store.artifacts_and_drafts() for file in fragments(artifact.path, which=MERGED)
+    ]
     facts += [(artifact, file) for artifact in store.artifacts() for file in fragments(artifact.path)]
     unready = temporary(path)
     store.catalog.make(unready, [(artifact.fingerprint, file) for artifact, file in facts])
@@ -137,7 +139,7 @@ def _rebuild(store: Store, found: list[Defect]) -> str:
     unready.replace(path)
     for _, file in facts:
         if file.parents[1].name != MERGED:
-            put_away(file)
+            move_to_merged(file)
     kept = f"; the old one is {old}" if old.exists() else ""
     return f"Made {path} again from {len(facts)} files of facts{kept}."
 

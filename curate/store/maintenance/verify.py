@@ -16,7 +16,7 @@ from ..artifacts.artifact import Artifact
 from ..artifacts.files import read_json
 from ..artifacts.manifest import MANIFEST, MANIFEST_FILE, MERGED, find_damage
 from ..artifacts.parquet import metadata_of
-from ..catalog.catalog import LABELS, fragment_key, fragments
+from ..catalog.catalog import NAME_COLUMNS, fragment_key, fragments
 from ..store import Store
 
 NOTE = ".faiss.json"
@@ -45,8 +45,10 @@ def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
     The catalogue is looked at only where no name is given.
     """
     if name is not None:
-        labels = store.labels()
-        wanted = [each for each in store.everything() if labels[each.fingerprint] == name] or [store.get(name)]
+        labels = store.display_names()
+        wanted = [each for each in store.artifacts_and_drafts() if labels[each.fingerprint] == name] or [
+            store.get(name)
+        ]
         for artifact in wanted:
             yield from _of_folder(artifact.path)
         return
@@ -120,7 +122,7 @@ def _of_catalogue(store: Store) -> Iterator[Defect]:
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     try:
         store.catalog.attach(connection, wait=5.0)
-        held = {table: _rows(connection, table) for table in LABELS}
+        held = {table: _rows(connection, table) for table in NAME_COLUMNS}
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     except CatalogueBusy:
         raise
@@ -143,7 +145,7 @@ def _of_catalogue(store: Store) -> Iterator[Defect]:
                     told[file.parent.name] += metadata_of(file).num_rows
             elif file in put_away:
                 yield Defect(path, f"has not the facts of {file}", remedy)
-        for table in LABELS:
+        for table in NAME_COLUMNS:
             rows = held[table].get(artifact.fingerprint, 0)
             if rows != told[table]:
                 yield Defect(
@@ -154,7 +156,7 @@ def _of_catalogue(store: Store) -> Iterator[Defect]:
 def _known(store: Store) -> list[Artifact]:
     """Everything; nothing where a manifest is damaged, which is told already, and what it is of cannot be known."""
     try:
-        return store.everything()
+        return store.artifacts_and_drafts()
     except StoreError:
         return []
 

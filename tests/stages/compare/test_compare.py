@@ -92,7 +92,7 @@ def test_what_is_told_of_a_run_is_what_the_store_says(made: tuple[Store, Artifac
     result = result_of(artifact)
     assert result["at"] == "samples" and result["budget"] == 16
     for run in result["runs"]:
-        asked = {"run": store.labels()[run["fingerprint"]]}  # it may have been made under another name, too
+        asked = {"run": store.display_names()[run["fingerprint"]]}  # it may have been made under another name, too
         facts = store.query(FACTS, asked).to_pylist()[0]
         assert {name: run["spent"][name] for name in ("samples", "tokens", "target_tokens")} == {
             name: facts[name] for name in ("samples", "tokens", "target_tokens")
@@ -116,7 +116,7 @@ def test_operations_count_the_scoring_pass(made: tuple[Store, Artifact], tiny: s
     store, artifact = made
     run = next(run for run in result_of(artifact)["runs"] if run["run"] == "c-max_loss-s0")
     cost = token_cost(count_weights(tiny), count_adapter(store.get("c-max_loss-s0").files))
-    label = store.labels()[run["fingerprint"]]
+    label = store.display_names()[run["fingerprint"]]
     seen = store.query("SELECT sum(tokens) n FROM ledger WHERE run = $run", {"run": label}).to_pylist()[0]["n"]
     assert run["spent"]["flops"] == pytest.approx(run["spent"]["tokens"] * cost.train + float(seen) * cost.forward)
     plain = next(run for run in result_of(artifact)["runs"] if run["run"] == "c-random-s0")
