@@ -1,7 +1,7 @@
 """How one stage is told what to do: a frozen pydantic model, a YAML file, flags and `key.sub=value` on top.
 
 A config is also the identity of what it makes, so its fields say how they count: a `Ref` names an artifact and counts
-by that artifact's fingerprint, an `External` names something outside the store and counts by its content, an `Inert`
+by that artifact's fingerprint, an `External` names something outside the store and counts by its content, `NOT_HASHED`
 changes how a stage runs but not what it makes and does not count.
 """
 
@@ -22,7 +22,7 @@ from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
 
 
-class Mark:
+class FieldRole:
     """What a field is to the fingerprint; see the module's first lines."""
 
     def __init__(self, kind: str) -> None:
@@ -32,7 +32,7 @@ class Mark:
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 """What things in the store are called. It is the name of a file, so it is no path."""
-REF, EXTERNAL, INERT = Mark("ref"), Mark("external"), Mark("inert")
+REF, EXTERNAL, NOT_HASHED = FieldRole("ref"), FieldRole("external"), FieldRole("inert")
 Ref = Annotated[str, REF]
 """The name of an artifact in the store."""
 
@@ -50,7 +50,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def marked(cls, mark: Mark) -> list[str]:
+    def fields_with(cls, mark: FieldRole) -> list[str]:
         """The fields that carry `mark`, in order; `Ref | None` carries it too."""
         return [
             name
@@ -61,7 +61,7 @@ class Options(BaseModel):
     def refs(self) -> dict[str, str]:
         """Field -> artifact name, for every `Ref` that is set; a list of them is `field.0`, `field.1`, ..."""
         found: dict[str, str] = {}
-        for field in self.marked(REF):
+        for field in self.fields_with(REF):
             value = getattr(self, field)
             several = isinstance(value, tuple)
             found |= {f"{field}.{n}": name for n, name in enumerate(value)} if several else {field: value}
@@ -80,7 +80,7 @@ class Config(Options):
 
     def identity(self) -> dict[str, Any]:
         """The part of the config that decides what is made: neither the name, nor inputs, nor inert fields."""
-        left_out = {"name", *self.marked(REF), *self.marked(EXTERNAL), *self.marked(INERT)}
+        left_out = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
         return self.model_dump(mode="json", exclude=left_out)
 
 

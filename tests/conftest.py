@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pydantic import Field
 
-from curate.config import EXTERNAL, INERT, Config, Ref
+from curate.config import EXTERNAL, NOT_HASHED, Config, Ref
 from curate.log import LOGGER
 from curate.stages import STAGES
 from curate.store import Draft, Store
@@ -46,7 +46,7 @@ class ToyConfig(Config):
     model: Annotated[str | None, EXTERNAL] = Field(None, description="Model.")
     data: Annotated[tuple[str, ...], EXTERNAL] = Field((), description="Data.")
     parent: Ref | None = Field(None, description="Parent.")
-    workers: Annotated[int, INERT] = Field(1, description="Workers.")
+    workers: Annotated[int, NOT_HASHED] = Field(1, description="Workers.")
 
 
 def run_toy(config: ToyConfig, inputs: Any, draft: Draft) -> None:

@@ -39,7 +39,7 @@ SetFlag = Annotated[
 
 def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable[..., None]:
     """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
-    refs = cls.marked(REF)
+    refs = cls.fields_with(REF)
     own = [_parameter(name, field, refs) for name, field in cls.model_fields.items()]
     common = [
         _keyword("file", FileArgument, None),
@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
 def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given on the command line as values for the config. Lists may be written with commas, paths may not."""
     values: dict[str, Any] = {}
-    paths = cls.marked(EXTERNAL)
+    paths = cls.fields_with(EXTERNAL)
     for name, value in given.items():
         field = cls.model_fields[name]
         kind = _kind(field)

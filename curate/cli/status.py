@@ -113,7 +113,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
 def _outside(config: Config) -> dict[str, str]:
     """Paths and Hub ids of a config, by the key that its inputs are recorded under."""
     entries: dict[str, str] = {}
-    for field in config.marked(EXTERNAL):
+    for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
         entries |= {field: value} if isinstance(value, str) else label_all(field, value or ())
     return entries

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..config import INERT
+from ..config import NOT_HASHED
 from ..errors import ConfigError
 from ..runtime.distributed import size
 from .local import LocalExecutor
@@ -21,10 +21,10 @@ from .work import Executor, Task, Work
 class ExecutionOptions(BaseModel):
     """Who does a stage's work. The result is the same, file by file (on CPUs: with the same OMP_NUM_THREADS)."""
 
-    engine: Annotated[Literal["local", "ray"], INERT] = Field(
+    engine: Annotated[Literal["local", "ray"], NOT_HASHED] = Field(
         "local", description="Who works: local (this process, or those of torchrun), or the workers of a Ray cluster."
     )
-    workers: Annotated[int | None, INERT] = Field(
+    workers: Annotated[int | None, NOT_HASHED] = Field(
         None, ge=1, description="Of --engine ray: how many; as many as it has GPUs, or CPUs but one, where not given."
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..config import INERT, Config, Ref
+from ..config import NOT_HASHED, Config, Ref
 from ..errors import CatalogueBusy
 from ..log import LOGGER, bar
 from ..store import Artifact, Draft, Store
@@ -60,7 +60,7 @@ class ClusterConfig(Config):
         "auto", description="How it is searched for: flat is exact; auto is flat up to 262144 samples and 1 GiB."
     )
     silhouette_sample: int = Field(2000, ge=0, description="Samples to compute the silhouette on; 0 leaves it out.")
-    backend: Annotated[Literal["auto", "faiss", "numpy"], INERT] = Field(
+    backend: Annotated[Literal["auto", "faiss", "numpy"], NOT_HASHED] = Field(
         "auto", description="What searches: faiss where it is installed, else numpy, which is always exact."
     )
 

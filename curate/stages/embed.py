@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..config import INERT, Config, Ref
+from ..config import NOT_HASHED, Config, Ref
 from ..executors.options import ExecutionOptions, executor_for
 from ..executors.pool_pass import ShardedPass
 from ..executors.work import Advance, Worker
@@ -50,10 +50,12 @@ class EmbedConfig(ExecutionOptions, Reading, Config):
     d2: int = Field(128, ge=1, description="Columns of a sketch: over the vocabulary.")
     seed: int = Field(0, description="Seed of the sketch.")
     bf16: bool = Field(False, description="Compute in bfloat16.")
-    score_batch_tokens: Annotated[int | None, INERT] = Field(
+    score_batch_tokens: Annotated[int | None, NOT_HASHED] = Field(
         None, ge=1, description="Padded tokens measured at once; by default what the device's memory holds."
     )
-    score_batch_size: Annotated[int | None, INERT] = Field(None, ge=1, description="Texts measured at once, at most.")
+    score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
+        None, ge=1, description="Texts measured at once, at most."
+    )
     shard_rows: int = Field(
         2000, ge=1, description="Rows of the pool a shard; a stopped pass goes on at the next shard."
     )

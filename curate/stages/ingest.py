@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
-from ..config import EXTERNAL, INERT, Config
+from ..config import EXTERNAL, NOT_HASHED, Config
 from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
 from ..formats.locations import shown, writable
@@ -69,7 +69,7 @@ class IngestConfig(Config):
     licence: Annotated[str | None, BeforeValidator(_as_text)] = Field(
         None, description="Licence of the data, for the card of what is exported: mit, or label=mit,label=cc-by-4.0."
     )
-    shard_rows: Annotated[int, INERT] = Field(10_000, gt=0, description="Rows a Parquet file, and held in memory.")
+    shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows a Parquet file, and held in memory.")
 
 
 CONFIG = IngestConfig

@@ -60,7 +60,7 @@ def resolve(store: Store, config: Options) -> Inputs:
     artifacts = {field: store.get(name, *_makers(field)) for field, name in config.refs().items()}
     places: dict[str, str] = {}
     fingerprints = {field: artifact.fingerprint for field, artifact in artifacts.items()}
-    for field in config.marked(EXTERNAL):
+    for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
         entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
         for key, text in entries.items():

@@ -6,16 +6,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator
 
-from ..config import INERT
+from ..config import NOT_HASHED
 from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
 class Asking(BaseModel):
     """Limits of a query. They do not count in the fingerprint: its answer does."""
 
-    timeout: Annotated[float, INERT] = Field(TIMEOUT, gt=0, description="Seconds that the SQL may take.")
-    memory: Annotated[str, INERT] = Field("2GB", description="Memory that the SQL may use before it spills to disk.")
-    allow_files: Annotated[bool, INERT] = Field(False, description="The SQL may read files outside the store.")
+    timeout: Annotated[float, NOT_HASHED] = Field(TIMEOUT, gt=0, description="Seconds that the SQL may take.")
+    memory: Annotated[str, NOT_HASHED] = Field(
+        "2GB", description="Memory that the SQL may use before it spills to disk."
+    )
+    allow_files: Annotated[bool, NOT_HASHED] = Field(False, description="The SQL may read files outside the store.")
 
     @field_validator("memory")
     @classmethod

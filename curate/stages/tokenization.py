@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from ..config import EXTERNAL, INERT
+from ..config import EXTERNAL, NOT_HASHED
 from ..errors import DataError
 from ..log import LOGGER, bar
 from ..samples import Sample
@@ -55,7 +55,7 @@ class Reading(Tokenizing):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
     attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
     load_in_4bit: bool = Field(False, description="Base weights in 4 bits (bitsandbytes); adapters train on them.")
-    strict: Annotated[bool, INERT] = Field(False, description="A sample with nothing to train on is an error.")
+    strict: Annotated[bool, NOT_HASHED] = Field(False, description="A sample with nothing to train on is an error.")
 
 
 def encode_pool(

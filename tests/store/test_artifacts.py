@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pydantic import Field
 
-from curate.config import EXTERNAL, INERT, Config, Ref
+from curate.config import EXTERNAL, NOT_HASHED, Config, Ref
 from curate.errors import ArtifactNotFound, StoreError
 from curate.store import Draft, Store
 from curate.store.artifacts.files import digest_path, fingerprint
@@ -22,7 +22,7 @@ class Toy(Config):
     rows: int = Field(2, description="Rows.")
     parent: Ref | None = Field(None, description="Parent.")
     model: Annotated[str, EXTERNAL] = Field("m", description="Model.")
-    workers: Annotated[int, INERT] = Field(1, description="Workers.")
+    workers: Annotated[int, NOT_HASHED] = Field(1, description="Workers.")
 
 
 def fill(draft: Draft) -> None:
@@ -45,7 +45,7 @@ def test_name_inputs_and_inert_fields_are_no_part_of_the_identity() -> None:
     assert plain == {"rows": 2}
     assert Toy(name="b", parent="p", model="/elsewhere", workers=9).identity() == plain
     assert Toy(name="a", rows=3).identity() != plain
-    assert Toy.marked(EXTERNAL) == ["model"]
+    assert Toy.fields_with(EXTERNAL) == ["model"]
     assert Toy(name="b", parent="p").refs() == {"parent": "p"}
 
 

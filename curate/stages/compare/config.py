@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...config import EXTERNAL, INERT, Config, Options, Ref, build
+from ...config import EXTERNAL, NOT_HASHED, Config, Options, Ref, build
 from ...errors import ConfigError, did_you_mean
 from ...runtime.distributed import size
 from ..select.config import SelectConfig
@@ -109,8 +109,10 @@ class CompareConfig(Config):
     subset_budget: float = Field(0.125, gt=0, description="Pool selectors: share of the pool (or samples) to take.")
     warmup: dict[str, Any] = Field({}, description="Options of the warm-up run of less and cluster_ucb, over train.")
     n_clusters: int = Field(20, ge=2, description="Clusters for what wants them.")
-    jobs: Annotated[int, INERT] = Field(1, ge=1, description="Runs at a time, each in its own process; 1: in this one.")
-    format: Annotated[Literal["table", "csv", "json", "markdown"], INERT] = Field(
+    jobs: Annotated[int, NOT_HASHED] = Field(
+        1, ge=1, description="Runs at a time, each in its own process; 1: in this one."
+    )
+    format: Annotated[Literal["table", "csv", "json", "markdown"], NOT_HASHED] = Field(
         "table", description="How the result is written to stdout."
     )
 

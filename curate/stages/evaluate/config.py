@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...config import EXTERNAL, INERT, Config, Ref, flag_of
+from ...config import EXTERNAL, NOT_HASHED, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..tokenization import Reading
@@ -38,9 +38,11 @@ class EvaluateConfig(ExecutionOptions, Reading, Config):
     num_fewshot: int | None = Field(None, ge=0, description="Examples before a task's questions; else as it has them.")
     apply_chat_template: bool = Field(False, description="Put the tasks' questions as turns of a chat.")
     limit: int | None = Field(None, ge=1, description="Only the first so many samples of the pool and of each task.")
-    score_batch_tokens: Annotated[int, INERT] = Field(4096, ge=1, description="Padded tokens measured at once.")
-    score_batch_size: Annotated[int | None, INERT] = Field(None, ge=1, description="Texts measured at once, at most.")
-    generate_batch_size: Annotated[int, INERT] = Field(16, ge=1, description="Prompts answered at once.")
+    score_batch_tokens: Annotated[int, NOT_HASHED] = Field(4096, ge=1, description="Padded tokens measured at once.")
+    score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
+        None, ge=1, description="Texts measured at once, at most."
+    )
+    generate_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Prompts answered at once.")
     shard_rows: int = Field(2000, ge=1, description="Rows of the pool a shard; a stopped pass goes on at the next.")
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ...config import INERT, Config, Ref
+from ...config import NOT_HASHED, Config, Ref
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
@@ -50,10 +50,10 @@ class ExportConfig(Asking, Config):
     pool: Ref | None = Field(
         None, description="Where the samples are; by default the run's or subset's, or the only one."
     )
-    to: Annotated[str | None, INERT] = Field(
+    to: Annotated[str | None, NOT_HASHED] = Field(
         None, description="The folder or URL to write to; by default exports/NAME."
     )
-    overwrite: Annotated[bool, INERT] = Field(False, description="Replace whatever is in that folder.")
+    overwrite: Annotated[bool, NOT_HASHED] = Field(False, description="Replace whatever is in that folder.")
     file_format: Literal["hf", "jsonl", "parquet"] = Field(
         "hf", description="hf is for datasets.load_from_disk.", json_schema_extra={"flag": "as"}
     )
@@ -68,8 +68,8 @@ class ExportConfig(Asking, Config):
         json_schema_extra={"flag": "for"},
     )
     min_times_kept: int = Field(1, ge=1, description="With --run, only samples that were kept so often.")
-    push_to_hub: Annotated[str | None, INERT] = Field(None, description="Upload it to this Hub repository, too.")
-    private: Annotated[bool, INERT] = Field(True, description="The Hub repository is private, if it is a new one.")
+    push_to_hub: Annotated[str | None, NOT_HASHED] = Field(None, description="Upload it to this Hub repository, too.")
+    private: Annotated[bool, NOT_HASHED] = Field(True, description="The Hub repository is private, if it is a new one.")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...config import EXTERNAL, INERT, REF
+from ...config import EXTERNAL, NOT_HASHED, REF
 from ...errors import DataError
 from ...log import LOGGER
 from ...pool_selectors import Candidates, Target
@@ -228,7 +228,7 @@ def _check_alike(features: Artifact, target: Artifact, on: str) -> None:
     said = f"The features '{features.name}' and the target features '{target.name}' cannot be compared"
     if features.inputs.get("model") != target.inputs.get("model"):
         raise DataError(f"{said}: different models made them. Embed both with one model.")
-    marked = {name for mark in (REF, EXTERNAL, INERT) for name in EmbedConfig.marked(mark)}
+    marked = {name for mark in (REF, EXTERNAL, NOT_HASHED) for name in EmbedConfig.fields_with(mark)}
     free = {"name", "shard_rows", "signals", "trust_remote_code", *marked, *(SKETCHING if on != "sketch" else ())}
     for key in sorted({*features.config, *target.config} - free):
         one, other = features.config.get(key), target.config.get(key)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...config import INERT, Config, Ref, flag_of
+from ...config import NOT_HASHED, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ...pool_selectors import (
@@ -70,7 +70,7 @@ class SelectConfig(ExecutionOptions, Config):
     sketch_dim: int = Field(8192, ge=8, description="Numbers that a gradient is sketched to.")
     sketch_seed: int = Field(0, description="Seed of that sketch.")
     feature_precision: Literal["fp16", "int8", "1bit"] = Field("fp16", description="Of kept gradient features.")
-    score_batch_size: Annotated[int, INERT] = Field(16, ge=1, description="Texts in one backward pass.")
+    score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Texts in one backward pass.")
     seed: int = Field(0, description="Of what the method leaves to chance.")
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from ...config import INERT, Config, Ref, flag_of
+from ...config import NOT_HASHED, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ...runtime.distributed import size
@@ -122,7 +122,7 @@ class TrainConfig(ReselectionOptions, Reading, Config):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter.")
     lora_target_modules: str = Field("all-linear", description="all-linear, or module names with commas between them.")
     bf16: bool = Field(False, description="Compute in bfloat16.")
-    fsdp: Annotated[bool, INERT] = Field(
+    fsdp: Annotated[bool, NOT_HASHED] = Field(
         False, description="Share out the frozen layers over the processes of a launch (FSDP2); adapters stay whole."
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them.")
@@ -140,24 +140,24 @@ class TrainConfig(ReselectionOptions, Reading, Config):
         description="Write the candidates' losses into the ledger though the selector has no use for them: it costs "
         "the head's product.",
     )
-    score_batch_tokens: Annotated[int | None, INERT] = Field(
+    score_batch_tokens: Annotated[int | None, NOT_HASHED] = Field(
         None, ge=1, description="Padded tokens scored at once; by default what the device's memory holds."
     )
-    score_batch_size: Annotated[int | None, INERT] = Field(
+    score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
         None, ge=1, description="Candidates measured at once, at most; in backward passes 16 by default."
     )
-    torch_compile: Annotated[bool, INERT] = Field(
+    torch_compile: Annotated[bool, NOT_HASHED] = Field(
         False, description="Compile the model; the first steps take longer. Captured backward passes stay as they are."
     )
     logits_budget_mb: int = Field(64, ge=0, description="Larger logits are never formed; the loss is chunked.")
-    eval_steps: Annotated[int | None, INERT] = Field(None, ge=1, description="Evaluate every so many steps too.")
-    logging_steps: Annotated[int, INERT] = Field(10, ge=1, description="Log every so many steps.")
-    save_steps: Annotated[int, INERT] = Field(100, ge=1, description="Checkpoint every so many steps.")
-    save_total_limit: Annotated[int, INERT] = Field(2, ge=1, description="Checkpoints to keep.")
-    max_bad_samples: Annotated[int, INERT] = Field(
+    eval_steps: Annotated[int | None, NOT_HASHED] = Field(None, ge=1, description="Evaluate every so many steps too.")
+    logging_steps: Annotated[int, NOT_HASHED] = Field(10, ge=1, description="Log every so many steps.")
+    save_steps: Annotated[int, NOT_HASHED] = Field(100, ge=1, description="Checkpoint every so many steps.")
+    save_total_limit: Annotated[int, NOT_HASHED] = Field(2, ge=1, description="Checkpoints to keep.")
+    max_bad_samples: Annotated[int, NOT_HASHED] = Field(
         100, ge=0, description="More samples than this whose loss is not finite end the run."
     )
-    report_to: Annotated[Literal["none", "tensorboard", "wandb"], INERT] = Field(
+    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED] = Field(
         "none", description="Where the Trainer logs to besides the store."
     )
 
