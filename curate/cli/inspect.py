@@ -116,7 +116,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 
     inputs = resolve(store, config)
     pool = inputs.artifacts["pool"]
-    tokenizer = load_tokenizer(config.options(inputs.places["model"]))
+    tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     encoder = Encoder(tokenizer, max_length=sys.maxsize, loss_on=config.loss_on)
     wanted = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
     chosen: dict[str, Seen] = {}

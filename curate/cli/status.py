@@ -14,7 +14,7 @@ from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import size, table
 from ..stages import STAGES, made_from, module_of
-from ..stages.inputs import label_all, place
+from ..stages.inputs import label_all, locate
 from ..store import SCRIPT, Artifact, Store
 from . import completion
 from .flags import StoreFlag
@@ -106,7 +106,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
         if not Path(bare).expanduser().exists() and not store.has(bare):
             if not recorded.startswith(("hub:", "url:")):
                 yield f"{field} '{bare}' is gone"
-        elif place(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
+        elif locate(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
             yield f"{field} '{bare}' has changed"
 
 

@@ -1,7 +1,7 @@
 """The shapes that instruction data comes in: told apart by their columns, read into samples, written back."""
 
 from .detect import FORMATS, Layout, detect, parse_columns
-from .read import read_place
+from .read import read_location
 from .rows import Row, with_layout
 from .to_rows import EXPORT_FORMATS, Traits, columns_of, render
 from .to_samples import Unusable, to_sample
@@ -16,7 +16,7 @@ __all__ = [
     "columns_of",
     "detect",
     "parse_columns",
-    "read_place",
+    "read_location",
     "render",
     "to_sample",
     "with_layout",

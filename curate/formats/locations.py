@@ -77,7 +77,7 @@ def is_url(text: str | Path) -> bool:
     return SCHEME.match(str(text)) is not None
 
 
-def label_and_place(entry: str) -> tuple[str | None, str]:
+def label_and_location(entry: str) -> tuple[str | None, str]:
     """`label=place` in two; None where there is no label. A URL may have = of its own."""
     label, equals, rest = entry.partition("=")
     return (label, rest) if equals and not is_url(label) else (None, entry)
@@ -90,7 +90,7 @@ def local(url: str) -> Path | None:
 
 def writable(entry: str) -> str:
     """`[label=]place` as text that can be written down: a path that is no UTF-8 as a file:// URL."""
-    label, place = label_and_place(entry)
+    label, place = label_and_location(entry)
     try:
         place.encode()
     except UnicodeEncodeError:

@@ -40,7 +40,7 @@ BOOKKEEPING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "
 """JSON files in data set folders that are about the data."""
 
 
-def read_place(place: str, *, split: str, subset: str | None = None, revision: str | None = None) -> Iterator[Row]:
+def read_location(place: str, *, split: str, subset: str | None = None, revision: str | None = None) -> Iterator[Row]:
     """Every row of a file, of a folder of files, of a `save_to_disk` folder or of a Hub data set.
 
     Args:

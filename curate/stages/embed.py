@@ -71,7 +71,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     from ..store.rows.pool_rows import PoolRows, write_repeats
     from ..store.vectors.index import write_index
 
-    pool, place = inputs.artifacts["pool"], inputs.places["model"]
+    pool, place = inputs.artifacts["pool"], inputs.locations["model"]
     tokenizer = load_tokenizer(config.options(place))
     work = Embedding(config, place, pool, len(PoolRows(pool.shards())), draft)
     if not work.total:

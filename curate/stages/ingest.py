@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from ..config import EXTERNAL, NOT_HASHED, Config
 from ..errors import ConfigError, DataError, did_you_mean
-from ..formats import Row, Unusable, parse_columns, read_place, to_sample, with_layout
+from ..formats import Row, Unusable, parse_columns, read_location, to_sample, with_layout
 from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
 from ..runtime.redaction import redacted
@@ -92,14 +92,14 @@ FACTS = pa.schema(
 
 def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     """Read every place of `data` into shards, and facts of samples and rejects."""
-    sources = [key.split(".", 2)[2] for key in inputs.places]
+    sources = [key.split(".", 2)[2] for key in inputs.locations]
     licences = licences_of(config.licence, sources)
     draft.restart()
     pool = _Pool(config, draft)
     with bar(total=None, label="ingest", unit=" rows") as progress:
-        for source, (key, place) in zip(sources, inputs.places.items(), strict=True):
+        for source, (key, place) in zip(sources, inputs.locations.items(), strict=True):
             LOGGER.debug("reading %s", shown(place))
-            rows = read_place(place, split=config.split, subset=config.subset, revision=_commit(inputs, key))
+            rows = read_location(place, split=config.split, subset=config.subset, revision=_commit(inputs, key))
             for row, layout in with_layout(rows, config.columns):
                 progress.update()
                 try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config import EXTERNAL, Options
 from ..errors import DataError, ModelError
-from ..formats.locations import digest_url, is_url, label_and_place, local, printable, shown
+from ..formats.locations import digest_url, is_url, label_and_location, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
 
@@ -31,7 +31,7 @@ class Inputs:
 
     store: Store
     artifacts: Mapping[str, Artifact]
-    places: Mapping[str, str]
+    locations: Mapping[str, str]
     fingerprints: Mapping[str, str]
 
     def check(self) -> None:
@@ -43,15 +43,17 @@ class Inputs:
         for artifact in self.artifacts.values():
             artifact.check()
         made = {artifact.fingerprint: artifact for artifact in self.store.artifacts()}
-        models = [self.fingerprints[key] for key in self.places]
-        models += [self.artifacts[field].inputs.get("model", "") for field in WARM if field in self.artifacts]
+        models = [self.fingerprints[key] for key in self.locations]
+        models += [
+            self.artifacts[field].inputs.get("model", "") for field in CHECKPOINT_FIELDS if field in self.artifacts
+        ]
         while models:
             if model := made.get(models.pop()):
                 model.check(read=True, below="files/")
                 models.append(model.inputs.get("model", ""))
 
 
-WARM = ("warmup",)
+CHECKPOINT_FIELDS = ("warmup",)
 """Fields that name a run whose checkpoints are loaded into the model that it began with."""
 
 
@@ -64,7 +66,7 @@ def resolve(store: Store, config: Options) -> Inputs:
         value = getattr(config, field)
         entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
         for key, text in entries.items():
-            places[key], fingerprints[key] = place(store, text, kind="model" if field == "model" else "dataset")
+            places[key], fingerprints[key] = locate(store, text, kind="model" if field == "model" else "dataset")
     return Inputs(store, artifacts, places, fingerprints)
 
 
@@ -75,7 +77,7 @@ def label_all(field: str, entries: Sequence[str]) -> dict[str, str]:
 
 def label_of(entry: str) -> str:
     """The label of `label=path`; of a bare path or URL its stem, of a Hub id the id."""
-    label, text = label_and_place(entry)
+    label, text = label_and_location(entry)
     if label is not None:
         return label
     if is_url(text) and not local(text):
@@ -106,9 +108,9 @@ def _makers(field: str) -> Sequence[str]:
     return MADE_BY.get(field.partition(".")[0], ())
 
 
-def place(store: Store, text: str, *, kind: str) -> tuple[str, str]:
+def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
     """Where to load from and its fingerprint, for `[label=]path`, a URL, an artifact's name or a Hub id."""
-    _, text = label_and_place(text)
+    _, text = label_and_location(text)
     try:
         path = local(text) or Path(text).expanduser()
         there = path.exists()

@@ -15,10 +15,10 @@ import fsspec
 import pytest
 
 from curate.errors import DataError, ModelError
-from curate.formats import read_place
-from curate.formats.locations import digest_url, label_and_place, shown
+from curate.formats import read_location
+from curate.formats.locations import digest_url, label_and_location, shown
 from curate.stages import make
-from curate.stages.inputs import label_of, place
+from curate.stages.inputs import label_of, locate
 from curate.stages.pools import pool_samples
 from curate.store import Artifact, Store
 from tests.support.exports import ROWS, export
@@ -154,7 +154,7 @@ def test_file_urls_are_paths(store: Store, tmp_path: Path) -> None:
     ],
 )
 def test_labels_and_urls_are_told_apart(entry: str, label: str | None, where: str) -> None:
-    assert label_and_place(entry) == (label, where)
+    assert label_and_location(entry) == (label, where)
 
 
 def test_secrets_in_a_url_are_shown_nowhere(memory: Any, store: Store) -> None:
@@ -168,7 +168,7 @@ def test_secrets_in_a_url_are_shown_nowhere(memory: Any, store: Store) -> None:
 
 def test_a_model_behind_a_url_is_refused(store: Store) -> None:
     with pytest.raises(ModelError, match="from a folder or the Hub, not from s3://bucket/model"):
-        place(store, "s3://bucket/model", kind="model")
+        locate(store, "s3://bucket/model", kind="model")
 
 
 # Writing
@@ -253,7 +253,7 @@ def test_files_of_a_web_server_are_read_and_change_the_fingerprint(web: str, tmp
     file.write_bytes(lines(rows))
     (tmp_path / "web/b.jsonl.gz").write_bytes(gzip.compress(lines(rows[:3])))
     for name, wanted in {"a.jsonl?token=1": rows, "b.jsonl.gz": rows[:3]}.items():
-        found = list(read_place(f"{web}/{name}", split="train"))
+        found = list(read_location(f"{web}/{name}", split="train"))
         assert [row.values for row in found] == wanted and found[0].file == f"{web}/{name.partition('?')[0]}"
     first = digest_url(f"{web}/a.jsonl")
     assert digest_url(f"{web}/a.jsonl") == first

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import DataError
-from curate.formats import read_place
+from curate.formats import read_location
 from curate.formats.read import data_files
 
 ASKED = {"role": "user", "content": "What is 2 + 2?"}
@@ -24,7 +24,7 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b
 
 
 def rows_of(path: Path) -> list[tuple[int, Any]]:
-    return [(row.number, row.reason or row.values) for row in read_place(str(path), split="train")]
+    return [(row.number, row.reason or row.values) for row in read_location(str(path), split="train")]
 
 
 def test_a_broken_line_of_jsonl_is_a_row_with_a_reason(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_saved_data_set_and_parquet_come_back_as_the_rows_that_went_in(tmp_pat
     DatasetDict({"test": data}).save_to_disk(str(tmp_path / "many"))
     data.to_parquet(str(tmp_path / "a.parquet"))
     assert rows_of(tmp_path / "one") == rows_of(tmp_path / "a.parquet") == list(enumerate(rows, start=1))
-    assert [row.values for row in read_place(str(tmp_path / "many"), split="test")] == rows
+    assert [row.values for row in read_location(str(tmp_path / "many"), split="test")] == rows
     with pytest.raises(DataError, match=r"no split 'train'.*test"):
         rows_of(tmp_path / "many")
 
@@ -220,7 +220,9 @@ def test_a_hub_data_set_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatc
         return datasets.Dataset.from_list([{"text": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    assert [row.values for row in read_place("me/data", split="test", subset="en", revision="abc")] == [{"text": "a"}]
+    assert [row.values for row in read_location("me/data", split="test", subset="en", revision="abc")] == [
+        {"text": "a"}
+    ]
     assert asked == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
 
 
@@ -232,4 +234,4 @@ def test_a_hub_data_set_that_cannot_be_loaded_is_an_error_in_one_sentence(monkey
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(DataError, match=r"'me/data' cannot be loaded: Unknown split 'train'\. Check"):
-        read_place("me/data", split="train")
+        read_location("me/data", split="train")

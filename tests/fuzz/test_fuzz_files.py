@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.errors import DataError
-from curate.formats import Unusable, detect, read_place, to_sample
+from curate.formats import Unusable, detect, read_location, to_sample
 from curate.samples import from_row, to_table
 
 from .files import MAKERS, Batch
@@ -45,7 +45,7 @@ def test_every_line_is_a_row_or_has_a_reason(tmp_path: Path, seed: int) -> None:
     rng = Random(seed)
     lines = [odd_line(rng, number) for number in range(60)]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(line.raw for line in lines))
-    rows = {row.number: row for row in read_place(str(tmp_path / "a.jsonl"), split="train")}
+    rows = {row.number: row for row in read_location(str(tmp_path / "a.jsonl"), split="train")}
     for number, line in enumerate(lines, 1):
         assert rows[number].values is not None or rows[number].reason
         if line.row is not None and rows[number].values is not None:

@@ -49,7 +49,7 @@ def more_inputs(config: CompareConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     """Make every run, then the table. Where one fails the others are made, the table is logged, and nothing is kept."""
     planned = plan(config)
-    weights = weights_of(config, inputs.places["model"])
+    weights = weights_of(config, inputs.locations["model"])
     making = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
     if not all(f"{config.name}-{BASELINE}-s{seed}" in progress.made for seed in config.seeds):
         _fail(config, progress)

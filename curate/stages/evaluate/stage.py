@@ -74,7 +74,7 @@ def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: A
     elif config.answer_column:
         columns.append(config.answer_column)
     _check_columns(rows, columns, pool)
-    work = EvaluationPass(config, inputs.places["model"], pool, min(len(rows), config.limit or len(rows)), draft)
+    work = EvaluationPass(config, inputs.locations["model"], pool, min(len(rows), config.limit or len(rows)), draft)
     with config.session():
         return executor_for(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
 
@@ -124,10 +124,10 @@ def _run_tasks(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> list[Row
     from ...lm.evaluation.harness import Tasks, run_tasks
     from ...lm.model.load import load_model, load_tokenizer
 
-    options = config.options(inputs.places["model"])
+    options = config.options(inputs.locations["model"])
     tasks = Tasks(
         names=config.tasks,
-        folder=inputs.places.get("task_folder"),
+        folder=inputs.locations.get("task_folder"),
         defaults=config.default_tasks,
         limit=config.limit,
         num_fewshot=config.num_fewshot,

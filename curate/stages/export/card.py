@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ... import __version__
-from ...formats.locations import is_url, label_and_place, shown
+from ...formats.locations import is_url, label_and_location, shown
 from ...store import Artifact, Store
 from .trainers import note
 
@@ -162,7 +162,7 @@ def _public(value: Any) -> Any:
     if isinstance(value, str):
         if value.startswith("sql:"):  # --order sql:FILE
             return "sql:" + Path(value.removeprefix("sql:")).name
-        label, place = label_and_place(value)
+        label, place = label_and_location(value)
         if is_url(place):
             return f"{label}={shown(place)}" if label else shown(place)
         label, equals, path = value.rpartition("=")

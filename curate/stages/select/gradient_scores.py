@@ -24,7 +24,7 @@ from ...pool_selectors.base import averages
 from ...pool_selectors.candidates import Floats, Ints
 from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint
-from ..inputs import Inputs, place
+from ..inputs import Inputs, locate
 from ..pools import pool_samples
 from ..tokenization import reading_digest
 from ..train.config import TrainConfig
@@ -66,7 +66,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     weights = mean_rates(run)
     if config.method in LAST_ONLY:
         run, weights = run[-1:], [1.0]
-    base, _ = place(inputs.store, reading.model, kind="model")
+    base, _ = locate(inputs.store, reading.model, kind="model")
     tokenizer = load_tokenizer(reading.options(base))
     encoder = Encoder(tokenizer, max_length=reading.max_length, loss_on=reading.loss_on)
     pool = _encode(inputs.artifacts["pool"], pool_rows, encoder)

@@ -55,7 +55,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     from ...training.run import train
 
     _check_launch(config)
-    options = config.options(inputs.places["model"])
+    options = config.options(inputs.locations["model"])
     tokenizer = load_tokenizer(options)
     only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
     distinct = only is not None or config.pool_selector is not None
