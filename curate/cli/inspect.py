@@ -20,7 +20,7 @@ from ..runtime.terminal import summary
 from ..samples import Sample
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
-from ..stages.tokenization import Tokenizing
+from ..stages.tokenization import TokenizerSettings
 from ..store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ NAMED = 3
 """Refused samples that are named for each reason."""
 
 
-class InspectConfig(Tokenizing, Options):
+class InspectConfig(TokenizerSettings, Options):
     """What is looked at, and with whose tokenizer."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")

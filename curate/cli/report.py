@@ -46,7 +46,7 @@ def report(
     from ..log import LOGGER
     from ..report.page import refuse_others, write
     from ..report.payload import payload
-    from ..report.runs import Wish, scope
+    from ..report.runs import ReportRequest, report_context
     from ..runtime.terminal import size
     from ..store import Store
     from ..store.catalog.session import QuerySession
@@ -54,10 +54,10 @@ def report(
     target = to.expanduser()
     refuse_others(target, overwrite=overwrite)
     keys = tuple(dict.fromkeys(part for text in by or () for part in text.split(",")))
-    wish = Wish(tuple(runs), title, max_samples, features, clusters, keys, method)
+    wish = ReportRequest(tuple(runs), title, max_samples, features, clusters, keys, method)
     source = Store(store)
     with QuerySession(source) as reader:
-        content = payload(scope(source, reader, wish))
+        content = payload(report_context(source, reader, wish))
     written = write(target, content)
     LOGGER.info(f"{size(written)} in {target}")
     print(target)

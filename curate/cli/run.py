@@ -25,7 +25,7 @@ from ..log import LOGGER
 from ..runtime import bundled as shipped
 from ..runtime.redaction import redacted
 from ..stages import STAGES, module_of
-from ..stages.query_options import Asking
+from ..stages.query_options import QueryOptions
 from . import completion
 from .flags import StoreFlag
 from .query import about, find, write
@@ -67,7 +67,7 @@ def command(
     print("\n".join(run(Store(store), entries)))
 
 
-class Question(Asking, Options):
+class Question(QueryOptions, Options):
     """What a query of a pipeline says."""
 
     file: str | None = Field(None, description="A file of SQL, or a saved question.")

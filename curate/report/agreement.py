@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .runs import Scope, command
+from .runs import ReportContext, command
 
 KEPT = """
 SELECT run, count(*) AS kept FROM (
@@ -23,7 +23,7 @@ FROM seen a JOIN seen b ON b.sample_id = a.sample_id AND a.run <> b.run GROUP BY
 """
 
 
-def agreement(scope: Scope) -> dict[str, Any] | None:
+def agreement(scope: ReportContext) -> dict[str, Any] | None:
     """Of the samples offered to both of two runs: how many both kept, and the Jaccard index of what they kept.
 
     `chance` is the index that two runs would have that each kept as many of them, all alike: with m of n and k of n in

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..store.catalog.sql import quote
-from .runs import Run, Scope, command
+from .runs import ReportContext, Run, command
 
 POINTS = 1000
 """Most points of a curve; a longer run's are means over equal stretches of steps."""
@@ -68,7 +68,7 @@ FROM found JOIN limits USING (run) GROUP BY ALL ORDER BY run, bin
 """
 
 
-def courses(scope: Scope, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+def courses(scope: ReportContext, columns: Mapping[str, str]) -> list[dict[str, Any]]:
     """For each run its totals, curves, distributions and seconds, and what is missing of them.
 
     Args:
@@ -101,7 +101,7 @@ def courses(scope: Scope, columns: Mapping[str, str]) -> list[dict[str, Any]]:
     return found
 
 
-def score_columns(scope: Scope) -> dict[str, str]:
+def score_columns(scope: ReportContext) -> dict[str, str]:
     """Name -> SQL over the ledger: the score, its parts, and the loss where no part is called so."""
     rows = scope.ask(PARTS, runs=scope.run_labels)
     parts = {row["name"]: f"parts[{quote(row['name'])}]" for row in rows}
@@ -143,7 +143,7 @@ def _scores(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dic
     return found
 
 
-def _distributions(scope: Scope, columns: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+def _distributions(scope: ReportContext, columns: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
     """By run: counts over equal bins from the 0.5 % to the 99.5 % quantile, what lies beyond in the outermost."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, column in columns.items():
@@ -162,7 +162,7 @@ def _distributions(scope: Scope, columns: Mapping[str, str]) -> dict[str, list[d
     return found
 
 
-def _tell_of(scope: Scope, spans: Mapping[str, int]) -> None:
+def _tell_of(scope: ReportContext, spans: Mapping[str, int]) -> None:
     for run in scope.runs:
         if (span := spans.get(run.label, 1)) > 1:
             scope.notes.append(f"The curves of {run.name} are means over {span} steps at a time.")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ..errors import ConfigError
 from ..store import Artifact
 from ..store.vectors.vectors import VectorShards
-from .runs import Scope, embedding, vectors_of
+from .runs import ReportContext, embedding, vectors_of
 
 FITTED = 10_000
 """Samples that the directions are found on; the others are put where these say."""
@@ -26,7 +26,7 @@ Halves = npt.NDArray[np.float16]
 Places = npt.NDArray[np.int64]
 
 
-def plane(scope: Scope, ids: Sequence[str]) -> dict[str, Any] | None:
+def plane(scope: ReportContext, ids: Sequence[str]) -> dict[str, Any] | None:
     """Where each sample is on the plane; None, and why, where there are no vectors.
 
     Raises:

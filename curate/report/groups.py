@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from .runs import Scope, command, embedding, vectors_of
+from .runs import ReportContext, command, embedding, vectors_of
 
 LENGTHS = 8
 """Bins of length, each with about as many samples."""
@@ -74,7 +74,7 @@ class Grouping:
     order: Sequence[str] = ()
 
 
-def groupings(scope: Scope) -> list[Grouping]:
+def groupings(scope: ReportContext) -> list[Grouping]:
     """The ways that this pool can be grouped by, those that the user named last.
 
     Raises:
@@ -96,7 +96,7 @@ def groupings(scope: Scope) -> list[Grouping]:
     return found
 
 
-def _columns(scope: Scope) -> dict[str, int]:
+def _columns(scope: ReportContext) -> dict[str, int]:
     """Columns that the pool's rows have beside the conversation, and how many values each has."""
     rows = scope.ask(
         "SELECT key, count(DISTINCT metadata->>key) AS n FROM "
@@ -106,7 +106,7 @@ def _columns(scope: Scope) -> dict[str, int]:
     return {row["key"]: row["n"] for row in rows}
 
 
-def _by_column(scope: Scope, key: str) -> Grouping:
+def _by_column(scope: ReportContext, key: str) -> Grouping:
     empty = "clean" if key == "noise" else None  # planted noise: an empty text says that nothing was planted
     members = (
         "SELECT position, CASE WHEN metadata->>$key = '' THEN $empty ELSE metadata->>$key END AS label "
@@ -115,7 +115,7 @@ def _by_column(scope: Scope, key: str) -> Grouping:
     return Grouping(key, key, members, {"pool": scope.pool_label, "key": key, "empty": empty})
 
 
-def _by_source(scope: Scope) -> Grouping:
+def _by_source(scope: ReportContext) -> Grouping:
     """By the labels of ingest; where all rows have one, by their own column `source`, if they have that."""
     sql = (
         "SELECT count(DISTINCT source) AS labels, count(DISTINCT metadata->>'source') AS own "
@@ -128,7 +128,7 @@ def _by_source(scope: Scope) -> Grouping:
     return Grouping("source", "source", members, {"pool": scope.pool_label})
 
 
-def _by_cluster(scope: Scope) -> list[Grouping]:
+def _by_cluster(scope: ReportContext) -> list[Grouping]:
     if scope.clusters is None:
         scope.missing["clusters"] = _no_clusters(scope)
         return []
@@ -146,7 +146,7 @@ def _by_cluster(scope: Scope) -> list[Grouping]:
     return [Grouping("cluster", f"cluster of {scope.clusters.name}", members, params, order)]
 
 
-def _no_clusters(scope: Scope) -> str:
+def _no_clusters(scope: ReportContext) -> str:
     column = vectors_of(scope.features) if scope.features else None
     if scope.features is None or column is None:
         before, words = f"{embedding(scope)} && ", ["--features", "features"]
@@ -155,7 +155,7 @@ def _no_clusters(scope: Scope) -> str:
     return f"No clustering of this pool: {before}" + command("cluster", *words, "--k", "50", "--name", "clusters")
 
 
-def _by_length(scope: Scope) -> list[Grouping]:
+def _by_length(scope: ReportContext) -> list[Grouping]:
     params = {"features": scope.label_of(scope.features), "runs": scope.run_labels}
     cuts = [place / LENGTHS for place in range(1, LENGTHS + 1)]
     sql = f"SELECT min(tokens) AS least, quantile_disc(tokens, $cuts) AS upper FROM ({TOKENS})"
@@ -176,7 +176,7 @@ def _by_length(scope: Scope) -> list[Grouping]:
     return [Grouping("length", "length in tokens", members, {"pool": scope.pool_label, **params}, order)]
 
 
-def groups(scope: Scope, ways: Sequence[Grouping]) -> list[dict[str, Any]]:
+def groups(scope: ReportContext, ways: Sequence[Grouping]) -> list[dict[str, Any]]:
     """What was kept by each grouping, as shares, beside the pool, what was offered, and where chance would lie.
 
     Rows count: of the pool, and of the ledger. Cost: a pass over the ledger each.
@@ -184,7 +184,7 @@ def groups(scope: Scope, ways: Sequence[Grouping]) -> list[dict[str, Any]]:
     return [_group(scope, way) for way in ways]
 
 
-def _group(scope: Scope, way: Grouping) -> dict[str, Any]:
+def _group(scope: ReportContext, way: Grouping) -> dict[str, Any]:
     sizes = {row["label"]: row["samples"] for row in scope.ask(POOL.format(members=way.members), **way.params)}
     large, others = _shown(sizes, way)
     more = len(sizes) - (None in sizes) > len(large)

@@ -14,7 +14,7 @@ from .embedding_map import plane
 from .groups import groupings, groups
 from .provenance import provenance
 from .results import comparisons, evaluations
-from .runs import Scope
+from .runs import ReportContext
 from .samples import samples
 
 VERSION = 1
@@ -22,7 +22,7 @@ DIGITS = 5
 """Significant digits of numbers that are not whole."""
 
 
-def payload(scope: Scope) -> dict[str, Any]:
+def payload(scope: ReportContext) -> dict[str, Any]:
     """The object; see its keys. Arrays of a run follow `runs`, arrays of a sample follow `samples`.
 
     Cost: ten passes over the ledger and a few more a run, in SQL; a text and some twenty numbers a shown sample.

@@ -10,12 +10,12 @@ from ..config import Config
 from ..formats.locations import shown
 from ..stages import module_of
 from ..store import SCRIPT
-from .runs import Scope
+from .runs import ReportContext
 
 SAID_ELSEWHERE = ("selector", "model", "pool", "seed")
 
 
-def provenance(scope: Scope) -> list[dict[str, Any]]:
+def provenance(scope: ReportContext) -> list[dict[str, Any]]:
     """For each run its name, config and inputs. Paths and ids are those that the config holds; URLs without secrets."""
     made = {artifact.fingerprint: artifact for artifact in scope.store.artifacts()}
     found = []

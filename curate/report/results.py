@@ -7,7 +7,7 @@ from typing import Any
 from ..stages.compare.stage import RESULT
 from ..stages.compare.table import UNITS
 from ..store.artifacts.files import read_json
-from .runs import Scope, command
+from .runs import ReportContext, command
 
 COMPARISONS = "SELECT DISTINCT comparison FROM comparisons WHERE list_contains($marks, fingerprint) ORDER BY 1"
 
@@ -21,7 +21,7 @@ CALLED = {"loss": "mean", "loss_sd": "spread", "over_ideal": "overhead"}
 """Column of a comparison's table -> what the page calls it."""
 
 
-def comparisons(scope: Scope) -> list[dict[str, Any]]:
+def comparisons(scope: ReportContext) -> list[dict[str, Any]]:
     """The tables of the comparisons that any of the runs takes part in, with what has to be known to read them."""
     rows = scope.ask(COMPARISONS, marks=[run.artifact.fingerprint for run in scope.runs])
     if not rows:
@@ -44,7 +44,7 @@ def comparisons(scope: Scope) -> list[dict[str, Any]]:
     return found
 
 
-def _compare(scope: Scope) -> str:
+def _compare(scope: ReportContext) -> str:
     """The command that compares the selectors of these runs; random and full are in every comparison."""
     chosen = dict.fromkeys(run.option("selector", "uds") for run in scope.runs)
     selectors = [name for name in chosen if name not in ("random", "full")] or ["uds"]
@@ -56,7 +56,7 @@ def _compare(scope: Scope) -> str:
     )
 
 
-def evaluations(scope: Scope) -> list[dict[str, Any]]:
+def evaluations(scope: ReportContext) -> list[dict[str, Any]]:
     """Results of the runs' models on held-out pools and tasks, the whole of each first, then by source."""
     names = {run.label: run.name for run in scope.runs}
     rows = scope.ask(EVALUATIONS, runs=scope.run_labels)

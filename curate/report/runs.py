@@ -19,7 +19,7 @@ VECTORS = ("sketch", "embedding")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReportRequest:
     """What was asked for; see `curate report --help`."""
 
     runs: tuple[str, ...]
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Scope:
+class ReportContext:
     """The runs, their pool, and what is known of it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Scope:
 
     store: Store
     reader: QuerySession
-    wish: Wish
+    wish: ReportRequest
     runs: tuple[Run, ...]
     pool: Artifact
     pool_label: str
@@ -91,7 +91,7 @@ class Scope:
         return self.labels[artifact.fingerprint] if artifact else ""
 
 
-def scope(store: Store, reader: QuerySession, wish: Wish) -> Scope:
+def report_context(store: Store, reader: QuerySession, wish: ReportRequest) -> ReportContext:
     """Find what was asked for.
 
     Args:
@@ -119,7 +119,7 @@ def scope(store: Store, reader: QuerySession, wish: Wish) -> Scope:
     notes: list[str] = []
     features = _choose(store, wish.features, sorted(embedded, key=_drawable), pool, "features", notes)
     clusters = _choose(store, wish.clusters, clustered, pool, "clusters", notes)
-    return Scope(store, reader, wish, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes)
+    return ReportContext(store, reader, wish, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes)
 
 
 MADE_BY = {"features": "embed", "clusters": "cluster"}
@@ -156,7 +156,7 @@ def command(*words: str) -> str:
     return shlex.join(["curate", *words])
 
 
-def embedding(scope: Scope) -> str:
+def embedding(scope: ReportContext) -> str:
     """The command that makes features of the pool."""
     model = scope.runs[0].option("model", "MODEL")
     return command("embed", "--pool", scope.pool.name, "--model", model, "--name", "features")

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..samples import to_json
 from .groups import TOKENS, Grouping
-from .runs import Run, Scope
+from .runs import ReportContext, Run
 
 LONGEST = 2000
 """Characters of a text that are shown."""
@@ -56,7 +56,7 @@ WHERE position IN (SELECT unnest($positions)) ORDER BY position
 """
 
 
-def samples(scope: Scope, ways: Sequence[Grouping], columns: Mapping[str, str]) -> dict[str, Any]:
+def samples(scope: ReportContext, ways: Sequence[Grouping], columns: Mapping[str, str]) -> dict[str, Any]:
     """What is shown of the pool's samples, as columns; one row a distinct conversation, in the pool's order.
 
     Args:
@@ -83,7 +83,7 @@ def samples(scope: Scope, ways: Sequence[Grouping], columns: Mapping[str, str]) 
     }
 
 
-def _tell_of(scope: Scope, total: int, ever: int, shown: int) -> None:
+def _tell_of(scope: ReportContext, total: int, ever: int, shown: int) -> None:
     rows = scope.pool.rows or total
     if rows > total:
         scope.notes.append(
@@ -101,7 +101,7 @@ def _tell_of(scope: Scope, total: int, ever: int, shown: int) -> None:
     )
 
 
-def _texts(scope: Scope, positions: Sequence[int]) -> tuple[list[str], list[str], int]:
+def _texts(scope: ReportContext, positions: Sequence[int]) -> tuple[list[str], list[str], int]:
     """Prompts and answers at these rows of the pool, in order, and how many were cut."""
     wanted = pa.array(positions, pa.int64())
     found: dict[int, tuple[str, str]] = {}
@@ -142,7 +142,7 @@ def _content(message: Mapping[str, Any]) -> str:
     return "\n".join(part if isinstance(part, str) else to_json(part) for part in said)
 
 
-def _labels(scope: Scope, way: Grouping, positions: Sequence[int]) -> dict[str, Any]:
+def _labels(scope: ReportContext, way: Grouping, positions: Sequence[int]) -> dict[str, Any]:
     """The values of a label, those of `way.order` first, and each sample's as its place among them; -1: has none."""
     sql = LABELS.format(members=way.members)
     labels = scope.columns(sql, positions=list(positions), **way.params)["label"]
@@ -153,7 +153,7 @@ def _labels(scope: Scope, way: Grouping, positions: Sequence[int]) -> dict[str, 
     return {"values": values, "codes": [places.get(label, -1) for label in labels]}
 
 
-def _of_run(scope: Scope, run: Run, ids: Sequence[str], last: Mapping[str, str]) -> dict[str, Any]:
+def _of_run(scope: ReportContext, run: Run, ids: Sequence[str], last: Mapping[str, str]) -> dict[str, Any]:
     """How often each sample was offered and kept, and the last that was seen of it; columns that are empty are none."""
     columns = ", ".join(
         f"arg_max({column}, {WHEN}) FILTER (isfinite({column})) AS c{number}"

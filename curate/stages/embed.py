@@ -17,7 +17,7 @@ from ..log import Stopwatch
 from ..store import Draft
 from .inputs import Inputs
 from .pools import samples_between
-from .tokenization import Reading, TokenizationReport, reading_digest
+from .tokenization import ModelSettings, TokenizationReport, tokenization_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ curate embed --pool pool --model M --name feats --engine ray --workers 16     # 
 """
 
 
-class EmbedConfig(ExecutionOptions, Reading, Config):
+class EmbedConfig(ExecutionOptions, ModelSettings, Config):
     """How a pool is embedded."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")
@@ -85,7 +85,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     draft.sweep()
     outcome = read_report(draft, pool.name)
     outcome.say(strict=config.strict)
-    (draft.path / "reading.txt").write_text(reading_digest(config, tokenizer), encoding="utf-8")
+    (draft.path / "reading.txt").write_text(tokenization_digest(config, tokenizer), encoding="utf-8")
     if "sketch" in config.signals:
         write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
     draft.rows = outcome.samples

@@ -10,7 +10,7 @@ from ..config import NOT_HASHED
 from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
-class Asking(BaseModel):
+class QueryOptions(BaseModel):
     """Limits of a query. They do not count in the fingerprint: its answer does."""
 
     timeout: Annotated[float, NOT_HASHED] = Field(TIMEOUT, gt=0, description="Seconds that the SQL may take.")

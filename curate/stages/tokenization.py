@@ -29,7 +29,7 @@ SHOWN = 3
 """How many samples are named of those that have nothing to train on."""
 
 
-class Tokenizing(BaseModel):
+class TokenizerSettings(BaseModel):
     """The model, and how its tokenizer reads."""
 
     model: Annotated[str, EXTERNAL] = Field(
@@ -49,7 +49,7 @@ class Tokenizing(BaseModel):
         return ModelOptions(place, **self.model_dump(include=names))
 
 
-class Reading(Tokenizing):
+class ModelSettings(TokenizerSettings):
     """The model, how it reads and how it is run."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
@@ -59,7 +59,7 @@ class Reading(Tokenizing):
 
 
 def encode_pool(
-    reading: Reading,
+    reading: ModelSettings,
     tokenizer: PreTrainedTokenizerBase,
     pool: Artifact,
     *,
@@ -144,7 +144,7 @@ class TokenizationReport:
         return f"{self.refused} samples of '{self.pool}' have nothing to train on: {', '.join(self.some)}"
 
 
-def reading_digest(reading: Reading, tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenization_digest(reading: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
     """What decides a sample's tokens and mask, as a hash: tokenizer, chat template, cut and mask."""
     vocabulary = sorted(tokenizer.get_vocab().items())
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -14,7 +14,7 @@ import pytest
 
 from curate import Store, make
 from curate.report.payload import payload
-from curate.report.runs import Wish, scope
+from curate.report.runs import ReportRequest, report_context
 from curate.stages.pools import pool_samples
 from curate.store.catalog.session import QuerySession
 from curate.store.ledger.rows import SCHEMA
@@ -115,7 +115,7 @@ def store_of(folder: Path) -> Path:
 def told(store: Store, *runs: str, **wish: Any) -> dict[str, Any]:
     """What a page of these runs says."""
     with QuerySession(store) as reader:
-        return payload(scope(store, reader, Wish(tuple(runs), **wish)))
+        return payload(report_context(store, reader, ReportRequest(tuple(runs), **wish)))
 
 
 def data_in(page: str) -> str:

@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ...pool_selectors import make_pool_selector
 from .. import module_of
 from ..select.config import FIELDS
-from ..tokenization import Reading
+from ..tokenization import ModelSettings
 from ..train.config import TrainConfig
 from .config import BatchSelectorSpec, CompareConfig, Control, PoolSelectorSpec
 
@@ -203,7 +203,7 @@ def _prepared(made: ComparisonPlan, option: str, offline: PoolSelectorSpec, seed
 
 def _reading(made: ComparisonPlan) -> dict[str, Any]:
     """How the runs read, for what looks at the pool beside them."""
-    return {key: value for key, value in made.config.train.items() if key in {*Reading.model_fields, "bf16"}}
+    return {key: value for key, value in made.config.train.items() if key in {*ModelSettings.model_fields, "bf16"}}
 
 
 def _features(made: ComparisonPlan, pool: str, name: str, on: str) -> str:

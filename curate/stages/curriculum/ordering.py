@@ -37,7 +37,7 @@ ORDERS = {
 """Order -> the measures that it goes by; the first is the score. Ties go by sample id, which is a hash."""
 
 
-class Wanted(Protocol):
+class OrderRequest(Protocol):
     """What a curriculum says of its order."""
 
     @property
@@ -50,7 +50,7 @@ class Wanted(Protocol):
     def limits(self) -> Limits: ...
 
 
-def ordered(wanted: Wanted, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
+def ordered(wanted: OrderRequest, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
     """`sample_id`, `score` and `weight`: of what is known of, in order; and of the rest, by sample id.
 
     Args:
@@ -121,7 +121,7 @@ def runs_of(inputs: Inputs) -> list[Artifact]:
     return [artifact for field, artifact in inputs.artifacts.items() if field.startswith("runs.")]
 
 
-def answer(wanted: Wanted, inputs: Inputs) -> pa.Table | None:
+def answer(wanted: OrderRequest, inputs: Inputs) -> pa.Table | None:
     """What the query of `--order sql:FILE` gives, each sample where it comes first; None where there is no query."""
     if wanted.query is None:
         return None

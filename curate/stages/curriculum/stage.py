@@ -20,10 +20,10 @@ from ...config import Config, Ref
 from ...errors import ConfigError, DataError, did_you_mean
 from ...log import LOGGER
 from ...store import Draft
-from ..export.selection import Choice
+from ..export.selection import ChosenSamples
 from ..inputs import Inputs
 from ..pools import pool_of
-from ..query_options import Asking
+from ..query_options import QueryOptions
 from ..subsets import SUBSETS
 from .ordering import ORDERS, answer, ordered, runs_of
 
@@ -37,7 +37,7 @@ curate train --pool pool --subset c1 --sequence --model M --selector full --cand
 WEIGHTS = ("none", "keep_rate", "loss")
 
 
-class CurriculumConfig(Asking, Config):
+class CurriculumConfig(QueryOptions, Config):
     """Whose ledger, and what is made of it."""
 
     runs: tuple[Ref, ...] = Field(
@@ -98,7 +98,7 @@ def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
     """The pool of the runs, and what the query answers."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
     said = answer(config, inputs)
-    counted = {} if said is None else {"answer": Choice(pool, said).digest(["score", config.weights])}
+    counted = {} if said is None else {"answer": ChosenSamples(pool, said).digest(["score", config.weights])}
     return {"pool": pool.fingerprint, **counted}
 
 

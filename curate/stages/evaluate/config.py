@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ...config import EXTERNAL, NOT_HASHED, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
-from ..tokenization import Reading
+from ..tokenization import ModelSettings
 
 OF_POOL = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
 
@@ -17,7 +17,7 @@ OF_POOL = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
 OF_TASKS = ("task_folder", "default_tasks", "num_fewshot", "apply_chat_template")
 
 
-class EvaluateConfig(ExecutionOptions, Reading, Config):
+class EvaluateConfig(ExecutionOptions, ModelSettings, Config):
     """Which model is evaluated, and at what."""
 
     pool: Ref | None = Field(None, description="A held-out pool, as named at ingest: its loss is always measured.")

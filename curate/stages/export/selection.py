@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PIECE = 10_000
 
 
-class Asked(Protocol):
+class ExportRequest(Protocol):
     """What an export says of its choice."""
 
     @property
@@ -42,7 +42,7 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenSamples:
     """Which samples, from which pool: one row a sample, `sample_id` and whatever else is known of it."""
 
     pool: Artifact
@@ -78,7 +78,7 @@ class Choice:
         return found
 
 
-def choose(config: Asked, inputs: Inputs) -> Choice:
+def choose(config: ExportRequest, inputs: Inputs) -> ChosenSamples:
     """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
     maker = made_by(inputs)
     pool = pool_of(inputs.store, [maker] if maker else [], inputs.artifacts.get("pool"))
@@ -92,7 +92,7 @@ def choose(config: Asked, inputs: Inputs) -> Choice:
     rows = each_once(rows)
     if not rows.num_rows:
         raise DataError(f"{what} Nothing is exported.")
-    return Choice(pool, rows)
+    return ChosenSamples(pool, rows)
 
 
 def made_by(inputs: Inputs) -> Artifact | None:

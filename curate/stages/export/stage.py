@@ -20,13 +20,13 @@ from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
 from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
-from ..query_options import Asking
+from ..query_options import QueryOptions
 from ..subsets import SUBSETS
 from .card import FILES, card
 from .files import write_rows
 from .publish import copy_out, push, upload
 from .rows import ChosenRows
-from .selection import Choice, choose, made_by
+from .selection import ChosenSamples, choose, made_by
 from .trainers import check_calls, described, fitted
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ curate export --run uds --format messages --push-to-hub me/uds-kept --name uds-c
 Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt"]
 
 
-class ExportConfig(Asking, Config):
+class ExportConfig(QueryOptions, Config):
     """Which samples, in which format, to where."""
 
     run: Ref | None = Field(None, description="Export what this run kept, in the order that it was first kept.")
@@ -142,7 +142,7 @@ def deliver(config: ExportConfig, artifact: Artifact) -> None:
         LOGGER.info(f"pushed to https://huggingface.co/datasets/{config.push_to_hub}")
 
 
-def _subset_facts(choice: Choice) -> pa.Table:
+def _subset_facts(choice: ChosenSamples) -> pa.Table:
     def numbers(name: str) -> Any:
         if name not in choice.rows.column_names or not _is_number(choice.rows[name].type):
             return pa.nulls(len(choice.rows), pa.float64())

@@ -20,7 +20,7 @@ from ...store.artifacts.files import as_json
 
 
 @dataclass(frozen=True)
-class Reader:
+class TrainerFormat:
     """A trainer: what it is called, and what it reads; what comes first is written unless something else is asked."""
 
     title: str
@@ -29,8 +29,8 @@ class Reader:
     note: str
 
 
-READERS: Mapping[str, Reader] = {
-    "trl": Reader(
+TRAINER_FORMATS: Mapping[str, TrainerFormat] = {
+    "trl": TrainerFormat(
         "TRL",
         ("messages", "prompt-completion"),
         ("hf", "jsonl", "parquet"),
@@ -44,7 +44,7 @@ trainer = SFTTrainer(model=MODEL, args=arguments, train_dataset=data)
 
 The default, `random`, shuffles; `shuffle_dataset` must stay off. TRL makes no use of a column `weight`.""",
     ),
-    "llama-factory": Reader(
+    "llama-factory": TrainerFormat(
         "LLaMA-Factory",
         ("sharegpt", "alpaca", "messages"),
         ("jsonl", "parquet"),
@@ -57,7 +57,7 @@ disable_shuffling: true    # the rows in their order
 
 LLaMA-Factory makes no use of a column `weight`.""",
     ),
-    "axolotl": Reader(
+    "axolotl": TrainerFormat(
         "Axolotl",
         ("messages",),
         ("jsonl", "parquet"),
@@ -71,7 +71,7 @@ shuffle_merged_datasets: false
 
 keep the order; `sample_packing` still puts together what fits. Axolotl makes no use of a column `weight`.""",
     ),
-    "ms-swift": Reader(
+    "ms-swift": TrainerFormat(
         "ms-swift",
         ("messages", "alpaca"),
         ("jsonl",),
@@ -94,7 +94,7 @@ NO_CALLS = {
 
 def fitted(trainer: str, given: Mapping[str, str]) -> dict[str, str]:
     """`format` and `file_format` for a trainer: as given, or else its first; `ConfigError` for what it cannot read."""
-    reader = READERS[trainer]
+    reader = TRAINER_FORMATS[trainer]
     found = {}
     for field, flag, known in (("format", "format", reader.formats), ("file_format", "as", reader.file_formats)):
         found[field] = given.get(field, known[0])
@@ -107,7 +107,7 @@ def fitted(trainer: str, given: Mapping[str, str]) -> dict[str, str]:
 
 def note(trainer: str, name: str, file: str) -> str:
     """How the trainer reads an export in its order, as a section of the card."""
-    reader = READERS[trainer]
+    reader = TRAINER_FORMATS[trainer]
     text = reader.note.replace("{name}", name).replace("{file}", file)
     return f"## Training in this order with {reader.title}\n\n{text}"
 
@@ -115,7 +115,7 @@ def note(trainer: str, name: str, file: str) -> str:
 def check_calls(trainer: str, form: str) -> None:
     """For rows in which tools are offered or called: `DataError` where the trainer has no place for that."""
     if (trainer, form) in NO_CALLS:
-        raise DataError(f"{READERS[trainer].title} {NO_CALLS[trainer, form]}")
+        raise DataError(f"{TRAINER_FORMATS[trainer].title} {NO_CALLS[trainer, form]}")
 
 
 def described(trainer: str, form: str, name: str, file: str, columns: Collection[str]) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
-from ..tokenization import reading_digest
+from ..tokenization import tokenization_digest
 from ..train.config import TrainConfig
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
@@ -73,7 +73,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     target = _encode(inputs.artifacts["target"], target_rows, encoder)
     subtasks = _subtasks(inputs.artifacts["target"], target)
     looks = [
-        CheckpointGradients(config, inputs.store, reading, checkpoint, reading_digest(reading, tokenizer))
+        CheckpointGradients(config, inputs.store, reading, checkpoint, tokenization_digest(reading, tokenizer))
         for checkpoint in run
     ]
     return CheckpointScorer(looks, weights, pool, target, averages(subtasks), label=config.name)

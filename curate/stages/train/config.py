@@ -10,7 +10,7 @@ from ...config import NOT_HASHED, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ...runtime.distributed import size
-from ..tokenization import Reading
+from ..tokenization import ModelSettings
 
 WANTED = {
     "rewards": ("target", "a pool of what the model should get good at"),
@@ -71,7 +71,7 @@ class ReselectionOptions(BaseModel):
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 
-class TrainConfig(ReselectionOptions, Reading, Config):
+class TrainConfig(ReselectionOptions, ModelSettings, Config):
     """How a model is fine-tuned. Names are the Hugging Face Trainer's where it has one."""
 
     pool: Ref = Field(description="The pool, as named at ingest.")

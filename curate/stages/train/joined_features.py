@@ -10,7 +10,7 @@ from ...store import Artifact
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..select.candidates import subtasks_of
-from ..tokenization import encode_pool, reading_digest
+from ..tokenization import encode_pool, tokenization_digest
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _reference_loss(
             f"curate embed --pool {config.pool} --model REFERENCE --signals loss --name NAME."
         )
     artifact = inputs.artifacts["reference"]
-    if (artifact.path / "reading.txt").read_text(encoding="utf-8") != reading_digest(config, tokenizer):
+    if (artifact.path / "reading.txt").read_text(encoding="utf-8") != tokenization_digest(config, tokenizer):
         raise ConfigError(
             f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
             "--loss-on than this run's, so its losses are not of the same tokens. Embed the pool again with the run's."

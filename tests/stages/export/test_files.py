@@ -17,7 +17,7 @@ from curate.formats import render
 from curate.samples import Sample, to_json
 from curate.stages.export import rows as chosen_rows
 from curate.stages.export.files import write_rows
-from curate.stages.export.selection import Choice
+from curate.stages.export.selection import ChosenSamples
 from curate.stages.pools import pool_samples
 from curate.store import Store
 from curate.store.rows.out_of_core import read_batches
@@ -127,7 +127,7 @@ def test_the_hash_of_a_choice_is_that_of_its_json(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("curate.stages.export.selection.PIECE", 10)
     content = to_json(rows.select(["sample_id", "b", "a"]).to_pydict())
     slow = "b2:" + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    assert Choice(store.get("pool"), rows).digest(["b", "a", "unknown"]) == slow
+    assert ChosenSamples(store.get("pool"), rows).digest(["b", "a", "unknown"]) == slow
 
 
 def test_a_sample_keeps_one_text_of_its_row() -> None:

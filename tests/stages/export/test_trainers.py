@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curate.errors import ConfigError, DataError
 from curate.formats import detect, render, to_sample
 from curate.samples import Sample
-from curate.stages.export.trainers import READERS
+from curate.stages.export.trainers import TRAINER_FORMATS
 from curate.store import Store
 from tests.support.exports import CALL, CHAT, ROWS, export, ingest
 
@@ -84,7 +84,7 @@ def test_tools_go_to_axolotl_and_are_refused_where_they_would_be_lost(store: Sto
 
 
 def test_every_trainer_reads_formats_that_its_card_is_written_for(store: Store) -> None:
-    for trainer, reader in READERS.items():
+    for trainer, reader in TRAINER_FORMATS.items():
         for form in reader.formats:
             export(store, sql=SQL.format("pool"), trainer=trainer, format=form, name=f"{trainer}-{form}")
             text = Path(f"exports/{trainer}-{form}/README.md").read_text()

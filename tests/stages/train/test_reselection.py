@@ -21,7 +21,7 @@ from curate.pool_selectors import averages
 from curate.stages.inputs import resolve
 from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import CheckpointGradients, CheckpointScorer
-from curate.stages.tokenization import encode_pool, reading_digest
+from curate.stages.tokenization import encode_pool, tokenization_digest
 from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
 from curate.stages.train.reselection import EpochSubsets
@@ -118,7 +118,7 @@ def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, 
     target, subtasks = encode_target(config, resolve(world, config), tokenizer)
     select = SelectConfig(name="s", method="less", pool="pool", target="target", warmup="run", budget=SIZE)
     checkpoint = run.path / "checkpoints" / f"checkpoint-{STEPS}"
-    look = CheckpointGradients(select, world, config, checkpoint, reading_digest(config, tokenizer))
+    look = CheckpointGradients(select, world, config, checkpoint, tokenization_digest(config, tokenizer))
     places = [{row: (table, row) for row in range(len(table))} for table in (pool, target)]
     scorer = CheckpointScorer([look], [1.0], *places, averages(subtasks), label="twin")
     twin = dict(zip(pool.ids, scorer(np.arange(len(pool))), strict=True))
