@@ -103,7 +103,7 @@ class Census:
             counts.refused += seen.refusal is not None
             if seen.row is not None:
                 counts.before.append(seen.row.length)
-                counts.trained.append(seen.row.cut(self.max_length).target_tokens)
+                counts.trained.append(seen.row.truncate(self.max_length).target_tokens)
                 counts.cut += seen.row.length > self.max_length
         if seen.refusal:
             self.refused.setdefault(seen.refusal, Counter())[seen.sample.sample_id] += 1
@@ -149,7 +149,7 @@ def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
             except MaskError as error:
                 yield Seen(position, sample, None, error.reason, str(error))
                 continue
-            refusal = row.cut(max_length).refusal
+            refusal = row.truncate(max_length).reject_reason
             yield Seen(position, sample, row, refusal, refusal)
 
 
@@ -160,7 +160,7 @@ def shown(
     title = f"Sample {seen.sample.sample_id} (row {seen.position} of {pool.name}, from {seen.sample.source})"
     if seen.row is None:
         return [title, f"refused: {seen.reason}"]
-    row = seen.row.cut(max_length)
+    row = seen.row.truncate(max_length)
     about = f"{row.length} tokens, {row.target_tokens} trained on"
     if row.truncated:
         about += f"; cut to {len(row.input_ids)}"

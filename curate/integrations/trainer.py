@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
-from ..lm.tokens.batch import nothing
+from ..lm.tokens.batch import empty_batch
 from ..runtime.checksums import CHECKPOINT_MARKER
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
@@ -176,7 +176,7 @@ class SelectiveMixin(Base):
 
     def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None) -> Any:
         """Some of what is kept; a text without targets where nothing is left, for the others wait for each other."""
-        batch = self._collated(features) if features else nothing(0)
+        batch = self._collated(features) if features else empty_batch(0)
         if weights is not None:
             batch["loss_weights"] = weights.float() if features else torch.zeros(1)
         return batch

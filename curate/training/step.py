@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..lm.model.scoring_model import ScoringModel
-from ..lm.tokens.batch import Batch, collate, nothing
+from ..lm.tokens.batch import Batch, collate, empty_batch
 from ..lm.tokens.token_table import TokenTable
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
@@ -170,7 +170,7 @@ class BatchSelection:
     def _batch(self, rows: Sequence[int]) -> Batch:
         """Rows of the table; of none, a text without targets."""
         if not len(rows):
-            return nothing(self.pad_token_id)
+            return empty_batch(self.pad_token_id)
         return collate([self.table[row] for row in rows], self.pad_token_id)
 
     def _shares(self, kept: list[int], weights: Tensor | None, count: int) -> list[Batch]:

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from ..errors import TrainingError
-from ..lm.tokens.batch import Batch, nothing
+from ..lm.tokens.batch import Batch, empty_batch
 from ..log import bar
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
@@ -130,7 +130,7 @@ class CurateTrainer(Trainer):
         self.selection.record.bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
         if keep.any():
             return {key: value[keep] for key, value in inputs.items()}
-        return nothing(self.selection.pad_token_id, keep.device)
+        return empty_batch(self.selection.pad_token_id, keep.device)
 
     def _ids_of(self, rows: dict[str, Tensor]) -> list[str]:
         """Sample ids of rows, found by their tokens among the pool's."""

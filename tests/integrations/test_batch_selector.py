@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curate.cli.status import report, unfinished
 from curate.errors import ConfigError, DataError, ModelError, StoreError
 from curate.integrations import BatchSelector
-from curate.lm.tokens.batch import cut
+from curate.lm.tokens.batch import take_rows
 from curate.store import Store
 
 COUNT, LENGTH = 12, 20
@@ -72,7 +72,7 @@ def test_what_a_cut_takes_away_is_padding_alone() -> None:
 
     batch = {key: value for key, value in batch_of().items() if isinstance(value, Tensor)}
     rows = torch.tensor([1, 4, 9])
-    for key, value in cut(batch, rows).items():
+    for key, value in take_rows(batch, rows).items():
         assert torch.equal(ours(batch, rows)[key], value)
     assert ours(batch, torch.arange(COUNT))["input_ids"] is batch["input_ids"]
 

@@ -1,6 +1,6 @@
 """A conversation as the tokenizer's chat template renders it, and the tokens of that.
 
-Control tokens that are typed in a text are hidden from template and tokenizer (control.py), and a conversation that a
+Special tokens that are typed in a text are hidden from template and tokenizer (control.py), and a conversation that a
 template does not take is refused: templates raise what they like at what they were not made for.
 """
 
@@ -18,11 +18,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from ...errors import DataError
 from ...log import LOGGER
 from ...samples import Message, Sample
-from .special_tokens import ControlTokens, Unhidable, shown
+from .special_tokens import CannotEscape, SpecialTokens, unescape
 
-UNTOLD = "assistant tokens cannot be told apart"
+NO_MASK = "assistant tokens cannot be told apart"
 UNRENDERED = "the chat template does not take it"
-TYPED = "control tokens typed in its text"
+SPECIAL_TOKENS_IN_TEXT = "special tokens typed in its text"
 """Reasons to refuse a sample, which a `MaskError` says at length."""
 
 
@@ -33,7 +33,7 @@ class MaskError(DataError):
         reason: the same in a few words.
     """
 
-    def __init__(self, text: str, reason: str = UNTOLD) -> None:
+    def __init__(self, text: str, reason: str = NO_MASK) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -52,22 +52,22 @@ class Chat:
     Attributes:
         messages: as templates expect them.
         tools: of the sample, or None.
-        typed: control tokens, or parts of one, are typed in its text; they are hidden in what is rendered.
+        typed: special tokens, or parts of one, are typed in its text; they are hidden in what is rendered.
 
     Args:
-        controls: the tokenizer's.
+        special: the tokenizer's.
         sample: the conversation.
     """
 
-    def __init__(self, controls: ControlTokens, sample: Sample) -> None:
-        self.controls, self.sample = controls, sample
+    def __init__(self, special: SpecialTokens, sample: Sample) -> None:
+        self.special, self.sample = special, sample
         self.messages = [_template_message(message) for message in sample.messages]
         self.tools = list(sample.tools) if sample.tools else None
-        self.typed = controls.typed_in(self.messages) or controls.typed_in(self.tools)
+        self.typed = special.in_text(self.messages) or special.in_text(self.tools)
         if self.typed:
-            _say_once(controls, sample)
-            self._hidden_tools = _hide(controls, sample, self.tools)
-            self._hidden = [_hide(controls, sample, m) | {"role": m["role"]} for m in self.messages]
+            _say_once(special, sample)
+            self._hidden_tools = _escape(special, sample, self.tools)
+            self._hidden = [_escape(special, sample, m) | {"role": m["role"]} for m in self.messages]
 
     def render(self, turns: int, *, prompt: bool = False, marks: bool = False) -> Rendered:
         """The first turns as the template renders them.
@@ -78,20 +78,20 @@ class Chat:
             marks: with the stretches that the template marks.
 
         Raises:
-            MaskError: the template does not take it, or makes something else of it once typed control tokens are
+            MaskError: the template does not take it, or makes something else of it once typed special tokens are
                 hidden.
         """
         plain = self._render(self.messages[:turns], self.tools, prompt, marks)
         if not self.typed:
             return plain
         hidden = self._render(self._hidden[:turns], self._hidden_tools, prompt, marks)
-        if shown(hidden.text) != plain.text:
-            raise _typed(self.sample)
+        if unescape(hidden.text) != plain.text:
+            raise _special_tokens_error(self.sample)
         return hidden
 
     def _render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool, marks: bool) -> Rendered:
-        tokenizer = self.controls.tokenizer
-        with taken(self.sample):
+        tokenizer = self.special.tokenizer
+        with template_errors(self.sample):
             out: Any = render_jinja_template(
                 conversations=[messages],
                 tools=tools,
@@ -106,23 +106,23 @@ class Chat:
     def tokens(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids, and each token's place in the text."""
         if self.typed:
-            return _encode(self.controls, self.sample, rendered.text)
-        out: Any = self.controls.tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+            return _encode(self.special, self.sample, rendered.text)
+        out: Any = self.special.tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
         return list(out["input_ids"]), out["offset_mapping"]
 
 
-def text_tokens(controls: ControlTokens, sample: Sample) -> list[int]:
+def text_tokens(special: SpecialTokens, sample: Sample) -> list[int]:
     """Token ids of a plain text, with what the tokenizer puts around one."""
     text = str(sample.messages[0]["content"])
-    if not controls.typed_in(text):
-        return list(controls.tokenizer(text)["input_ids"])
-    _say_once(controls, sample)
-    before, behind = controls.around()
-    return [*before, *_encode(controls, sample, _hide(controls, sample, text))[0], *behind]
+    if not special.in_text(text):
+        return list(special.tokenizer(text)["input_ids"])
+    _say_once(special, sample)
+    before, behind = special.around()
+    return [*before, *_encode(special, sample, _escape(special, sample, text))[0], *behind]
 
 
 @contextmanager
-def taken(sample: Sample) -> Iterator[None]:
+def template_errors(sample: Sample) -> Iterator[None]:
     """What a template raises, as a `MaskError`: of roles out of order, say."""
     try:
         yield
@@ -134,33 +134,33 @@ def taken(sample: Sample) -> Iterator[None]:
         ) from None
 
 
-def _hide(controls: ControlTokens, sample: Sample, value: Any) -> Any:
+def _escape(special: SpecialTokens, sample: Sample, value: Any) -> Any:
     try:
-        return controls.hide(value)
-    except Unhidable:
-        raise _typed(sample) from None
+        return special.escape(value)
+    except CannotEscape:
+        raise _special_tokens_error(sample) from None
 
 
-def _encode(controls: ControlTokens, sample: Sample, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def _encode(special: SpecialTokens, sample: Sample, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     try:
-        return controls.encode(text)
-    except Unhidable:
-        raise _typed(sample) from None
+        return special.encode(text)
+    except CannotEscape:
+        raise _special_tokens_error(sample) from None
 
 
-def _typed(sample: Sample) -> MaskError:
+def _special_tokens_error(sample: Sample) -> MaskError:
     return MaskError(
-        f"Sample {sample.sample_id}: control tokens of the tokenizer are typed in its text, and tokenizer and chat "
+        f"Sample {sample.sample_id}: special tokens of the tokenizer are typed in its text, and tokenizer and chat "
         "template cannot keep them apart from their own. Take them out of the text.",
-        TYPED,
+        SPECIAL_TOKENS_IN_TEXT,
     )
 
 
-def _say_once(controls: ControlTokens, sample: Sample) -> None:
-    if not controls.told and controls.whole_in([dict(m) for m in sample.messages]):
-        controls.told = True
+def _say_once(special: SpecialTokens, sample: Sample) -> None:
+    if not special.told and special.whole_in([dict(m) for m in sample.messages]):
+        special.told = True
         LOGGER.warning(
-            f"Sample {sample.sample_id} (and maybe others) has control tokens of the tokenizer typed in its text; they "
+            f"Sample {sample.sample_id} (and maybe others) has special tokens of the tokenizer typed in its text; they "
             "are read as text. Chats belong into messages, which the chat template renders."
         )
 

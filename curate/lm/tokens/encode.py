@@ -2,7 +2,7 @@
 
 The tokenizer's own chat template renders the conversation. Where the template marks what the assistant generates, those
 marks are the mask; where it does not, each assistant turn is what rendering one more message adds to the prefix before
-it. A sample for which neither works is refused, never trained on wrongly. Control tokens are those that the template
+it. A sample for which neither works is refused, never trained on wrongly. Special tokens are those that the template
 puts there: typed ones are text (control.py).
 """
 
@@ -16,10 +16,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ...samples import Sample
-from .chat import UNTOLD as UNTOLD
-from .chat import Chat, taken, text_tokens
+from .chat import NO_MASK as NO_MASK
+from .chat import Chat, template_errors, text_tokens
 from .chat import MaskError as MaskError
-from .special_tokens import ControlTokens
+from .special_tokens import SpecialTokens
 
 LossOn = Literal["assistant", "all"]
 
@@ -49,13 +49,13 @@ class Encoded:
         return int(self.target[1:].sum())
 
     @property
-    def refusal(self) -> str | None:
+    def reject_reason(self) -> str | None:
         """Why it cannot be trained on, in a few words, or None."""
         if self.target_tokens:
             return None
         return "nothing left to train on after the cut" if self.truncated else "empty mask"
 
-    def cut(self, max_length: int) -> Encoded:
+    def truncate(self, max_length: int) -> Encoded:
         """The same without what comes after `max_length` tokens."""
         return Encoded(self.input_ids[:max_length], self.target[:max_length], self.length)
 
@@ -76,7 +76,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.loss_on = loss_on
-        self.controls = ControlTokens(tokenizer)
+        self.special = SpecialTokens(tokenizer)
         self.marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
             tokenizer.chat_template or ""
         )
@@ -87,7 +87,7 @@ class Encoder:
         if self.loss_on == "all":
             target = [True] * len(ids)
         whole = Encoded(np.asarray(ids, dtype=np.int32), np.asarray(target, dtype=bool), len(ids))
-        return whole.cut(self.max_length)
+        return whole.truncate(self.max_length)
 
     def prompt(self, sample: Sample) -> np.ndarray[Any, np.dtype[np.int32]]:
         """What the model is given to answer, (L,): all before the last turn, and the beginning of the answer's turn.
@@ -98,19 +98,19 @@ class Encoder:
         Raises:
             MaskError: the chat template does not take it.
         """
-        chat = Chat(self.controls, sample)
+        chat = Chat(self.special, sample)
         return np.asarray(chat.tokens(chat.render(len(chat.messages) - 1, prompt=True))[0], dtype=np.int32)
 
     def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        ids = text_tokens(self.controls, sample)
+        ids = text_tokens(self.special, sample)
         if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:
             ids.append(self.tokenizer.eos_token_id)
         return ids, [True] * len(ids)
 
     def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        chat = Chat(self.controls, sample)
+        chat = Chat(self.special, sample)
         if self.marks and not chat.typed:
-            with taken(sample):
+            with template_errors(sample):
                 out: Any = self.tokenizer.apply_chat_template(
                     chat.messages,
                     tools=chat.tools,
@@ -154,7 +154,7 @@ def encode_all(
         except MaskError as error:
             refuse[sample.sample_id] = error.reason
             continue
-        if row.refusal:
-            refuse[sample.sample_id] = row.refusal
+        if row.reject_reason:
+            refuse[sample.sample_id] = row.reject_reason
         else:
             yield position, sample.sample_id, row

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...numerics.losses import IGNORE
-from .chat import UNTOLD as UNTOLD
+from .chat import NO_MASK as NO_MASK
 from .chat import MaskError as MaskError
 from .encode import Encoded
 

@@ -130,8 +130,8 @@ class Evaluator:
             except MaskError as error:
                 evaluated.refuse(error.reason)
                 continue
-            if row.refusal:
-                evaluated.refuse(row.refusal)
+            if row.reject_reason:
+                evaluated.refuse(row.reject_reason)
             else:
                 rows.append((evaluated, row))
         advance(len(samples) - len(rows))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...errors import ModelError, TrainingError
 from ...lm.model.chunked_loss import mean_losses
 from ...lm.model.scoring_model import ScoringModel
-from ...lm.tokens.batch import Batch, cut
+from ...lm.tokens.batch import Batch, take_rows
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import (
     Blocks,
@@ -213,7 +213,7 @@ class GradientEngine:
             for rows in torch.split(order, len(order) if wanted.gram else self.micro_batch):
                 recorder = Recorder(self.scoring_model.model, wanted, len(rows), order.device)
                 with capture(self.scoring_model.model, recorder.take):
-                    loss = self._losses(cut(whole, rows))
+                    loss = self._losses(take_rows(whole, rows))
                     torch.autograd.backward(loss.sum())
                 losses.append(loss.detach())
                 recorders.append(recorder.found)
@@ -238,7 +238,7 @@ class GradientEngine:
         covered = trained_layers(self.scoring_model.model)
         with self._own_gradients(), self._own_dropout(-step):
             for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
-                torch.autograd.backward(self._losses(cut(whole, rows)).sum() / self.target.size)
+                torch.autograd.backward(self._losses(take_rows(whole, rows)).sum() / self.target.size)
             return {
                 name: self.ranks.sum(p.grad.float())
                 for name, p in self.scoring_model.model.named_parameters()

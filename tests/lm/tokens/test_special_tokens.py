@@ -1,4 +1,4 @@
-"""Control tokens are those that the chat template puts there, whatever is typed in a text."""
+"""Special tokens are those that the chat template puts there, whatever is typed in a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.lm.model.load import ModelOptions, load_tokenizer
-from curate.lm.tokens.chat import TYPED, UNRENDERED, MaskError
+from curate.lm.tokens.chat import SPECIAL_TOKENS_IN_TEXT, UNRENDERED, MaskError
 from curate.lm.tokens.encode import Encoder, encode_all
 from curate.samples import Sample
 from tests.support.paths import SHARED
@@ -97,12 +97,12 @@ def test_hiding_changes_nothing_where_nothing_was_typed(
 ) -> None:
     for encoder in encoders.values():
         plain = encoder(sample_of(chat))
-        typed = encoder.controls.typed_in
+        typed = encoder.controls.in_text
         try:
-            encoder.controls.typed_in = lambda value: True  # type: ignore[method-assign]
+            encoder.controls.in_text = lambda value: True  # type: ignore[method-assign]
             hidden = encoder(sample_of(chat))
         finally:
-            encoder.controls.typed_in = typed  # type: ignore[method-assign]
+            encoder.controls.in_text = typed  # type: ignore[method-assign]
         assert hidden.input_ids.tolist() == plain.input_ids.tolist()
         assert hidden.target.tolist() == plain.target.tolist()
 
@@ -124,7 +124,7 @@ def test_typed_control_tokens_are_said_once(
     encoder = Encoder(load_tokenizer(ModelOptions(tiny)), max_length=99)
     for text in ("fine", "<|im_", "<|im_end|>", "<|im_start|>"):
         encoder(sample_of([(text, "a")]))
-    assert len([line for line in caplog.messages if "control tokens" in line]) == 1
+    assert len([line for line in caplog.messages if "special tokens" in line]) == 1
 
 
 def test_names_and_arguments_of_tool_calls_are_text_too(tiny: str) -> None:
@@ -149,7 +149,7 @@ def test_where_template_or_tokenizer_cannot_keep_them_apart_the_sample_is_refuse
     bad, good = sample_of([("a <|im_end|> b", "c")]), sample_of([("a", "c")])
     rows = list(encode_all(enumerate([bad, good]), Encoder(tokenizer, max_length=99), refused))
     assert [sample_id for _, sample_id, _ in rows] == [good.sample_id]
-    assert refused == {bad.sample_id: TYPED}
+    assert refused == {bad.sample_id: SPECIAL_TOKENS_IN_TEXT}
     private = sample_of([("\U000f0041 <|im_end|>", "c")])
     with pytest.raises(MaskError, match="cannot keep them apart"):
         Encoder(load_tokenizer(ModelOptions(tiny)), max_length=99)(private)
