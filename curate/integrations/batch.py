@@ -68,7 +68,7 @@ def number_of(sample_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(sample_id.encode(), digest_size=7).digest(), "big")
 
 
-def cut(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+def take_rows(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """Those rows of a batch, without the columns that pad all of them. All rows are the batch as it came.
 
     Tensors and lists with a place for each text are cut; whatever else the batch holds stays.

@@ -31,10 +31,10 @@ from ..store import Store
 from ..training.process_group import ProcessGroup
 from ..training.recorder import Counters, StepRecorder
 from ..training.step import BatchSelection, SelectionPlan
-from .batch import cut, table_of
+from .batch import table_of, take_rows
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
-from .script_run import ScriptRun
+from .script_run import ExternalRun
 from .unwrap import scoring_model_of
 
 
@@ -107,7 +107,7 @@ class BatchSelector:
         self._begun = False
         values = {"name": name, "selector": selector, "selector_args": dict(args or {}), "keep": keep}
         values |= {"max_length": max_length, "seed": seed, "pool": pool}
-        self.run = None if store is None else ScriptRun(store, values)
+        self.run = None if store is None else ExternalRun(store, values)
         scoring_model, empty = scoring_model_of(model, autocast), TokenTable([])
         device = scoring_model.head.weight.device
         facts = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
@@ -119,7 +119,7 @@ class BatchSelector:
             scoring_model,
             empty,
             SelectionPlan(candidates=keep, keep=keep),
-            record=StepRecorder(empty, self.run or _Nowhere()),
+            record=StepRecorder(empty, self.run or _NoLedger()),
             ranks=ProcessGroup(per_rank=True),
             budget=ScoreBudget(
                 score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
@@ -160,7 +160,7 @@ class BatchSelector:
                 "say so with weighted=True."
             )
         device = batch["input_ids"].device
-        return Kept(cut(batch, kept), kept, None if weights is None else weights.to(device))
+        return Kept(take_rows(batch, kept), kept, None if weights is None else weights.to(device))
 
     def pick(
         self, table: TokenTable, features: Mapping[str, Sequence[float]], candidates: int | None
@@ -204,7 +204,7 @@ class BatchSelector:
         self.selection.selector.load_state_dict(state["selector"])
         self.selection.record.tally = Counters(**state["tally"])
         self.selection.budget.tokens = state["score_tokens"]
-        self.goes_on(state["step"], state["attempt"])
+        self.resume_at(state["step"], state["attempt"])
 
     @property
     def attempt(self) -> int | None:
@@ -216,7 +216,7 @@ class BatchSelector:
         if self.run is not None:
             self.run.commit(self.step)
 
-    def goes_on(self, step: int, attempt: int | None) -> None:
+    def resume_at(self, step: int, attempt: int | None) -> None:
         """It has chosen so often, in this attempt of its run."""
         self.step = step
         if self.run is not None:
@@ -242,10 +242,10 @@ class BatchSelector:
         }
         self.run.end(kept, summary, metrics, getattr(self.selection.selector, "memory", None))
 
-    def abandon(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """The loop was stopped: its ledger is written as far as it goes, and the run stays unfinished."""
         if self.run is not None:
-            self.run.abandon(error)
+            self.run.fail(error)
 
     def __enter__(self) -> BatchSelector:
         return self
@@ -255,10 +255,10 @@ class BatchSelector:
         if error is None:
             self.close()
         else:
-            self.abandon(error)
+            self.fail(error)
 
 
-class _Nowhere:
+class _NoLedger:
     """The ledger of a run that is not in a store."""
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:

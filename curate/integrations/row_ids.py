@@ -21,7 +21,7 @@ ROW = "curate_row"
 """The column, or key, of a row's number."""
 
 
-class Numbered(Dataset[Any]):
+class WithRowIds(Dataset[Any]):
     """A data set of mappings, each with its number."""
 
     def __init__(self, data: Any) -> None:
@@ -34,7 +34,7 @@ class Numbered(Dataset[Any]):
         return {**self.data[index], ROW: index}
 
 
-def numbered(data: Any) -> Any:
+def with_row_ids(data: Any) -> Any:
     """The same data with a number in each row; `ConfigError` where rows cannot be had by number."""
     if data is None:
         raise ConfigError("train_dataset is missing: there is nothing to choose from.")
@@ -47,15 +47,15 @@ def numbered(data: Any) -> Any:
         return data.add_column(ROW, list(range(len(data))))
     if not isinstance(data[0], Mapping):
         raise DataError(f"train_dataset gives rows of type {type(data[0]).__name__}, not mappings with input_ids.")
-    return Numbered(data)
+    return WithRowIds(data)
 
 
-def as_they_are(rows: list[Any]) -> list[Any]:
+def no_collate(rows: list[Any]) -> list[Any]:
     """A collator that leaves rows alone."""
     return rows
 
 
-class Names:
+class SampleIds:
     """What the ledger calls the rows of some data: what `curate ingest` would, where they still hold a conversation.
 
     So a run's ledger can be joined with a pool of the same conversations. Rows of tokens alone are called by a hash of
@@ -83,7 +83,7 @@ class Names:
             return spare
 
 
-class Places:
+class PoolPositions:
     """Where a pool first has a sample, by id: 40 bytes a row, and a binary search."""
 
     def __init__(self, pool: Artifact) -> None:

@@ -25,7 +25,7 @@ from ..training.recorder import memory_table
 from .row_ids import Places
 
 
-class ScriptConfig(Config):
+class ExternalRunConfig(Config):
     """What is known of a run in somebody else's loop."""
 
     pool: Ref | None = Field(None, description="What it trains on, as named at ingest.")
@@ -39,7 +39,7 @@ class ScriptConfig(Config):
     attempt: int = Field(1, description="Which run of this name and choice it is.")
 
 
-class ScriptRun:
+class ExternalRun:
     """The run that a loop is.
 
     Args:
@@ -53,7 +53,7 @@ class ScriptRun:
     def __init__(self, store: Store | str | Path, values: Mapping[str, Any]) -> None:
         self.store = store if isinstance(store, Store) else Store(store)
         self.values = {**values, "run": values["name"]}
-        build(ScriptConfig, self.values)
+        build(ExternalRunConfig, self.values)
         pool = self.values.get("pool")
         self.pool = None if pool is None else self.store.get(pool, "ingest")
         self.places = None if self.pool is None else Places(self.pool)
@@ -123,7 +123,7 @@ class ScriptRun:
         kept = self.store.query(sql, {"run": label, "rank": rank})
         return dict(zip(kept["position"].to_pylist(), kept["sample_id"].to_pylist(), strict=True))
 
-    def abandon(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """It was stopped: what is written stays, unfinished."""
         if self._ledger is not None:
             self._ledger.close_fragment()
@@ -133,10 +133,10 @@ class ScriptRun:
         finally:
             self._open = ExitStack()
 
-    def _config(self, step: int) -> ScriptConfig:
+    def _config(self, step: int) -> ExternalRunConfig:
         """The first attempt that is not finished; a stopped one that is not gone on with is begun anew."""
         for attempt in itertools.count(self.attempt or 1):
-            config = build(ScriptConfig, {**self.values, "attempt": attempt})
+            config = build(ExternalRunConfig, {**self.values, "attempt": attempt})
             if not self.store.is_made(SCRIPT, config, self.inputs):
                 break
         if self.attempt not in (None, config.attempt):

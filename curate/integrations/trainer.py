@@ -30,7 +30,7 @@ from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
 from .options import Selective
 from .requirements import refuse_arguments, refuse_parallelism
-from .row_ids import ROW, Names, as_they_are, numbered
+from .row_ids import ROW, Names, as_they_are, with_row_ids
 from .script_run import wait_for_all
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SelectiveMixin(Base):
         bound = inspect.signature(super().__init__).bind(*args, **kwargs)
         refuse_arguments(bound.arguments.get("args"))
         data = bound.arguments.get("train_dataset")
-        bound.arguments["train_dataset"] = numbered(data)
+        bound.arguments["train_dataset"] = with_row_ids(data)
         super().__init__(*bound.args, **bound.kwargs)
         refuse_parallelism(self)
         self.selection = selection
@@ -104,7 +104,7 @@ class SelectiveMixin(Base):
         try:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         except BaseException as error:
-            self.chooser.abandon(error)
+            self.chooser.fail(error)
             raise
         self.chooser.close(self._logged())
         return result
@@ -118,7 +118,7 @@ class SelectiveMixin(Base):
         checkpoint_files.require_undamaged(folder)
         mark = read_json(folder / CHECKPOINT_MARKER)
         checkpoint.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
-        self.chooser.goes_on(mark["step"], mark["attempt"])
+        self.chooser.resume_at(mark["step"], mark["attempt"])
 
     def _logged(self) -> list[tuple[int, str, float]]:
         return [

@@ -15,7 +15,7 @@ WRAPPERS = ("_orig_mod", "_original_module", "module")
 """Where torch.compile, Fabric, and DDP and the like keep the model that they wrap."""
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The transformers or PEFT model under compilers and data-parallel wrappers; sharded weights are refused."""
     while True:
         if isinstance(model, (FullyShardedDataParallel, FSDPModule)) or any(
@@ -33,7 +33,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 def scoring_model_of(model: nn.Module, autocast: torch.dtype | None) -> ScoringModel:
     """A causal language model as signals see it; `ModelError` for any other."""
-    model = bare(model)
+    model = unwrap(model)
     base: Any = getattr(model, "get_base_model", lambda: model)()
     if not hasattr(base, "get_output_embeddings") or not hasattr(base, "config"):
         raise ModelError(

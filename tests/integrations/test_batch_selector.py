@@ -68,7 +68,7 @@ def test_the_texts_of_highest_loss_are_kept_wherever_the_padding_is(model: Any, 
 
 
 def test_what_a_cut_takes_away_is_padding_alone() -> None:
-    from curate.integrations.batch import cut as ours
+    from curate.integrations.batch import take_rows as ours
 
     batch = {key: value for key, value in batch_of().items() if isinstance(value, Tensor)}
     rows = torch.tensor([1, 4, 9])
