@@ -59,7 +59,7 @@ class Clock(TrainerCallback):
 
     def __init__(self, warmup: int, watch: Stopwatch, between: Mapping[str, Callable[[], Any]]) -> None:
         self.warmup = warmup
-        self.watch = watch
+        self.timer = watch
         self.between = between
         self.seconds: dict[str, list[float]] = {name: [] for name in ("step", *between)}
 
@@ -73,7 +73,7 @@ class Clock(TrainerCallback):
         spent = {"step": time.perf_counter() - self.began}
         spent |= {name: clock(run) for name, run in self.between.items()}
         if state.global_step <= self.warmup:
-            self.watch.seconds.clear()
+            self.timer.seconds.clear()
         else:
             for name, value in spent.items():
                 self.seconds[name].append(value)
@@ -161,7 +161,7 @@ class Bench:
             record=StepRecorder(self.table, Nowhere()),
             budget=self.budget(),
         )
-        peak, times = Peak(), Clock(args.warmup, selection.watch, between)
+        peak, times = Peak(), Clock(args.warmup, selection.timer, between)
         with tempfile.TemporaryDirectory() as folder:
             CurateTrainer(
                 selection=selection,
@@ -170,7 +170,7 @@ class Bench:
                 train_dataset=range(len(self.table)),
                 callbacks=[Progress(selection, selector), times],
             ).train()
-        return times, {name: spent / args.steps for name, spent in selection.watch.seconds.items()}, peak.bytes()
+        return times, {name: spent / args.steps for name, spent in selection.timer.seconds.items()}, peak.bytes()
 
     def arguments(self, folder: str, steps: int, *, accumulation: int) -> Any:
         """Training and nothing around it; more than k texts go in micro-batches of k."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..doctor import devices, packages, storage
-from ..doctor.finding import Finding, as_data, lines, said_by, wrongs
+from ..doctor.finding import Finding, as_data, failures, lines, said_by
 
 if TYPE_CHECKING:
     from ..doctor.plan import PlannedRun
@@ -41,10 +41,10 @@ def examine(store: Path, planned: PlannedRun | None = None) -> dict[str, list[Fi
     return sections
 
 
-def tell(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
+def print_findings(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
     """Print the findings; exit with 1 where one of them would stop a run."""
     print(json.dumps(as_data(sections), indent=2, ensure_ascii=False) if as_json else "\n".join(lines(sections)))
-    if wrongs(sections):
+    if failures(sections):
         raise typer.Exit(1)
 
 
@@ -53,7 +53,7 @@ def _with_plan() -> Callable[..., None]:
     from .flags import with_flags
 
     def act(store: Path, planned: PlannedRun) -> None:
-        tell(examine(store, planned), as_json=planned.as_json)
+        print_findings(examine(store, planned), as_json=planned.as_json)
 
     return with_flags(PlannedRun, act)
 
@@ -69,7 +69,7 @@ def _without_plan(reason: BaseException) -> Callable[..., None]:
         sections = examine(store)
         said = f"cannot be estimated before this is mended: {said_by(reason)}"
         sections["Planned run"] = [Finding("plan", said, "wrong")]
-        tell(sections, as_json=as_json)
+        print_findings(sections, as_json=as_json)
 
     return doctor
 

@@ -53,7 +53,7 @@ CONFIG = InspectConfig
 
 
 @dataclass(frozen=True)
-class Seen:
+class TokenizedSample:
     """A sample and what became of it: `row` is None where its mask cannot be told.
 
     Attributes:
@@ -88,7 +88,7 @@ class Counts:
 
 
 @dataclass
-class Census:
+class PoolStatistics:
     """The whole pool in numbers."""
 
     max_length: int
@@ -96,7 +96,7 @@ class Census:
     by_source: dict[str, Counts] = field(default_factory=dict)
     refused: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: TokenizedSample) -> None:
         """Count a sample."""
         for counts in (self.everything, self.by_source.setdefault(seen.sample.source, Counts())):
             counts.samples += 1
@@ -119,8 +119,8 @@ def inspect(store: Store, config: InspectConfig) -> None:
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     encoder = Encoder(tokenizer, max_length=sys.maxsize, loss_on=config.loss_on)
     wanted = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
-    chosen: dict[str, Seen] = {}
-    census = Census(config.max_length)
+    chosen: dict[str, TokenizedSample] = {}
+    census = PoolStatistics(config.max_length)
     for seen in look(pool, encoder, config.max_length):
         census.add(seen)
         if seen.sample.sample_id == config.sample_id or (config.sample_id is None and seen.position in wanted):
@@ -137,7 +137,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
     print("\n".join([*lines, *summary(numbers(config, encoder, census))]))
 
 
-def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
+def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[TokenizedSample]:
     """Every row of a pool with its tokens."""
     from ..lm.tokens.encode import MaskError
 
@@ -147,14 +147,14 @@ def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[Seen]:
             try:
                 row = encoder(sample)
             except MaskError as error:
-                yield Seen(position, sample, None, error.reason, str(error))
+                yield TokenizedSample(position, sample, None, error.reason, str(error))
                 continue
             refusal = row.truncate(max_length).reject_reason
-            yield Seen(position, sample, row, refusal, refusal)
+            yield TokenizedSample(position, sample, row, refusal, refusal)
 
 
 def shown(
-    seen: Seen, pool: Artifact, tokenizer: PreTrainedTokenizerBase, max_length: int, marks: tuple[str, str]
+    seen: TokenizedSample, pool: Artifact, tokenizer: PreTrainedTokenizerBase, max_length: int, marks: tuple[str, str]
 ) -> list[str]:
     """A sample: where it is, its text with marks around what is trained on, its token ids."""
     title = f"Sample {seen.sample.sample_id} (row {seen.position} of {pool.name}, from {seen.sample.source})"
@@ -193,7 +193,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def numbers(config: InspectConfig, encoder: Encoder, census: Census) -> dict[str, Any]:
+def numbers(config: InspectConfig, encoder: Encoder, census: PoolStatistics) -> dict[str, Any]:
     """The whole pool, for people."""
     everything = census.everything
     values = {"pool": config.pool, "model": config.model, "max_length": config.max_length}

@@ -64,7 +64,9 @@ def report(store: Store) -> list[str]:
         lines += ["", "Stale: something that it was made from has changed since; run its command again", *stale]
     if drafts:
         lines += ["", "Unfinished"]
-        lines += [f"  {labels[a.fingerprint]} ({a.stage}): {_way_on(store, a, labels[a.fingerprint])}" for a in drafts]
+        lines += [
+            f"  {labels[a.fingerprint]} ({a.stage}): {_how_to_resume(store, a, labels[a.fingerprint])}" for a in drafts
+        ]
     return [*lines, "", *_catalog(store)]
 
 
@@ -77,7 +79,7 @@ def _catalog(store: Store) -> list[str]:
     return lines
 
 
-def _way_on(store: Store, draft: Artifact, label: str) -> str:
+def _how_to_resume(store: Store, draft: Artifact, label: str) -> str:
     if store.is_being_made(draft):
         return "being made right now"
     if draft.stage == SCRIPT:

@@ -43,7 +43,7 @@ TYPED = {*SYNONYMS, "How", "many", "there", "the", "from", "order"}
 
 
 @dataclass
-class Row:
+class DemoRow:
     """A row of the pool; `origin` is the row that it copies, and its place in the file when written."""
 
     instruction: str
@@ -51,7 +51,7 @@ class Row:
     output: str
     family: str
     noise: str = ""
-    origin: Row | None = None
+    origin: DemoRow | None = None
 
     @property
     def question(self) -> Question:
@@ -135,13 +135,13 @@ class _Source:
                 return family, problem
         raise ConfigError(f"The family '{family}' of the demo pool has no problem left to draw. Ask for fewer --rows.")
 
-    def row(self, family: str, problem: Problem) -> Row:
+    def row(self, family: str, problem: Problem) -> DemoRow:
         """A clean row."""
         question = self.rng.choice(problem.phrasings)
         self.problems[question] = problem
-        return Row(*question, problem.answer, family)
+        return DemoRow(*question, problem.answer, family)
 
-    def spoil(self, kind: str) -> Row:
+    def spoil(self, kind: str) -> DemoRow:
         """A row of a fresh problem that nobody should learn from, unlike every other row."""
         for _ in range(TRIES):
             row = self._spoilt(kind)
@@ -150,7 +150,7 @@ class _Source:
                 return row
         raise ConfigError("The demo pool has no more distinct noise to draw. Lower --noise.")
 
-    def _spoilt(self, kind: str) -> Row:
+    def _spoilt(self, kind: str) -> DemoRow:
         family, problem = self.problem()
         row = self.row(family, problem)
         row.noise = kind
@@ -166,16 +166,16 @@ class _Source:
             row.output = row.output[: (len(row.output) + 1) // 2].rstrip()
         return row
 
-    def copy(self, clean: Sequence[Row], kind: str) -> Row:
+    def copy(self, clean: Sequence[DemoRow], kind: str) -> DemoRow:
         """A copy of a clean row; a few rows are copied often, most never."""
         for _ in range(TRIES):
             origin = clean[int(len(clean) * self.rng.random() * self.rng.random() * self.rng.random())]
             if kind == "exact_duplicate":
-                return Row(*origin.question, origin.output, origin.family, kind, origin)
+                return DemoRow(*origin.question, origin.output, origin.family, kind, origin)
             question = self._reword(origin)
             if question not in self.problems:
                 problem = self.problems[question] = self.problems[origin.question]
-                return Row(*question, problem.answer, origin.family, kind, origin)
+                return DemoRow(*question, problem.answer, origin.family, kind, origin)
         raise ConfigError("There are too few clean rows for so many near duplicates. Lower --duplicates.")
 
     def _other_answer(self, problem: Problem, families: Sequence[str]) -> str:
@@ -191,7 +191,7 @@ class _Source:
             letters[place] = self.rng.choice([c for c in "abcdefghijklmnopqrstuvwxyz#%&@" if c != letters[place]])
         return "".join(letters)
 
-    def _reword(self, origin: Row) -> Question:
+    def _reword(self, origin: DemoRow) -> Question:
         """The same question: phrased, punctuated, cased, typed or worded in another way."""
         instruction, given = origin.question
         kind = self.rng.randrange(5)

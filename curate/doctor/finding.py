@@ -39,7 +39,7 @@ def lines(sections: Sections) -> list[str]:
     for title, findings in sections.items():
         width = max((len(finding.what) for finding in findings), default=0)
         out += [title, *(_line(finding, width) for finding in findings), ""]
-    wrong = wrongs(sections)
+    wrong = failures(sections)
     if not wrong:
         return [*out, "Nothing is wrong." + (" Lines with ! are worth a look." if _any(sections, "note") else "")]
     return [*out, f"Wrong ({len(wrong)}):", *(f"  {f.what}: {f.said}. {f.advice}".rstrip() for f in wrong)]
@@ -50,7 +50,7 @@ def _line(finding: Finding, width: int) -> str:
     return f"{SIGNS[finding.verdict]} {finding.what:<{width}}  {finding.said}{advice}".rstrip()
 
 
-def wrongs(sections: Sections) -> list[Finding]:
+def failures(sections: Sections) -> list[Finding]:
     """What would stop a run."""
     return [finding for findings in sections.values() for finding in findings if finding.verdict == "wrong"]
 
@@ -61,7 +61,7 @@ def _any(sections: Sections, verdict: Verdict) -> bool:
 
 def as_data(sections: Sections) -> dict[str, Any]:
     """The same for machines: `ok`, and the findings of every section."""
-    return {"ok": not wrongs(sections)} | {
+    return {"ok": not failures(sections)} | {
         title.partition(" (")[0].lower().replace(" ", "_"): [asdict(finding) for finding in findings]
         for title, findings in sections.items()
     }

@@ -23,7 +23,7 @@ from .devices import Device
 from .finding import Finding, said_by
 
 if TYPE_CHECKING:
-    from ..lm.model.memory import Load, Shape
+    from ..lm.model.memory import Load, ModelShape
     from ..store import Store
 
 LEDGER_ROW = 130
@@ -91,7 +91,7 @@ def look(config: PlannedRun, root: Path, room: Resources) -> list[Finding]:
     return [*found, *([pool] if pool else []), *_disk(config, shape, load, rows, room)]
 
 
-def counted(config: PlannedRun, store: Store) -> Shape:
+def counted(config: PlannedRun, store: Store) -> ModelShape:
     """The model's shape with the adapter that would be trained; `ModelError` where its config is not here."""
     from ..lm.model.load import add_lora
     from ..lm.model.memory import count
@@ -125,7 +125,7 @@ def _place(store: Store, text: str) -> str:
     return str(store.get(text).files) if "/" not in text and store.has(text) else text
 
 
-def load_of(config: PlannedRun, shape: Shape, device: Device) -> Load:
+def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
     """What the run would ask of the model at once, in one process."""
     from ..lm.model.memory import Load
     from ..lm.model.scoring_batch import CPU_TOKENS, fitting_tokens
@@ -168,7 +168,7 @@ def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | Non
     return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", info={"rows": rows})
 
 
-def _counts(shape: Shape) -> str:
+def _counts(shape: ModelShape) -> str:
     trained = "all of them" if shape.trained == shape.weights else f"an adapter of {_many(shape.trained)}"
     return f"{_many(shape.weights)} weights of {shape.width} bytes; {trained} trained"
 
@@ -180,7 +180,7 @@ def _many(count: int) -> str:
     return f"{number:.3g}{units[0]}"
 
 
-def _memory(config: PlannedRun, shape: Shape, load: Load, room: Resources) -> Iterator[Finding]:
+def _memory(config: PlannedRun, shape: ModelShape, load: Load, room: Resources) -> Iterator[Finding]:
     """The parts, then the verdict on the device; where that is a GPU, on the machine's memory too."""
     from ..lm.model.memory import footprint
 
@@ -209,7 +209,7 @@ def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
     return Finding(what, f"does not fit: {about}, {size(device.total)} in all", "wrong", advice(), facts)
 
 
-def _way_out(config: PlannedRun, shape: Shape, load: Load, device: Device) -> str:
+def _way_out(config: PlannedRun, shape: ModelShape, load: Load, device: Device) -> str:
     """The first change, or the first few together, with which the estimate fits."""
     from ..lm.model.memory import footprint
 
@@ -222,7 +222,7 @@ def _way_out(config: PlannedRun, shape: Shape, load: Load, device: Device) -> st
     return f"It would not with {' '.join(tried)} either: take a smaller model, or a larger device." if tried else ""
 
 
-def _changes(config: PlannedRun, shape: Shape, load: Load) -> Iterator[tuple[str, Shape, Load]]:
+def _changes(config: PlannedRun, shape: ModelShape, load: Load) -> Iterator[tuple[str, ModelShape, Load]]:
     """Options that save memory, each on top of those before it, the least harmful first."""
     if load.texts > 1:
         load = replace(load, texts=1)
@@ -250,7 +250,7 @@ def steps_of(config: PlannedRun, rows: int | None) -> int | None:
     return None if rows is None else math.ceil(rows * config.num_train_epochs / config.candidates)
 
 
-def _disk(config: PlannedRun, shape: Shape, load: Load, rows: int | None, room: Resources) -> Iterator[Finding]:
+def _disk(config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, room: Resources) -> Iterator[Finding]:
     """Ledger, checkpoints (those that are kept and the one that is being written) and the model at the end."""
     from ..lm.model.memory import saved
 

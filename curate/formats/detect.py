@@ -15,19 +15,19 @@ from ..errors import ConfigError, DataError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Shape:
+class RowFormat:
     """The parts of a format: all of `needs`, any of `may`."""
 
     needs: tuple[str, ...]
     may: tuple[str, ...] = ()
 
 
-FORMATS: Mapping[str, Shape] = {
-    "messages": Shape(("messages",), ("system", "tools")),
-    "sharegpt": Shape(("conversations",), ("system", "tools")),
-    "alpaca": Shape(("instruction", "output"), ("input", "system", "history", "tools")),
-    "prompt-completion": Shape(("prompt", "completion"), ("system", "tools")),
-    "text": Shape(("text",)),
+FORMATS: Mapping[str, RowFormat] = {
+    "messages": RowFormat(("messages",), ("system", "tools")),
+    "sharegpt": RowFormat(("conversations",), ("system", "tools")),
+    "alpaca": RowFormat(("instruction", "output"), ("input", "system", "history", "tools")),
+    "prompt-completion": RowFormat(("prompt", "completion"), ("system", "tools")),
+    "text": RowFormat(("text",)),
 }
 """What `Sample.format` may be; where rows fit several, the first wins."""
 

@@ -68,7 +68,7 @@ FROM found JOIN limits USING (run) GROUP BY ALL ORDER BY run, bin
 """
 
 
-def courses(scope: ReportContext, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+def curves(scope: ReportContext, columns: Mapping[str, str]) -> list[dict[str, Any]]:
     """For each run its totals, curves, distributions and seconds, and what is missing of them.
 
     Args:

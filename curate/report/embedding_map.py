@@ -26,7 +26,7 @@ Halves = npt.NDArray[np.float16]
 Places = npt.NDArray[np.int64]
 
 
-def plane(scope: ReportContext, ids: Sequence[str]) -> dict[str, Any] | None:
+def embedding_map(scope: ReportContext, ids: Sequence[str]) -> dict[str, Any] | None:
     """Where each sample is on the plane; None, and why, where there are no vectors.
 
     Raises:

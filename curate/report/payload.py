@@ -9,8 +9,8 @@ from typing import Any
 
 from .. import __version__
 from .agreement import agreement
-from .curves import courses, score_columns
-from .embedding_map import plane
+from .curves import curves, score_columns
+from .embedding_map import embedding_map
 from .groups import groupings, groups
 from .provenance import provenance
 from .results import comparisons, evaluations
@@ -28,13 +28,13 @@ def payload(scope: ReportContext) -> dict[str, Any]:
     Cost: ten passes over the ledger and a few more a run, in SQL; a text and some twenty numbers a shown sample.
     """
     ways, columns = groupings(scope), score_columns(scope)
-    runs = [{**about, **told} for about, told in zip(provenance(scope), courses(scope, columns), strict=True)]
+    runs = [{**about, **told} for about, told in zip(provenance(scope), curves(scope, columns), strict=True)]
     shown = samples(scope, ways, columns)
     found = {
         "runs": runs,
         "groups": groups(scope, ways),
         "agreement": agreement(scope),
-        "map": plane(scope, shown["id"]),
+        "map": embedding_map(scope, shown["id"]),
         "samples": shown,
         "comparisons": comparisons(scope),
         "evaluations": evaluations(scope),

@@ -90,7 +90,7 @@ def measure(
     signals: Mapping[str, Callable[[Probe], Tensor]],
     budget: ScoreBudget | None = None,
     *,
-    watch: Stopwatch | None = None,
+    timer: Stopwatch | None = None,
 ) -> dict[str, Tensor]:
     """Measure signals of n texts under the current weights.
 
@@ -107,19 +107,19 @@ def measure(
         inputs: `input_ids`, `attention_mask`, `labels`, (n, L) each, padded on the right.
         signals: by name; `entropy` before `loss` saves a pass through the head.
         budget: how many texts at once; changed where memory runs out.
-        watch: told the time of the forward pass (`scoring_forward`) and of the rest (`score_arithmetic`).
+        timer: told the time of the forward pass (`scoring_forward`) and of the rest (`score_arithmetic`).
 
     Returns:
         Signal name -> (n,) or (n, d), on the model's device.
     """
-    budget, watch = budget or ScoreBudget(), watch or Stopwatch()
+    budget, timer = budget or ScoreBudget(), timer or Stopwatch()
     lengths = inputs["attention_mask"].sum(1).cpu()
     order = torch.argsort(lengths, descending=True, stable=True)
     found: list[dict[str, Tensor]] = []
     at = 0
     while at < len(order):
         rows = order[at : at + budget.take(lengths[order[at:]])]
-        part = _if_it_fits(backbone, head, _cut(inputs, rows, int(lengths[rows[0]])), signals, watch)
+        part = _if_it_fits(backbone, head, _cut(inputs, rows, int(lengths[rows[0]])), signals, timer)
         if part is None:
             budget.halve(lengths[rows])
             if torch.cuda.is_available():
@@ -143,11 +143,11 @@ def _if_it_fits(
     head: Head,
     batch: Mapping[str, Tensor],
     signals: Mapping[str, Callable[[Probe], Tensor]],
-    watch: Stopwatch,
+    timer: Stopwatch,
 ) -> dict[str, Tensor] | None:
     """The signals of one micro-batch, or None where memory ran out: what the attempt held is free once this returns."""
     try:
-        return _measure_at_once(backbone, head, batch, signals, watch)
+        return _measure_at_once(backbone, head, batch, signals, timer)
     except torch.OutOfMemoryError:
         return None
 
@@ -157,14 +157,14 @@ def _measure_at_once(
     head: Head,
     batch: Mapping[str, Tensor],
     signals: Mapping[str, Callable[[Probe], Tensor]],
-    watch: Stopwatch,
+    timer: Stopwatch,
 ) -> dict[str, Tensor]:
     """The signals of one micro-batch, on the head's device."""
     mask = batch["attention_mask"].bool()
-    with watch.part("scoring_forward"):
+    with timer.part("scoring_forward"):
         hidden = backbone(batch["input_ids"].to(head.weight.device, non_blocking=True), mask)
         probe = Probe(hidden, head, mask, batch["labels"])
         del hidden
         early = {name: signals[name](probe) for name in sorted(signals) if name in FORWARD}
-    with watch.part("score_arithmetic"):
+    with timer.part("score_arithmetic"):
         return {name: early[name] if name in early else probe._or_nan(signals[name](probe)) for name in signals}

@@ -163,14 +163,14 @@ class Embedder:
         """Write the facts of a shard, then its vectors, which say that it is made."""
         table, refused = self._read(task)
         advance(self.work.size(task) - len(table))
-        watch = Stopwatch()
-        values = self._measure(table, watch, advance) if len(table) else self.nothing
+        timer = Stopwatch()
+        values = self._measure(table, timer, advance) if len(table) else self.nothing
         draft, key = self.work.draft, f"{task:05d}"
         draft.add("features", _facts(table, values), key=key)
         if refused:
             draft.add("rejects", _rejects(refused), key=key)
         draft.write(task, _vectors(table, values))
-        return watch.seconds
+        return timer.seconds
 
     def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
         """The samples of a shard as tokens, and those that cannot be trained on."""
@@ -189,7 +189,7 @@ class Embedder:
             outcome.say(strict=True)
         return table, refused
 
-    def _measure(self, table: TokenTable, watch: Stopwatch, advance: Advance) -> dict[str, Tensor]:
+    def _measure(self, table: TokenTable, timer: Stopwatch, advance: Advance) -> dict[str, Tensor]:
         """A shard's signals. What is measured together depends on the shard alone, and not on what came before it."""
         import torch
 
@@ -203,7 +203,7 @@ class Embedder:
             part = range(start, min(start + SORTED, len(table)))
             batch = collate([table[row] for row in part], pad_token_id=0)
             with scoring_model.eval_mode():
-                values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, watch=watch)
+                values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, timer=timer)
             for name, value in values.items():
                 found.setdefault(name, []).append(value.cpu())
             advance(len(part))

@@ -144,7 +144,7 @@ class _Pool:
         self.characters = 0
         self.rejects: list[dict[str, Any]] = []
         self.reject_parts = 0
-        self.seen = Seen() if config.deduplicate else None
+        self.seen = IdSet() if config.deduplicate else None
         self.counts: dict[str, Counter[str]] = {"sources": Counter(), "formats": Counter(), "rejects": Counter()}
 
     def add(self, row: Row, sample: Sample) -> None:
@@ -223,7 +223,7 @@ class _Pool:
 PAIR = Struct("<QQ")
 
 
-class Seen:
+class IdSet:
     """A set of 16-byte marks that is only added to: 24 to 48 bytes each, where a set of Python's takes 100.
 
     Open addressing with linear probing; the marks are hashes, so their low bits are the place.

@@ -25,7 +25,7 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
         save_file(state, checkpoint / f"selector-{rank}.safetensors")
     content = {
         "tally": asdict(selection.record.tally),
-        "seconds": selection.watch.seconds,
+        "seconds": selection.timer.seconds,
         "score_tokens": selection.budget.tokens,
         "backward_texts": selection.engine.micro_batch if selection.engine else None,
     }
@@ -45,7 +45,7 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
         if writer % ranks == rank:
             selection.record.tally.add(Counters(**content["tally"]))
         if writer == rank:
-            selection.watch.seconds.update(content["seconds"])
+            selection.timer.seconds.update(content["seconds"])
             selection.budget.tokens = content["score_tokens"]
             if selection.engine:
                 selection.engine.micro_batch = content["backward_texts"]

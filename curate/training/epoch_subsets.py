@@ -51,18 +51,18 @@ class ReselectCallback(TrainerCallback):
     Args:
         rounds: the training set.
         engine: measures gradients of the model in training; None where nobody looks at them.
-        watch: told the time.
+        timer: told the time.
     """
 
-    def __init__(self, rounds: EpochDataset, engine: GradientEngine | None, watch: Stopwatch) -> None:
+    def __init__(self, rounds: EpochDataset, engine: GradientEngine | None, timer: Stopwatch) -> None:
         self.rounds = rounds
         self.engine = engine
-        self.watch = watch
+        self.timer = timer
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the data loader is asked for anything; of a resumed run, before what was trained on is skipped."""
         devices = [args.device] if args.device.type == "cuda" else []
-        with self.watch.part("reselecting"), torch.random.fork_rng(devices):
+        with self.timer.part("reselecting"), torch.random.fork_rng(devices):
             self.rounds.rows = self.rounds.choose(int(state.epoch or 0), self.engine)

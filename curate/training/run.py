@@ -187,7 +187,7 @@ def _assemble(
         ranks=ProcessGroup(per_rank=job.per_rank),
         budget=_score_budget(job, model, arguments.device),
         reference=job.reference,
-        watch=Stopwatch(),
+        timer=Stopwatch(),
     )
     trainer = CurateTrainer(
         selection=selection,
@@ -243,7 +243,7 @@ def _give_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
         selection.engine = engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
         alone = engine(ProcessGroup(per_rank=True)) if _chosen_by_gradients(job) else None
-        trainer.add_callback(ReselectCallback(job.rounds, alone, selection.watch))
+        trainer.add_callback(ReselectCallback(job.rounds, alone, selection.timer))
 
 
 def _score_budget(job: TrainingJob, model: nn.Module, device: torch.device) -> ScoreBudget:

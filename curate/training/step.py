@@ -60,7 +60,7 @@ class BatchSelection:
         budget: how much is scored at once.
         reference: stored features by name, (n,) each, in the table's order.
         engine: measures gradients, for selectors that want them.
-        watch: told the time by part.
+        timer: told the time by part.
 
     Attributes:
         ready: the gradient of the step and its loss, where the candidates' own gradients serve for the update.
@@ -79,7 +79,7 @@ class BatchSelection:
         budget: ScoreBudget | None = None,
         reference: Mapping[str, Tensor] | None = None,
         engine: GradientEngine | None = None,
-        watch: Stopwatch | None = None,
+        timer: Stopwatch | None = None,
     ) -> None:
         self.selector = selector
         self.scoring_model = scoring_model
@@ -91,7 +91,7 @@ class BatchSelection:
         self.budget = budget or ScoreBudget()
         self.reference = dict(reference or {})
         self.engine = engine
-        self.watch = watch or Stopwatch()
+        self.timer = timer or Stopwatch()
         self.ready: tuple[Blocks, Tensor] | None = None
         self.signals: dict[str, Signal] = dict(selector.signals)
         if self.signals and plan.losses:
@@ -131,7 +131,7 @@ class BatchSelection:
             return index, everything, None
         measured = self._measure(own, step)
         batch = self._candidates(index, measured, step)
-        with self.watch.part("score_arithmetic"):
+        with self.timer.part("score_arithmetic"):
             finite = finite_rows(batch)
             kept, scores = self._choose(batch, finite)
             weights = _uneven(scores, kept)
@@ -155,7 +155,7 @@ class BatchSelection:
     ) -> None:
         """By the first of the processes that choose together."""
         if not self.ranks.rank:
-            with self.watch.part("ledger"):
+            with self.timer.part("ledger"):
                 self.record.step(step, index.numpy(), kept.numpy(), scores, loss)
 
     def _note_bad(self, rows: Tensor) -> None:
@@ -190,7 +190,7 @@ class BatchSelection:
         whole = self._batch([*own, *repeat(own[0], self._stand_ins(len(own)))])
         if self.selector.gradients is not None:
             assert self.engine is not None
-            measured = self.engine.measure(whole, self.selector.gradients, step, self.watch, count=len(own))
+            measured = self.engine.measure(whole, self.selector.gradients, step, self.timer, count=len(own))
         if self.signals:
             refresh = (step - 1) % self.plan.refresh_every == 0
             with self.scoring_model.eval_mode(refresh=refresh):
@@ -200,7 +200,7 @@ class BatchSelection:
                     whole,
                     self.signals,
                     self.budget,
-                    watch=self.watch,
+                    timer=self.timer,
                 )
             resident = self.selector.resident
             for name, value in values.items():

@@ -74,7 +74,7 @@ class CurateTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return [], None
-        with self.selection.watch.part("data"):
+        with self.selection.timer.part("data"):
             groups = list(islice(epoch_iterator, num_batches))
         if not groups:
             return [], None
@@ -182,7 +182,7 @@ class CheckpointCallback(TrainerCallback):
         if args.world_size > 1:  # rank 0 merges the parts of all, so theirs must be closed
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            with self.selection.watch.part("ledger"):
+            with self.selection.timer.part("ledger"):
                 self.settle(state.global_step)
             checkpoint_files.mark_complete(saved, {"step": state.global_step})
             checkpoint_files.rotate(folder, self.limit)
@@ -212,20 +212,20 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Training starts where selecting ends."""
-        self._step_began = self.selection.watch.mark()
+        self._step_began = self.selection.timer.mark()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
-        watch, tally = self.selection.watch, self.selection.record.tally
-        watch.charge("training", self._step_began)
+        timer, tally = self.selection.timer, self.selection.record.tally
+        timer.charge("training", self._step_began)
         if self._bar is None:
             return
         elapsed = max(1e-9, time.perf_counter() - self._began)
-        scoring = sum(spent for part, spent in watch.so_far.items() if part not in ("training", "data", "ledger"))
+        scoring = sum(spent for part, spent in timer.so_far.items() if part not in ("training", "data", "ledger"))
         self._bar.set_postfix_str(
             f"loss {self._loss}, kept {tally.samples_kept / max(1, tally.samples_seen):.0%}, "
             f"{(tally.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "
-            f"scoring {scoring / max(1e-9, sum(watch.so_far.values())):.0%}",
+            f"scoring {scoring / max(1e-9, sum(timer.so_far.values())):.0%}",
             refresh=False,
         )
         self._bar.update()

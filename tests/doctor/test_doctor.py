@@ -18,7 +18,7 @@ import pytest
 from curate.cli.doctor import examine
 from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
-from curate.doctor.finding import Finding, as_data, lines, wrongs
+from curate.doctor.finding import Finding, as_data, failures, lines
 from curate.doctor.plan import PlannedRun, Resources, counted, load_of, look, steps_of
 from curate.lm.model.memory import footprint
 from curate.runtime.distributed import cores
@@ -43,7 +43,7 @@ def test_every_package_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch
     declare(monkeypatch, "numpy>=2", 'pytest>=9; extra == "eval"', "duckdb>=2.0", 'curses; sys_platform == "win32"')
     lines_ = packages.software()
     assert [finding.what for finding in lines_] == ["python", "curate", "numpy", "duckdb", "[eval]"]
-    assert found(lines_, "numpy").said == version("numpy") and not wrongs({"": lines_})
+    assert found(lines_, "numpy").said == version("numpy") and not failures({"": lines_})
     assert found(lines_, "[eval]").said == f"pytest {version('pytest')}"
 
 
@@ -51,7 +51,7 @@ def test_what_is_missing_too_old_or_broken_says_how_to_have_it(monkeypatch: pyte
     declare(monkeypatch, "no-such-thing>=1", "numpy>=99", "duckdb>=2", 'no-such>=3; extra == "quantized"')
     monkeypatch.setitem(packages.TRIED, "duckdb", "tests.no_such_module")
     lines_ = packages.software()
-    assert {finding.what for finding in wrongs({"": lines_})} == {"no-such-thing", "numpy", "duckdb"}
+    assert {finding.what for finding in failures({"": lines_})} == {"no-such-thing", "numpy", "duckdb"}
     assert found(lines_, "no-such-thing").advice == "pip install 'no-such-thing>=1'"
     assert found(lines_, "numpy").said == f"{version('numpy')}, and curate needs >=99"
     assert "cannot be imported: No module named" in found(lines_, "duckdb").said
@@ -116,10 +116,10 @@ def test_the_store_is_told_as_it_is(tmp_path: Path) -> None:
     assert "there is none" in found(storage.look(root), "store").said and not root.exists()
     Store(root).make("ingest", lambda draft: None, Config(name="a"))
     about = storage.look(root)
-    assert not wrongs({"": about}) and found(about, "store").facts["artifacts"] == 1
+    assert not failures({"": about}) and found(about, "store").facts["artifacts"] == 1
     assert found(about, "disk").facts["free_bytes"] == pytest.approx(shutil.disk_usage(root).free, rel=0.2)
     (root / "store.json").write_text('{"schema_version": 99}')
-    assert "newer curate" in found(wrongs({"": storage.look(root)}), "store").said
+    assert "newer curate" in found(failures({"": storage.look(root)}), "store").said
 
 
 def test_who_holds_the_catalogue_is_named(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
 def test_a_run_that_fits_says_so_and_one_that_does_not_what_to_change(tiny: str, pool: Store) -> None:
     config = PlannedRun(model=tiny, pool="pool", selector="uds", candidates=64, keep=64, max_length=512, full=True)
     good = look(config, pool.root, room())
-    assert not wrongs({"": good}) and "fits: about" in found(good, "memory").said
+    assert not failures({"": good}) and "fits: about" in found(good, "memory").said
     need = found(good, "memory").facts["needed_bytes"]
     small = found(look(config, pool.root, room(total=need // 2)), "memory")
     assert small.verdict == "wrong" and "does not fit: about" in small.said

@@ -15,7 +15,7 @@ from curate.pool_selectors import Budget, Candidates, Oracle, RemainingBudget, T
 from curate.pool_selectors import base as pool_base
 from curate.pool_selectors import rds as rds_module
 from curate.stages import make
-from curate.stages.ingest import Seen
+from curate.stages.ingest import IdSet
 from curate.stages.pools import pool_samples
 from curate.stages.select import candidates as candidates_module
 from curate.store import Artifact, Store
@@ -35,7 +35,7 @@ def test_a_set_of_marks_knows_what_it_has_seen() -> None:
     rng = np.random.default_rng(0)
     marks = [rng.bytes(16) for _ in range(3000)] + [bytes(16), bytes(15) + b"\1", b"\1" + bytes(15)]
     order = rng.integers(len(marks), size=9000)
-    seen, known = Seen(), set()
+    seen, known = IdSet(), set()
     for mark in (marks[i] for i in order):
         assert seen.add(mark) == (mark not in known)
         known.add(mark)
@@ -44,7 +44,7 @@ def test_a_set_of_marks_knows_what_it_has_seen() -> None:
 
 def test_marks_that_fall_into_the_same_slot_are_told_apart() -> None:
     marks = [(7).to_bytes(8, "little") + number.to_bytes(8, "little") for number in range(2000)]
-    seen = Seen()
+    seen = IdSet()
     assert all(seen.add(mark) for mark in marks) and not any(seen.add(mark) for mark in marks)
 
 

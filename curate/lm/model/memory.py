@@ -23,7 +23,7 @@ FOUR_BITS = 0.516
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What is counted of a model.
 
     Attributes:
@@ -112,7 +112,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None, max_length: int) -> Shape:
+def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None, max_length: int) -> ModelShape:
     """A model's shape, from its config alone: built on torch's meta device, where tensors have no data.
 
     Args:
@@ -146,13 +146,13 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
 
 def _shaped(
     config: Any, weights: int, linear: int, trained: int, width: int, adapter: bool, options: ModelOptions, length: int
-) -> Shape:
+) -> ModelShape:
     d, heads = int(config.hidden_size), int(config.num_attention_heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * d)
     if routed := getattr(config, "num_experts_per_tok", None):
         inner = int(getattr(config, "moe_intermediate_size", None) or inner) * int(routed)
     head_dim = int(getattr(config, "head_dim", None) or d // heads)
-    return Shape(
+    return ModelShape(
         weights=weights,
         linear=linear,
         trained=trained,
@@ -186,7 +186,7 @@ def _stored(place: str) -> str | None:
     return None
 
 
-def footprint(shape: Shape, load: Load) -> dict[str, int]:
+def footprint(shape: ModelShape, load: Load) -> dict[str, int]:
     """Bytes on the device by part, each at its greatest; `peak` is the greatest sum that is there at once.
 
     weights      N·w, in 4 bits 0.516 for a weight of a linear layer; a trained adapter's 4·T
@@ -225,7 +225,7 @@ def footprint(shape: Shape, load: Load) -> dict[str, int]:
     return {name: value for name, value in parts.items() if value}
 
 
-def activations(shape: Shape, load: Load, tokens: int) -> int:
+def activations(shape: ModelShape, load: Load, tokens: int) -> int:
     """What is kept of `tokens` tokens for the backward pass, with the working set of one layer.
 
     A layer of a Llama-like decoder keeps a token's residual stream twice around its norms, queries, keys, values,
@@ -258,18 +258,18 @@ def activations(shape: Shape, load: Load, tokens: int) -> int:
     return shape.layers * working + working + casts
 
 
-def _loss(shape: Shape, load: Load, tokens: int) -> int:
+def _loss(shape: ModelShape, load: Load, tokens: int) -> int:
     return 4 * min(tokens * shape.vocabulary * 4, load.logits_budget)
 
 
-def _scoring(shape: Shape, load: Load) -> int:
+def _scoring(shape: ModelShape, load: Load) -> int:
     if not load.scored_tokens:
         return 0
     slices = 2 * min(load.scored_tokens * shape.vocabulary * 4, load.slice_budget)
     return load.scored_tokens * shape.scored + slices
 
 
-def saved(shape: Shape, checkpoints: int, extra: Mapping[str, int] | None = None) -> dict[str, int]:
+def saved(shape: ModelShape, checkpoints: int, extra: Mapping[str, int] | None = None) -> dict[str, int]:
     """Bytes on disk: what trains, once as the result and in each checkpoint with Adam's two moments.
 
     Args:

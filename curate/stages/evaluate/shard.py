@@ -99,17 +99,17 @@ class Evaluator:
         """Write a shard's outcomes as facts, then as the artifact's own rows, which say that it is made."""
         import pyarrow as pa
 
-        watch, rows = Stopwatch(), self.work.rows(task)
+        timer, rows = Stopwatch(), self.work.rows(task)
         samples = samples_between(self.pool, rows.start, rows.stop, originals=True)
         samples = [EvaluatedSample(position, sample) for position, sample in samples]
         generated = [metric for metric in self.work.config.metric if metric in RULES]
-        with watch.part("loss"):
+        with timer.part("loss"):
             outcomes = list(self._losses(samples, _nobody if generated else advance))
         if generated:
-            with watch.part("generation"):
+            with timer.part("generation"):
                 outcomes += self._generated(samples, generated, advance)
         if CHOICE in self.work.config.metric:
-            with watch.part("choices"):
+            with timer.part("choices"):
                 outcomes += self._chosen(samples)
         draft, key, table = self.work.draft, f"{task:05d}", pa.Table.from_pylist(outcomes, schema=schema())
         draft.add("answers", table, key=key)
@@ -117,7 +117,7 @@ class Evaluator:
         if rejects:
             draft.add("rejects", pa.Table.from_pylist(rejects), key=key)
         draft.write(task, table)
-        return watch.seconds
+        return timer.seconds
 
     def _losses(self, samples: Sequence[EvaluatedSample], advance: Advance) -> Iterator[dict[str, Any]]:
         from ...lm.evaluation.losses import losses_of, row_of

@@ -208,7 +208,7 @@ def _deliver(
 ) -> None:
     """What the processes have in common: the tokenizer, the metrics and the summary."""
     tokenizer.save_pretrained(draft.files)
-    counts, seconds = outcome.counts, outcome.selection.watch.seconds
+    counts, seconds = outcome.counts, outcome.selection.timer.seconds
     step = outcome.trainer.state.global_step
     totals = {f"seconds_{part}": spent for part, spent in seconds.items()}
     totals |= {name: count for name, count in counts.items() if name != "bad"}

@@ -106,7 +106,7 @@ class GradientEngine:
         self.ranks = ranks or ProcessGroup()
 
     def measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, *, count: int | None = None
+        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, *, count: int | None = None
     ) -> CandidateMeasurements:
         """The candidates' gradients, and the target's, in the metric that holds at `step`.
 
@@ -116,14 +116,14 @@ class GradientEngine:
             whole: this process's candidates.
             needs: what is asked.
             step: the optimizer step, from 1.
-            watch: told the time by part.
+            timer: told the time by part.
             count: only the first so many are candidates; the others keep processes in step and are forgotten.
         """
         self.scoring_model.model.train()
         n = len(whole["input_ids"])
         while True:
             try:
-                return self._measure(whole, needs, step, watch, n if count is None else count)
+                return self._measure(whole, needs, step, timer, n if count is None else count)
             except torch.OutOfMemoryError:
                 halves = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.scoring_model.sharded
                 if not halves:
@@ -132,14 +132,14 @@ class GradientEngine:
             LOGGER.warning(f"Out of memory in a backward pass: from here on {self.micro_batch} texts at once.")
 
     def _measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, watch: Stopwatch, count: int
+        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
     ) -> CandidateMeasurements:
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
         n = len(whole["input_ids"])
         target: Blocks = {}
         if needs.target:
-            with watch.part("target_gradient"):
+            with timer.part("target_gradient"):
                 target = self.target_gradient(step)
         keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
         wanted = (
@@ -147,9 +147,9 @@ class GradientEngine:
             if keep
             else GradientRequest(target=target or None, gram=needs.gram, norms=needs.norms)
         )
-        with watch.part("candidate_gradients"):
+        with timer.part("candidate_gradients"):
             found = self.pass_over(whole, wanted, step).first(count)
-        with watch.part("score_arithmetic"):
+        with timer.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
             if needs.target:
