@@ -152,9 +152,9 @@ class Bench:
 
         args, total = self.args, self.args.steps + self.args.warmup
         keep = args.candidates if selector == "full" else args.keep
-        facts = RunInfo(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
+        info = RunInfo(vocab_size=self.vocab, max_length=args.length, keep=keep, total_steps=total)
         selection = BatchSelection(
-            make_selector(selector, {}, facts).to(self.device),
+            make_selector(selector, {}, info).to(self.device),
             self.scoring_model,
             self.table,
             SelectionPlan(args.candidates, keep, losses=losses),

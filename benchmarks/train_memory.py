@@ -79,10 +79,10 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     training = TrainingArguments(remove_unused_columns=False, **arguments_of(args, folder))
     scoring_model = make_scoring_model(model.to(training.device))
     chunk_loss(scoring_model, 64 << 20)
-    facts = RunInfo(vocab_size=args.vocab, max_length=args.length)
+    info = RunInfo(vocab_size=args.vocab, max_length=args.length)
     record = StepRecorder(table, Nowhere())
     selection = BatchSelection(
-        make_selector("full", {}, facts), scoring_model, table, SelectionPlan(args.batch, args.batch), record=record
+        make_selector("full", {}, info), scoring_model, table, SelectionPlan(args.batch, args.batch), record=record
     )
     return CurateTrainer(
         selection=selection,

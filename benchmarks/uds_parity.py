@@ -28,9 +28,9 @@ def selector_of(data: dict[str, np.ndarray]) -> UDS:
         left=Side(torch.from_numpy(data["time_signs"]), torch.from_numpy(data["time_rows"]).long()),
         right=Side(torch.from_numpy(data["vocab_signs"]), torch.from_numpy(data["vocab_rows"]).long()),
     )
-    facts = RunInfo(vocab_size=len(data["head"]), max_length=int(data["max_length"]))
+    info = RunInfo(vocab_size=len(data["head"]), max_length=int(data["max_length"]))
     uds = UDS(
-        info=facts,
+        info=info,
         alpha=float(data["alpha"]),
         memory=int(data["memory"]),
         d1=len(srft.left.rows),

@@ -59,9 +59,8 @@ def _limit() -> int | None:
 def look() -> tuple[list[Finding], Device]:
     """A line for every device, and the one that a run in one process would take: the first GPU, else the CPU."""
     here = memory()
-    cpu = Finding(
-        "cpu", f"{cores()} cores; {size(here.free)} of {size(here.total)} free", info={"cores": cores(), **_room(here)}
-    )
+    details = {"cores": cores(), **_room(here)}
+    cpu = Finding("cpu", f"{cores()} cores; {size(here.free)} of {size(here.total)} free", details=details)
     try:
         import torch
     except Exception as error:  # whatever a broken build raises
@@ -69,7 +68,7 @@ def look() -> tuple[list[Finding], Device]:
             cpu,
             Finding("torch", f"cannot be imported: {said_by(error)}", "note", "GPUs are not looked for."),
         ], here
-    lines = [Finding(cpu.what, f"{cpu.said}; torch uses {torch.get_num_threads()} threads", info=cpu.facts)]
+    lines = [Finding(cpu.what, f"{cpu.said}; torch uses {torch.get_num_threads()} threads", details=cpu.details)]
     try:
         gpus, found = _gpus()
     except Exception as error:  # drivers fail in their own ways
@@ -97,12 +96,12 @@ def _gpus() -> tuple[list[Finding], list[Device]]:
             free, total = torch.cuda.mem_get_info(number)
             devices.append(Device("cuda", f"cuda:{number}", total, free))
             said = f"{about.name}; {size(free)} of {size(total)} free; bfloat16: {'yes' if half else 'no'}"
-            lines.append(Finding(f"cuda:{number}", said, info={**_room(devices[-1]), "bf16": half}))
+            lines.append(Finding(f"cuda:{number}", said, details={**_room(devices[-1]), "bf16": half}))
     elif torch.backends.mps.is_available():
         total = int(torch.mps.recommended_max_memory())
         devices.append(Device("mps", "mps", total, total - int(torch.mps.driver_allocated_memory())))
         lines.append(
-            Finding("mps", f"Apple GPU; shares the machine's memory, {size(total)} of it", info=_room(devices[-1]))
+            Finding("mps", f"Apple GPU; shares the machine's memory, {size(total)} of it", details=_room(devices[-1]))
         )
     return lines, devices
 

@@ -20,14 +20,14 @@ class Finding:
         said: what was found, in plain words.
         verdict: `wrong` would stop a run; a `note` is worth knowing.
         advice: what to do, where something is to be done.
-        facts: numbers for machines.
+        details: numbers for machines.
     """
 
     what: str
     said: str
     verdict: Verdict = "fine"
     advice: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Sections = Mapping[str, Sequence[Finding]]

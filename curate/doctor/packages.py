@@ -41,7 +41,7 @@ UNASKED = ("dev",)
 def software() -> list[Finding]:
     """Python, curate, every package that it needs, then the extras."""
     found = [
-        Finding("python", f"{platform.python_version()} ({sys.executable})", info={"platform": platform.platform()}),
+        Finding("python", f"{platform.python_version()} ({sys.executable})", details={"platform": platform.platform()}),
         Finding("curate", __version__),
     ]
     try:
@@ -97,7 +97,7 @@ def _tried(name: str, here: str, verdict: str) -> Finding:
                 "wrong" if verdict == "wrong" else "note",
                 advice,
             )
-    return Finding(name, here, info={"version": here})
+    return Finding(name, here, details={"version": here})
 
 
 def _extras(extras: dict[str, dict[str, str]]) -> Iterator[Finding]:

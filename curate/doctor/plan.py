@@ -84,7 +84,7 @@ def look(config: PlannedRun, root: Path, room: Resources) -> list[Finding]:
     except (CurateError, ImportError) as error:
         return [Finding("plan", said_by(error, 500), "wrong")]
     found = [
-        Finding("model", _counts(shape), info={"weights": shape.weights, "trained": shape.trained}),
+        Finding("model", _counts(shape), details={"weights": shape.weights, "trained": shape.trained}),
         *_memory(config, shape, load, room),
     ]
     rows, pool = rows_of(config, store)
@@ -132,8 +132,8 @@ def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
     from ..numerics.head import SLICE_BYTES
     from ..training.run import BACKWARD_TEXTS
 
-    facts = RunInfo(vocab_size=shape.vocabulary, max_length=config.max_length, seed=config.seed, keep=config.keep)
-    selector = make_selector(config.selector, config.selector_args, facts)
+    details = RunInfo(vocab_size=shape.vocabulary, max_length=config.max_length, seed=config.seed, keep=config.keep)
+    selector = make_selector(config.selector, config.selector_args, details)
     by_default = fitting_tokens(device.total, shape.scored) if device.kind == "cuda" else CPU_TOKENS
     at_most = config.candidates * config.max_length
     gradients = selector.gradients
@@ -165,7 +165,7 @@ def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | Non
     if config.pool_selector and config.selection_budget is not None:
         budget = config.selection_budget
         rows = int(budget * rows) if budget < 1 else int(budget)
-    return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", info={"rows": rows})
+    return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", details={"rows": rows})
 
 
 def _counts(shape: ModelShape) -> str:
@@ -188,7 +188,7 @@ def _memory(config: PlannedRun, shape: ModelShape, load: Load, room: Resources) 
     parts = footprint(shape, load)
     for name, count in parts.items():
         if name != "peak":
-            yield Finding(name, f"about {size(count)}", info={"bytes": count})
+            yield Finding(name, f"about {size(count)}", details={"bytes": count})
     host = LIBRARIES + TOKEN * config.max_length * config.candidates
     need = parts["peak"] + (host if device.kind == "cpu" else 0)
     yield _verdict("memory", need, device, lambda: _way_out(config, shape, load, device))
@@ -197,16 +197,16 @@ def _memory(config: PlannedRun, shape: ModelShape, load: Load, room: Resources) 
 
 
 def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
-    facts = {"needed_bytes": need, "free_bytes": device.free, "total_bytes": device.total}
+    details = {"needed_bytes": need, "free_bytes": device.free, "total_bytes": device.total}
     about = f"about {size(need)} of {size(device.free)} free on {device.name}"
     if need <= ENOUGH * device.free:
-        return Finding(what, f"fits: {about}", info=facts)
+        return Finding(what, f"fits: {about}", details=details)
     if need <= device.free:
-        return Finding(what, f"may just fit: {about}", "note", advice(), facts)
+        return Finding(what, f"may just fit: {about}", "note", advice(), details)
     if need <= ENOUGH * device.total:
         others = f"others hold {size(device.total - device.free)}"
-        return Finding(what, f"does not fit beside what runs now: {about}; {others}", "wrong", advice(), facts)
-    return Finding(what, f"does not fit: {about}, {size(device.total)} in all", "wrong", advice(), facts)
+        return Finding(what, f"does not fit beside what runs now: {about}; {others}", "wrong", advice(), details)
+    return Finding(what, f"does not fit: {about}, {size(device.total)} in all", "wrong", advice(), details)
 
 
 def _way_out(config: PlannedRun, shape: ModelShape, load: Load, device: Device) -> str:
@@ -263,18 +263,18 @@ def _disk(config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, r
         parts = {"ledger": steps * config.candidates * LEDGER_ROW, **parts}
         about = f"{steps} steps of {config.candidates} candidates"
         yield Finding(
-            "ledger", f"about {size(parts['ledger'])}: {about}", info={"bytes": parts["ledger"], "steps": steps}
+            "ledger", f"about {size(parts['ledger'])}: {about}", details={"bytes": parts["ledger"], "steps": steps}
         )
     yield Finding(
         "checkpoints",
         f"about {size(parts['checkpoints'])}: {checkpoints} at once",
-        info={"bytes": parts["checkpoints"]},
+        details={"bytes": parts["checkpoints"]},
     )
     need = sum(parts.values())
     said = f"about {size(need)} of {size(room.disk)} free"
-    facts = {"needed_bytes": need, "free_bytes": room.disk}
+    details = {"needed_bytes": need, "free_bytes": room.disk}
     if need > room.disk:
         way = "Make room, give another --store, or lower --save-total-limit."
-        yield Finding("disk", f"does not fit: {said}", "wrong", way, facts)
+        yield Finding("disk", f"does not fit: {said}", "wrong", way, details)
     else:
-        yield Finding("disk", f"fits: {said}", info=facts)
+        yield Finding("disk", f"fits: {said}", details=details)

@@ -59,8 +59,8 @@ def _state(store: Store) -> list[Finding]:
     made, drafts = store.artifacts(), store.drafts()
     bytes_used = size_of(store.root)
     said = f"{store.root}: schema {version}, {len(made)} artifacts, {size(bytes_used)}"
-    facts = {"schema_version": version, "artifacts": len(made), "bytes": bytes_used, "unfinished": len(drafts)}
-    lines = [Finding("store", said, info=facts), _catalogue(store)]
+    details = {"schema_version": version, "artifacts": len(made), "bytes": bytes_used, "unfinished": len(drafts)}
+    lines = [Finding("store", said, details=details), _catalogue(store)]
     if busy := [draft.name for draft in drafts if store.is_being_made(draft)]:
         lines.append(Finding("at work", f"{joined(busy)}: being made right now by another process", "note"))
     if waiting := [draft.name for draft in drafts if draft.name not in busy]:
@@ -75,7 +75,7 @@ def _catalogue(store: Store) -> Finding:
     try:
         store.query("SELECT count(*) FROM artifacts")
     except CatalogueBusy as error:
-        return Finding("catalogue", said_by(error, 500), "note", "Making goes on; facts wait beside the artifacts.")
+        return Finding("catalogue", said_by(error, 500), "note", "Making goes on; details wait beside the artifacts.")
     except CurateError as error:
         return Finding("catalogue", said_by(error, 500), "wrong", "curate verify says more.")
     return Finding("catalogue", f"{size(store.catalog.path.stat().st_size)}, free")

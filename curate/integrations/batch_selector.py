@@ -110,8 +110,8 @@ class BatchSelector:
         self.run = None if store is None else ExternalRun(store, values)
         scoring_model, empty = scoring_model_of(model, autocast), TokenTable([])
         device = scoring_model.head.weight.device
-        facts = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
-        chooser = make_selector(selector, args or {}, facts).to(device)
+        info = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
+        chooser = make_selector(selector, args or {}, info).to(device)
         if chooser.signals or chooser.gradients is not None:
             verify_head(scoring_model)
         self.selection = BatchSelection(

@@ -22,7 +22,7 @@ from ..selectors.memory import Memory
 from ..store import SCRIPT, Draft, Store
 from ..store.ledger.ledger import Ledger
 from ..training.recorder import memory_table
-from .row_ids import Places
+from .row_ids import PoolPositions
 
 
 class ExternalRunConfig(Config):
@@ -56,7 +56,7 @@ class ExternalRun:
         build(ExternalRunConfig, self.values)
         pool = self.values.get("pool")
         self.pool = None if pool is None else self.store.get(pool, "ingest")
-        self.places = None if self.pool is None else Places(self.pool)
+        self.places = None if self.pool is None else PoolPositions(self.pool)
         self.attempt: int | None = None
         self._open = ExitStack()
         self._draft: Draft | None = None

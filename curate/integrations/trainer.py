@@ -30,7 +30,7 @@ from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
 from .options import Selective
 from .requirements import refuse_arguments, refuse_parallelism
-from .row_ids import ROW, Names, as_they_are, with_row_ids
+from .row_ids import ROW, SampleIds, no_collate, with_row_ids
 from .script_run import wait_for_all
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class SelectiveMixin(Base):
         super().__init__(*bound.args, **bound.kwargs)
         refuse_parallelism(self)
         self.selection = selection
-        self._names = Names(data)
+        self._names = SampleIds(data)
         self._ratio = selection.ratio(self._kept_by_one * self.args.world_size)
         self.chooser = self._make_chooser()
         self.add_callback(_CheckpointCallback(self))
@@ -141,7 +141,7 @@ class SelectiveMixin(Base):
         """The Trainer's own, of more rows a batch, which come as they are: collated is what is kept."""
         settings = vars(self)
         before = {name: settings[name] for name in ("data_collator", "_train_batch_size")}
-        settings.update(data_collator=as_they_are, _train_batch_size=before["_train_batch_size"] * self._ratio)
+        settings.update(data_collator=no_collate, _train_batch_size=before["_train_batch_size"] * self._ratio)
         try:
             return super().get_train_dataloader()
         finally:

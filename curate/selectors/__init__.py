@@ -37,8 +37,8 @@ GROUP = "curate.selectors"
 __all__ = [
     "SELECTORS",
     "CandidateBatch",
-    "RunInfo",
     "GradientNeeds",
+    "RunInfo",
     "Scores",
     "Selector",
     "check_args",

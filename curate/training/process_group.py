@@ -1,6 +1,6 @@
 """The processes of a launch, as choosing sees them: what each has measured is put together, what is kept is dealt out.
 
-With one process, or where each process chooses apart (`--scope rank`), everything is as it is: no method communicates.
+With one process, or where each process chooses for itself (`--scope rank`), no method communicates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ProcessGroup:
     """
 
     def __init__(self, *, per_rank: bool = False) -> None:
-        together = not apart and dist.is_available() and dist.is_initialized()
+        together = not per_rank and dist.is_available() and dist.is_initialized()
         self.size = dist.get_world_size() if together else 1
         self.rank = dist.get_rank() if together else 0
 

@@ -206,14 +206,14 @@ def _assemble(
 
 def _selector(job: TrainingJob, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
     """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
-    facts = RunInfo(
+    info = RunInfo(
         vocab_size=scoring_model.head.vocab_size,
         max_length=job.max_length,
         seed=arguments.seed,
         keep=job.plan.keep // (arguments.world_size if job.per_rank else 1),
         total_steps=max(0, arguments.max_steps),
     )
-    selector = make_selector(job.selector, job.selector_args, facts).to(arguments.device)
+    selector = make_selector(job.selector, job.selector_args, info).to(arguments.device)
     try:
         chunk_loss(verify_head(scoring_model), job.logits_budget)
     except ModelError:

@@ -116,8 +116,8 @@ def test_the_store_is_told_as_it_is(tmp_path: Path) -> None:
     assert "there is none" in found(storage.look(root), "store").said and not root.exists()
     Store(root).make("ingest", lambda draft: None, Config(name="a"))
     about = storage.look(root)
-    assert not failures({"": about}) and found(about, "store").facts["artifacts"] == 1
-    assert found(about, "disk").facts["free_bytes"] == pytest.approx(shutil.disk_usage(root).free, rel=0.2)
+    assert not failures({"": about}) and found(about, "store").details["artifacts"] == 1
+    assert found(about, "disk").details["free_bytes"] == pytest.approx(shutil.disk_usage(root).free, rel=0.2)
     (root / "store.json").write_text('{"schema_version": 99}')
     assert "newer curate" in found(failures({"": storage.look(root)}), "store").said
 
@@ -185,14 +185,14 @@ def test_a_run_that_fits_says_so_and_one_that_does_not_what_to_change(tiny: str,
     config = PlannedRun(model=tiny, pool="pool", selector="uds", candidates=64, keep=64, max_length=512, full=True)
     good = look(config, pool.root, room())
     assert not failures({"": good}) and "fits: about" in found(good, "memory").said
-    need = found(good, "memory").facts["needed_bytes"]
+    need = found(good, "memory").details["needed_bytes"]
     small = found(look(config, pool.root, room(total=need // 2)), "memory")
     assert small.verdict == "wrong" and "does not fit: about" in small.said
     assert "--per-device-train-batch-size 1" in small.advice and "It would with" in small.advice
     least = found(look(config, pool.root, room(total=1 << 20)), "memory")
     assert "either: take a smaller model" in least.advice
     assert steps_of(config, 120) == 2
-    assert found(good, "ledger").facts == {"bytes": 2 * 64 * 130, "steps": 2}
+    assert found(good, "ledger").details == {"bytes": 2 * 64 * 130, "steps": 2}
     full = [finding for finding in look(config, pool.root, room(disk=1000)) if finding.what == "disk"]
     assert full[0].verdict == "wrong" and "--save-total-limit" in full[0].advice
 
@@ -231,7 +231,7 @@ def test_the_command_line_says_all_of_it_and_exits_with_1_where_a_run_would_stop
 def test_findings_are_told_to_people_and_machines_alike() -> None:
     sections = {"Devices": [Finding("cpu", "fine"), Finding("gpu", "broken", "wrong", "Mend it.", {"n": 1})]}
     assert lines(sections)[-2:] == ["Wrong (1):", "  gpu: broken. Mend it."]
-    assert as_data(sections)["devices"][1]["facts"] == {"n": 1} and not as_data(sections)["ok"]
+    assert as_data(sections)["devices"][1]["details"] == {"n": 1} and not as_data(sections)["ok"]
     assert examine(Path("none"))["Store"]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from .injection import Fault, arm
 
 IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "duckdb", "pyarrow.parquet", "sklearn.metrics")
-IMPORTED += ("safetensors.torch", "pydantic", "curate.cli", "curate.store.catalog.query", "curate.training.run")
+IMPORTED += ("safetensors.torch", "pydantic", "curate.cli.main", "curate.store.catalog.query", "curate.training.run")
 IMPORTED += ("curate.training.gradients.features", "curate.stages.train", "curate.stages.compare", "sklearn.cluster")
 
 

@@ -170,7 +170,7 @@ def test_every_selector_has_a_page_that_says_what_it_costs_and_when_to_use_it(
 
 @pytest.mark.parametrize("kind", [*SELECTORS.values(), *POOL_SELECTORS.values()], ids=lambda kind: kind.__name__)
 def test_every_argument_of_a_selector_is_in_the_docstring_that_its_page_shows(kind: type) -> None:
-    own = set(inspect.signature(kind).parameters) - {"facts", "seed"}
+    own = set(inspect.signature(kind).parameters) - {"info", "seed"}
     assert own <= set(re.findall(r"(\w+): ", inspect.getdoc(kind) or ""))
 
 

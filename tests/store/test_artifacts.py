@@ -105,7 +105,7 @@ def test_killed_between_shards_only_the_missing_ones_are_written(store: Store) -
 
 
 def test_a_half_written_shard_is_never_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import curate.store.artifacts.draft as module
+    import curate.store.artifacts.parquet as module
 
     def dies(table: pa.Table, path: Path, **_: object) -> None:
         Path(path).write_bytes(b"PAR1 half")

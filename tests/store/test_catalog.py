@@ -75,7 +75,7 @@ def test_a_merge_killed_after_its_commit_neither_loses_nor_doubles(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("curate.store.catalog.put_away", killed)
+        patch.setattr("curate.store.catalog.catalog.move_to_merged", killed)
         store.make("toy", fill, Toy(name="a"))
     assert store.waiting() == 1, "the fragment is still there"
     assert count(store) == 2, "and is not counted beside its merged rows"
@@ -84,7 +84,7 @@ def test_a_merge_killed_after_its_commit_neither_loses_nor_doubles(
 
 
 def test_a_merge_killed_before_commit_is_done_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import curate.store.catalog as module
+    import curate.store.catalog.catalog as module
 
     insert = module._insert
 
@@ -236,7 +236,7 @@ def test_the_first_query_of_a_process_does_not_wait_for_pandas(store: Store) -> 
 def test_memory_is_limited_in_merges_and_in_queries_and_what_spills_is_gone_afterwards(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.store.catalog.MEMORY", 64 << 20)
+    monkeypatch.setattr("curate.store.catalog.catalog.MEMORY", 64 << 20)
     store.make("toy", lambda draft: None, Toy(name="a"))
     setting = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS place"
     with store.catalog.open() as connection:

@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-import curate.store.catalog as module
+import curate.store.catalog.layout as module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store

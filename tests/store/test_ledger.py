@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import curate.store.ledger as module
+import curate.store.ledger.ledger as module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store

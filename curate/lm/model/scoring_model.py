@@ -161,10 +161,11 @@ def verify_head(scoring_model: ScoringModel) -> ScoringModel:
     limit = 1e-4 if exact else 2e-2
     comparable = ours.shape == theirs.shape
     if theirs.isfinite().all() and not (comparable and (ours - theirs).norm() <= limit * theirs.norm()):
+        name = type(base_of(scoring_model.model)).__name__
         differ = f"they differ by {(ours - theirs).norm() / theirs.norm():.2%}" if comparable else "their shapes differ"
         raise ModelError(
-            f"Cannot compute the logits of {type(base_of(scoring_model.model)).__name__} from its hidden states: {differ} "
-            f"(limit {limit:.2%}). The model probably transforms its logits in a way that curate does not support. "
+            f"Cannot compute the logits of {name} from its hidden states: {differ} (limit {limit:.2%}). The model "
+            "probably transforms its logits in a way that curate does not support. "
             "Selectors that need no logits work: --selector random or full."
         )
     return scoring_model

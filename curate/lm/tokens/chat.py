@@ -55,19 +55,19 @@ class Chat:
         typed: special tokens, or parts of one, are typed in its text; they are hidden in what is rendered.
 
     Args:
-        special: the tokenizer's.
+        special_tokens: the tokenizer's.
         sample: the conversation.
     """
 
-    def __init__(self, special: SpecialTokens, sample: Sample) -> None:
-        self.special, self.sample = special, sample
+    def __init__(self, special_tokens: SpecialTokens, sample: Sample) -> None:
+        self.special_tokens, self.sample = special_tokens, sample
         self.messages = [_template_message(message) for message in sample.messages]
         self.tools = list(sample.tools) if sample.tools else None
-        self.typed = special.in_text(self.messages) or special.in_text(self.tools)
+        self.typed = special_tokens.in_text(self.messages) or special_tokens.in_text(self.tools)
         if self.typed:
-            _say_once(special, sample)
-            self._hidden_tools = _escape(special, sample, self.tools)
-            self._hidden = [_escape(special, sample, m) | {"role": m["role"]} for m in self.messages]
+            _say_once(special_tokens, sample)
+            self._hidden_tools = _escape(special_tokens, sample, self.tools)
+            self._hidden = [_escape(special_tokens, sample, m) | {"role": m["role"]} for m in self.messages]
 
     def render(self, turns: int, *, prompt: bool = False, marks: bool = False) -> Rendered:
         """The first turns as the template renders them.
@@ -90,7 +90,7 @@ class Chat:
         return hidden
 
     def _render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool, marks: bool) -> Rendered:
-        tokenizer = self.special.tokenizer
+        tokenizer = self.special_tokens.tokenizer
         with template_errors(self.sample):
             out: Any = render_jinja_template(
                 conversations=[messages],
@@ -106,19 +106,19 @@ class Chat:
     def tokens(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids, and each token's place in the text."""
         if self.typed:
-            return _encode(self.special, self.sample, rendered.text)
-        out: Any = self.special.tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+            return _encode(self.special_tokens, self.sample, rendered.text)
+        out: Any = self.special_tokens.tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
         return list(out["input_ids"]), out["offset_mapping"]
 
 
-def text_tokens(special: SpecialTokens, sample: Sample) -> list[int]:
+def text_tokens(special_tokens: SpecialTokens, sample: Sample) -> list[int]:
     """Token ids of a plain text, with what the tokenizer puts around one."""
     text = str(sample.messages[0]["content"])
-    if not special.in_text(text):
-        return list(special.tokenizer(text)["input_ids"])
-    _say_once(special, sample)
-    before, behind = special.around()
-    return [*before, *_encode(special, sample, _escape(special, sample, text))[0], *behind]
+    if not special_tokens.in_text(text):
+        return list(special_tokens.tokenizer(text)["input_ids"])
+    _say_once(special_tokens, sample)
+    before, behind = special_tokens.around()
+    return [*before, *_encode(special_tokens, sample, _escape(special_tokens, sample, text))[0], *behind]
 
 
 @contextmanager
@@ -134,16 +134,16 @@ def template_errors(sample: Sample) -> Iterator[None]:
         ) from None
 
 
-def _escape(special: SpecialTokens, sample: Sample, value: Any) -> Any:
+def _escape(special_tokens: SpecialTokens, sample: Sample, value: Any) -> Any:
     try:
-        return special.escape(value)
+        return special_tokens.escape(value)
     except CannotEscape:
         raise _special_tokens_error(sample) from None
 
 
-def _encode(special: SpecialTokens, sample: Sample, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def _encode(special_tokens: SpecialTokens, sample: Sample, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     try:
-        return special.encode(text)
+        return special_tokens.encode(text)
     except CannotEscape:
         raise _special_tokens_error(sample) from None
 
@@ -156,9 +156,9 @@ def _special_tokens_error(sample: Sample) -> MaskError:
     )
 
 
-def _say_once(special: SpecialTokens, sample: Sample) -> None:
-    if not special.told and special.whole_in([dict(m) for m in sample.messages]):
-        special.told = True
+def _say_once(special_tokens: SpecialTokens, sample: Sample) -> None:
+    if not special_tokens.told and special_tokens.whole_in([dict(m) for m in sample.messages]):
+        special_tokens.told = True
         LOGGER.warning(
             f"Sample {sample.sample_id} (and maybe others) has special tokens of the tokenizer typed in its text; they "
             "are read as text. Chats belong into messages, which the chat template renders."

@@ -76,7 +76,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.loss_on = loss_on
-        self.special = SpecialTokens(tokenizer)
+        self.special_tokens = SpecialTokens(tokenizer)
         self.marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
             tokenizer.chat_template or ""
         )
@@ -98,17 +98,17 @@ class Encoder:
         Raises:
             MaskError: the chat template does not take it.
         """
-        chat = Chat(self.special, sample)
+        chat = Chat(self.special_tokens, sample)
         return np.asarray(chat.tokens(chat.render(len(chat.messages) - 1, prompt=True))[0], dtype=np.int32)
 
     def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        ids = text_tokens(self.special, sample)
+        ids = text_tokens(self.special_tokens, sample)
         if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:
             ids.append(self.tokenizer.eos_token_id)
         return ids, [True] * len(ids)
 
     def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        chat = Chat(self.special, sample)
+        chat = Chat(self.special_tokens, sample)
         if self.marks and not chat.typed:
             with template_errors(sample):
                 out: Any = self.tokenizer.apply_chat_template(

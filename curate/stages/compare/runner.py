@@ -72,14 +72,14 @@ def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -
         jobs: processes at a time; 1: none but this.
         folder: for the processes' configs and logs.
     """
-    making = RunProgress(store, len(tasks))
+    progress = RunProgress(store, len(tasks))
     if jobs == 1:
         for name, task in tasks.items():
             if not progress.blocked(name, task):
                 _make_here(progress, name, task)
     else:
         _make_in_processes(progress, dict(tasks), jobs, folder)
-    return making
+    return progress
 
 
 def _make_here(progress: RunProgress, name: str, task: Task) -> None:

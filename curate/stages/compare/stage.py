@@ -50,7 +50,7 @@ def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     """Make every run, then the table. Where one fails the others are made, the table is logged, and nothing is kept."""
     planned = plan(config)
     weights = weights_of(config, inputs.locations["model"])
-    making = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
+    progress = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
     if not all(f"{config.name}-{BASELINE}-s{seed}" in progress.made for seed in config.seeds):
         _fail(config, progress)
     result, at_budget = _compare(config, inputs, planned, progress, weights)
@@ -66,10 +66,10 @@ def show(config: CompareConfig, artifact: Artifact) -> str:
 
 
 def _fail(config: CompareConfig, progress: RunProgress) -> None:
-    told = "".join(f"\n  {name}: {error}" for name, error in progress.failed.items())
+    reasons = "".join(f"\n  {name}: {error}" for name, error in progress.failed.items())
     raise TrainingError(
-        f"{len(progress.failed)} of {progress.total} parts of '{config.name}' failed; the others are made, and the same "
-        f"command finds them again.{told}"
+        f"{len(progress.failed)} of {progress.total} parts of '{config.name}' failed; the others are made, and the "
+        f"same command finds them again.{reasons}"
     )
 
 

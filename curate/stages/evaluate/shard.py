@@ -100,8 +100,8 @@ class Evaluator:
         import pyarrow as pa
 
         timer, rows = Stopwatch(), self.work.rows(task)
-        samples = samples_between(self.pool, rows.start, rows.stop, originals=True)
-        samples = [EvaluatedSample(position, sample) for position, sample in samples]
+        read = samples_between(self.pool, rows.start, rows.stop, originals=True)
+        samples = [EvaluatedSample(position, sample) for position, sample in read]
         generated = [metric for metric in self.work.config.metric if metric in RULES]
         with timer.part("loss"):
             outcomes = list(self._losses(samples, _nobody if generated else advance))

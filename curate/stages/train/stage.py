@@ -155,7 +155,7 @@ def _job(
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
         course=sampling_order(config, inputs, table),
-        apart=config.per_rank,
+        per_rank=config.per_rank,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,
         score_batch_size=config.score_batch_size,

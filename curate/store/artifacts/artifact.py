@@ -71,7 +71,7 @@ class Artifact:
         Raises:
             StoreError: names the first file that is not, and what to do.
         """
-        for path, wrong in find_damage(self.path, read=read, below=below, info=False):
+        for path, wrong in find_damage(self.path, read=read, below=below, records=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
                 f"{self.path} and make '{self.name}' again (curate {self.stage}). See all of it: curate verify."

@@ -20,7 +20,7 @@ from .files import read_json, write_json
 MANIFEST_FILE = "files.json"
 MANIFEST = "artifact.json"
 FACTS, MERGED = "facts", "merged"
-"""Folders of facts that wait for the catalogue, and of those that are in it."""
+"""Folders of records that wait for the catalogue, and of those that are in it."""
 
 VERIFIED_ELSEWHERE = ("checkpoints", "cells")
 OURS = (MANIFEST_FILE, MANIFEST, "draft.json", "draft.lock")
@@ -52,24 +52,24 @@ def read_manifest(folder: Path) -> Checksums | None:
     return files
 
 
-def find_damage(folder: Path, *, read: bool, below: str = "", facts: bool = True) -> Iterator[tuple[Path, str]]:
+def find_damage(folder: Path, *, read: bool, below: str = "", records: bool = True) -> Iterator[tuple[Path, str]]:
     """Files of an artifact that are not as they were written, and what is wrong with each.
 
     Args:
         folder: of the artifact.
         read: read them through; else only their sizes are looked at.
         below: look only at names that begin so.
-        facts: look also at those of facts.
+        records: look also at those of records.
     """
     for name, told in (read_manifest(folder) or {}).items():
-        if name.startswith(below) and (facts or not name.startswith(f"{FACTS}/")):
+        if name.startswith(below) and (records or not name.startswith(f"{FACTS}/")):
             path = _place(folder, name)
             if (wrong := damage(path, told, read=read)) is not None:
                 yield path, wrong
 
 
 def _place(folder: Path, name: str) -> Path:
-    """Where a recorded file is now: facts may have been merged."""
+    """Where a recorded file is now: records may have been merged."""
     path = folder / name
     head, _, rest = name.partition("/")
     return folder / MERGED / rest if head == FACTS and not path.exists() else path

@@ -108,7 +108,7 @@ def test_a_head_that_trains_is_looked_at_afresh_and_a_frozen_one_is_not() -> Non
 
 
 def measure_utility(scoring_model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    with scoring_model.open():
+    with scoring_model.eval_mode():
         return measure(scoring_model.hidden, scoring_model.head, inputs, {"utility": Utility()})["utility"]
 
 
@@ -145,7 +145,7 @@ def test_a_head_that_does_something_unknown_is_refused() -> None:
         return out
 
     model.forward = forward  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="does something that curate does not know"):
+    with pytest.raises(ModelError, match="Cannot compute the logits of"):
         verify_head(make_scoring_model(model))
 
 

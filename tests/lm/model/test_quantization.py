@@ -87,11 +87,11 @@ def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
     from curate.training.gradients.engine import GradientEngine
 
     scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
-    facts = RunInfo(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
+    info = RunInfo(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
     nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
     engine = GradientEngine(scoring_model, None, lambda: nothing)
     for name in SELECTORS:
-        selector = make_selector(name, {}, facts)
+        selector = make_selector(name, {}, info)
         if selector.signals:
             with scoring_model.eval_mode():
                 found: Any = measure(scoring_model.hidden, scoring_model.head, inputs, selector.signals)

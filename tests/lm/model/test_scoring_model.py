@@ -137,7 +137,7 @@ def test_a_model_that_looks_at_what_follows_is_refused() -> None:
         return out
 
     backbone.forward = forward  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="does something that curate does not know"):
+    with pytest.raises(ModelError, match="Cannot compute the logits of"):
         verify_head(make_scoring_model(model))
 
 

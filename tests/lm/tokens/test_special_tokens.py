@@ -60,7 +60,7 @@ def encoders(tiny: str) -> dict[str, Encoder]:
 
 def controls(encoder: Encoder, sample: Sample) -> list[int]:
     """The ids of special tokens in an encoded conversation, in order."""
-    return [token for token in encoder(sample).input_ids.tolist() if token in encoder.controls.ids]
+    return [token for token in encoder(sample).input_ids.tolist() if token in encoder.special_tokens.ids]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
@@ -69,7 +69,7 @@ def test_control_tokens_are_exactly_those_of_the_template(
     encoders: dict[str, Encoder], chat: list[tuple[str, str]]
 ) -> None:
     for encoder in encoders.values():
-        assert encoder.controls.ids
+        assert encoder.special_tokens.ids
         assert controls(encoder, sample_of(chat)) == controls(encoder, sample_of([("q", "a")] * len(chat)))
 
 
@@ -97,12 +97,12 @@ def test_hiding_changes_nothing_where_nothing_was_typed(
 ) -> None:
     for encoder in encoders.values():
         plain = encoder(sample_of(chat))
-        typed = encoder.controls.in_text
+        typed = encoder.special_tokens.in_text
         try:
-            encoder.controls.in_text = lambda value: True  # type: ignore[method-assign]
+            encoder.special_tokens.in_text = lambda value: True  # type: ignore[method-assign]
             hidden = encoder(sample_of(chat))
         finally:
-            encoder.controls.in_text = typed  # type: ignore[method-assign]
+            encoder.special_tokens.in_text = typed  # type: ignore[method-assign]
         assert hidden.input_ids.tolist() == plain.input_ids.tolist()
         assert hidden.target.tolist() == plain.target.tolist()
 
@@ -111,8 +111,10 @@ def test_hiding_changes_nothing_where_nothing_was_typed(
 def test_a_prompt_and_a_plain_text_hold_no_typed_control_token(encoders: dict[str, Encoder], typed: str) -> None:
     for encoder in encoders.values():
         assert [
-            token for token in encoder.prompt(sample_of([(typed, "a")])).tolist() if token in encoder.controls.ids
-        ] == [token for token in encoder.prompt(sample_of([("q", "a")])).tolist() if token in encoder.controls.ids]
+            token for token in encoder.prompt(sample_of([(typed, "a")])).tolist() if token in encoder.special_tokens.ids
+        ] == [
+            token for token in encoder.prompt(sample_of([("q", "a")])).tolist() if token in encoder.special_tokens.ids
+        ]
         text = Sample([{"role": "text", "content": f"one {typed} two"}])
         assert controls(encoder, text) == controls(encoder, Sample([{"role": "text", "content": "one two"}]))
 
