@@ -2,7 +2,7 @@
 
 Of B candidates k are trained on. The ideal is what nobody can go below: a forward pass over the candidates, in
 inference mode and without the head, and a forward and backward pass over the kept. Ours is the real thing:
-`SelectingTrainer` with a `Selection` over a pool of random texts and a ledger that writes nowhere, LoRA (r = 8) on all
+`CurateTrainer` with a `BatchSelection` over a pool of random texts and a ledger that writes nowhere, LoRA (r = 8) on all
 linear layers. Random weights of the shapes of Qwen2.5; the `tiny` shape is for CPUs.
 
 The last line is JSON (a list with `--shape all`); seconds are of a step, medians:
@@ -156,15 +156,15 @@ class Bench:
         selection = BatchSelection(
             make_selector(selector, {}, info).to(self.device),
             self.scoring_model,
-            self.table,
-            SelectionPlan(args.candidates, keep, losses=losses),
-            record=StepRecorder(self.table, Nowhere()),
+            recorder=StepRecorder(Nowhere()),
             budget=self.budget(),
         )
         peak, times = Peak(), Clock(args.warmup, selection.timer, between)
         with tempfile.TemporaryDirectory() as folder:
             CurateTrainer(
                 selection=selection,
+                table=self.table,
+                plan=SelectionPlan(args.candidates, keep, losses=losses),
                 model=self.model,
                 args=self.arguments(folder, total, accumulation=-(-keep // args.keep)),
                 train_dataset=range(len(self.table)),

@@ -80,12 +80,11 @@ def ours(args: argparse.Namespace, model: nn.Module, rows: list[list[int]], fold
     scoring_model = make_scoring_model(model.to(training.device))
     chunk_loss(scoring_model, 64 << 20)
     info = RunInfo(vocab_size=args.vocab, max_length=args.length)
-    record = StepRecorder(table, Nowhere())
-    selection = BatchSelection(
-        make_selector("full", {}, info), scoring_model, table, SelectionPlan(args.batch, args.batch), record=record
-    )
+    selection = BatchSelection(make_selector("full", {}, info), scoring_model, recorder=StepRecorder(Nowhere()))
     return CurateTrainer(
         selection=selection,
+        table=table,
+        plan=SelectionPlan(args.batch, args.batch),
         model=model,
         args=training,
         train_dataset=range(len(table)),

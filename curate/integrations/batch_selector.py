@@ -14,7 +14,7 @@ It is the `Selection` of `curate train` behind that line, so scores, memory and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..signals import ScoreBudget
 from ..store import Store
 from ..training.process_group import ProcessGroup
 from ..training.recorder import Counters, StepRecorder
-from ..training.step import BatchSelection, SelectionPlan
+from ..training.step import BatchSelection, SelectionPlan, StepCandidates
 from .batch import table_of, take_rows
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
@@ -108,7 +108,7 @@ class BatchSelector:
         values = {"name": name, "selector": selector, "selector_args": dict(args or {}), "keep": keep}
         values |= {"max_length": max_length, "seed": seed, "pool": pool}
         self.run = None if store is None else ExternalRun(store, values)
-        scoring_model, empty = scoring_model_of(model, autocast), TokenTable([])
+        scoring_model = scoring_model_of(model, autocast)
         device = scoring_model.head.weight.device
         info = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
         chooser = make_selector(selector, args or {}, info).to(device)
@@ -117,9 +117,7 @@ class BatchSelector:
         self.selection = BatchSelection(
             chooser,
             scoring_model,
-            empty,
-            SelectionPlan(candidates=keep, keep=keep),
-            record=StepRecorder(empty, self.run or _NoLedger()),
+            recorder=StepRecorder(self.run or _NoLedger()),
             ranks=ProcessGroup(per_rank=True),
             budget=ScoreBudget(
                 score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
@@ -172,16 +170,13 @@ class BatchSelector:
                 self.run.begin(self.step)
         if self.run is not None and self.run.places is not None:
             table.positions = self.run.places.of(table.ids)
-        selection, count = self.selection, len(table)
-        self.selection.reference = joined(selection.selector.features, features, count)
-        selection.table = selection.record.table = table
-        plan = replace(selection.plan, candidates=count, keep=min(self.keep, count))
-        if candidates is not None:
-            plan = replace(plan, candidates=candidates, keep=min(self.keep, candidates))
-        selection.plan = plan
+        count = len(table)
+        full = count if candidates is None else candidates
+        plan = SelectionPlan(candidates=full, keep=min(self.keep, full))
+        reference = joined(self.selection.selector.features, features, count)
         self.step += 1
-        _, kept, weights = selection.choose(range(count), self.step)
-        return kept, weights
+        selected = self.selection.select(StepCandidates(self.step, table, range(count), plan, reference))
+        return selected.kept, selected.weights
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that choosing depends on, as tensors, numbers and strings: for your checkpoint.
@@ -192,7 +187,7 @@ class BatchSelector:
         return {
             "step": self.step,
             "attempt": self.attempt,
-            "tally": asdict(self.selection.record.tally),
+            "tally": asdict(self.selection.recorder.counters),
             "score_tokens": self.selection.budget.tokens,
             "selector": {name: value.clone() for name, value in self.selection.selector.state_dict().items()},
         }
@@ -202,7 +197,7 @@ class BatchSelector:
         if self._begun:
             raise ConfigError("load_state_dict comes before the first choose: the ledger has gone on already.")
         self.selection.selector.load_state_dict(state["selector"])
-        self.selection.record.tally = Counters(**state["tally"])
+        self.selection.recorder.counters = Counters(**state["tally"])
         self.selection.budget.tokens = state["score_tokens"]
         self.resume_at(state["step"], state["attempt"])
 
@@ -230,8 +225,8 @@ class BatchSelector:
         """
         if self.run is None:
             return
-        tally = self.selection.record.tally
-        own = [tally.samples_kept, tally.samples_seen, tally.tokens_kept, len(tally.bad)]
+        counters = self.selection.recorder.counters
+        own = [counters.samples_kept, counters.samples_seen, counters.tokens_kept, len(counters.bad)]
         kept, seen, tokens, bad = ProcessGroup().sum(torch.tensor(own, device=self.selection.device)).tolist()
         summary = {
             "steps": self.step,

@@ -24,7 +24,7 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
     if state and not selection.ranks.rank:
         save_file(state, checkpoint / f"selector-{rank}.safetensors")
     content = {
-        "tally": asdict(selection.record.tally),
+        "tally": asdict(selection.recorder.counters),
         "seconds": selection.timer.seconds,
         "score_tokens": selection.budget.tokens,
         "backward_texts": selection.engine.micro_batch if selection.engine else None,
@@ -43,7 +43,7 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
         writer = int(file.stem.removeprefix("tally-"))
         content = json.loads(file.read_text(encoding="utf-8"))
         if writer % ranks == rank:
-            selection.record.tally.add(Counters(**content["tally"]))
+            selection.recorder.counters.add(Counters(**content["tally"]))
         if writer == rank:
             selection.timer.seconds.update(content["seconds"])
             selection.budget.tokens = content["score_tokens"]

@@ -72,20 +72,19 @@ class StepRecorder:
     """Writes steps down.
 
     Args:
-        table: the pool, encoded.
         sink: the ledger.
         max_bad: more samples than this that are not finite end the run.
     """
 
-    def __init__(self, table: TokenTable, sink: LedgerWriter, *, max_bad: int = 100) -> None:
-        self.table = table
+    def __init__(self, sink: LedgerWriter, *, max_bad: int = 100) -> None:
         self.sink = sink
         self.max_bad = max_bad
-        self.tally = Counters()
+        self.counters = Counters()
 
     def step(
         self,
         step: int,
+        table: TokenTable,
         rows: npt.NDArray[np.int64],
         kept: npt.NDArray[np.int64],
         scores: Scores | None,
@@ -95,12 +94,12 @@ class StepRecorder:
 
         Args:
             step: from 1.
+            table: the tokenized samples.
             rows: (B,) of the table.
             kept: (k,) which of them.
             scores: None where nothing was scored.
             loss: (B,) before the step, where it was measured.
         """
-        table = self.table
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
         lengths = table.lengths[rows]
@@ -118,14 +117,14 @@ class StepRecorder:
                 "parts": {} if scores is None else {name: _column(value) for name, value in scores.parts.items()},
             },
         )
-        self.tally.tokens_seen += int(lengths.sum())
-        self.tally.tokens_kept += int(lengths[mask].sum())
-        self.tally.samples_seen += len(rows)
-        self.tally.samples_kept += int(mask.sum())
+        self.counters.tokens_seen += int(lengths.sum())
+        self.counters.tokens_kept += int(lengths[mask].sum())
+        self.counters.samples_seen += len(rows)
+        self.counters.samples_kept += int(mask.sum())
 
     def bad(self, ids: Sequence[str]) -> None:
         """Name and count samples that are not finite; `TrainingError` once there are too many."""
-        known = self.tally.bad
+        known = self.counters.bad
         for sample_id in ids:
             if sample_id not in known:
                 known.append(sample_id)

@@ -1,4 +1,8 @@
-"""Fine-tune a model on what a selector keeps: from loaded parts to a trained model, resumed where it was stopped."""
+"""Train a model on the samples that a batch selector keeps: from a `TrainingJob` to a `TrainingResult`.
+
+`train` lists the steps in their order: arguments, model, selector, verified head, Trainer, gradient engines, resume.
+A stopped run resumes at its newest complete checkpoint, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from ..lm.tokens.batch import collate
 from ..lm.tokens.token_table import TokenTable
-from ..log import LOGGER, Stopwatch
+from ..log import LOGGER
 from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
@@ -36,34 +40,34 @@ from .target_sampler import TargetSampler
 from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16
-"""Texts in one backward pass that measures gradients, unless told otherwise."""
+"""Texts in one backward pass that measures gradients, by default."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to fine-tune, on what, and how.
+    """Everything that decides a training run, apart from the model and the ledger.
 
     Attributes:
         label: shown on the progress bar.
-        table: the pool, encoded.
-        eval_table: held-out samples, encoded, or None.
-        selector: its name; selector_args: its arguments.
-        plan: candidates and kept of a step.
-        reference: stored features that the selector joins.
-        max_length: most tokens of a text.
-        max_bad: samples that may be not finite.
-        logits_budget: bytes; larger logits are never formed (see loss.py).
-        save_total_limit: checkpoints to keep.
+        table: the pool, tokenized.
+        eval_table: held-out samples, tokenized, or None.
+        selector: name of the batch selector; selector_args: its arguments.
+        plan: candidates and kept samples of a step.
+        reference: stored features that the selector needs.
+        max_length: T, maximum number of tokens of a text.
+        max_bad: maximum number of samples whose loss is not finite.
+        logits_budget: bytes; larger logits are never formed (see lm/model/chunked_loss.py).
+        save_total_limit: number of checkpoints to keep.
         arguments: of `transformers.TrainingArguments`.
-        target: where target batches come from, for selectors that want them.
-        reuse: make the update from the gradients that choosing measured.
+        target: source of target batches, for selectors that need them.
+        reuse: make the update from the gradients that the selection measured.
         coverage: `all` or `linear`, see `GradientEngine`.
-        rounds: which of the table an epoch is trained on; None: all of it.
-        course: how an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
+        rounds: the subset of the table that each epoch is trained on; None: the whole table.
+        order: order in which an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
         per_rank: each process chooses among its own candidates.
-        fsdp: share out the frozen layers over processes.
-        score_batch_tokens: padded tokens scored at once; None: what the device holds.
-        score_batch_size: texts measured at once at most; None: in backward passes `BACKWARD_TEXTS`.
+        fsdp: shard the frozen layers over processes.
+        score_batch_tokens: padded tokens scored at once; None: as many as the device's memory holds.
+        score_batch_size: maximum number of texts measured at once; None: in backward passes `BACKWARD_TEXTS`.
     """
 
     label: str
@@ -82,21 +86,26 @@ class TrainingJob:
     reuse: bool = False
     coverage: str = "all"
     rounds: EpochDataset | None = None
-    course: SamplingOrder | None = None
+    order: SamplingOrder | None = None
     per_rank: bool = False
     fsdp: bool = False
     score_batch_tokens: int | None = None
     score_batch_size: int | None = None
 
+    @property
+    def epochs_by_gradients(self) -> bool:
+        """True if the subsets of epochs are chosen by gradients."""
+        return self.rounds is not None and self.rounds.by_gradients
+
 
 class RunLedger(LedgerWriter, Protocol):
-    """What fine-tuning wants of a ledger: rows in, a checkpoint's step as final, and the way back to one."""
+    """Ledger of a run: it takes rows, commits them at checkpoints and rewinds to a checkpoint."""
 
     def commit(self, step: int) -> None:
-        """Everything up to `step` is final."""
+        """Make everything up to `step` final."""
 
     def rewind(self, step: int) -> None:
-        """Drop what came after `step`."""
+        """Drop everything after `step`."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,9 @@ class TrainingResult:
 
     Attributes:
         trainer: holds the trained model.
-        selection: holds the selector's memory and the tally.
-        history: what was logged, (step, metric, value).
-        counts: the tally of all processes together; `bad` is how many.
+        selection: holds the selector's memory and the counters of this process.
+        history: logged values, (step, metric, value).
+        counts: counters of all processes, summed; `bad` is a number.
     """
 
     trainer: CurateTrainer
@@ -123,75 +132,104 @@ def train(
     ledger: RunLedger,
     folder: Path,
 ) -> TrainingResult:
-    """Train, or go on training, and evaluate at the end.
+    """Train, or resume training, and evaluate at the end.
 
     Args:
-        job: see there.
-        build: makes the model, with its trainable parts; called once, after seeding.
+        job: what to train on, and how.
+        build: makes the model with its trainable parts; called once, after seeding.
         tokenizer: of the model.
-        ledger: where every candidate is written down.
+        ledger: receives every candidate.
         folder: for checkpoints.
+
+    Raises:
+        ConfigError: options that the Trainer does not accept.
+        ModelError: the model's logits cannot be computed from its hidden states, and the selector needs them.
+        TrainingError: processes that do not see each other, or a loss that is not finite.
     """
-    arguments = _training_arguments(job, folder)
-    if arguments.world_size != size():
-        raise TrainingError(
-            f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
-            "Launch with torchrun, and as many processes as devices."
-        )
+    arguments = make_arguments(job, folder)
     set_seed(arguments.seed)
     model = build()
-    trainer, selection = _assemble(job, model, tokenizer, ledger, arguments)
-    resume = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
-    if resume:
-        checkpoint_files.require_undamaged(resume)
-    step = checkpoint_files.step_of(resume) if resume else 0
-    ledger.rewind(step)
-    if resume:
-        LOGGER.info(f"Resuming '{job.label}' at step {step}.")
-        checkpoint.load(resume, selection, arguments.process_index, arguments.world_size)
-    # A curve wants its beginning, and a resumed run has it already.
-    arguments.eval_on_start = arguments.eval_strategy == "steps" and resume is None
+    model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
+    scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
+    selector = build_selector(job, scoring_model, arguments)
+    if head_is_verified(job, selector, scoring_model):
+        chunk_loss(scoring_model, job.logits_budget)
+    selection = BatchSelection(
+        selector,
+        scoring_model,
+        recorder=StepRecorder(ledger, max_bad=job.max_bad),
+        pad_token_id=int(tokenizer.pad_token_id),
+        ranks=ProcessGroup(per_rank=job.per_rank),
+        budget=_score_budget(job, model, arguments.device),
+    )
+    trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments)
+    add_gradient_engines(job, trainer)
+    resume = restore(job, trainer, ledger, folder)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
     return TrainingResult(trainer, selection, _history(trainer), _counts(trainer))
 
 
-def _training_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
-    """The Trainer's own checks, said as ours: a scheduler that does not exist, a logger that is not installed."""
+def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
+    """Build the Trainer's arguments; `ConfigError` where it does not accept them, or a logger is not installed."""
     reporter = job.arguments.get("report_to", "none")
     if reporter != "none" and importlib.util.find_spec(reporter) is None:
-        raise ConfigError(f'--report-to {reporter} wants the package {reporter}: pip install "curate[{reporter}]".')
+        raise ConfigError(f'--report-to {reporter} needs the package {reporter}: pip install "curate[{reporter}]".')
     try:
-        return TrainingArguments(output_dir=str(folder), **job.arguments)
+        arguments = TrainingArguments(output_dir=str(folder), **job.arguments)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"The Trainer refuses these options: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"The Trainer does not accept these options: {' '.join(str(error).split())}") from None
+    if arguments.world_size != size():
+        raise TrainingError(
+            f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
+            "Launch with torchrun, and as many processes as devices."
+        )
+    return arguments
 
 
-def _assemble(
+def build_selector(job: TrainingJob, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
+    """Build the batch selector, on the model's device."""
+    info = RunInfo(
+        vocab_size=scoring_model.head.vocab_size,
+        max_length=job.max_length,
+        seed=arguments.seed,
+        keep=job.plan.keep // (arguments.world_size if job.per_rank else 1),
+        total_steps=max(0, arguments.max_steps),
+    )
+    return make_selector(job.selector, job.selector_args, info).to(arguments.device)
+
+
+def head_is_verified(job: TrainingJob, selector: Selector, scoring_model: ScoringModel) -> bool:
+    """Verify that logits can be computed from hidden states; `ModelError` where not and the selector needs them.
+
+    A run that needs no logits trains with the model's own loss instead, which forms all logits at once.
+    """
+    try:
+        verify_head(scoring_model)
+    except ModelError:
+        if selector.signals or selector.gradients is not None or job.epochs_by_gradients:
+            raise
+        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
+        return False
+    return True
+
+
+def make_trainer(
     job: TrainingJob,
+    selection: BatchSelection,
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     ledger: RunLedger,
     arguments: TrainingArguments,
-) -> tuple[CurateTrainer, BatchSelection]:
-    model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
-    scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
-    selection = BatchSelection(
-        _selector(job, scoring_model, arguments),
-        scoring_model,
-        job.table,
-        job.plan,
-        record=StepRecorder(job.table, ledger, max_bad=job.max_bad),
-        pad_token_id=int(tokenizer.pad_token_id),
-        ranks=ProcessGroup(per_rank=job.per_rank),
-        budget=_score_budget(job, model, arguments.device),
-        reference=job.reference,
-        timer=Stopwatch(),
-    )
-    trainer = CurateTrainer(
+) -> CurateTrainer:
+    """Build the Trainer, with its data and callbacks."""
+    return CurateTrainer(
         selection=selection,
-        course=job.course,
+        table=job.table,
+        plan=job.plan,
+        reference=job.reference,
+        order=job.order,
         model=model,
         args=arguments,
         train_dataset=range(len(job.table)) if job.rounds is None else job.rounds,
@@ -200,31 +238,10 @@ def _assemble(
         processing_class=tokenizer,
         callbacks=[Progress(selection, job.label), CheckpointCallback(selection, ledger.commit, job.save_total_limit)],
     )
-    _give_engines(job, trainer)
-    return trainer, selection
 
 
-def _selector(job: TrainingJob, scoring_model: ScoringModel, arguments: TrainingArguments) -> Selector:
-    """The selector, on the model's device; the model's loss is taught to do without all logits at once."""
-    info = RunInfo(
-        vocab_size=scoring_model.head.vocab_size,
-        max_length=job.max_length,
-        seed=arguments.seed,
-        keep=job.plan.keep // (arguments.world_size if job.per_rank else 1),
-        total_steps=max(0, arguments.max_steps),
-    )
-    selector = make_selector(job.selector, job.selector_args, info).to(arguments.device)
-    try:
-        chunk_loss(verify_head(scoring_model), job.logits_budget)
-    except ModelError:
-        if selector.signals or selector.gradients is not None or _chosen_by_gradients(job):
-            raise
-        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
-    return selector
-
-
-def _give_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
-    """Whoever chooses by gradients gets what measures them, under the trainer's optimizer."""
+def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
+    """Give what chooses by gradients an engine that measures them, in the metric of the trainer's optimizer."""
     selection = trainer.selection
 
     def engine(ranks: ProcessGroup, *, keep: bool = False) -> GradientEngine:
@@ -242,37 +259,55 @@ def _give_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
     if selection.selector.gradients is not None:
         selection.engine = engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
-        alone = engine(ProcessGroup(per_rank=True)) if _chosen_by_gradients(job) else None
+        alone = engine(ProcessGroup(per_rank=True)) if job.epochs_by_gradients else None
         trainer.add_callback(ReselectCallback(job.rounds, alone, selection.timer))
 
 
+def restore(job: TrainingJob, trainer: CurateTrainer, ledger: RunLedger, folder: Path) -> Path | None:
+    """Load the selector's state of the newest complete checkpoint and rewind the ledger to it; None without one.
+
+    The Trainer loads the rest of the checkpoint itself.
+    """
+    arguments = trainer.args
+    found = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
+    if found:
+        checkpoint_files.require_undamaged(found)
+    step = checkpoint_files.step_of(found) if found else 0
+    ledger.rewind(step)
+    if found:
+        LOGGER.info(f"Resuming '{job.label}' at step {step}.")
+        checkpoint.load(found, trainer.selection, arguments.process_index, arguments.world_size)
+    # A curve starts with an evaluation, and a resumed run has it already.
+    arguments.eval_on_start = arguments.eval_strategy == "steps" and found is None
+    return found
+
+
 def _score_budget(job: TrainingJob, model: nn.Module, device: torch.device) -> ScoreBudget:
-    """With sharded layers always the same number of texts: all processes must call the model equally often."""
+    """Return the scoring budget. With sharded layers it is fixed: all processes must call the model equally often."""
     tokens = job.score_batch_tokens or default_score_tokens(model, device, max_length=job.max_length)
     texts = job.score_batch_size or (BACKWARD_TEXTS if job.fsdp else None)
     return ScoreBudget(tokens=tokens, texts=texts, fixed=job.fsdp)
 
 
-def _chosen_by_gradients(job: TrainingJob) -> bool:
-    return job.rounds is not None and job.rounds.by_gradients
-
-
 def _evaluated(trainer: CurateTrainer) -> bool:
-    """Whether the last step was evaluated already."""
+    """Return whether the last step was evaluated already."""
     last = trainer.state.log_history[-3:]
     return any("eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in last)
 
 
 def _counts(trainer: CurateTrainer) -> dict[str, int]:
-    """The tallies of all processes, added up."""
-    own = {name: len(value) if name == "bad" else value for name, value in vars(trainer.selection.record.tally).items()}
+    """Sum the counters of all processes."""
+    counters = vars(trainer.selection.recorder.counters)
+    own = {name: len(value) if name == "bad" else value for name, value in counters.items()}
     total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
     return dict(zip(own, total.tolist(), strict=True))
 
 
 def _history(trainer: CurateTrainer) -> list[tuple[int, str, float]]:
-    """What was logged. Not what the Trainer says of one call of `train` (train_loss, train_runtime): after a resume it
-    is of the steps since, and no figure of the run.
+    """Return the logged values of the run.
+
+    The Trainer's own summary of one call of `train` (train_loss, train_runtime) is left out: after a resume it covers
+    only the steps since then.
     """
     return [
         (int(entry["step"]), metric, float(value))

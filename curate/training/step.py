@@ -1,9 +1,13 @@
-"""One step of online batch selection: measure the candidates, score them, keep the best, write all of it down."""
+"""One step of online batch selection: measure the candidates, score them, keep the best, record every score.
+
+`BatchSelection.select` takes the candidates of a step and returns a frozen `Selected`. Only the selector's memory, the
+recorder and the timer change in between. The Trainer (trainer.py) and loops of users (curate.integrations) call it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 import torch
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..lm.model.scoring_model import ScoringModel
-from ..lm.tokens.batch import Batch, collate, empty_batch
+from ..lm.tokens.batch import Batch, collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
@@ -24,15 +28,15 @@ from .recorder import StepRecorder
 
 @dataclass(frozen=True)
 class SelectionPlan:
-    """How much is kept of what.
+    """Sizes of a selection, and what it measures for the ledger.
 
     Attributes:
-        candidates: B, of an optimizer step.
-        keep: k of them.
-        group: choose within groups of this many candidates; None: among all that are chosen from together.
-        refresh_every: steps between looks at a head that trains.
-        losses: measure the candidates' losses for the ledger, where the selector has a forward pass but no use for
-            them: it costs the head's product at positions with a target.
+        candidates: B, candidates of an optimizer step.
+        keep: k, how many of them are kept.
+        group: choose within groups of this many candidates; None: among all candidates that are chosen from together.
+        refresh_every: steps between two factorizations of a head that trains.
+        losses: measure the candidates' losses for the ledger when the selector has a forward pass but does not need
+            them. Cost: the head's product at positions with a target.
     """
 
     candidates: int
@@ -42,210 +46,206 @@ class SelectionPlan:
     losses: bool = True
 
 
-class BatchSelection:
-    """Chooses, for the trainer, which candidates of a step are trained on.
-
-    With several processes each measures its own candidates. Then all put their numbers together and make the same
-    choice, from the same memory; what is kept is shared out, and the first process writes it down. Apart
-    (`Ranks(per_rank=True)`), each chooses among its own.
-
-    Args:
-        selector: scores.
-        scoring_model: the model as signals see it.
-        table: the pool, encoded.
-        plan: how much is kept.
-        record: where all of it is written down.
-        pad_token_id: for the collator.
-        ranks: the processes that choose together.
-        budget: how much is scored at once.
-        reference: stored features by name, (n,) each, in the table's order.
-        engine: measures gradients, for selectors that want them.
-        timer: told the time by part.
+@dataclass(frozen=True)
+class StepCandidates:
+    """Candidates of one optimizer step, as one process sees them.
 
     Attributes:
-        ready: the gradient of the step and its loss, where the candidates' own gradients serve for the update.
+        step: the optimizer step, from 1.
+        table: tokenized samples.
+        rows: this process's candidates, as rows of the table.
+        plan: how many are kept.
+        reference: stored features by name, (n,) each, in the table's order.
+    """
+
+    step: int
+    table: TokenTable
+    rows: Sequence[int]
+    plan: SelectionPlan
+    reference: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The update of a step, made of the gradients that selection measured.
+
+    Attributes:
+        gradient: parameter name -> gradient, in the shapes of the parameters.
+        loss: () of which it is the gradient.
+    """
+
+    gradient: Blocks
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Result of a step's selection, the same on all processes that choose together.
+
+    Attributes:
+        candidates: (B,) int64, the candidates of all these processes, as rows of the table; on the CPU.
+        kept: (k,) int64, indices into `candidates`, ascending.
+        weights: (k,) loss weights of the kept samples, or None where they are equal.
+        update: the ready gradient of the step, where the candidates' own gradients serve for the update; else None.
+    """
+
+    candidates: Tensor
+    kept: Tensor
+    weights: Tensor | None = None
+    update: Update | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """The kept samples as rows of the table, (k,) int64."""
+        return self.candidates[self.kept]
+
+
+class BatchSelection:
+    """Selects which candidates of a step are trained on.
+
+    With several processes each measures its own candidates. Then all exchange their measurements and make the same
+    choice from the same memory; the first process records it. With `ProcessGroup(per_rank=True)` each process chooses
+    among its own candidates.
+
+    Args:
+        selector: scores the candidates.
+        scoring_model: the model as signals see it.
+        recorder: writes the ledger and counts.
+        pad_token_id: pads the texts of a batch.
+        ranks: the processes that choose together.
+        budget: how many tokens and texts are scored at once.
+        engine: measures gradients, for selectors that need them.
+        timer: collects seconds by part.
     """
 
     def __init__(
         self,
         selector: Selector,
         scoring_model: ScoringModel,
-        table: TokenTable,
-        plan: SelectionPlan,
         *,
-        record: StepRecorder,
+        recorder: StepRecorder,
         pad_token_id: int = 0,
         ranks: ProcessGroup | None = None,
         budget: ScoreBudget | None = None,
-        reference: Mapping[str, Tensor] | None = None,
         engine: GradientEngine | None = None,
         timer: Stopwatch | None = None,
     ) -> None:
         self.selector = selector
         self.scoring_model = scoring_model
-        self.table = table
-        self.plan = plan
-        self.record = record
+        self.recorder = recorder
         self.pad_token_id = pad_token_id
         self.ranks = ranks or ProcessGroup()
         self.budget = budget or ScoreBudget()
-        self.reference = dict(reference or {})
         self.engine = engine
         self.timer = timer or Stopwatch()
-        self.ready: tuple[Blocks, Tensor] | None = None
-        self.signals: dict[str, Signal] = dict(selector.signals)
-        if self.signals and plan.losses:
-            self.signals["loss"] = Loss()
 
-    def select(self, groups: Sequence[Sequence[int]], step: int) -> list[Batch]:
-        """From a step's candidates to what is trained on.
+    def select(self, batch: StepCandidates) -> Selected:
+        """Score a step's candidates, keep the best and record the step.
 
-        Args:
-            groups: rows of the table, a list for each micro-batch of this process.
-            step: the optimizer step, from 1.
-
-        Returns:
-            As many micro-batches, of this process's share of the kept; on the CPU.
+        Raises:
+            TrainingError: no candidate has a finite loss.
         """
-        own = [row for group in groups for row in group]
-        index, kept, weights = self.choose(own, step)
+        candidates = self._of_all_processes(batch.rows)
         if self.selector.keeps_all:
-            return [self._batch(group) for group in groups]
-        return self._shares(index[kept].tolist(), weights, len(groups))
-
-    def choose(self, own: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Score a step's candidates, keep the best and write it down.
-
-        Args:
-            own: this process's candidates, rows of the table.
-            step: the optimizer step, from 1.
-
-        Returns:
-            The candidates of all processes, (B,) rows of the table; (k,) which of them are kept, ascending; (k,) their
-            weights, or None where these are alike.
-        """
-        index = self._everyones(own)
-        if self.selector.keeps_all:
-            everything = torch.arange(len(index))
-            self._write_down(step, index, everything)
-            return index, everything, None
-        measured = self._measure(own, step)
-        batch = self._candidates(index, measured, step)
+            selected = Selected(candidates, torch.arange(len(candidates)))
+            self._record(batch, selected)
+            return selected
+        measured = self._measure(batch)
+        scored = self._candidate_batch(batch, candidates, measured)
         with self.timer.part("score_arithmetic"):
-            finite = finite_rows(batch)
-            kept, scores = self._choose(batch, finite)
+            finite = finite_rows(scored)
+            kept, scores = self._choose(scored, finite, batch.plan)
             weights = _uneven(scores, kept)
-            self.ready = self._update_of(measured, index, kept, weights)
-        self._write_down(step, index, kept, scores, measured.values.get("loss"))
-        self._note_bad(index[~finite])
-        return index, kept, weights
+            tokens = torch.from_numpy(batch.table.target_tokens[candidates[kept].numpy()])
+            selected = Selected(candidates, kept, weights, self._update_of(measured, kept, weights, tokens))
+        self._record(batch, selected, scores, measured.values.get("loss"))
+        if not self.ranks.rank:
+            self.recorder.bad([batch.table.ids[row] for row in candidates[~finite].tolist()])
+        return selected
 
-    def _everyones(self, own: Sequence[int]) -> Tensor:
-        """The candidates of all processes, as rows, on the CPU; alone no device is asked."""
-        index = torch.tensor(own, dtype=torch.int64)
-        return index if self.ranks.size == 1 else self.ranks.gather(index.to(self.device)).cpu()
+    def _of_all_processes(self, own: Sequence[int]) -> Tensor:
+        """The candidates of all processes, as rows, on the CPU; a single process uses no device."""
+        rows = torch.tensor(own, dtype=torch.int64)
+        return rows if self.ranks.size == 1 else self.ranks.gather(rows.to(self.device)).cpu()
 
-    def _write_down(
-        self,
-        step: int,
-        index: Tensor,
-        kept: Tensor,
-        scores: Scores | None = None,
-        loss: Tensor | None = None,
+    def _record(
+        self, batch: StepCandidates, selected: Selected, scores: Scores | None = None, loss: Tensor | None = None
     ) -> None:
-        """By the first of the processes that choose together."""
+        """Record a step, in the first of the processes that choose together."""
         if not self.ranks.rank:
             with self.timer.part("ledger"):
-                self.record.step(step, index.numpy(), kept.numpy(), scores, loss)
-
-    def _note_bad(self, rows: Tensor) -> None:
-        if not self.ranks.rank:
-            self.record.bad([self.table.ids[row] for row in rows.tolist()])
+                rows, kept = selected.candidates.numpy(), selected.kept.numpy()
+                self.recorder.step(batch.step, batch.table, rows, kept, scores, loss)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.scoring_model.head.weight.device
 
-    def _batch(self, rows: Sequence[int]) -> Batch:
-        """Rows of the table; of none, a text without targets."""
-        if not len(rows):
-            return empty_batch(self.pad_token_id)
-        return collate([self.table[row] for row in rows], self.pad_token_id)
+    def _signals(self, plan: SelectionPlan) -> dict[str, Signal]:
+        """Signals to measure; none without a scoring pass."""
+        signals = dict(self.selector.signals)
+        return {**signals, "loss": Loss()} if signals and plan.losses else signals
 
-    def _shares(self, kept: list[int], weights: Tensor | None, count: int) -> list[Batch]:
-        """This process's share of the kept rows in `count` micro-batches, with their weights where these are uneven."""
-        mine = torch.tensor(self.ranks.split_by_length(kept, self.table.lengths[kept].tolist()), dtype=torch.int64)
-        out = []
-        for places in mine.tensor_split(count):
-            batch = self._batch([kept[place] for place in places.tolist()])
-            if weights is not None:
-                batch["loss_weights"] = weights[places].float() if len(places) else torch.zeros(1)
-            out.append(batch)
-        return out
-
-    def _measure(self, own: Sequence[int], step: int) -> CandidateMeasurements:
-        """What is asked of this process's candidates; values and pairs of all candidates, on the CPU."""
-        measured = CandidateMeasurements()
-        whole = self._batch([*own, *repeat(own[0], self._stand_ins(len(own)))])
+    def _measure(self, batch: StepCandidates) -> CandidateMeasurements:
+        """Measure this process's candidates; values and pairs of all candidates, on the CPU."""
+        measured, own = CandidateMeasurements(), batch.rows
+        texts = self._collate(batch.table, [*own, *repeat(own[0], self._stand_ins(len(own)))])
         if self.selector.gradients is not None:
             assert self.engine is not None
-            measured = self.engine.measure(whole, self.selector.gradients, step, self.timer, count=len(own))
-        if self.signals:
-            refresh = (step - 1) % self.plan.refresh_every == 0
-            with self.scoring_model.eval_mode(refresh=refresh):
-                values = measure(
-                    self.scoring_model.hidden,
-                    self.scoring_model.head,
-                    whole,
-                    self.signals,
-                    self.budget,
-                    timer=self.timer,
-                )
+            measured = self.engine.measure(texts, self.selector.gradients, batch.step, self.timer, count=len(own))
+        if signals := self._signals(batch.plan):
+            model = self.scoring_model
+            refresh = (batch.step - 1) % batch.plan.refresh_every == 0
+            with model.eval_mode(refresh=refresh):
+                values = measure(model.hidden, model.head, texts, signals, self.budget, timer=self.timer)
             resident = self.selector.resident
             for name, value in values.items():
                 whole_step = self.ranks.gather(value[: len(own)])
                 measured.values[name] = whole_step if name in resident else whole_step.cpu()
         return measured
 
+    def _collate(self, table: TokenTable, rows: Sequence[int]) -> Batch:
+        return collate([table[row] for row in rows], self.pad_token_id)
+
     def _stand_ins(self, count: int) -> int:
-        """How many texts to measure besides, so that all processes measure equally many, where they must."""
+        """Number of texts to measure in addition, so that all processes measure equally many where FSDP requires it."""
         return max(ProcessGroup().counts(count, self.device)) - count if self.scoring_model.sharded else 0
 
-    def _candidates(self, index: Tensor, measured: CandidateMeasurements, step: int) -> CandidateBatch:
-        rows = index.numpy()
+    @staticmethod
+    def _candidate_batch(batch: StepCandidates, candidates: Tensor, measured: CandidateMeasurements) -> CandidateBatch:
+        rows = candidates.numpy()
         return CandidateBatch(
-            step,
-            torch.from_numpy(self.table.positions[rows]),
-            torch.from_numpy(self.table.lengths[rows]),
+            batch.step,
+            torch.from_numpy(batch.table.positions[rows]),
+            torch.from_numpy(batch.table.lengths[rows]),
             measured.values,
-            {name: values[index] for name, values in self.reference.items()},
+            {name: values[candidates] for name, values in batch.reference.items()},
             measured.pairs,
             measured.scalars,
         )
 
     def _update_of(
-        self, measured: CandidateMeasurements, index: Tensor, kept: Tensor, weights: Tensor | None
-    ) -> tuple[Blocks, Tensor] | None:
-        """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over tokens."""
+        self, measured: CandidateMeasurements, kept: Tensor, weights: Tensor | None, tokens: Tensor
+    ) -> Update | None:
+        """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over target tokens."""
         if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):
             return None
         if weights is None:
-            tokens = torch.from_numpy(self.table.target_tokens[index[kept].numpy()])
             weights = tokens / tokens.sum()
         loss = (measured.values["loss"][kept] * weights.to(measured.values["loss"])).sum()
-        return self.engine.combine(measured.kept, kept, weights), loss
+        return Update(self.engine.combine(measured.kept, kept, weights), loss)
 
-    def _choose(self, batch: CandidateBatch, finite: Tensor) -> tuple[Tensor, Scores]:
-        """Score and keep, group by group; each group's kept are in the memory before the next is scored."""
-        group = self.plan.group or len(batch)
+    def _choose(self, batch: CandidateBatch, finite: Tensor, plan: SelectionPlan) -> tuple[Tensor, Scores]:
+        """Score and keep, group by group. A group's kept samples enter the memory before the next group is scored."""
+        group = plan.group or len(batch)
         kept, found = [], []
         for rows in torch.split(torch.arange(len(batch)), group):
             part = batch.rows(rows)
             scores = self.selector.score(part)
             total = scores.total.where(finite[rows], torch.nan)
             scores = replace(scores, total=total)
-            picked = choose(total, max(1, len(rows) * self.plan.keep // self.plan.candidates))
+            picked = choose(total, max(1, len(rows) * plan.keep // plan.candidates))
             self.selector.update(part, picked)
             kept.append(rows[picked])
             found.append(scores)
@@ -267,7 +267,7 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
 
 
 def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
-    """The kept samples' weights, or None where they are alike: that is the Trainer's own loss."""
+    """Weights of the kept samples, or None where they are equal: then the Trainer's own loss is used."""
     if scores.weights is None:
         return None
     weights = scores.weights[kept]

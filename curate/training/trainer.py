@@ -1,16 +1,16 @@
-"""`transformers.Trainer` with one seam: `get_batch_samples`, where candidates become the samples trained on.
+"""A `transformers.Trainer` with one seam: `get_batch_samples`, where candidates become the samples to train on.
 
-It is the right seam because the Trainer counts target tokens there, before `training_step`: whoever selects later
-divides the loss by the tokens of discarded candidates. The data loader gives rows of the pool, not texts: which process
-measures a candidate and which trains on it are two questions (stream.py, ranks.py). `compute_loss` is overridden only
-to catch a loss that is not finite before it reaches the weights, and `training_step` only to put in place a gradient
-that choosing has made.
+The Trainer counts target tokens in that method, before `training_step`. Selecting any later would divide the loss by
+the tokens of discarded candidates. The data loader yields rows of the token table, not texts, because one process may
+measure a candidate and another train on it (candidate_sampler.py, process_group.py). Two other methods are overridden:
+`compute_loss` catches a loss that is not finite before it reaches the weights, and `training_step` uses a gradient that
+the selection has already computed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -27,49 +27,67 @@ from transformers import (
 )
 
 from ..errors import TrainingError
-from ..lm.tokens.batch import Batch, empty_batch
+from ..lm.tokens.batch import Batch, collate, empty_batch
+from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
-from .step import BatchSelection
+from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
+
+UPDATE = "curate_update"
+"""Key of a micro-batch: the step's ready `Update`, or None in the further micro-batches of such a step."""
 
 
 class CurateTrainer(Trainer):
-    """A Trainer whose optimizer steps train on what a `Selection` keeps of their candidates.
+    """A Trainer whose optimizer steps train on the samples that a selection keeps of their candidates.
 
     Args:
-        selection: chooses.
-        course: what an epoch goes through; None: all rows once, shuffled.
-        kwargs: the Trainer's own. `train_dataset` has rows of the pool's token table, as numbers.
+        selection: selects.
+        table: the pool, tokenized.
+        plan: candidates and kept samples of a step.
+        reference: stored features that the selector needs, (n,) each, in the table's order.
+        order: order in which an epoch goes through the table; None: all rows once, shuffled.
+        kwargs: arguments of the Trainer. `train_dataset` holds rows of the token table, as numbers.
     """
 
-    def __init__(self, *, selection: BatchSelection, course: SamplingOrder | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        selection: BatchSelection,
+        table: TokenTable,
+        plan: SelectionPlan,
+        reference: Mapping[str, Tensor] | None = None,
+        order: SamplingOrder | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.selection = selection
-        self.course = course
-        self._reusing = False
+        self.table = table
+        self.plan = plan
+        self.reference = dict(reference or {})
+        self.order = order
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> CandidateLoader:
-        """This process's candidates, as rows."""
+        """Return the loader of this process's candidates, as rows."""
         args, rows = self.args, cast(Any, self.train_dataset)
-        stream = CandidateSampler(
+        sampler = CandidateSampler(
             len(rows),
-            self.selection.plan.candidates,
+            self.plan.candidates,
             args.gradient_accumulation_steps,
             seed=args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
             ranks=args.world_size,
-            course=self.course,
+            course=self.order,
         )
-        return CandidateLoader(rows, batch_sampler=stream, collate_fn=list)
+        return CandidateLoader(rows, batch_sampler=sampler, collate_fn=list)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """Micro-batches of what is kept of a step's candidates, and the target tokens of those of all processes.
+        """Return micro-batches of the kept samples of a step, and the number of target tokens of all processes.
 
-        None once the last step is made: the Trainer, resumed at a checkpoint of that step, would make one more.
+        Returns no micro-batch after the last step: a Trainer resumed at a checkpoint of that step would make one more.
         """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
@@ -78,27 +96,54 @@ class CurateTrainer(Trainer):
             groups = list(islice(epoch_iterator, num_batches))
         if not groups:
             return [], None
-        batches = self.selection.select(groups, self.state.global_step + 1)
-        self._reusing = self.selection.ready is not None
+        own = [row for group in groups for row in group]
+        step = StepCandidates(self.state.global_step + 1, self.table, own, self.plan, self.reference)
+        selected = self.selection.select(step)
+        if self.selection.selector.keeps_all:
+            batches = [self._collate(group) for group in groups]
+        else:
+            batches = self._micro_batches(selected, len(groups))
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _micro_batches(self, selected: Selected, count: int) -> list[Batch]:
+        """This process's share of the kept samples in `count` micro-batches.
+
+        A micro-batch holds the samples' weights where these are uneven, and the step's update where it is ready.
+        """
+        rows, weights = selected.rows.tolist(), selected.weights
+        own = torch.tensor(self.selection.ranks.split_by_length(rows, self.table.lengths[rows].tolist()))
+        batches: list[Any] = []
+        for part in own.to(torch.int64).tensor_split(count):
+            batch: Any = self._collate([rows[index] for index in part.tolist()])
+            if weights is not None:
+                batch["loss_weights"] = weights[part].float() if len(part) else torch.zeros(1)
+            if selected.update is not None:
+                batch[UPDATE] = None if batches else selected.update
+            batches.append(batch)
+        return batches
+
+    def _collate(self, rows: Sequence[int]) -> Batch:
+        """Rows of the table as a batch; without rows, a text without targets."""
+        if not len(rows):
+            return empty_batch(self.selection.pad_token_id)
+        return collate([self.table[row] for row in rows], self.selection.pad_token_id)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The Trainer's step, unless choosing has made the gradient already: then that is put in place, once a step."""
-        if self._reusing and self.selection.ready is None:
-            return torch.zeros((), device=self.args.device)
-        if self.selection.ready is None:
+        """Make the Trainer's step; where the step's update is ready, set its gradient once instead."""
+        if UPDATE not in inputs:
             try:
                 return super().training_step(model, inputs, num_items_in_batch)
             except torch.OutOfMemoryError:
                 raise _out_of_memory(inputs) from None
-        blocks, loss = self.selection.ready
-        self.selection.ready = None
+        update: Update | None = inputs[UPDATE]
+        if update is None:
+            return torch.zeros((), device=self.args.device)
         for name, parameter in self.selection.scoring_model.model.named_parameters():
-            if name in blocks:
-                parameter.grad = blocks[name].to(parameter.dtype)
-        return loss.detach().to(device=self.args.device, dtype=torch.float32)
+            if name in update.gradient:
+                parameter.grad = update.gradient[name].to(parameter.dtype)
+        return update.loss.detach().to(device=self.args.device, dtype=torch.float32)
 
     def compute_loss(
         self,
@@ -107,37 +152,36 @@ class CurateTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The Trainer's loss; where it is not finite, the same without the samples that make it so."""
+        """Return the Trainer's loss; where it is not finite, the loss without the samples that cause it."""
         result = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
         if not model.training or _loss_in(result).isfinite():
             return result
         if self.selection.scoring_model.sharded:
             raise TrainingError(
-                "The loss is not finite, and with --fsdp no step can be looked at again to leave out a sample. Lower "
-                "the learning rate, or run without --fsdp to have the sample named."
+                "The loss is not finite. With --fsdp, curate cannot find the sample that causes it. Lower the learning "
+                "rate, or run without --fsdp: then the error names the sample."
             )
         clean = self._without_bad(model, inputs)
         return super().compute_loss(model, clean, return_outputs, num_items_in_batch)
 
     def _without_bad(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The rows whose own loss is finite; the others are named, and a batch of none has no targets."""
+        """Return the rows whose own loss is finite and record the others; without such rows, a text without targets."""
         good = []
         for row in range(len(inputs["input_ids"])):
             one = {key: value[row : row + 1] for key, value in inputs.items()}
             with torch.no_grad():
                 good.append(bool(_loss_in(super().compute_loss(model, one)).isfinite()))
         keep = torch.tensor(good, device=inputs["input_ids"].device)
-        self.selection.record.bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
+        self.selection.recorder.bad(self._ids_of({key: value[~keep] for key, value in inputs.items()}))
         if keep.any():
             return {key: value[keep] for key, value in inputs.items()}
         return empty_batch(self.selection.pad_token_id, keep.device)
 
     def _ids_of(self, rows: dict[str, Tensor]) -> list[str]:
-        """Sample ids of rows, found by their tokens among the pool's."""
-        table = self.selection.table
+        """Return the sample ids of rows, found by their tokens in the table."""
         found = []
         for ids, mask in zip(rows["input_ids"].cpu(), rows["attention_mask"].cpu(), strict=True):
-            found.append(table.find(ids[mask.bool()].numpy()))
+            found.append(self.table.find(ids[mask.bool()].numpy()))
         return found
 
 
@@ -151,46 +195,46 @@ def _out_of_memory(inputs: dict[str, Any]) -> TrainingError:
 
 
 def _loss_in(result: Tensor | tuple[Tensor, Any]) -> Tensor:
-    """The loss, with or without the model's outputs beside it."""
+    """Return the loss from the result of `compute_loss`, with or without the model's outputs."""
     return result[0] if isinstance(result, tuple) else result
 
 
 class CheckpointCallback(TrainerCallback):
-    """Completes each checkpoint with what is ours, then settles the ledger and drops old checkpoints.
+    """Complete each checkpoint with the selector's state, then commit the ledger and remove old checkpoints.
 
     Args:
-        selection: whose state it is.
-        settle: told the step that is now safe.
-        limit: checkpoints to keep.
+        selection: its selector, counters and seconds are saved.
+        commit: called with the step up to which the ledger is final.
+        limit: number of checkpoints to keep.
     """
 
-    def __init__(self, selection: BatchSelection, settle: Callable[[int], None], limit: int | None) -> None:
+    def __init__(self, selection: BatchSelection, commit: Callable[[int], None], limit: int | None) -> None:
         self.selection = selection
-        self.settle = settle
+        self.commit = commit
         self.limit = limit
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """After the Trainer has written its part."""
+        """Act once the Trainer has written its part of a checkpoint."""
         assert args.output_dir is not None
         folder = Path(args.output_dir)
         saved = folder / f"checkpoint-{state.global_step}"
         if not state.is_world_process_zero:
-            self.settle(state.global_step)
+            self.commit(state.global_step)
         checkpoint.save(saved, self.selection, args.process_index)
-        if args.world_size > 1:  # rank 0 merges the parts of all, so theirs must be closed
+        if args.world_size > 1:  # rank 0 merges the parts of all processes, so theirs must be closed
             torch.distributed.barrier()
         if state.is_world_process_zero:
             with self.selection.timer.part("ledger"):
-                self.settle(state.global_step)
+                self.commit(state.global_step)
             checkpoint_files.mark_complete(saved, {"step": state.global_step})
             checkpoint_files.rotate(folder, self.limit)
         return control
 
 
 class Progress(TrainerCallback):
-    """One bar: loss, kept share, tokens a second, share of the time spent scoring; and the seconds of training."""
+    """Show a progress bar: loss, kept share, tokens per second, share of time spent scoring. Time the training."""
 
     def __init__(self, selection: BatchSelection, label: str) -> None:
         self.selection = selection
@@ -204,27 +248,27 @@ class Progress(TrainerCallback):
     ) -> None:
         """Show the bar."""
         self._began = time.perf_counter()
-        self._tokens = self.selection.record.tally.tokens_kept
+        self._tokens = self.selection.recorder.counters.tokens_kept
         if state.is_world_process_zero:
             self._bar = bar(total=state.max_steps, label=self.label, unit="step", initial=state.global_step)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Training starts where selecting ends."""
+        """Start the clock of training: selection has ended."""
         self._step_began = self.selection.timer.mark()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
-        timer, tally = self.selection.timer, self.selection.record.tally
+        timer, counters = self.selection.timer, self.selection.recorder.counters
         timer.charge("training", self._step_began)
         if self._bar is None:
             return
         elapsed = max(1e-9, time.perf_counter() - self._began)
         scoring = sum(spent for part, spent in timer.so_far.items() if part not in ("training", "data", "ledger"))
         self._bar.set_postfix_str(
-            f"loss {self._loss}, kept {tally.samples_kept / max(1, tally.samples_seen):.0%}, "
-            f"{(tally.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "
+            f"loss {self._loss}, kept {counters.samples_kept / max(1, counters.samples_seen):.0%}, "
+            f"{(counters.tokens_kept - self._tokens) / elapsed:,.0f} tokens/s, "
             f"scoring {scoring / max(1e-9, sum(timer.so_far.values())):.0%}",
             refresh=False,
         )
@@ -240,6 +284,6 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put the bar away."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

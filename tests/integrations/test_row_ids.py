@@ -9,7 +9,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import DataError
-from curate.integrations.row_ids import Places
+from curate.integrations.row_ids import PoolPositions
 from curate.stages.pools import pool_samples
 
 
@@ -21,7 +21,7 @@ def test_a_place_is_the_first_in_the_pool_and_a_stranger_is_named(
     Path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pool = make(Store("store"), "ingest", name="pool", data="pool.jsonl", shard_rows=9)
     ids = [sample.sample_id for _, sample in pool_samples(pool)]
-    places = Places(pool)
+    places = PoolPositions(pool)
     asked = [*ids[::-1], ids[3]]
     assert places.of(asked).tolist() == [ids.index(each) for each in asked]
     for stranger in ("", "é", ids[0][:31], ids[0] + "0", "f" * 32):

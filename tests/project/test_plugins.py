@@ -98,7 +98,7 @@ def test_nothing_is_imported_before_it_is_asked_for(installed: Callable[..., Pat
     code = f"""
 import sys
 sys.path.insert(0, {str(site)!r})
-from curate.cli import main
+from curate.cli.main import main
 try:
     main(["--help"])
 except SystemExit:

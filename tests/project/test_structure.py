@@ -151,9 +151,10 @@ def test_what_makes_no_circle_is_none(tmp_path: Path) -> None:
     assert graph["toy.a"] == {"toy.b"} and graph["toy.b"] == {"toy.f.c"}
 
 
-@pytest.mark.skipif(
-    not Path(sys.executable).with_name("lint-imports").exists(), reason="import-linter is not installed"
-)
+LINTER = Path(sys.executable).with_name("lint-imports")
+
+
+@pytest.mark.skipif(not LINTER.exists(), reason="import-linter is not installed")
 def test_an_import_that_runs_upward_breaks_the_layers(tmp_path: Path) -> None:
     copy = tmp_path / "curate"
     for name, path in modules_of(CURATE).items():

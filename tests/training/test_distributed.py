@@ -164,16 +164,16 @@ STOP = """
 import os
 
 def stop():
-    from curate.training.step import Selection
+    from curate.training.step import BatchSelection
 
-    select = Selection.select
+    select = BatchSelection.select
 
-    def stopping(self, groups, step):
-        if step == 6 and os.environ.get("RANK", "0") == os.environ["STOP_RANK"]:
+    def stopping(self, batch):
+        if batch.step == 6 and os.environ.get("RANK", "0") == os.environ["STOP_RANK"]:
             os._exit(3)
-        return select(self, groups, step)
+        return select(self, batch)
 
-    Selection.select = stopping
+    BatchSelection.select = stopping
 
 if "STOP_RANK" in os.environ:
     stop()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ...lm.tokens.token_table import TokenTable
-    from ...store.ledger.ledger import Ledger
     from ...training.run import TrainingJob, TrainingResult
 
 EXAMPLES = """\
@@ -52,6 +51,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune, resuming where a stopped run left off."""
     from ...lm.model.compilation import compile_backbone
     from ...lm.model.load import add_lora, load_model, load_tokenizer, train_all
+    from ...store.ledger.ledger import Ledger
     from ...training.run import train
 
     _check_launch(config)
@@ -82,7 +82,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         _job(config, inputs, tokenizer, table, held_out, chooser), build, tokenizer, ledger, draft.path / "checkpoints"
     )
     ledger.close_fragment()
-    _write_down(draft, outcome)
+    _write_down(draft, outcome, table)
     wait_for_everyone = outcome.trainer.accelerator.wait_for_everyone
     if draft.rank == 0:
         draft.clear_files()
@@ -154,7 +154,7 @@ def _job(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=chooser.rounds() if chooser else None,
-        course=sampling_order(config, inputs, table),
+        order=sampling_order(config, inputs, table),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,
@@ -229,16 +229,15 @@ def _deliver(
     }
 
 
-def _write_down(draft: Draft, outcome: TrainingResult) -> None:
+def _write_down(draft: Draft, outcome: TrainingResult, table: TokenTable) -> None:
     """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
     from ...training.recorder import memory_table
 
     memory = getattr(outcome.selection.selector, "memory", None)
     if memory is not None and not outcome.selection.ranks.rank:
-        table = outcome.selection.table
         ids = dict(zip(table.positions.tolist(), table.ids, strict=True))
         draft.add("memory", memory_table(memory, ids, draft.rank), key=f"r{draft.rank}")
-    _reject(draft, dict.fromkeys(outcome.selection.record.tally.bad, "loss not finite"), key=f"r{draft.rank}")
+    _reject(draft, dict.fromkeys(outcome.selection.recorder.counters.bad, "loss not finite"), key=f"r{draft.rank}")
 
 
 def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:

@@ -278,10 +278,10 @@ def test_without_checkpoints_or_optimizer_state_it_is_said_what_to_run(
     last = alter(fresh, tmp_path, "as saved")
     (last / "optimizer.pt").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("curate.training.gradients.features.whole_checkpoints", lambda folder: [last])
+        patch.setattr("curate.training.checkpoint_files.whole_checkpoints", lambda folder: [last])
         with pytest.raises(ModelError, match=r"no optimizer state \(optimizer.pt\).*curate train"):
             rewards(fresh)
-    monkeypatch.setattr("curate.training.gradients.features.whole_checkpoints", lambda folder: [])
+    monkeypatch.setattr("curate.training.checkpoint_files.whole_checkpoints", lambda folder: [])
     with pytest.raises(ConfigError, match=r"'warm' has no checkpoints.*curate train --name warm --save-steps"):
         rewards(fresh)
 

@@ -75,8 +75,8 @@ def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -
 class Uniform(Selector):
     """Keeps all, and says that all weigh alike."""
 
-    def __init__(self, *, facts: RunInfo) -> None:
-        super().__init__(info=facts)
+    def __init__(self, *, info: RunInfo) -> None:
+        super().__init__(info=info)
         self.gradients = GradientNeeds(gram=True)
 
     def score(self, batch: CandidateBatch) -> Scores:
@@ -107,10 +107,10 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
         make(other, "ingest", name=name, data=config["data"], deduplicate=config["deduplicate"])
     select = BatchSelection.select
 
-    def stop_at_4(self: BatchSelection, batches: Any, step: int) -> Any:
-        if step == 4:
+    def stop_at_4(self: BatchSelection, batch: Any) -> Any:
+        if batch.step == 4:
             raise KeyboardInterrupt
-        return select(self, batches, step)
+        return select(self, batch)
 
     monkeypatch.setattr(BatchSelection, "select", stop_at_4)
     with pytest.raises(KeyboardInterrupt):

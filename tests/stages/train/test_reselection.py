@@ -137,10 +137,10 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     select = BatchSelection.select
 
-    def stopping(self: BatchSelection, batches: Any, now: int) -> Any:
-        if now == step:
+    def stopping(self: BatchSelection, batch: Any) -> Any:
+        if batch.step == step:
             raise KeyboardInterrupt
-        return select(self, batches, now)
+        return select(self, batch)
 
     monkeypatch.setattr(BatchSelection, "select", stopping)
 

@@ -104,10 +104,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     whole = train(store, tiny, "whole", **options)
     select = BatchSelection.select
 
-    def stopping(self: BatchSelection, batches: Any, now: int) -> Any:
-        if now == 8:
+    def stopping(self: BatchSelection, batch: Any) -> Any:
+        if batch.step == 8:
             raise KeyboardInterrupt
-        return select(self, batches, now)
+        return select(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(BatchSelection, "select", stopping)

@@ -128,10 +128,10 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     make(other, "ingest", name="pool", data=[str(pool.config["data"][0])])
     select = BatchSelection.select
 
-    def stop_at_17(self: BatchSelection, batches: Any, step: int) -> Any:
-        if step == 17:
+    def stop_at_17(self: BatchSelection, batch: Any) -> Any:
+        if batch.step == 17:
             raise KeyboardInterrupt
-        return select(self, batches, step)
+        return select(self, batch)
 
     monkeypatch.setattr(BatchSelection, "select", stop_at_17)
     with pytest.raises(KeyboardInterrupt):
@@ -224,8 +224,8 @@ def test_what_cannot_be_is_one_sentence(store: Store, tiny: str, values: dict[st
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"lr_scheduler_type": "wavy"}, "The Trainer refuses these options: wavy is not a valid SchedulerType"),
-        ({"report_to": "wandb"}, r"wants the package wandb: pip install"),
+        ({"lr_scheduler_type": "wavy"}, "The Trainer does not accept these options: wavy is not a valid SchedulerType"),
+        ({"report_to": "wandb"}, r"needs the package wandb: pip install"),
     ],
 )
 def test_what_the_trainer_refuses_is_one_sentence(
