@@ -2,8 +2,8 @@
 
 Of B candidates k are trained on. The ideal is what nobody can go below: a forward pass over the candidates, in
 inference mode and without the head, and a forward and backward pass over the kept. Ours is the real thing:
-`CurateTrainer` with a `BatchSelection` over a pool of random texts and a ledger that writes nowhere, LoRA (r = 8) on all
-linear layers. Random weights of the shapes of Qwen2.5; the `tiny` shape is for CPUs.
+`CurateTrainer` with a `BatchSelection` over a pool of random texts and a ledger that writes nowhere, LoRA (r = 8) on
+all linear layers. Random weights of the shapes of Qwen2.5; the `tiny` shape is for CPUs.
 
 The last line is JSON (a list with `--shape all`); seconds are of a step, medians:
 

@@ -21,6 +21,7 @@ from pydantic import Field
 from curate.config import EXTERNAL, NOT_HASHED, Config, Ref
 from curate.log import LOGGER
 from curate.stages import STAGES
+from curate.stages.stage import Stage
 from curate.store import Draft, Store
 
 pytest_plugins = ["tests.support.models", "tests.support.report_pages"]
@@ -65,7 +66,7 @@ def run_toy(config: ToyConfig, inputs: Any, draft: Draft) -> None:
 def toy(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A stage `toy` beside the real ones."""
     module = types.ModuleType("curate.stages.toy")
-    vars(module).update(CONFIG=ToyConfig, run=run_toy, EXAMPLES="curate toy --name t\ncurate toy --name t --rows 5\n")
+    vars(module).update(STAGE=Stage(ToyConfig, run_toy, "curate toy --name t\ncurate toy --name t --rows 5\n"))
     monkeypatch.setitem(STAGES, "toy", "Make rows of nothing.")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module

@@ -22,6 +22,7 @@ from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
 from ..stages.tokenization import TokenizerSettings
 from ..store import Artifact, Store
+from .flags import with_flags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,9 +48,6 @@ class InspectConfig(TokenizerSettings, Options):
     samples: int = Field(3, ge=0, description="Samples to show, chosen at random.")
     sample_id: str | None = Field(None, description="Show this sample instead.")
     seed: int = Field(0, ge=0, description="Seed of the choice.")
-
-
-CONFIG = InspectConfig
 
 
 @dataclass(frozen=True)
@@ -225,3 +223,6 @@ def percentiles(counts: list[int]) -> dict[str, int]:
     values = np.percentile(counts, PERCENTILES, method="inverted_cdf").tolist()
     names = ["max" if percent == 100 else f"p{percent}" for percent in PERCENTILES]
     return dict(zip(names, map(int, values), strict=True))
+
+
+command = with_flags(InspectConfig, lambda root, config: inspect(Store(root), config))

@@ -21,19 +21,20 @@ from typer import _click as click
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from .. import __version__, log
+from .. import log
 from ..errors import CurateError, did_you_mean, is_interrupt, of_system
 from ..runtime.distributed import rank
 from ..runtime.redaction import redacted
 from ..runtime.terminal import harmless
-from ..stages import STAGES, module_of
+from ..stages import STAGES, stage_of
+from ..version import __version__
 
 if TYPE_CHECKING:
-    from ..config import Config, Options
+    from ..config import Config
 
 COMMANDS = {
     "inspect": (
-        "curate.cli.inspect:inspect",
+        "curate.cli.inspect:command",
         "Show samples as a model will see them, and a pool in tokens.",
     ),
     "query": ("curate.cli.query:query", "Ask the store in SQL (read-only)."),
@@ -46,10 +47,9 @@ COMMANDS = {
     "repair": ("curate.cli.maintenance:repair", "Make again what is derived: the catalogue, indexes."),
     "doctor": ("curate.cli.doctor:doctor", "Show versions, devices, the store, and whether a planned run fits."),
 }
-"""Command that makes no artifact -> "module:function" and what it does, in a line.
+"""Command that makes no artifact -> "module:function" and its description in one line.
 
-The function's own signature gives the flags; where its module has a CONFIG, that does, and it is called with
-`(store, options)`.
+The function's signature gives the flags.
 """
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -104,28 +104,16 @@ def stage_command(stage: str) -> click.Command:
     def act(root: Path, config: Config) -> None:
         make_and_print(Store(root), stage, config)
 
-    module = module_of(stage)
-    return _build(stage, with_flags(module.CONFIG, act), STAGES[stage], module.EXAMPLES)
+    made = stage_of(stage)
+    return _build(stage, with_flags(made.config, act), STAGES[stage], made.examples)
 
 
 def plain_command(name: str) -> click.Command:
-    """A command that makes nothing: its flags from its module's CONFIG, or from its own signature."""
+    """Return a command that makes no artifact, with its flags from its function's signature."""
     target, line = COMMANDS[name]
     module_name, _, function_name = target.partition(":")
     module = import_module(module_name)
-    function = getattr(module, function_name)
-    if hasattr(module, "CONFIG"):
-        from .flags import with_flags
-
-        view = function
-
-        def act(root: Path, options: Options) -> None:
-            from ..store import Store
-
-            view(Store(root), options)
-
-        function = with_flags(module.CONFIG, act)
-    return _build(name, function, line, module.EXAMPLES)
+    return _build(name, getattr(module, function_name), line, module.EXAMPLES)
 
 
 def _show_version(given: bool) -> None:

@@ -24,7 +24,7 @@ from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
 from ..runtime import bundled as shipped
 from ..runtime.redaction import redacted
-from ..stages import STAGES, module_of
+from ..stages import STAGES, build_config
 from ..stages.query_options import QueryOptions
 from . import completion
 from .flags import StoreFlag
@@ -144,7 +144,7 @@ def _override(raw: Sequence[tuple[str, dict[str, Any]]], sets: Iterable[str], fi
 
 def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
     if stage != QUERY:
-        config = build(module_of(stage).CONFIG, values, where=f" in {where}")
+        config = build_config(stage, values, where=f" in {where}")
         return Entry(stage, config.name, config=config)
     question = build(Question, values, where=f" in {where}")
     try:

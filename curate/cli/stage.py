@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..log import LOGGER
 from ..runtime.terminal import summary
-from ..stages import module_of, run_stage
+from ..stages import run_stage, stage_of
 
 if TYPE_CHECKING:
     from ..store import Artifact, Store
@@ -23,9 +23,8 @@ def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bo
 def make_and_print(store: Store, stage: str, config: Config) -> None:
     """Run one stage: its summary to stdout, and to stderr where the artifact is."""
     artifact, fresh = make_or_find(store, stage, config)
-    module = module_of(stage)
-    if hasattr(module, "show"):
-        print(module.show(config, artifact))
+    if (show := stage_of(stage).show) is not None:
+        print(show(config, artifact))
     elif artifact.summary:
         print("\n".join(summary(artifact.summary)))
     LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ..config import EXTERNAL, Config, build
+from ..config import EXTERNAL, Config
 from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import size, table
-from ..stages import STAGES, made_from, module_of
+from ..stages import STAGES, build_config, made_from
 from ..stages.inputs import label_all, locate
 from ..store import SCRIPT, Artifact, Store
 from . import completion
@@ -93,7 +93,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
     if artifact.stage == SCRIPT:
         return
     try:
-        config = build(module_of(artifact.stage).CONFIG, artifact.config)
+        config = build_config(artifact.stage, artifact.config)
     except ConfigError as error:
         yield f"made by another version of curate ({error})"
         return
@@ -138,7 +138,7 @@ def unfinished(store: Store, label: str) -> tuple[str, Config]:
             f"'{label}' reads a URL with a password or token, which is not written down: run its command again instead "
             f"(curate {draft.stage} --name {draft.name} ...)."
         )
-    config = build(module_of(draft.stage).CONFIG, draft.config, where=f" in {draft.path / 'draft.json'}")
+    config = build_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
     _, now = made_from(store, draft.stage, config)
     if changed := [field for field in {**now, **draft.inputs} if now.get(field) != draft.inputs.get(field)]:
         raise StoreError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from .. import __version__
+from ..version import __version__
 from .finding import Finding, joined, said_by
 
 TRIED = {

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .. import __version__
+from ..version import __version__
 from .agreement import agreement
 from .curves import curves, score_columns
 from .embedding_map import embedding_map

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Config
 from ..formats.locations import shown
-from ..stages import module_of
+from ..stages import stage_of
 from ..store import SCRIPT
 from .runs import ReportContext
 
@@ -23,7 +23,7 @@ def provenance(scope: ReportContext) -> list[dict[str, Any]]:
         artifact = run.artifact
         config = {key: _public(value) for key, value in artifact.config.items()}
         by_script = artifact.stage == SCRIPT  # which has no defaults
-        set_by_hand = [] if by_script else changed(artifact.config, module_of(artifact.stage).CONFIG)
+        set_by_hand = [] if by_script else changed(artifact.config, stage_of(artifact.stage).config)
         inputs = []
         for role, mark in artifact.inputs.items():
             other = made.get(mark)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from .. import plugins
 from ..errors import ConfigError, did_you_mean
-from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector, choose
+from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector, choose
 from .filter_weight import FilterWeight
 from .full import Full
 from .greats import GREATS
@@ -38,12 +39,14 @@ __all__ = [
     "SELECTORS",
     "CandidateBatch",
     "GradientNeeds",
+    "Requirements",
     "RunInfo",
     "Scores",
     "Selector",
     "check_args",
     "choose",
     "make_selector",
+    "requirements_of",
     "selector_class",
 ]
 
@@ -54,18 +57,47 @@ def selector_class(name: str) -> type[Selector]:
 
 
 def check_args(name: str, args: Mapping[str, Any]) -> None:
-    """Refuse an unknown selector, or an argument it does not have, with the nearest that exists."""
-    known = [p for p in inspect.signature(selector_class(name)).parameters if p != "info"]
+    """Raise `ConfigError` for an unknown selector, an argument that it does not have or a value that it does not allow.
+
+    An unknown name comes with the nearest that exists.
+    """
+    kind = selector_class(name)
+    known = [p for p in inspect.signature(kind).parameters if p != "info"]
     for key in args:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
             raise ConfigError(f"Selector '{name}' has no argument '{key}' in selector_args.{hint}")
+    try:
+        kind.check(**args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Selector '{name}': {error}.") from None
+
+
+def requirements_of(name: str, args: Mapping[str, Any]) -> Requirements:
+    """Return what a selector with these arguments needs of a run: signals, features, gradients."""
+    check_args(name, args)
+    return selector_class(name).requirements(**args)
 
 
 def make_selector(name: str, args: Mapping[str, Any], info: RunInfo) -> Selector:
-    """A selector by name, with its arguments checked."""
-    check_args(name, args)
+    """Build a selector by name, with its arguments checked.
+
+    Raises:
+        ConfigError: an unknown name or argument, or a selector whose `requirements` do not say what it needs.
+    """
+    needs = requirements_of(name, args)
     try:
-        return selector_class(name)(info=info, **args)
+        selector = selector_class(name)(info=info, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None
+    needed = selector.gradients and replace(selector.gradients, warmup_steps=0)
+    built = Requirements(frozenset(selector.signals), tuple(selector.features), needed)
+    stated = replace(needs, gradients=needs.gradients and replace(needs.gradients, warmup_steps=0))
+    for field in fields(Requirements):
+        if getattr(built, field.name) != getattr(stated, field.name):
+            raise ConfigError(
+                f"Selector '{name}' ({selector_class(name).__module__}) needs other {field.name} than its requirements "
+                f"state: {getattr(built, field.name)}, not {getattr(stated, field.name)}. Override "
+                "`Selector.requirements`, or set them as class attributes."
+            )
+    return selector

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,26 @@ class GradientNeeds:
     gram: bool = False
     norms: bool = False
     warmup_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Everything a selector needs of a run, known from its arguments alone.
+
+    Attributes:
+        signals: names of the signals that it measures each step; empty: no scoring pass.
+        features: stored features that it needs of each candidate, by name.
+        gradients: gradient products that it needs, or None.
+    """
+
+    signals: frozenset[str] = frozenset()
+    features: tuple[str, ...] = ()
+    gradients: GradientNeeds | None = None
+
+    @property
+    def target(self) -> bool:
+        """True if it needs batches of a target."""
+        return self.gradients is not None and self.gradients.target
 
 
 @dataclass(frozen=True)
@@ -113,7 +134,7 @@ class Selector(nn.Module):
     scoring pass), `features` (what to join from the store) and `gradients` (what to measure in a backward pass).
     """
 
-    signals: Mapping[str, Signal]
+    signals: Mapping[str, Signal] = MappingProxyType({})
     features: Sequence[str] = ()
     gradients: GradientNeeds | None = None
     resident: Sequence[str] = ()
@@ -124,7 +145,22 @@ class Selector(nn.Module):
     def __init__(self, *, info: RunInfo) -> None:
         super().__init__()
         self.info = info
-        self.signals = {}
+
+    @classmethod
+    def requirements(cls, **args: Any) -> Requirements:
+        """Return what a selector with these arguments needs, without building it.
+
+        The default reads the class attributes `signals`, `features` and `gradients`. A selector whose needs depend on
+        its arguments overrides it.
+
+        Args:
+            args: keyword arguments of the constructor, without `info`.
+        """
+        return Requirements(frozenset(cls.signals), tuple(cls.features), cls.gradients)
+
+    @classmethod
+    def check(cls, **args: Any) -> None:
+        """Raise `ValueError` for values of arguments that no run allows. Called before any model is loaded."""
 
     def score(self, batch: CandidateBatch) -> Scores:
         """Score the candidates; reads the state, never writes it."""

@@ -7,13 +7,13 @@ linearised preconditioner; the formulation below is derived from that.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..numerics.matching import cap, matching_pursuit
-from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
+from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
 
 
 class FilterWeight(Selector):
@@ -48,18 +48,28 @@ class FilterWeight(Selector):
         warmup_steps: int | None = None,
     ) -> None:
         super().__init__(info=info)
-        if metric not in ("P", "P2"):
-            raise ValueError(f"metric is P or P2, not '{metric}'")
-        if ridge <= 0:
-            raise ValueError(f"ridge is above 0, not {ridge}")
-        if w_cap is not None and not 0 < w_cap <= 1:
-            raise ValueError(f"w_cap is a share above 0 and up to 1, not {w_cap}")
+        self.check(metric=metric, ridge=ridge, w_cap=w_cap)
         warmup = max(10, info.total_steps // 100) if warmup_steps is None else warmup_steps
         self.ridge = ridge
         self.w_cap = w_cap
         self.gradients = GradientNeeds(
             metric="adam" if metric == "P" else "adam2", target=True, gram=True, warmup_steps=warmup
         )
+
+    @classmethod
+    def check(cls, *, metric: str = "P", ridge: float = 1e-3, w_cap: float | None = None, **args: Any) -> None:
+        """Raise `ValueError` for a metric that does not exist, or a number out of its range."""
+        if metric not in ("P", "P2"):
+            raise ValueError(f"metric is P or P2, not '{metric}'")
+        if ridge <= 0:
+            raise ValueError(f"ridge is above 0, not {ridge}")
+        if w_cap is not None and not 0 < w_cap <= 1:
+            raise ValueError(f"w_cap is a share above 0 and up to 1, not {w_cap}")
+
+    @classmethod
+    def requirements(cls, *, metric: str = "P", **args: Any) -> Requirements:
+        """Return the Gram matrix and the alignment with a target, in Adam's metric."""
+        return Requirements(gradients=GradientNeeds("adam" if metric == "P" else "adam2", target=True, gram=True))
 
     def score(self, batch: CandidateBatch) -> Scores:
         """Pick order for the kept, nothing for the others; weights; parts as above."""

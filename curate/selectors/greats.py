@@ -22,12 +22,18 @@ class GREATS(Selector):
         interaction: c; 1 as published.
     """
 
+    gradients = GradientNeeds(target=True, gram=True)
+
     def __init__(self, *, info: RunInfo, interaction: float = 1.0) -> None:
         super().__init__(info=info)
+        self.check(interaction=interaction)
+        self.interaction = interaction
+
+    @classmethod
+    def check(cls, *, interaction: float = 1.0) -> None:  # type: ignore[override]
+        """Raise `ValueError` for a negative interaction."""
         if interaction < 0:
             raise ValueError(f"interaction is 0 or more, not {interaction}")
-        self.interaction = interaction
-        self.gradients = GradientNeeds(target=True, gram=True)
 
     def score(self, batch: CandidateBatch) -> Scores:
         """Pick order; parts: alignment, and the utility at the time of picking."""

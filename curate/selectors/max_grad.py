@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..signals import HeadGradNorm
-from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
+from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
 
 
 class MaxGrad(Selector):
@@ -24,12 +24,24 @@ class MaxGrad(Selector):
         self, *, info: RunInfo, approximation: Literal["exact", "token_diagonal", "parameters"] = "exact"
     ) -> None:
         super().__init__(info=info)
-        if approximation not in ("exact", "token_diagonal", "parameters"):
-            raise ValueError(f"approximation is exact, token_diagonal or parameters, not '{approximation}'")
+        self.check(approximation=approximation)
         if approximation == "parameters":
             self.gradients = GradientNeeds(norms=True)
         else:
             self.signals = {"grad_norm": HeadGradNorm(exact=approximation == "exact")}
+
+    @classmethod
+    def check(cls, *, approximation: str = "exact") -> None:  # type: ignore[override]
+        """Raise `ValueError` for an approximation that does not exist."""
+        if approximation not in ("exact", "token_diagonal", "parameters"):
+            raise ValueError(f"approximation is exact, token_diagonal or parameters, not '{approximation}'")
+
+    @classmethod
+    def requirements(cls, *, approximation: str = "exact") -> Requirements:  # type: ignore[override]
+        """Return the norms of all parameters' gradients as a need, or the head's as a signal."""
+        if approximation == "parameters":
+            return Requirements(gradients=GradientNeeds(norms=True))
+        return Requirements(frozenset({"grad_norm"}))
 
     def score(self, batch: CandidateBatch) -> Scores:
         """The norm itself."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from ..signals import Loss
-from .base import CandidateBatch, RunInfo, Scores, Selector
+from .base import CandidateBatch, Scores, Selector
 
 
 class MaxLoss(Selector):
     """Score = mean cross-entropy of the target tokens."""
 
-    def __init__(self, *, info: RunInfo) -> None:
-        super().__init__(info=info)
-        self.signals = {"loss": Loss()}
+    signals = MappingProxyType({"loss": Loss()})
 
     def score(self, batch: CandidateBatch) -> Scores:
         """The loss itself."""

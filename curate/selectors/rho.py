@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from ..signals import Loss
-from .base import CandidateBatch, RunInfo, Scores, Selector
+from .base import CandidateBatch, Scores, Selector
 
 
 class RHO(Selector):
@@ -15,9 +17,7 @@ class RHO(Selector):
 
     features = ("reference_loss",)
 
-    def __init__(self, *, info: RunInfo) -> None:
-        super().__init__(info=info)
-        self.signals = {"loss": Loss()}
+    signals = MappingProxyType({"loss": Loss()})
 
     def score(self, batch: CandidateBatch) -> Scores:
         """The reducible loss, with the reference loss as a part."""

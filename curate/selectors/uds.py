@@ -4,7 +4,8 @@ to a memory of samples already trained on. No reference model, no validation set
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,10 +13,21 @@ from torch import Tensor
 from ..numerics.distances import pairwise_distances
 from ..numerics.srft import TwoSided
 from ..signals import Sketch, Spectrum, Utility
-from .base import CandidateBatch, RunInfo, Scores, Selector
+from .base import CandidateBatch, Requirements, RunInfo, Scores, Selector
 from .memory import Memory, Policy
 
 Normalize = Literal["none", "sqrt_tokens", "tokens"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "alpha_units": ("paper", "isometric"),
+    "memory_policy": get_args(Policy),
+    "norm": ("nuclear", "frobenius"),
+    "tokens": ("all", "completion"),
+    "normalize": get_args(Normalize),
+    "implementation": ("exact", "reference"),
+    "spectrum": get_args(Spectrum),
+}
+"""Argument -> its allowed values."""
 
 
 class UDS(Selector):
@@ -63,12 +75,15 @@ class UDS(Selector):
         spectrum: Spectrum = "auto",
     ) -> None:
         super().__init__(info=info)
-        _one_of("alpha_units", alpha_units, ("paper", "isometric"))
-        _one_of("norm", norm, ("nuclear", "frobenius"))
-        _one_of("tokens", tokens, ("all", "completion"))
-        _one_of("normalize", normalize, get_args(Normalize))
-        _one_of("implementation", implementation, ("exact", "reference"))
-        _one_of("spectrum", spectrum, get_args(Spectrum))
+        self.check(
+            alpha_units=alpha_units,
+            memory_policy=memory_policy,
+            norm=norm,
+            tokens=tokens,
+            normalize=normalize,
+            implementation=implementation,
+            spectrum=spectrum,
+        )
         self.normalize = normalize
         self.intra_batch = intra_batch
         self.greedy = greedy
@@ -81,6 +96,18 @@ class UDS(Selector):
             "utility": Utility(norm=norm, tokens=tokens, implementation=implementation, spectrum=spectrum),
             "sketch": Sketch(self.srft, tokens=tokens, implementation=implementation),
         }
+
+    @classmethod
+    def check(cls, **args: Any) -> None:
+        """Raise `ValueError` for a choice that does not exist."""
+        for name in CHOICES.keys() & args.keys():
+            if args[name] not in CHOICES[name]:
+                raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}, not '{args[name]}'")
+
+    @classmethod
+    def requirements(cls, *, memory_policy: str = "fifo", **args: Any) -> Requirements:
+        """Return utility and sketch as signals, and each candidate's cluster for a memory per cluster."""
+        return Requirements(frozenset({"utility", "sketch"}), ("cluster",) if memory_policy == "per_cluster" else ())
 
     def score(self, batch: CandidateBatch) -> Scores:
         """u + α·δ, with both as parts."""
@@ -131,8 +158,3 @@ class UDS(Selector):
             to_memory = to_memory + among[:, pick]
             count += 1
         return Scores(order, {"utility": utility, "diversity": diversity})
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is one of {', '.join(known)}, not '{value}'")

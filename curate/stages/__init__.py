@@ -1,24 +1,13 @@
-"""The stages: one module a command, each a config and a function; the only layer that knows everybody.
+"""Stages: each makes one kind of artifact from others. One module, or one folder, per stage.
 
-A stage module has
-    CONFIG      its `Config` class
-    run         `run(config, inputs, draft)`: fill the draft; whatever is slow to import is imported inside
-    EXAMPLES    what `--help` shows
-and may have
-    more_inputs `more_inputs(config, inputs)`: further fingerprints, by name, of what the result is made from and the
-                config does not name (the answer of a query)
-    DISTRIBUTED True where the processes of one launch (torchrun) all `run`, each with a draft that knows its rank; else
-                the first runs and the others wait for it
-    show        `show(config, artifact)`: the text that the command prints of the result; else the draft's summary
-    deliver     `deliver(config, artifact)`: what is done with the result outside the store, whether it was made now or
-                found (a copy where the user wants it)
-and nothing else is asked of it. What is already made is never made again: no stage has an "if done".
+`STAGES` lists them with one line each. `stage_of` imports a stage when it is needed and returns its `Stage` object
+(stage.py); `make` runs one from Python. This is the only layer that knows the store, the models and the selectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
@@ -28,6 +17,7 @@ if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duck
     from ..config import Config
     from ..store import Artifact, Draft, Store
     from .inputs import Inputs
+    from .stage import Stage
 
 STAGES = {
     "demo-pool": "Generate the pool of the demo: instruction pairs with planted duplicates and noise.",
@@ -37,54 +27,70 @@ STAGES = {
     "cluster": "Cluster a pool by its sketches or embeddings.",
     "select": "Choose a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
-    "curriculum": "Put a pool in order, and weigh it, by what runs have seen of it: a subset from the ledger.",
+    "curriculum": "Order a pool, and weigh it, by what runs have recorded: a subset from the ledger.",
     "evaluate": "Measure a model: held-out loss, right answers, benchmarks.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
-"""Stage -> what it does, in a line."""
+"""Stage -> its description in one line."""
 
 
-def module_of(stage: str) -> ModuleType:
-    """The module of a stage, imported when asked for."""
-    if stage not in STAGES:
-        raise ConfigError(f"There is no stage '{stage}'.{did_you_mean(stage, STAGES)}")
-    return import_module(f"{__name__}.{stage.replace('-', '_')}")
+def stage_of(name: str) -> Stage:
+    """Import a stage and return its object; `ConfigError` with the nearest name where there is none."""
+    if name not in STAGES:
+        raise ConfigError(f"There is no stage '{name}'.{did_you_mean(name, STAGES)}")
+    stage: Stage = import_module(f"{__name__}.{name.replace('-', '_')}").STAGE
+    return stage
 
 
-def made_from(store: Store, stage: str, config: Config) -> tuple[Inputs, dict[str, str]]:
-    """What a stage would read now, and the fingerprints of all of it."""
+def build_config(name: str, values: Mapping[str, Any], where: str = "") -> Config:
+    """Build the config of a stage and check it.
+
+    Args:
+        name: of the stage.
+        values: options by field name.
+        where: the end of an error's sentence: the file or artifact that the values come from.
+    """
+    from ..config import build
+
+    stage = stage_of(name)
+    config = build(stage.config, values, where=where)
+    check_config(name, config)
+    return config
+
+
+def check_config(name: str, config: Config) -> None:
+    """Raise `ConfigError` for options of a stage that do not go together."""
+    if (check := stage_of(name).check) is not None:
+        check(config)
+
+
+def made_from(store: Store, name: str, config: Config) -> tuple[Inputs, dict[str, str]]:
+    """Return what a stage would read now, and the fingerprints of all of it."""
     from .inputs import resolve
 
-    module = module_of(stage)
+    stage = stage_of(name)
     inputs = resolve(store, config)
-    more = module.more_inputs(config, inputs) if hasattr(module, "more_inputs") else {}
+    more = stage.more_inputs(config, inputs) if stage.more_inputs is not None else {}
     return inputs, {**inputs.fingerprints, **more}
 
 
-def run_stage(store: Store, stage: str, config: Config) -> Artifact:
-    """Make what `config` describes, or find it made."""
-    module = module_of(stage)
-    inputs, fingerprints = made_from(store, stage, config)
-    artifact = store.make(
-        stage,
-        lambda draft: _run(module, config, inputs, draft),
-        config,
-        fingerprints,
-        together=getattr(module, "DISTRIBUTED", False),
-    )
-    if hasattr(module, "deliver") and rank() == 0:
-        module.deliver(config, artifact)
+def run_stage(store: Store, name: str, config: Config) -> Artifact:
+    """Make the artifact that `config` describes, or find it made."""
+    check_config(name, config)
+    stage = stage_of(name)
+    inputs, fingerprints = made_from(store, name, config)
+
+    def fill(draft: Draft) -> None:
+        inputs.check()
+        stage.run(config, inputs, draft)
+
+    artifact = store.make(name, fill, config, fingerprints, together=stage.distributed)
+    if stage.deliver is not None and rank() == 0:
+        stage.deliver(config, artifact)
     return artifact
 
 
-def _run(module: ModuleType, config: Config, inputs: Inputs, draft: Draft) -> None:
-    inputs.check()
-    module.run(config, inputs, draft)
-
-
 def make(store: Store, stage: str, **values: Any) -> Artifact:
-    """`make(store, "embed", pool="pool", model="...", name="feats")`: a stage from Python, as from the command line."""
-    from ..config import build
-
-    return run_stage(store, stage, build(module_of(stage).CONFIG, values))
+    """Run a stage from Python: `make(store, "embed", pool="pool", model="...", name="feats")`."""
+    return run_stage(store, stage, build_config(stage, values))

@@ -22,6 +22,7 @@ from ..errors import CatalogueBusy
 from ..log import LOGGER, bar
 from ..store import Artifact, Draft, Store
 from .inputs import Inputs
+from .stage import Stage
 
 if TYPE_CHECKING:
     from ..store.vectors.kmeans import Clustering
@@ -69,9 +70,6 @@ class ClusterConfig(Config):
         if self.sample < self.k:
             raise ValueError(f"k is {self.k}, so sample must be at least as many, and is {self.sample}")
         return self
-
-
-CONFIG = ClusterConfig
 
 
 @dataclass(frozen=True)
@@ -291,3 +289,6 @@ def _beginnings(store: Store, features: Artifact, ids: Sequence[str]) -> Mapping
     return {
         key: text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…" for key, text in texts.items()
     }
+
+
+STAGE = Stage(ClusterConfig, run, EXAMPLES)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ..config import Config
 from ..store import Draft
+from .stage import Stage
 
 if TYPE_CHECKING:
     from .inputs import Inputs
@@ -43,9 +44,6 @@ class DemoModelConfig(Config):
         return self
 
 
-CONFIG = DemoModelConfig
-
-
 def run(config: DemoModelConfig, inputs: Inputs, draft: Draft) -> None:
     """Train tokenizer and model; save both as transformers does, in the artifact's files."""
     import torch
@@ -76,3 +74,6 @@ def run(config: DemoModelConfig, inputs: Inputs, draft: Draft) -> None:
         "unigram_entropy": round(unigram_entropy(ids), 3),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+STAGE = Stage(DemoModelConfig, run, EXAMPLES)

@@ -11,6 +11,7 @@ from ..config import REF, Config
 from ..errors import DataError
 from ..store import Draft
 from ..store.artifacts.files import write_text
+from .stage import Stage
 
 if TYPE_CHECKING:
     from .inputs import Inputs
@@ -37,9 +38,6 @@ class DemoPoolConfig(Config):
     )
 
 
-CONFIG = DemoPoolConfig
-
-
 def run(config: DemoPoolConfig, inputs: Inputs, draft: Draft) -> None:
     """Write `pool.jsonl`: Alpaca columns, and what is planted in `family`, `noise` and `origin` (a row from 0)."""
     from ..demo.pool import generate, questions, to_jsonl
@@ -57,3 +55,6 @@ def run(config: DemoPoolConfig, inputs: Inputs, draft: Draft) -> None:
         "families": dict(Counter(row["family"] for row in pool).most_common()),
         "planted": dict(Counter(row["noise"] for row in pool if row["noise"]).most_common()),
     }
+
+
+STAGE = Stage(DemoPoolConfig, run, EXAMPLES)

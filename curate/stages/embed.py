@@ -17,6 +17,7 @@ from ..log import Stopwatch
 from ..store import Draft
 from .inputs import Inputs
 from .pools import samples_between
+from .stage import Stage
 from .tokenization import ModelSettings, TokenizationReport, tokenization_digest
 
 if TYPE_CHECKING:
@@ -59,10 +60,6 @@ class EmbedConfig(ExecutionOptions, ModelSettings, Config):
     shard_rows: int = Field(
         2000, ge=1, description="Rows of the pool a shard; a stopped pass goes on at the next shard."
     )
-
-
-CONFIG = EmbedConfig
-DISTRIBUTED = True
 
 
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
@@ -267,3 +264,6 @@ def _rejects(refused: Mapping[str, str]) -> pa.Table:
     import pyarrow as pa
 
     return pa.table({"sample_id": list(refused), "reason": list(refused.values())})
+
+
+STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True)

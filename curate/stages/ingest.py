@@ -27,6 +27,7 @@ from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct
 from .inputs import Inputs
+from .stage import Stage
 
 EXAMPLES = """\
 curate ingest --data alpaca.parquet --name pool
@@ -71,8 +72,6 @@ class IngestConfig(Config):
     )
     shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows a Parquet file, and held in memory.")
 
-
-CONFIG = IngestConfig
 
 REJECTS = pa.schema(
     {"source": pa.string(), "file": pa.string(), "row": pa.int64(), "sample_id": pa.string(), "reason": pa.string()}
@@ -269,3 +268,6 @@ class IdSet:
         for place in range(0, len(old), 2):
             if old[place] or old[place + 1]:
                 self._put(old[place], old[place + 1])
+
+
+STAGE = Stage(IngestConfig, run, EXAMPLES)

@@ -14,7 +14,7 @@ from curate.cli.run import read
 from curate.config import Config, build, load, read_yaml, scalar
 from curate.errors import ConfigError, CurateError
 from curate.runtime.strict_yaml import LARGEST, NotYaml, parse
-from curate.stages import STAGES, module_of
+from curate.stages import STAGES, stage_of
 from tests.support.paths import ROOT
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -110,7 +110,7 @@ def test_what_things_are_called_is_never_a_path(name: str) -> None:
 
 def test_options_that_cannot_be_written_down_are_refused() -> None:
     with pytest.raises(ConfigError, match="not valid Unicode"):
-        build(module_of("ingest").CONFIG, {"name": "p", "data": ["a.jsonl"], "split": "a\udcff"})
+        build(stage_of("ingest").config, {"name": "p", "data": ["a.jsonl"], "split": "a\udcff"})
 
 
 def value(rng: Random, depth: int = 0) -> Any:
@@ -139,7 +139,7 @@ def value(rng: Random, depth: int = 0) -> Any:
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "script"])
 def test_any_config_is_built_or_refused_in_a_sentence(stage: str, tmp_path: Path) -> None:
-    rng, cls = Random(stage), module_of(stage).CONFIG
+    rng, cls = Random(stage), stage_of(stage).config
     for number in range(40):
         fields = rng.sample(sorted(cls.model_fields), rng.randint(0, min(4, len(cls.model_fields))))
         values = {"name": "x"} | {field: value(rng) for field in fields}

@@ -1,5 +1,5 @@
 """Compare selectors over seeds at equal budgets."""
 
-from .stage import CONFIG, EXAMPLES, more_inputs, run, show
+from .stage import STAGE
 
-__all__ = ["CONFIG", "EXAMPLES", "more_inputs", "run", "show"]
+__all__ = ["STAGE"]

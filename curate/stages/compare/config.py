@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...config import EXTERNAL, NOT_HASHED, Config, Options, Ref, build
 from ...errors import ConfigError, did_you_mean
+from ...pool_selectors import make_pool_selector
 from ...runtime.distributed import size
-from ..select.config import SelectConfig
+from ..select.config import FIELDS, SelectConfig
 from ..train.config import TrainConfig
 
 OWN = ("name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset")
@@ -130,8 +131,37 @@ class CompareConfig(Config):
             raise ConfigError(
                 "Runs are compared over equally many steps: give train.max_steps (--train max_steps=200)."
             )
-        from .plan import controls_of, plan
-
-        object.__setattr__(self, "controls", controls_of(self))
-        plan(self)
+        object.__setattr__(self, "controls", _controls_of(self))
         return self
+
+
+def _controls_of(config: CompareConfig) -> tuple[Control, ...]:
+    """Return the controls that the user asked for, or all that make sense here."""
+    targeted = config.target is not None and any(_needs_target(each) for each in methods_of(config))
+    asked: tuple[Control, ...] = config.controls if config.controls is not None else ("random", "full")
+    if config.controls is None and targeted:
+        asked = (*asked, "target_only")
+    if "target_only" in asked and config.target is None:
+        raise ConfigError("The control target_only needs --target POOL.")
+    return tuple(dict.fromkeys(("random", *asked)))
+
+
+def methods_of(config: CompareConfig) -> list[BatchSelectorSpec | PoolSelectorSpec]:
+    """Return everything that is compared, without the controls."""
+    return [*config.selectors, *config.pool_selectors]
+
+
+def _needs_target(method: BatchSelectorSpec | PoolSelectorSpec) -> bool:
+    """Return whether a method's runs are made with the target's help."""
+    if isinstance(method, PoolSelectorSpec):
+        return bool({"target", "target_features"} & options_of(method))
+    from ...selectors import requirements_of
+
+    required = requirements_of(method.selector, method.selector_args)
+    return required.target or ("reference_loss" in required.features and "reference" not in method.train)
+
+
+def options_of(method: PoolSelectorSpec) -> set[str]:
+    """Return the options of `curate select` that a pool selector needs."""
+    needs = make_pool_selector(method.method, method.method_args).needs
+    return {option for need in needs for option in FIELDS.get(need, ())}

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...config import Config, build
+from ...config import Config
 from ...errors import ConfigError
-from ...pool_selectors import make_pool_selector
-from .. import module_of
-from ..select.config import FIELDS
+from .. import build_config
 from ..tokenization import ModelSettings
 from ..train.config import TrainConfig
-from .config import BatchSelectorSpec, CompareConfig, Control, PoolSelectorSpec
+from .config import BatchSelectorSpec, CompareConfig, PoolSelectorSpec, methods_of, options_of
 
 
 @dataclass(frozen=True)
@@ -66,26 +64,15 @@ class ComparisonPlan:
         """Plan an artifact of the comparison, once; its full name."""
         full = f"{self.config.name}-{name}"
         if full not in self.tasks:
-            config = build(module_of(stage).CONFIG, {**values, "name": full}, where=f" for {full}")
+            config = build_config(stage, {**values, "name": full}, where=f" for {full}")
             self.tasks[full] = Task(stage, config, tuple(needs))
         return full
-
-
-def controls_of(config: CompareConfig) -> tuple[Control, ...]:
-    """The controls: as asked for, or all that make sense."""
-    targeted = config.target is not None and any(_wants_target(each) for each in _all(config))
-    asked: tuple[Control, ...] = config.controls if config.controls is not None else ("random", "full")
-    if config.controls is None and targeted:
-        asked = (*asked, "target_only")
-    if "target_only" in asked and config.target is None:
-        raise ConfigError("The control target_only wants --target POOL.")
-    return tuple(dict.fromkeys(("random", *asked)))
 
 
 def plan(config: CompareConfig) -> ComparisonPlan:
     """Every task of a comparison, checked; `ConfigError` where something is unknown or missing."""
     made = ComparisonPlan(config)
-    labels = [*(config.controls or ()), *(each.label for each in _all(config))]
+    labels = [*(config.controls or ()), *(each.label for each in methods_of(config))]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         if twice in ("random", "full"):
             raise ConfigError(f"'{twice}' is a control already: leave it out of selectors, or give it a label.")
@@ -98,10 +85,6 @@ def plan(config: CompareConfig) -> ComparisonPlan:
         for offline in config.pool_selectors:
             made.cells.append(_offline(made, offline, seed))
     return made
-
-
-def _all(config: CompareConfig) -> list[BatchSelectorSpec | PoolSelectorSpec]:
-    return [*config.selectors, *config.pool_selectors]
 
 
 def _run(made: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
@@ -125,19 +108,18 @@ def _control(made: ComparisonPlan, control: str, seed: int) -> str:
 
 
 def _online(made: ComparisonPlan, online: BatchSelectorSpec, seed: int) -> ComparisonRun:
-    from ...selectors import RunInfo, check_args, make_selector
+    from ...selectors import requirements_of
 
-    check_args(online.selector, online.selector_args)
-    selector = make_selector(online.selector, online.selector_args, RunInfo(vocab_size=8, max_length=8))
+    required = requirements_of(online.selector, online.selector_args)
     values: dict[str, Any] = {"selector": online.selector, "selector_args": online.selector_args, **online.train}
     needs, before = [], []
-    if selector.gradients is not None and selector.gradients.target:
+    if required.target:
         values["target"] = _target(made, online.selector)
-    if "reference_loss" in selector.features and "reference" not in online.train:
+    if "reference_loss" in required.features and "reference" not in online.train:
         _target(made, online.selector)
         needs.append(_reference(made, seed))
         values["reference"], before = needs[-1], ["a reference model and its losses"]
-    if "cluster" in selector.features and "clusters" not in online.train:
+    if "cluster" in required.features and "clusters" not in online.train:
         needs.append(_clusters(made))
         values["clusters"], before = needs[-1], [*before, "clusters of the pool"]
     if online.selector == "full":
@@ -156,34 +138,16 @@ def _offline(made: ComparisonPlan, offline: PoolSelectorSpec, seed: int) -> Comp
         ("clusters", "clusters of the pool"),
         ("warmup", "a warm-up run"),
     ):
-        if option in _wanted(offline) and option not in values:
+        if option in options_of(offline) and option not in values:
             values[option] = _prepared(made, option, offline, seed)
             needs.append(values[option])
             before.append(words)
-    if "target" in _wanted(offline):
+    if "target" in options_of(offline):
         values["target"] = _target(made, offline.method)
     values |= {"method": offline.method, "method_args": offline.method_args, "pool": made.config.pool, "seed": seed}
     subset = made.add("select", f"{offline.label}-chosen-s{seed}", values, needs)
     run = _run(made, offline.label, seed, {**_all_kept(made.config, offline.train), "subset": subset}, [subset])
     return ComparisonRun(offline.label, "pool", seed, run, ", ".join(before))
-
-
-def _wants_target(each: BatchSelectorSpec | PoolSelectorSpec) -> bool:
-    """Whether a method's runs are made with the target's help; an unknown name is told later."""
-    if isinstance(each, PoolSelectorSpec):
-        return bool({"target", "target_features"} & _wanted(each))
-    from ...selectors import RunInfo, check_args, make_selector
-
-    check_args(each.selector, each.selector_args)
-    selector = make_selector(each.selector, each.selector_args, RunInfo(vocab_size=8, max_length=8))
-    by_gradient = selector.gradients is not None and selector.gradients.target
-    return by_gradient or ("reference_loss" in selector.features and "reference" not in each.train)
-
-
-def _wanted(offline: PoolSelectorSpec) -> set[str]:
-    """The options of `curate select` that a method needs."""
-    needs = make_pool_selector(offline.method, offline.method_args).needs
-    return {option for need in needs for option in FIELDS.get(need, ())}
 
 
 def _target(made: ComparisonPlan, method: str) -> str:

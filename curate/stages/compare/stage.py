@@ -18,6 +18,7 @@ from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import read_json, write_json, write_text
 from ..inputs import Inputs
+from ..stage import Stage
 from .chart import Line, chart
 from .config import CompareConfig
 from .format import as_csv, report
@@ -33,9 +34,13 @@ curate compare --pool pool --eval-pool heldout --model M --selectors uds,max_los
 curate compare configs/compare/selectors.yaml --format csv > selectors.csv
 """
 
-CONFIG = CompareConfig
 
 RESULT = "comparison.json"
+
+
+def check(config: CompareConfig) -> None:
+    """Raise `ConfigError` if a run of the comparison cannot be made: an option is unknown, or one is missing."""
+    plan(config)
 
 
 def more_inputs(config: CompareConfig, inputs: Inputs) -> dict[str, str]:
@@ -157,3 +162,6 @@ def _lines(config: CompareConfig, at_budget: Sequence[RunAtBudget]) -> list[Line
         means = [fmean(values) for values in x], [fmean(values) for values in y]
         lines.append(Line(label, *means, [min(values) for values in y], [max(values) for values in y]))
     return lines
+
+
+STAGE = Stage(CompareConfig, run, EXAMPLES, more_inputs=more_inputs, check=check, show=show)

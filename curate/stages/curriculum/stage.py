@@ -24,6 +24,7 @@ from ..export.selection import ChosenSamples
 from ..inputs import Inputs
 from ..pools import pool_of
 from ..query_options import QueryOptions
+from ..stage import Stage
 from ..subsets import SUBSETS
 from .ordering import ORDERS, answer, ordered, runs_of
 
@@ -89,9 +90,6 @@ class CurriculumConfig(QueryOptions, Config):
     def identity(self) -> dict[str, Any]:
         """Of a query its answer counts (`more_inputs`), not where it is written."""
         return super().identity() | ({"order": "sql"} if self.query else {})
-
-
-CONFIG = CurriculumConfig
 
 
 def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
@@ -171,3 +169,6 @@ def _summary(config: CurriculumConfig, known: pa.Table, unknown: pa.Table, taken
         "nothing known of": f"{len(unknown)}, {'left out' if config.never_offered == 'leave' else 'put last'}",
         **{name: f"{span['min']:.4g} to {span['max']:.4g}" for name, span in spans.items() if span["min"] is not None},
     }
+
+
+STAGE = Stage(CurriculumConfig, run, EXAMPLES, more_inputs=more_inputs)

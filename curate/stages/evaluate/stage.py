@@ -14,6 +14,7 @@ from ...log import LOGGER
 from ...store import Artifact, Draft
 from ..inputs import Inputs
 from ..pools import samples_between
+from ..stage import Stage
 from .config import EvaluateConfig
 from .results import ANSWER, CHOICE, LOSS, RESULTS, Row, pool_results, schema
 from .shard import EvaluationPass
@@ -30,10 +31,6 @@ curate query evaluations"""
 
 SHOWN = 30
 """Results that the summary shows; all are in the table `evaluations`."""
-
-
-CONFIG = EvaluateConfig
-DISTRIBUTED = True
 
 
 def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
@@ -151,3 +148,6 @@ def _summary(draft: Draft, results: Sequence[Row], seconds: Mapping[str, float])
     if seconds:
         found["seconds"] = {part: round(spent, 2) for part, spent in seconds.items()}
     return found
+
+
+STAGE = Stage(EvaluateConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from ... import __version__
 from ...formats.locations import is_url, label_and_location, shown
 from ...store import Artifact, Store
+from ...version import __version__
 from .trainers import note
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))

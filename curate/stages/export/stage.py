@@ -21,6 +21,7 @@ from ...store.artifacts.files import write_text
 from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
 from ..query_options import QueryOptions
+from ..stage import Stage
 from ..subsets import SUBSETS
 from .card import FILES, card
 from .files import write_rows
@@ -90,9 +91,6 @@ class ExportConfig(QueryOptions, Config):
         return Path(self.to).expanduser() if self.to else Path("exports") / self.name
 
 
-CONFIG = ExportConfig
-
-
 def more_inputs(config: ExportConfig, inputs: Inputs) -> dict[str, str]:
     """The pool, where the config leaves it open, and what the query answers."""
     choice = choose(config, inputs)
@@ -154,3 +152,6 @@ def _subset_facts(choice: ChosenSamples) -> pa.Table:
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+STAGE = Stage(ExportConfig, run, EXAMPLES, more_inputs=more_inputs, deliver=deliver)

@@ -1,5 +1,5 @@
 """Choose a subset of a pool before training, within a budget."""
 
-from .stage import CONFIG, DISTRIBUTED, EXAMPLES, run
+from .stage import STAGE
 
-__all__ = ["CONFIG", "DISTRIBUTED", "EXAMPLES", "run"]
+__all__ = ["STAGE"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...executors.work import Advance, Worker
 from ...store.vectors.cache import VectorCache
-from ..train.config import TrainConfig
+from ..tokenization import ModelSettings
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
@@ -47,15 +47,17 @@ class Features:
 
     Attributes:
         config: sketch, precision and the like.
-        reading: how the warm-up run read samples.
+        settings: model and tokenizer of the warm-up run.
         checkpoint: of the run.
-        folders: where features are kept, of the pool's samples and (True) of the target's.
+        folders: of the kept features, of the pool's samples and (True) of the target's.
+        coverage: `all` or `linear`, see `GradientEngine`.
     """
 
     config: SelectConfig
-    reading: TrainConfig
+    settings: ModelSettings
     checkpoint: Path
     folders: Mapping[bool, Path]
+    coverage: str
     unit: str = "gradient"
 
     @functools.cached_property
@@ -86,10 +88,10 @@ class Features:
         from ...training.gradients.features import GradientFeatures
 
         influence = GradientFeatures.at(
-            self.reading.options(str(self.checkpoint)),
+            self.settings.options(str(self.checkpoint)),
             SignHash(self.config.sketch_dim, self.config.sketch_seed),
             eps_mode=self.config.eps_mode,
-            coverage=self.reading.gradient_coverage,
+            coverage=self.coverage,
             micro_batch=self.config.score_batch_size,
         )
 

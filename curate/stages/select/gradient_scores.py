@@ -26,8 +26,7 @@ from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
-from ..tokenization import tokenization_digest
-from ..train.config import TrainConfig
+from ..tokenization import ModelSettings, tokenization_digest
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
 
@@ -56,7 +55,7 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     from ...training.gradients.features import mean_rates
 
     warmup = inputs.artifacts["warmup"]
-    reading = TrainConfig.model_construct(**warmup.config)  # checked when it was made, by as many processes as then
+    settings = ModelSettings.model_construct(**warmup.config)  # checked when the run was made
     run = whole_checkpoints(warmup.path / "checkpoints")
     if not run:
         raise ConfigError(
@@ -66,14 +65,21 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     weights = mean_rates(run)
     if config.method in LAST_ONLY:
         run, weights = run[-1:], [1.0]
-    base, _ = locate(inputs.store, reading.model, kind="model")
-    tokenizer = load_tokenizer(reading.options(base))
-    encoder = Encoder(tokenizer, max_length=reading.max_length, loss_on=reading.loss_on)
+    base, _ = locate(inputs.store, settings.model, kind="model")
+    tokenizer = load_tokenizer(settings.options(base))
+    encoder = Encoder(tokenizer, max_length=settings.max_length, loss_on=settings.loss_on)
     pool = _encode(inputs.artifacts["pool"], pool_rows, encoder)
     target = _encode(inputs.artifacts["target"], target_rows, encoder)
     subtasks = _subtasks(inputs.artifacts["target"], target)
     looks = [
-        CheckpointGradients(config, inputs.store, reading, checkpoint, tokenization_digest(reading, tokenizer))
+        CheckpointGradients(
+            config,
+            inputs.store,
+            settings,
+            checkpoint,
+            tokenization_digest(settings, tokenizer),
+            coverage=warmup.config.get("gradient_coverage", "all"),
+        )
         for checkpoint in run
     ]
     return CheckpointScorer(looks, weights, pool, target, averages(subtasks), label=config.name)
@@ -119,19 +125,29 @@ class CheckpointGradients:
     Args:
         config: sketch, precision and the like, and who computes.
         store: where features are kept.
-        reading: how the warm-up run read samples.
+        settings: model and tokenizer of the warm-up run.
         checkpoint: of the run.
-        digest: of the reading.
+        digest: of the tokenization.
+        coverage: `all` or `linear`, as in the warm-up run; see `GradientEngine`.
     """
 
-    def __init__(self, config: SelectConfig, store: Store, reading: TrainConfig, checkpoint: Path, digest: str) -> None:
+    def __init__(
+        self,
+        config: SelectConfig,
+        store: Store,
+        settings: ModelSettings,
+        checkpoint: Path,
+        digest: str,
+        *,
+        coverage: str,
+    ) -> None:
         key = [digest_of(checkpoint), digest, config.sketch_dim, config.sketch_seed, config.feature_precision]
         folders = {
             target: store.root / "cache" / "gradients" / fingerprint("gradients", {"of": [*key, mode]}, {})[3:19]
             for target, mode in ((False, config.eps_mode), (True, "target"))
         }
         self.config = config
-        self.work = Features(config, reading, checkpoint, folders)
+        self.work = Features(config, settings, checkpoint, folders, coverage)
         self._crew: Executor[Chunk] | None = None
 
     def features(

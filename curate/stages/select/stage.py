@@ -23,6 +23,7 @@ from ...pool_selectors.candidates import Ints
 from ...store import Draft
 from ..inputs import Inputs
 from ..pools import samples_of
+from ..stage import Stage
 from ..subsets import draws_table, subset_table
 from .candidates import read_candidates, read_target, text_of
 from .config import SelectConfig
@@ -39,10 +40,6 @@ curate select --method cluster_ucb --pool pool --target heldout --warmup run --c
 torchrun --nproc-per-node 8 -m curate select --method less --pool pool --target heldout --warmup run --budget 9 --name s
 curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --engine ray --name s4
 curate train --pool pool --subset subset --selector full --model M --name tuned"""
-
-
-CONFIG = SelectConfig
-DISTRIBUTED = True
 
 
 def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
@@ -121,3 +118,6 @@ def _summary(
 def _start(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+STAGE = Stage(SelectConfig, run, EXAMPLES, distributed=True)

@@ -1,5 +1,5 @@
 """Fine-tune a model with online batch selection."""
 
-from .stage import CONFIG, DISTRIBUTED, EXAMPLES, more_inputs, run
+from .stage import STAGE
 
-__all__ = ["CONFIG", "DISTRIBUTED", "EXAMPLES", "more_inputs", "run"]
+__all__ = ["STAGE"]

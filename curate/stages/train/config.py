@@ -87,7 +87,10 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
     target: Ref | None = Field(None, description="A pool that stands for what the model should get good at.")
     target_batch_size: int = Field(16, ge=1, description="Samples of the target in each step.")
     reference: Ref | None = Field(None, description="Features of the pool by a reference model, for rho.")
-    clusters: Ref | None = Field(None, description="A clustering of the pool, for selectors that ask for one.")
+    clusters: Ref | None = Field(None, description="A clustering of the pool, for selectors that need one.")
+    features: Ref | None = Field(
+        None, description="Features of the pool, for selectors that need stored columns: each is read by its name."
+    )
     selector: str = Field(
         "uds", description="uds, filter_weight, greats, rho, max_grad, max_loss, random, or full (keep all)."
     )

@@ -1,10 +1,13 @@
-"""What a run joins to its pool: features of a reference model, clusters, batches of a target."""
+"""Data that a run adds to its pool: stored features by column name, clusters, batches of a target pool."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigError, DataError
+import pyarrow as pa
+
+from ...errors import ConfigError, DataError, did_you_mean
 from ...runtime.distributed import size
 from ...store import Artifact
 from ..inputs import Inputs
@@ -21,69 +24,109 @@ if TYPE_CHECKING:
     from ...training.target_sampler import TargetSampler
 
 
+@dataclass(frozen=True)
+class Source:
+    """Source of a stored feature.
+
+    Attributes:
+        option: the option of `curate train` that names the artifact.
+        table: the table that holds it, keyed by sample id.
+        column: its column there.
+        hint: how to make the artifact.
+    """
+
+    option: str
+    table: str
+    column: str
+    hint: str
+
+
+SOURCES = {
+    "reference_loss": Source(
+        "reference",
+        "features",
+        "loss",
+        "the loss of a reference model on the pool. Make it: curate embed --pool {pool} --model REFERENCE --signals loss "
+        "--name NAME",
+    ),
+    "cluster": Source("clusters", "clusters", "cluster", "a clustering of the pool. Make it: curate cluster"),
+}
+"""Feature -> its source. Every other feature is the column of that name in the artifact that --features names."""
+
+KEYS = ("features", "sample_id")
+"""Columns of the table `features` that are no features."""
+
+
 def references(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
-    """The stored features that the selector asks for, by sample id, in the table's order."""
-    from ...selectors import RunInfo, make_selector
+    """Return the stored features that the selector needs, by name, in the table's order.
 
-    found = {}
-    for feature in make_selector(config.selector, config.selector_args, RunInfo(vocab_size=8, max_length=8)).features:
-        if feature == "reference_loss":
-            found[feature] = _reference_loss(config, inputs, table, tokenizer)
-        elif feature == "cluster":
-            found[feature] = _clusters(config, inputs, table)
-        else:
-            raise ConfigError(
-                f"Selector {config.selector} wants the feature '{feature}', and a run can join reference_loss and "
-                "cluster only."
-            )
-    return found
+    Raises:
+        ConfigError: the option that names a feature's artifact is missing, or the artifact has no such column.
+        DataError: a sample of the pool has no value.
+    """
+    from ...selectors import requirements_of
+
+    needed = requirements_of(config.selector, config.selector_args).features
+    if config.features is not None and SOURCES.keys() >= set(needed):
+        raise ConfigError(f"Selector {config.selector} needs no column of --features {config.features}: leave it out.")
+    return {feature: _joined(feature, config, inputs, table, tokenizer) for feature in needed}
 
 
-def _clusters(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Tensor:
-    import torch
-
-    if config.clusters is None:
-        raise ConfigError(
-            f"Selector {config.selector} (memory_policy per_cluster) wants --clusters NAME: curate cluster makes it."
-        )
-    cluster = _column(
-        inputs, inputs.artifacts["clusters"], "SELECT sample_id, cluster FROM clusters WHERE clusters = $name"
-    )
-    return torch.tensor([cluster.get(sample_id, -1) for sample_id in table.ids])
-
-
-def _reference_loss(
-    config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
+def _joined(
+    feature: str, config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """The reference model's loss of every sample; refuses one that saw other tokens or another mask."""
+    """Read one feature of every sample of the table: (n,) int64 for clusters, float64 for all others."""
     import torch
 
-    if config.reference is None:
+    made = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
+    source = SOURCES.get(feature, Source("features", "features", feature, made))
+    name = getattr(config, source.option)
+    if name is None:
         raise ConfigError(
-            f"Selector {config.selector} wants --reference NAME: the loss of a reference model on the pool. Make it: "
-            f"curate embed --pool {config.pool} --model REFERENCE --signals loss --name NAME."
+            f"Selector {config.selector} needs --{source.option} NAME: {source.hint.format(pool=config.pool)}."
         )
-    artifact = inputs.artifacts["reference"]
+    artifact = inputs.artifacts[source.option]
+    if feature == "reference_loss":
+        _check_same_tokens(config, artifact, tokenizer)
+    values = _column(inputs, artifact, source)
+    if feature == "cluster":
+        return torch.tensor([values.get(sample_id, -1) for sample_id in table.ids])
+    missing = [sample_id for sample_id in table.ids if values.get(sample_id) is None]
+    if missing:
+        raise DataError(
+            f"'{name}' has no {source.column} of {len(missing)} samples, {missing[0]} among them. Was it made of the "
+            f"pool '{config.pool}', with that column?"
+        )
+    return torch.tensor([float(values[sample_id]) for sample_id in table.ids], dtype=torch.float64)
+
+
+def _check_same_tokens(config: TrainConfig, artifact: Artifact, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise if a reference model's losses were measured on other tokens or with another mask."""
     if (artifact.path / "reading.txt").read_text(encoding="utf-8") != tokenization_digest(config, tokenizer):
         raise ConfigError(
             f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
             "--loss-on than this run's, so its losses are not of the same tokens. Embed the pool again with the run's."
         )
-    loss = _column(inputs, artifact, "SELECT sample_id, loss FROM features WHERE features = $name")
-    missing = [sample_id for sample_id in table.ids if loss.get(sample_id) is None]
-    if missing:
-        raise DataError(
-            f"The reference '{config.reference}' has no loss of {len(missing)} samples, {missing[0]} among them. Was it"
-            f" made of the pool '{config.pool}', with the signal loss?"
+
+
+def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any]:
+    """Read a column of an artifact: sample id -> value."""
+    store, name = inputs.store, inputs.store.display_names()[artifact.fingerprint]
+    rows = store.query(f"SELECT * FROM {source.table} WHERE {source.table} = $name", {"name": name})
+    numeric = [
+        f.name for f in rows.schema if f.name not in KEYS and (_is_number(f.type) or pa.types.is_boolean(f.type))
+    ]
+    if source.column not in numeric:
+        raise ConfigError(
+            f"'{artifact.name}' has no column '{source.column}' of numbers.{did_you_mean(source.column, numeric)}"
         )
-    return torch.tensor([loss[sample_id] for sample_id in table.ids], dtype=torch.float64)
+    return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
 
 
-def _column(inputs: Inputs, artifact: Artifact, sql: str) -> dict[str, float]:
-    rows = inputs.store.query(sql, {"name": inputs.store.display_names()[artifact.fingerprint]})
-    return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def encode_target(
@@ -98,15 +141,14 @@ def encode_target(
 
 def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetSampler | None:
     """Batches of the target pool for a selector that wants one."""
-    from ...selectors import RunInfo, make_selector
+    from ...selectors import requirements_of
     from ...training.target_sampler import TargetSampler
 
-    selector = make_selector(config.selector, config.selector_args, RunInfo(vocab_size=8, max_length=8))
-    if selector.gradients is None or not selector.gradients.target:
+    if not requirements_of(config.selector, config.selector_args).target:
         return None
     if config.target is None:
         raise ConfigError(
-            f"Selector {config.selector} wants --target POOL: samples of what the model should get good at."
+            f"Selector {config.selector} needs --target POOL: samples of what the model should get good at."
         )
     if config.group is not None:
         raise ConfigError(

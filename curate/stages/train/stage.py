@@ -12,6 +12,7 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Draft
 from ..inputs import Inputs
+from ..stage import Stage
 from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
@@ -36,10 +37,6 @@ curate train --pool pool --model M --pool-selector cluster_ucb --selection-budge
 curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
 curate train --config configs/uds.yaml --scope micro:4      # 1 of each 4, as in the paper's released script
 """
-
-
-CONFIG = TrainConfig
-DISTRIBUTED = True
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
@@ -252,3 +249,6 @@ def _reject(draft: Draft, refused: Mapping[str, str], *, key: str) -> None:
 
     if refused:
         draft.add("rejects", pa.table({"sample_id": list(refused), "reason": list(refused.values())}), key=key)
+
+
+STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from curate import Artifact, Store, make
 from curate.config import build
 from curate.errors import TrainingError
 from curate.numerics.flops import token_cost
-from curate.stages import module_of
+from curate.stages import stage_of
+from curate.stages import train as train_package
 from curate.stages.compare import runner as compare_cells
 from curate.stages.compare.config import CompareConfig
 from curate.stages.compare.plan import Task, plan
@@ -163,8 +165,7 @@ def test_the_output_parses_in_every_format(
 
 
 def test_a_stopped_comparison_goes_on(pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = module_of("train")
-    real, begun = train.run, []
+    real, begun = stage_of("train").run, []
 
     def stop(config: Any, inputs: Any, draft: Any) -> None:
         begun.append(config.name)
@@ -173,7 +174,7 @@ def test_a_stopped_comparison_goes_on(pools: Store, tiny: str, monkeypatch: pyte
         real(config, inputs, draft)
 
     values = {**COMMON, "seeds": [0], "controls": ["random"], "name": "c", "model": tiny, "selectors": ["max_loss"]}
-    monkeypatch.setattr(train, "run", stop)
+    monkeypatch.setattr(train_package, "STAGE", replace(stage_of("train"), run=stop))
     with pytest.raises(KeyboardInterrupt):
         make(pools, "compare", **values)
     artifact = make(pools, "compare", **values)
@@ -185,15 +186,14 @@ def test_a_stopped_comparison_goes_on(pools: Store, tiny: str, monkeypatch: pyte
 def test_a_failed_cell_is_told_at_the_end_and_the_others_are_made(
     curate: Call, pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train = module_of("train")
-    real = train.run
+    real = stage_of("train").run
 
     def fail(config: Any, inputs: Any, draft: Any) -> None:
         if config.selector == "max_loss":
             raise TrainingError("no room on this machine")
         real(config, inputs, draft)
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(train_package, "STAGE", replace(stage_of("train"), run=fail))
     flags = ["--pool", "pool", "--eval-pool", "held", "--model", tiny, "--seeds", "0", "--eval-steps", "2"]
     flags += [f"--train={key}={value}" for key, value in TRAIN.items()]
     said = curate("compare", *flags, "--selectors", "max_loss,uds", "--name", "c", "--store", str(pools.root))
@@ -204,13 +204,13 @@ def test_a_failed_cell_is_told_at_the_end_and_the_others_are_made(
 
 
 def test_a_full_disk_is_no_cell_s_own_failure(pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, begun = module_of("train"), []
+    begun = []
 
     def fill(config: Any, *_: Any) -> None:
         begun.append(config.name)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/store/x")
 
-    monkeypatch.setattr(train, "run", fill)
+    monkeypatch.setattr(train_package, "STAGE", replace(stage_of("train"), run=fill))
     with pytest.raises(OSError, match="No space left on device"):
         make(pools, "compare", **{**COMMON, "seeds": [0], "selectors": ["max_loss"], "name": "c", "model": tiny})
     assert len(begun) == 1, "the others would have met it, too"

@@ -125,7 +125,7 @@ def test_the_card_of_a_run_says_how_it_came_about(store: Store) -> None:
 
 
 def test_the_configs_in_the_card_are_valid_and_hold_no_path_of_this_machine(store: Store, tmp_path: Path) -> None:
-    from curate.stages import module_of
+    from curate.stages import stage_of
 
     ingest(store, [{"text": "a"}], name="first")
     make(store, "ingest", data=[f"web={tmp_path}/first.jsonl"], name="pool")
@@ -136,7 +136,7 @@ def test_the_configs_in_the_card_are_valid_and_hold_no_path_of_this_machine(stor
     blocks = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
     assert [block["name"] for block in blocks] == ["pool", "out"]
     for stage, block in zip(("ingest", "export"), blocks, strict=True):
-        module_of(stage).CONFIG(**block)
+        stage_of(stage).config(**block)
     assert blocks[0]["data"] == ["web=first.jsonl"]
 
 

@@ -1,0 +1,48 @@
+"""The interface of a stage: one command that makes one kind of artifact, as a frozen object.
+
+Every module or package in `curate.stages` that makes an artifact exports `STAGE`. The command line, pipelines, reports
+and `curate.make` ask that object for everything they need. A stage never checks whether its result exists already:
+`run_stage` finds a finished artifact by its fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `curate --help` lists the stages without importing pydantic or duckdb
+    from ..config import Config
+    from ..store import Artifact, Draft
+    from .inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    Attributes:
+        config: the config class; its fields are the command's flags.
+        run: `run(config, inputs, draft)` fills the unfinished artifact. It may be stopped anywhere and called again.
+            Slow imports belong inside it.
+        examples: command lines that `--help` shows.
+        distributed: True if all processes of a launch (torchrun) call `run`, each with a draft that knows its rank;
+            False if the first process calls it and the others wait.
+        more_inputs: `more_inputs(config, inputs)` returns further fingerprints, by name, of data that decides the
+            result and that the config does not name (the answer of a query).
+        check: `check(config)` raises `ConfigError` for options that do not go together, before anything is read. Called
+            for every config that is built from a file or from flags.
+        show: `show(config, artifact)` returns the text that the command prints; without it the artifact's summary is
+            printed.
+        deliver: `deliver(config, artifact)` copies the result to a place outside the store, also when the artifact
+            existed before.
+    """
+
+    config: type[Config]
+    run: Callable[[Any, Inputs, Draft], None]
+    examples: str
+    distributed: bool = False
+    more_inputs: Callable[[Any, Inputs], Mapping[str, str]] | None = None
+    check: Callable[[Any], None] | None = None
+    show: Callable[[Any, Artifact], str] | None = None
+    deliver: Callable[[Any, Artifact], None] | None = None
