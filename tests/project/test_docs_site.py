@@ -206,7 +206,8 @@ KINDS = {
     "curate": r"curate [\w-]+.*",
     "torchrun": r"torchrun (?:--[\w-]+ \S+ )+-m curate [\w-]+.*",
     "python": r"python (?P<script>[\w/]+\.py)(?P<flags>.*)",
-    "pip": r'pip install (?:-e )?"?(?P<place>\.(?:/[\w/]+)?)(?:\[(?P<extra>\w+)\])?"?(?: -c [\w.]+)?(?: #.*)?',
+    "pip": r'pip install (?:-e )?"?(?:(?P<place>\.(?:/[\w/]+)?)|(?P<package>[\w-]+))(?:\[(?P<extra>\w+)\])?"?'
+    r"(?: -c [\w.]+)?(?: #.*)?",
     "make": r"make (?P<target>[\w-]+)(?: #.*)?",
     "git": r"git clone <url> curate && cd curate && make (?P<first>[\w-]+)",
     "activate": r"\. \.venv/bin/activate",
@@ -216,14 +217,15 @@ KINDS = {
 @pytest.mark.parametrize("page", PAGES)
 def test_every_line_of_a_shell_block_is_of_a_kind_that_is_checked(page: str) -> None:
     """`curate` and torchrun lines are typed in by test_docs; scripts, flags, extras and targets are looked up here."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for language, block in BLOCK.findall(PAGES[page]):
         for command, _ in typed(language, block) if language in ("sh", "console") else ():
             found = next((m for kind in KINDS.values() if (m := re.fullmatch(kind, command))), None)
             assert found, f"{command} is of no known kind"
             given = {key: value for key, value in found.groupdict().items() if value}
-            assert given.get("extra", "faiss") in extras
+            assert given.get("extra", "faiss") in project["optional-dependencies"]
+            assert given.get("package", project["name"]) == project["name"]
             assert all(f"\n{given[key]}:" in makefile for key in ("target", "first") if key in given)
             assert (ROOT / given.get("place", ".")).is_dir()
             if script := given.get("script"):
