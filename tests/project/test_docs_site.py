@@ -31,6 +31,7 @@ from curate.stages import STAGES, make
 from curate.store import Store
 from curate.store.catalog.catalog import LABELS
 from curate.store.catalog.query import dictionary, ledger_views
+from curate.testing import check_selector
 from tests.project.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
 
 SITE = ROOT / "docs"
@@ -170,8 +171,18 @@ def test_every_selector_has_a_page_that_says_what_it_costs_and_when_to_use_it(
 
 @pytest.mark.parametrize("kind", [*SELECTORS.values(), *POOL_SELECTORS.values()], ids=lambda kind: kind.__name__)
 def test_every_argument_of_a_selector_is_in_the_docstring_that_its_page_shows(kind: type) -> None:
-    own = set(inspect.signature(kind).parameters) - {"facts", "seed"}
+    own = set(inspect.signature(kind).parameters) - {"info", "seed"}
     assert own <= set(re.findall(r"(\w+): ", inspect.getdoc(kind) or ""))
+
+
+def test_the_selector_on_the_plugins_page_keeps_the_laws() -> None:
+    (source,) = [
+        block for language, block in BLOCK.findall(PAGES["docs/integrations/plugins.md"]) if language == "python"
+    ]
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert names["StoredUtility"].features == ("utility",)
+    check_selector(names["StoredUtility"])
 
 
 def test_the_commands_listed_are_the_commands_there_are() -> None:
