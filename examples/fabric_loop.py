@@ -1,4 +1,4 @@
-"""The same in a loop of Lightning Fabric: devices, precision and processes are Fabric's, the choice is curate's.
+"""A loop of Lightning Fabric with selection: Fabric handles devices, precision and processes, curate the selection.
 
     python examples/fabric_loop.py --model Qwen/Qwen2.5-0.5B --data chats.jsonl --selector uds --precision bf16-mixed
 
@@ -20,13 +20,13 @@ from curate.integrations import BatchSelector
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", required=True, help="Folder or Hub id.")
 parser.add_argument("--data", required=True, help="JSON Lines with a column messages.")
-parser.add_argument("--selector", default="uds", help="Which selector chooses.")
-parser.add_argument("--candidates", type=int, default=64, help="How many samples each process chooses from.")
-parser.add_argument("--keep", type=int, default=8, help="How many it trains on.")
-parser.add_argument("--precision", default="32-true", help="Fabric's: 32-true, bf16-mixed, ...")
-parser.add_argument("--devices", default="1", help="Fabric's: how many processes.")
-parser.add_argument("--store", default="store", help="Where the ledger goes.")
-parser.add_argument("--checkpoint", default="fabric.ckpt", help="Where the state goes at the end.")
+parser.add_argument("--selector", default="uds", help="Name of the selector.")
+parser.add_argument("--candidates", type=int, default=64, help="Candidates of each process in a step.")
+parser.add_argument("--keep", type=int, default=8, help="Samples that each step trains on.")
+parser.add_argument("--precision", default="32-true", help="Fabric: 32-true, bf16-mixed, ...")
+parser.add_argument("--devices", default="1", help="Fabric: number of processes.")
+parser.add_argument("--store", default="store", help="Folder of the store, for the ledger.")
+parser.add_argument("--checkpoint", default="fabric.ckpt", help="File for the final state.")
 args = parser.parse_args()
 
 MAX_LENGTH = 512
@@ -40,7 +40,7 @@ model.train()
 
 
 def collate(rows):
-    """Conversations as a padded batch; the loss looks at every token that is none of padding."""
+    """Encode conversations as a padded batch; the loss includes all tokens except padding."""
     texts = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows]
     batch = dict(tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
     batch.pop("token_type_ids", None)

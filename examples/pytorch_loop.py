@@ -1,9 +1,9 @@
-"""A training loop of your own that trains on the best of its candidates, and goes on where it was stopped.
+"""A PyTorch training loop that trains on the best of its candidates, and resumes from its last epoch.
 
     python examples/pytorch_loop.py --model Qwen/Qwen2.5-0.5B --data chats.jsonl --selector uds
 
-The data is JSON Lines with a column `messages`. Between the data loader and the forward pass stands one line:
-`kept = selector.choose(batch)`. Afterwards: curate query "SELECT * FROM ledger WHERE run = 'loop'"
+The data is JSON Lines with a column `messages`. Selection is one line between the data loader and the
+forward pass: `kept = selector.choose(batch)`. Afterwards: curate query "SELECT * FROM ledger WHERE run = 'loop'"
 """
 
 import argparse
@@ -19,12 +19,12 @@ from curate.integrations import BatchSelector
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", required=True, help="Folder or Hub id.")
 parser.add_argument("--data", required=True, help="JSON Lines with a column messages.")
-parser.add_argument("--selector", default="uds", help="Which selector chooses.")
-parser.add_argument("--candidates", type=int, default=64, help="How many samples each step chooses from.")
-parser.add_argument("--keep", type=int, default=8, help="How many it trains on.")
+parser.add_argument("--selector", default="uds", help="Name of the selector.")
+parser.add_argument("--candidates", type=int, default=64, help="Candidates of each step.")
+parser.add_argument("--keep", type=int, default=8, help="Samples that each step trains on.")
 parser.add_argument("--epochs", type=int, default=1, help="Passes over the data as candidates.")
-parser.add_argument("--store", default="store", help="Where the ledger goes.")
-parser.add_argument("--checkpoint", default="loop.pt", help="Where the state goes after each epoch; resumed from.")
+parser.add_argument("--store", default="store", help="Folder of the store, for the ledger.")
+parser.add_argument("--checkpoint", default="loop.pt", help="File for the state, to resume from.")
 args = parser.parse_args()
 
 MAX_LENGTH = 512
@@ -35,7 +35,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
 
 def collate(rows):
-    """Conversations as a padded batch; the loss looks at every token that is none of padding."""
+    """Encode conversations as a padded batch; the loss includes all tokens except padding."""
     texts = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows]
     batch = dict(tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
     batch.pop("token_type_ids", None)
@@ -53,15 +53,15 @@ if Path(args.checkpoint).exists():
     first = state["epoch"]
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    selector.load_state_dict(state["selector"])  # its memory, and its place in the ledger
+    selector.load_state_dict(state["selector"])  # its memory, and its position in the ledger
 
-with selector:  # the run has its name in the store where the block ends
+with selector:  # at the end of the block the run becomes an artifact
     for epoch in range(first, args.epochs):
         order = torch.Generator().manual_seed(epoch)
         for batch in DataLoader(rows, args.candidates, shuffle=True, generator=order, collate_fn=collate):
             batch = {key: value.to(device) for key, value in batch.items()}
             kept = selector.choose(batch, candidates=args.candidates)
-            loss = model(**kept).loss  # of what is kept; a selector that weighs wants kept.loss(logits) here
+            loss = model(**kept).loss  # of the kept; use kept.loss(logits) if the selector weights
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

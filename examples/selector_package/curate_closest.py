@@ -1,4 +1,6 @@
-"""Two selectors that come with a package of their own. A step's: losses closest to a number. A pool's: short texts."""
+"""Two selectors in a package: a batch selector by loss, and a pool selector by length of the text."""
+
+from types import MappingProxyType
 
 import numpy as np
 
@@ -8,26 +10,27 @@ from curate.signals import Loss
 
 
 class Closest(Selector):
-    """Keeps the candidates whose loss is closest to a number: neither noise nor what is known already.
+    """Keep the candidates whose loss is closest to a number: neither noise nor samples that are already learnt.
 
     Args:
         info: of the run; always the first.
         aim: the number, in nats. `curate train --set selector_args.aim=1.5`
     """
 
+    signals = MappingProxyType({"loss": Loss()})  # one forward pass measures this for each candidate
+
     def __init__(self, *, info: RunInfo, aim: float = 2.0) -> None:
         super().__init__(info=info)
-        self.signals = {"loss": Loss()}  # what one forward pass should measure of each candidate
         self.aim = aim
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """The k highest are kept; what is in `parts` stands in the ledger, too."""
+        """Score the candidates; the k highest are kept, and the ledger records the entries of `parts` too."""
         away = (batch.values["loss"].double() - self.aim).abs()
         return Scores(-away, {"away": away})
 
 
 class Shortest(PoolSelector):
-    """Takes the texts of fewest characters; ties go to the lower sample id."""
+    """Take the texts with the fewest characters; ties go to the lower sample id."""
 
     needs = frozenset({"texts"})
 

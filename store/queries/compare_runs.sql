@@ -1,6 +1,6 @@
 -- How do runs compare: held-out loss, tokens, seconds, planted duplicates and noise kept? ($runs: names, * for any)
--- `copies` is the share of kept rows that repeat a conversation already kept. `duplicates` and `noise` are the shares of
--- kept rows that the pool's column `noise` says are planted, null for a pool without it; the last rows are the pools'.
+-- `copies` is the share of kept rows whose conversation was kept before. `duplicates` and `noise` are the shares of kept
+-- rows that the pool's column `noise` marks as planted; they are null for a pool without it. The last rows show the pools.
 WITH runs AS (
     SELECT r.name AS run, (r.config::JSON)->>'selector' AS selector, p.name AS pool, r.made_at
     FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool')

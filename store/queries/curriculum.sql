@@ -1,5 +1,5 @@
--- In which order, easy to hard, does a run's loss put the samples that it looked at? ($run)
--- The loss of a sample is the one before it was first trained on, or the last one where it never was.
+-- Which order, easy to hard, does a run's loss give to its candidates? ($run)
+-- The loss of a sample is its loss before the run first trained on it, or its last loss if it was never kept.
 WITH before AS (
     SELECT sample_id, coalesce(arg_min(loss, step) FILTER (kept), arg_max(loss, step)) AS loss, min(position) AS position
     FROM ledger WHERE run = $run AND loss IS NOT NULL GROUP BY sample_id

@@ -1,4 +1,4 @@
--- How good are the models, beside what made them: selector and steps of the run? (no parameters; whole tasks only)
+-- How good are the models, and which selector and how many steps made them? (no parameters; whole tasks only)
 WITH runs AS (
     SELECT name AS run, (config::JSON)->>'selector' AS selector, (config::JSON)->>'seed' AS seed
     FROM artifacts WHERE stage = 'train'

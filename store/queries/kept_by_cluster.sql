@@ -1,4 +1,4 @@
--- What did a run keep of each cluster, beside the cluster's share of the distinct samples? ($run, $clusters)
+-- What did a run keep of each cluster, compared with its share of the distinct samples? ($run, $clusters)
 WITH there AS (SELECT cluster, count(*) AS samples FROM clusters WHERE clusters = $clusters GROUP BY cluster),
 seen AS (
     SELECT c.cluster, count(*) AS candidates, count(*) FILTER (l.kept) AS kept, avg(l.score) AS score, avg(l.loss) AS loss

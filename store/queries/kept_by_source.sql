@@ -1,4 +1,4 @@
--- What did a run keep of each source, beside the source's share of the pool? ($run)
+-- What did a run keep of each source, compared with its share of the pool? ($run)
 WITH pool AS (
     SELECT p.name FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool') WHERE r.name = $run
 ),

@@ -1,4 +1,4 @@
--- Which samples of a clustering are nearly the same? ($clusters, $least: similarity from which on, such as 0.98)
+-- Which samples of a clustering are nearly the same? ($clusters, $least: the lowest similarity, such as 0.98)
 WITH pairs AS (
     SELECT least(sample_id, nearest_id) AS one, greatest(sample_id, nearest_id) AS other,
            max(nearest_similarity) AS similarity

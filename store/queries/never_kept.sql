@@ -1,4 +1,4 @@
--- Which samples did a run look at and never keep, the most often refused first? ($run)
+-- Which candidates did a run never keep, the most frequent candidates first? ($run)
 WITH counted AS (
     SELECT sample_id, count(*) AS candidate, avg(score) AS score, avg(loss) AS loss, min(position) AS position
     FROM ledger WHERE run = $run GROUP BY sample_id HAVING count(*) FILTER (kept) = 0

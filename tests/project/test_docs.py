@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 import curate.cli.run
+import curate.cli.stage
 from curate.cli.main import COMMANDS, build_app, plain_command, spelled, stage_command
 from curate.cli.query import describe, saved
 from curate.config import build, load
+from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, module_of
 from curate.store import Store
@@ -119,7 +121,7 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CURATE_STORE", str(filled.root))
     built: list[Any] = []
-    monkeypatch.setattr(curate.cli.run, "make_and_print", lambda store, stage, config: built.append(config))
+    monkeypatch.setattr(curate.cli.stage, "make_and_print", lambda store, stage, config: built.append(config))
     monkeypatch.setattr(curate.cli.run, "run", lambda store, entries: built.append(entries) or [])
     for target, _ in COMMANDS.values():
         module_name, _, function = target.partition(":")
@@ -188,8 +190,9 @@ def test_the_baseline_differs_from_uds_in_its_selector_alone() -> None:
     assert uds.model_dump(exclude=differs) == random.model_dump(exclude=differs)
 
 
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def section(name: str, title: str) -> str:
+    """The text below a heading of a document, up to the next heading of that level."""
+    return TEXTS[name].partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def first_cells(text: str, heading: str) -> set[str]:
@@ -199,11 +202,24 @@ def first_cells(text: str, heading: str) -> set[str]:
 
 
 def test_the_readme_names_every_selector_and_no_other() -> None:
-    assert first_cells(section("Selectors"), "name") == set(SELECTORS)
+    assert first_cells(section("README.md", "Selectors"), "name") == set(SELECTORS)
+    assert first_cells(section("README.md", "Selectors"), "method") == set(POOL_SELECTORS)
 
 
-def test_the_readme_names_every_table_and_question_and_no_other() -> None:
-    store = section("The store and SQL")
+def test_the_readme_is_short_and_leads_to_every_group_of_pages() -> None:
+    assert len(README.splitlines()) <= 165 and max(map(len, README.splitlines())) <= 120
+    linked = set(re.findall(r"\]\((docs/[^)#]+)", README))
+    missing = {page for page in TEXTS if page.startswith("docs/")} - linked
+    assert {page for page in missing if page.count("/") == 1} <= {"docs/index.md", "docs/changelog.md"}
+
+
+def test_the_readme_s_test_command_is_what_ci_runs() -> None:
+    assert re.search("^make test$", section("README.md", "Try it"), re.MULTILINE)
+    assert re.search("^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_tables_page_names_every_table_and_question_and_no_other() -> None:
+    store = section("docs/store/tables.md", "At a glance")
     assert first_cells(store, "table") == {
         *(*NAME_COLUMNS, *ledger_views(), "artifacts"),
         *(view for view, _ in VECTORS.values()),
@@ -236,7 +252,7 @@ def test_links_and_make_targets_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)", BLOCK.sub("", TEXTS[name]))
     assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
     files = re.findall(r"`((?:curate|configs|pipelines|tests|benchmarks|store|\.ci)/[\w./-]*)", TEXTS[name])
-    missing = [file for file in files if file not in ("store/", "curate/pool/") and not (ROOT / file).exists()]
+    missing = [file for file in files if file != "store/" and not (ROOT / file).exists()]
     assert missing == []
     targets = re.findall(r"^([\w.]+|\$\(INSTALLED\)):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     used = re.findall(r"(?:`|^|&& )make ([a-z][\w-]*)", TEXTS[name], re.MULTILINE)

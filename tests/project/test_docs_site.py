@@ -31,6 +31,7 @@ from curate.stages import STAGES, make
 from curate.store import Store
 from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import dictionary, ledger_views
+from curate.testing import check_selector
 from tests.project.test_docs import BLOCK, ROOT, TEXTS, first_cells, typed, words
 
 SITE = ROOT / "docs"
@@ -174,6 +175,16 @@ def test_every_argument_of_a_selector_is_in_the_docstring_that_its_page_shows(ki
     assert own <= set(re.findall(r"(\w+): ", inspect.getdoc(kind) or ""))
 
 
+def test_the_selector_on_the_plugins_page_keeps_the_laws() -> None:
+    (source,) = [
+        block for language, block in BLOCK.findall(PAGES["docs/integrations/plugins.md"]) if language == "python"
+    ]
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert names["StoredUtility"].features == ("utility",)
+    check_selector(names["StoredUtility"])
+
+
 def test_the_commands_listed_are_the_commands_there_are() -> None:
     assert first_cells(PAGES["docs/commands.md"].replace("## Commands that", "| command |", 1), "command") >= set(
         STAGES
@@ -206,7 +217,8 @@ KINDS = {
     "curate": r"curate [\w-]+.*",
     "torchrun": r"torchrun (?:--[\w-]+ \S+ )+-m curate [\w-]+.*",
     "python": r"python (?P<script>[\w/]+\.py)(?P<flags>.*)",
-    "pip": r'pip install (?:-e )?"?(?P<place>\.(?:/[\w/]+)?)(?:\[(?P<extra>\w+)\])?"?(?: -c [\w.]+)?(?: #.*)?',
+    "pip": r'pip install (?:-e )?"?(?:(?P<place>\.(?:/[\w/]+)?)|(?P<package>[\w-]+))(?:\[(?P<extra>\w+)\])?"?'
+    r"(?: -c [\w.]+)?(?: #.*)?",
     "make": r"make (?P<target>[\w-]+)(?: #.*)?",
     "git": r"git clone <url> curate && cd curate && make (?P<first>[\w-]+)",
     "activate": r"\. \.venv/bin/activate",
@@ -216,14 +228,15 @@ KINDS = {
 @pytest.mark.parametrize("page", PAGES)
 def test_every_line_of_a_shell_block_is_of_a_kind_that_is_checked(page: str) -> None:
     """`curate` and torchrun lines are typed in by test_docs; scripts, flags, extras and targets are looked up here."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for language, block in BLOCK.findall(PAGES[page]):
         for command, _ in typed(language, block) if language in ("sh", "console") else ():
             found = next((m for kind in KINDS.values() if (m := re.fullmatch(kind, command))), None)
             assert found, f"{command} is of no known kind"
             given = {key: value for key, value in found.groupdict().items() if value}
-            assert given.get("extra", "faiss") in extras
+            assert given.get("extra", "faiss") in project["optional-dependencies"]
+            assert given.get("package", project["name"]) == project["name"]
             assert all(f"\n{given[key]}:" in makefile for key in ("target", "first") if key in given)
             assert (ROOT / given.get("place", ".")).is_dir()
             if script := given.get("script"):

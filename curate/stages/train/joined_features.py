@@ -46,8 +46,8 @@ SOURCES = {
         "reference",
         "features",
         "loss",
-        "the loss of a reference model on the pool. Make it: curate embed --pool {pool} --model REFERENCE --signals loss "
-        "--name NAME",
+        "the loss of a reference model on the pool. Make it: curate embed --pool {pool} --model REFERENCE "
+        "--signals loss --name NAME",
     ),
     "cluster": Source("clusters", "clusters", "cluster", "a clustering of the pool. Make it: curate cluster"),
 }

@@ -1,4 +1,4 @@
-"""The laws that curate holds every selector to, and what these two are for."""
+"""Check the laws of curate for both selectors, and that each selects as intended."""
 
 import torch
 from curate_closest import Closest, Shortest
