@@ -23,7 +23,7 @@ from curate.cli.query import describe, saved
 from curate.config import build, load
 from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
-from curate.stages import STAGES, make, module_of
+from curate.stages import STAGES, make, stage_of
 from curate.store import Store
 from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import VECTORS, ledger_views
@@ -48,8 +48,12 @@ OTHERS_FLAGS = re.compile(r"^(?:python|torchrun) .*?(?=-m curate|$)", re.MULTILI
 """The part of a line that is not ours to check."""
 
 
-def module_of_command(name: str) -> Any:
-    return module_of(name) if name in STAGES else import_module(COMMANDS[name][0].partition(":")[0])
+def examples_of(name: str) -> str:
+    """Command lines that --help of a command shows."""
+    text: str = (
+        import_module(COMMANDS[name][0].partition(":")[0]).EXAMPLES if name in COMMANDS else stage_of(name).examples
+    )
+    return text
 
 
 def typed(language: str, block: str) -> list[tuple[str, list[str]]]:
@@ -90,7 +94,7 @@ def shown() -> Iterator[tuple[str, str]]:
         comments = [line for line in file.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith("#")]
         yield from ((file.name, found[0]) for line in comments if (found := COMMAND.search(line)))
     for name in NAMES:
-        yield from ((f"{name} --help", line) for line in module_of_command(name).EXAMPLES.strip().splitlines())
+        yield from ((f"{name} --help", line) for line in examples_of(name).strip().splitlines())
 
 
 def mentioned() -> Iterator[tuple[str, str]]:
@@ -123,11 +127,7 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     built: list[Any] = []
     monkeypatch.setattr(curate.cli.stage, "make_and_print", lambda store, stage, config: built.append(config))
     monkeypatch.setattr(curate.cli.run, "run", lambda store, entries: built.append(entries) or [])
-    for target, _ in COMMANDS.values():
-        module_name, _, function = target.partition(":")
-        module = import_module(module_name)
-        if hasattr(module, "CONFIG"):
-            monkeypatch.setattr(module, function, lambda store, config: built.append(config))
+    monkeypatch.setattr("curate.cli.inspect.inspect", lambda store, config: built.append(config))
 
     def type_in(line: str) -> None:
         name, *args = words(line)
@@ -173,7 +173,7 @@ def test_a_config_says_what_it_is_and_how_to_run_it_and_is_one(file: Path) -> No
     place = file.relative_to(ROOT).as_posix()
     ways = re.findall(rf"^#     curate ([\w-]+) (?:--config )?{place}$", text, re.MULTILINE)
     assert text.startswith("# ") and len(ways) == 1
-    load(module_of(ways[0]).CONFIG, file=file)
+    load(stage_of(ways[0]).config, file=file)
 
 
 @pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
@@ -183,9 +183,7 @@ def test_a_pipeline_is_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_baseline_differs_from_uds_in_its_selector_alone() -> None:
-    uds, random = (
-        load(module_of("train").CONFIG, file=ROOT / "configs" / f"{name}.yaml") for name in ("uds", "random")
-    )
+    uds, random = (load(stage_of("train").config, file=ROOT / "configs" / f"{name}.yaml") for name in ("uds", "random"))
     differs = {"name", "selector", "selector_args"}
     assert uds.model_dump(exclude=differs) == random.model_dump(exclude=differs)
 
@@ -244,7 +242,7 @@ def test_a_python_example_is_python_that_the_stages_accept(name: str) -> None:
                 assert all(hasattr(import_module(node.module or ""), alias.name) for alias in node.names)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "make":
                 values = {word.arg or "": ast.literal_eval(word.value) for word in node.keywords}
-                build(module_of(ast.literal_eval(node.args[1])).CONFIG, values)
+                build(stage_of(ast.literal_eval(node.args[1])).config, values)
 
 
 @pytest.mark.parametrize("name", TEXTS)
