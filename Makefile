@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 wheel: $(INSTALLED)  ## dist/*.whl, installed and tried with no clone around
-	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	$(BIN)/python -m build --no-isolation --outdir dist
 	CURATE_WHEEL="$$(ls -t dist/*.whl | head -1)" $(BIN)/python -m pytest -q tests/project/test_wheel.py
 
 docs: $(DOCUMENTED)  ## the documentation site, built strictly into site/

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from ..version import __version__
+from ..version import DISTRIBUTION, __version__, pip_install
 from .finding import Finding, joined, said_by
 
 TRIED = {
@@ -60,7 +60,7 @@ def _declared() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 
     needed: dict[str, str] = {}
     extras: dict[str, dict[str, str]] = {}
-    for line in requires("curate") or ():
+    for line in requires(DISTRIBUTION) or ():
         requirement = Requirement(line)
         marker = requirement.marker
         extra = _extra_of(str(marker or ""))
@@ -110,7 +110,7 @@ def _extras(extras: dict[str, dict[str, str]]) -> Iterator[Finding]:
         there = {name: _version(name) for name in wanted}
         what, purpose = f"[{extra}]", SERVES.get(extra, "")
         if missing := [name for name, here in there.items() if here is None]:
-            way = f'pip install "curate[{extra}]"'
+            way = pip_install(extra)
             yield Finding(what, f"{joined(missing)} missing: {purpose}".rstrip(": "), "fine", way, {"missing": missing})
             continue
         tried = [_tried(name, str(here), "note") for name, here in there.items()]
@@ -123,7 +123,7 @@ def _extras(extras: dict[str, dict[str, str]]) -> Iterator[Finding]:
         if broken:
             yield Finding(what, f"{broken.what} {broken.said}", "note", broken.advice)
         elif old:
-            yield Finding(what, joined(old), "note", f'pip install "curate[{extra}]"')
+            yield Finding(what, joined(old), "note", pip_install(extra))
         else:
             yield Finding(what, joined(f"{name} {here}" for name, here in there.items()))
 

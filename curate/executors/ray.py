@@ -20,6 +20,7 @@ from typing import Any, Generic
 from .. import errors
 from ..errors import ConfigError, CurateError, StoreError
 from ..log import LOGGER, bar
+from ..version import pip_install
 from .work import Task, Work, Worker, load_worker
 
 BLOCKS = 1000
@@ -39,7 +40,7 @@ def session(workers: int | None) -> Iterator[None]:
     try:
         import ray.data
     except ImportError:
-        raise ConfigError('Ray is not installed: pip install "curate[ray]", or leave --engine ray out.') from None
+        raise ConfigError(f"Ray is not installed: {pip_install('ray')}, or leave --engine ray out.") from None
     with contextlib.redirect_stdout(sys.stderr):
         ours = not ray.is_initialized()
         if ours:

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import ConfigError
+from ..version import pip_install
+from .options import Selective
+from .trainer import SelectiveMixin
+
 try:
     from trl.trainer.sft_trainer import SFTTrainer
 except ImportError as error:
-    raise ImportError('curate.integrations.trl wants the package trl: pip install "curate[trl]".') from error
-
-from ..errors import ConfigError
-from .options import Selective
-from .trainer import SelectiveMixin
+    raise ImportError(f"curate.integrations.trl needs the package trl: {pip_install('trl')}.") from error
 
 __all__ = ["Selective", "SelectiveSFTTrainer"]
 

@@ -28,6 +28,7 @@ from ..log import LOGGER
 from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
+from ..version import pip_install
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import SamplingOrder
 from .epoch_subsets import EpochDataset, ReselectCallback
@@ -175,7 +176,7 @@ def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
     """Build the Trainer's arguments; `ConfigError` where it does not accept them, or a logger is not installed."""
     reporter = job.arguments.get("report_to", "none")
     if reporter != "none" and importlib.util.find_spec(reporter) is None:
-        raise ConfigError(f'--report-to {reporter} needs the package {reporter}: pip install "curate[{reporter}]".')
+        raise ConfigError(f"--report-to {reporter} needs the package {reporter}: {pip_install(reporter)}.")
     try:
         arguments = TrainingArguments(output_dir=str(folder), **job.arguments)
     except (ValueError, ImportError) as error:

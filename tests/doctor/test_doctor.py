@@ -57,7 +57,7 @@ def test_what_is_missing_too_old_or_broken_says_how_to_have_it(monkeypatch: pyte
     assert "cannot be imported: No module named" in found(lines_, "duckdb").said
     extra = found(lines_, "[quantized]")
     assert extra.verdict == "fine" and extra.said == "no-such missing: --load-in-4bit"
-    assert extra.advice == 'pip install "curate[quantized]"'
+    assert extra.advice == 'pip install "curate-sft[quantized]"'
 
 
 def test_who_has_faiss_for_cpus_is_not_told_to_install_the_one_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from curate.version import DISTRIBUTION
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("hatchling") is None or importlib.util.find_spec("pip") is None,
-    reason="hatchling and pip build the wheel: pip install hatchling",
+    any(importlib.util.find_spec(name) is None for name in ("build", "hatchling", "pip")),
+    reason="build, hatchling and pip make and install the wheel: pip install build hatchling",
 )
 
 
@@ -34,20 +35,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("CURATE_WHEEL"):
         return (ROOT / given).resolve()
     folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        str(folder),
-        str(ROOT),
-    ]
-    subprocess.run([*build, "--disable-pip-version-check"], check=True)
-    return next(folder.glob("curate-*.whl"))
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob("curate_sft-*.whl"))
 
 
 def names_in(wheel: Path) -> set[str]:
@@ -71,7 +61,7 @@ def tracked(*places: str) -> set[str]:
 
 
 def test_every_file_of_the_package_is_in_the_wheel_and_no_other(wheel: Path) -> None:
-    inside = {name for name in names_in(wheel) if not name.startswith(("curate/_shipped/", "curate-"))}
+    inside = {name for name in names_in(wheel) if not name.startswith(("curate/_shipped/", "curate_sft-"))}
     assert inside == tracked("curate")
 
 
@@ -87,7 +77,11 @@ def test_pipelines_configs_and_questions_are_in_the_wheel(wheel: Path) -> None:
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     about = metadata_of(wheel)
-    assert (about["Name"], about["Requires-Python"], about["License-Expression"]) == ("curate", ">=3.11", "Apache-2.0")
+    assert (about["Name"], about["Requires-Python"], about["License-Expression"]) == (
+        DISTRIBUTION,
+        ">=3.11",
+        "Apache-2.0",
+    )
     classifiers = about.get_all("Classifier") or []
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
     assert about["Description-Content-Type"] == "text/markdown"

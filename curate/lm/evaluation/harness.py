@@ -15,8 +15,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ...errors import ConfigError, CurateError, did_you_mean
+from ...version import pip_install
 
-MISSING = 'The lm-evaluation-harness is not installed: pip install "curate[eval]", or leave --tasks out.'
+MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or leave --tasks out."
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...errors import ModelError
+from ...version import pip_install
 
 
 def four_bits() -> dict[str, Any]:
@@ -20,7 +21,7 @@ def four_bits() -> dict[str, Any]:
     Heads and embeddings stay as they are, which is transformers' own rule; signals need the head's matrix.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError('--load-in-4bit wants the package bitsandbytes: pip install "curate[quantized]".')
+        raise ModelError(f"--load-in-4bit needs the package bitsandbytes: {pip_install('quantized')}.")
     from transformers import BitsAndBytesConfig
 
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import ConfigError
 from ...log import LOGGER, bar
+from ...version import pip_install
 from .index_kind import FLAT_BYTES, IndexKind, KindName, choose_kind
 from .vectors import Matrix, Positions, VectorShards
 
@@ -100,7 +101,7 @@ def choose_backend(backend: Backend = "auto") -> Literal["faiss", "numpy"]:
     spec = find_spec("faiss") if backend != "numpy" else None
     installed = spec is not None and spec.origin is not None
     if backend == "faiss" and not installed:
-        raise ConfigError('FAISS is not installed: pip install "curate[faiss]", or use --backend auto.')
+        raise ConfigError(f"FAISS is not installed: {pip_install('faiss')}, or use --backend auto.")
     return "faiss" if installed else "numpy"
 
 
