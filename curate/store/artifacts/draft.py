@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from .manifest import FACTS, MERGED
+from .manifest import RECORDS, MERGED
 from .parquet import ROW_GROUP, read_parquet, write_parquet
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Draft:
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
         self.clear_files()
-        for folder in (self.path / FACTS, self.path / MERGED, *self.path.glob(".spill-*")):
+        for folder in (self.path / RECORDS, self.path / MERGED, *self.path.glob(".spill-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear_files(self) -> None:
@@ -71,7 +71,7 @@ class Draft:
 
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """What was added to a table so far, by whichever process: a key at a time, in their order."""
-        paths = sorted((self.path / FACTS / table_name).glob("[!.]*.parquet"))
+        paths = sorted((self.path / RECORDS / table_name).glob("[!.]*.parquet"))
         return (read_parquet(path, columns=list(columns)) for path in paths)
 
     def sweep(self) -> None:
@@ -81,4 +81,4 @@ class Draft:
 
     def fragment(self, table_name: str, key: str) -> Path:
         """Where the rows added under `key` wait to be merged."""
-        return self.path / FACTS / table_name / f"{key}.parquet"
+        return self.path / RECORDS / table_name / f"{key}.parquet"

@@ -19,7 +19,7 @@ from .files import read_json, write_json
 
 MANIFEST_FILE = "files.json"
 MANIFEST = "artifact.json"
-FACTS, MERGED = "facts", "merged"
+RECORDS, MERGED = "facts", "merged"
 """Folders of records that wait for the catalogue, and of those that are in it."""
 
 VERIFIED_ELSEWHERE = ("checkpoints", "cells")
@@ -62,7 +62,7 @@ def find_damage(folder: Path, *, read: bool, below: str = "", records: bool = Tr
         records: look also at those of records.
     """
     for name, told in (read_manifest(folder) or {}).items():
-        if name.startswith(below) and (records or not name.startswith(f"{FACTS}/")):
+        if name.startswith(below) and (records or not name.startswith(f"{RECORDS}/")):
             path = _place(folder, name)
             if (wrong := damage(path, told, read=read)) is not None:
                 yield path, wrong
@@ -72,7 +72,7 @@ def _place(folder: Path, name: str) -> Path:
     """Where a recorded file is now: records may have been merged."""
     path = folder / name
     head, _, rest = name.partition("/")
-    return folder / MERGED / rest if head == FACTS and not path.exists() else path
+    return folder / MERGED / rest if head == RECORDS and not path.exists() else path
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -82,7 +82,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         if len(parts) == 1 and (parts[0] in OURS or parts[0].endswith(DERIVED)):
             continue
-        yield "/".join((FACTS, *parts[1:]) if parts[0] == MERGED else parts), path
+        yield "/".join((RECORDS, *parts[1:]) if parts[0] == MERGED else parts), path
 
 
 def _digest(files: Checksums) -> str:

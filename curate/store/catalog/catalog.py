@@ -21,7 +21,7 @@ import duckdb
 
 from ...errors import CatalogueBusy, StoreError, of_system
 from ..artifacts.files import REMEDY, temporary
-from ..artifacts.manifest import FACTS, MERGED
+from ..artifacts.manifest import RECORDS, MERGED
 from .layout import is_laid_out, lay_out
 from .sql import quote
 
@@ -181,7 +181,7 @@ class Catalog:
             connection.execute("COMMIT")
 
 
-def fragments(folder: Path, table: str = "*", which: str = FACTS) -> list[Path]:
+def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path]:
     """RunInfo of an artifact that wait to be merged, or with `MERGED` those that are, oldest name first."""
     return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
 

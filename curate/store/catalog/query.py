@@ -121,7 +121,7 @@ def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
     with readable(connection, catalog.path):
         for table, label in NAME_COLUMNS.items():
-            connection.execute(_fact_view(table, label, artifacts, merged))
+            connection.execute(_record_view(table, label, artifacts, merged))
         for stage, (view, label) in VECTORS.items():
             connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
     connection.execute(f"SET allowed_directories = [{quote(str(index.root.resolve()) + '/')}]")
@@ -202,7 +202,7 @@ def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> di
     }
 
 
-def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
+def _record_view(table: str, label: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
     parts = [f"SELECT * FROM catalog.{table}"]
     for artifact in artifacts:
         waiting = [

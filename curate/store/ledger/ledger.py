@@ -18,7 +18,7 @@ from ...errors import CatalogueBusy, StoreError
 from ...log import LOGGER
 from ..artifacts.draft import Draft
 from ..artifacts.files import read_json, write_json
-from ..artifacts.manifest import FACTS, MERGED
+from ..artifacts.manifest import RECORDS, MERGED
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import Catalog, fragments
 from .rows import Rows, to_table
@@ -123,7 +123,7 @@ class Ledger:
         return self.folder / "settled.json"
 
     def _path(self, first: int) -> Path:
-        return self.folder / FACTS / TABLE / f"{first:09d}-r{self.rank}.parquet"
+        return self.folder / RECORDS / TABLE / f"{first:09d}-r{self.rank}.parquet"
 
 
 def _write(path: Path, blocks: list[Rows]) -> None:

@@ -17,7 +17,7 @@ from ...errors import CatalogueBusy, StoreError
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import read_json, temporary
 from ..artifacts.lock import DraftLock
-from ..artifacts.manifest import MERGED
+from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import fragment_key, fragments, move_to_merged
 from ..store import Store
@@ -92,7 +92,7 @@ def _rescue(store: Store) -> str | None:
             for artifact in store.artifacts_and_drafts():
                 keys = {key for mark, key in known if mark == artifact.fingerprint}
                 lost = keys - {
-                    fragment_key(path) for which in ("facts", MERGED) for path in fragments(artifact.path, which=which)
+                    fragment_key(path) for which in (RECORDS, MERGED) for path in fragments(artifact.path, which=which)
                 }
                 for table in sorted({key.split("/")[0] for key in lost}):
                     _write_beside(connection, artifact, table, sorted(keys))
@@ -145,7 +145,7 @@ def _rebuild(store: Store, found: list[Defect]) -> str:
 
 
 def _is_fact(path: Path) -> bool:
-    return path.parents[1].name in ("facts", MERGED)
+    return path.parents[1].name in (RECORDS, MERGED)
 
 
 def _must_be_free(store: Store) -> None:
