@@ -17,7 +17,7 @@ from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
 from curate.store.artifacts.parquet import read_parquet
 from curate.store.catalog.catalog import fragments
-from curate.store.maintenance.gc import Leftover, leftovers
+from curate.store.maintenance.gc import Leftover, find_leftovers
 from curate.store.maintenance.repair import repair
 from curate.store.maintenance.verify import find_defects
 from curate.store.vectors.index_kind import IndexKind
@@ -32,7 +32,7 @@ def made(store: Store) -> Artifact:
 
 def _leftovers(store: Store) -> list[Leftover]:
     try:
-        return leftovers(store)
+        return find_leftovers(store)
     except StoreError:  # who cannot read what there is removes nothing
         return []
 
@@ -153,7 +153,7 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
     with pytest.raises(StoreError, match=r"curate (verify|repair)"):
         store.query("SELECT sum(hash(s)) FROM samples s")
     assert any("again" in done for done in repair(store))
-    assert answers(store) == before and list(find_defects(store)) == [] and leftovers(store) == []
+    assert answers(store) == before and list(find_defects(store)) == [] and find_leftovers(store) == []
 
 
 def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(store: Store, made: Artifact) -> None:

@@ -14,7 +14,7 @@ import pytest
 from curate.errors import ArtifactNotFound
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.files import HOST, is_abandoned, temporary
-from curate.store.maintenance.gc import leftovers, remove
+from curate.store.maintenance.gc import find_leftovers, remove
 from curate.store.maintenance.verify import find_defects
 from tests.support.toy_store import Toy, fill, stopped
 
@@ -28,10 +28,10 @@ def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Ar
     shutil.rmtree(made.path)
     with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
         store.get("a")
-    found = leftovers(store)
+    found = find_leftovers(store)
     assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
     assert all(remove(store, each) for each in found)
-    assert leftovers(store) == [] and list(find_defects(store)) == []
+    assert find_leftovers(store) == [] and list(find_defects(store)) == []
     assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
 
 
@@ -49,8 +49,8 @@ def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_b
     before = sorted(path for path in store.root.rglob("*") if path.is_file())
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
-    assert leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
-    (found,) = leftovers(store)
+    assert find_leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
+    (found,) = find_leftovers(store)
     assert found.bytes > 0 and "'b' (toy), unfinished" in found.what
     assert remove(store, found)
     assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
@@ -58,13 +58,13 @@ def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_b
 
 def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Store) -> None:
     def look(draft: Draft) -> None:
-        held = [each for each in leftovers(store) if each.path == draft.path]
+        held = [each for each in find_leftovers(store) if each.path == draft.path]
         assert held == []
 
     store.make("toy", look, Toy(name="a"))
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
-    (found,) = leftovers(store)
+    (found,) = find_leftovers(store)
 
     def removed(draft: Draft) -> None:
         assert not remove(store, found) and draft.path.exists()
@@ -80,8 +80,8 @@ def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store
     (begun / "draft.lock").write_text("x")
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (begun / f".draft.json.{HOST}.{ended.stdout.strip()}.tmp").write_text("{")
-    (found,) = leftovers(store)
-    assert found.path == begun and remove(store, found) and leftovers(store) == []
+    (found,) = find_leftovers(store)
+    assert found.path == begun and remove(store, found) and find_leftovers(store) == []
     assert not begun.exists()
 
 

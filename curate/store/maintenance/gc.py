@@ -41,14 +41,14 @@ class Leftover:
     held: Path | None = None
 
 
-def leftovers(store: Store, *, drafts: bool = True) -> list[Leftover]:
+def find_leftovers(store: Store, *, drafts: bool = True) -> list[Leftover]:
     """Everything that may go; with `drafts` also what was begun and could still be resumed."""
-    found = [*_of_artifacts(store, drafts=drafts), *_of_names(store)]
+    found = [*_leftovers_of_artifacts(store, drafts=drafts), *_leftovers_of_names(store)]
     gone = tuple(each.path for each in found)
     for path in sorted(store.root.rglob(".*")):
         if is_abandoned(path) and not any(path.is_relative_to(other) for other in gone):
             found.append(Leftover(path, "half-written", _size(path)))
-    return [*found, *_of_catalogue(store)]
+    return [*found, *_leftovers_of_catalogue(store)]
 
 
 def remove(store: Store, leftover: Leftover) -> bool:
@@ -76,7 +76,7 @@ def remove(store: Store, leftover: Leftover) -> bool:
     return True
 
 
-def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
+def _leftovers_of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
     labels = store.display_names()
     begun = {draft.path: draft for draft in store.drafts()}
     for folder in sorted((store.root / "artifacts").glob("*/*")):
@@ -95,13 +95,13 @@ def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
             yield Leftover(folder, "hardly begun", _size(folder), held=lock)
 
 
-def _of_names(store: Store) -> Iterator[Leftover]:
+def _leftovers_of_names(store: Store) -> Iterator[Leftover]:
     for pointer in sorted((store.root / "names").glob("*.json")):
         if not (store.root / str(read_json(pointer).get("path"))).is_dir():
             yield Leftover(pointer, "a name of what is gone", _size(pointer))
 
 
-def _of_catalogue(store: Store) -> Iterator[Leftover]:
+def _leftovers_of_catalogue(store: Store) -> Iterator[Leftover]:
     """RunInfo of artifacts that are no more."""
     if not store.catalog.path.exists():
         return

@@ -21,7 +21,7 @@ from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import fragment_key, fragments, move_to_merged
 from ..store import Store
-from .verify import NOTE, Defect, find_defects
+from .verify import INDEX_DESCRIPTION, Defect, find_defects
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -30,14 +30,14 @@ def repair(store: Store) -> Iterator[str]:
     Raises:
         StoreError: facts of an artifact are damaged, or a catalogue is open in another program.
     """
-    if told := _rescue(store):
+    if told := _rescue_records(store):
         yield told
     found = list(find_defects(store))
     if any(problem.path == store.catalog.path for problem in found):
-        yield _rebuild(store, found)
-    for note in dict.fromkeys(_note(problem.path) for problem in found if _note(problem.path)):
+        yield _rebuild_catalogue(store, found)
+    for note in dict.fromkeys(_index_description(problem.path) for problem in found if _index_description(problem.path)):
         assert note is not None
-        yield _reindex(note)
+        yield _rebuild_index(note)
     for checkpoint in dict.fromkeys(each for each in map(_checkpoint, found) if each is not None):
         with DraftLock(checkpoint.parents[1] / "draft.lock", f"the run of {checkpoint}"):
             shutil.rmtree(checkpoint)
@@ -52,19 +52,19 @@ def _checkpoint(problem: Defect) -> Path | None:
     return None
 
 
-def _note(path: Path) -> Path | None:
+def _index_description(path: Path) -> Path | None:
     """What describes the index that a damaged file is of; None for other files."""
-    if path.name.endswith(NOTE):
+    if path.name.endswith(INDEX_DESCRIPTION):
         return path
     for end in (".faiss", ".f16"):
         if path.name.endswith(end):
-            return path.with_name(path.name.removesuffix(end) + NOTE)
+            return path.with_name(path.name.removesuffix(end) + INDEX_DESCRIPTION)
     return None
 
 
-def _reindex(note: Path) -> str:
+def _rebuild_index(note: Path) -> str:
     """Make an index again where it says of what it is; else remove it, and the next search makes it."""
-    column = note.name.removesuffix(NOTE)
+    column = note.name.removesuffix(INDEX_DESCRIPTION)
     try:
         from ..vectors.faiss_index import kept_index
         from ..vectors.index_kind import IndexKind
@@ -81,7 +81,7 @@ def _reindex(note: Path) -> str:
     return f"Made the index {column} of {note.parent} again."
 
 
-def _rescue(store: Store) -> str | None:
+def _rescue_records(store: Store) -> str | None:
     """Write facts that are in the catalogue alone beside their artifacts."""
     if not store.catalog.path.exists():
         return None
@@ -95,7 +95,7 @@ def _rescue(store: Store) -> str | None:
                     fragment_key(path) for which in (RECORDS, MERGED) for path in fragments(artifact.path, which=which)
                 }
                 for table in sorted({key.split("/")[0] for key in lost}):
-                    _write_beside(connection, artifact, table, sorted(keys))
+                    _write_records(connection, artifact, table, sorted(keys))
                     rescued += 1
     except CatalogueBusy:
         raise
@@ -104,7 +104,7 @@ def _rescue(store: Store) -> str | None:
     return f"Wrote {rescued} tables of facts beside their artifacts, which only the catalogue had." if rescued else None
 
 
-def _write_beside(connection: duckdb.DuckDBPyConnection, artifact: Artifact, table: str, keys: list[str]) -> None:
+def _write_records(connection: duckdb.DuckDBPyConnection, artifact: Artifact, table: str, keys: list[str]) -> None:
     """All of an artifact's rows of a table as one fragment, under the first of their keys."""
     own = [key for key in keys if key.split("/")[0] == table]
     rows = connection.sql(
@@ -119,13 +119,13 @@ def _write_beside(connection: duckdb.DuckDBPyConnection, artifact: Artifact, tab
     connection.execute("COMMIT")
 
 
-def _rebuild(store: Store, found: list[Defect]) -> str:
+def _rebuild_catalogue(store: Store, found: list[Defect]) -> str:
     """A catalogue of all facts that are beside artifacts, put in the place of the one that is there."""
     path = store.catalog.path
-    if bad := next((each for each in found if each.path.suffix == ".parquet" and _is_fact(each.path)), None):
+    if bad := next((each for each in found if each.path.suffix == ".parquet" and _is_records_file(each.path)), None):
         raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be made again without it. {bad.remedy}")
     if path.exists():
-        _must_be_free(store)
+        _check_not_busy(store)
     facts = [
         (artifact, file) for artifact in store.artifacts_and_drafts() for file in fragments(artifact.path, which=MERGED)
     ]
@@ -144,11 +144,11 @@ def _rebuild(store: Store, found: list[Defect]) -> str:
     return f"Made {path} again from {len(facts)} files of facts{kept}."
 
 
-def _is_fact(path: Path) -> bool:
+def _is_records_file(path: Path) -> bool:
     return path.parents[1].name in (RECORDS, MERGED)
 
 
-def _must_be_free(store: Store) -> None:
+def _check_not_busy(store: Store) -> None:
     """Raise `CatalogueBusy` where another program has the catalogue open; whether it can be read is another matter."""
     try:
         with store.catalog.open(wait=5.0):

@@ -19,7 +19,7 @@ from ..artifacts.parquet import metadata_of
 from ..catalog.catalog import NAME_COLUMNS, fragment_key, fragments
 from ..store import Store
 
-NOTE = ".faiss.json"
+INDEX_DESCRIPTION = ".faiss.json"
 """End of the name of what says which files an index has."""
 REPAIR = "curate repair makes it again from the artifacts."
 
@@ -50,15 +50,15 @@ def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
             store.get(name)
         ]
         for artifact in wanted:
-            yield from _of_folder(artifact.path)
+            yield from _defects_of_folder(artifact.path)
         return
-    before = list(_of_names(store))
+    before = list(_defects_of_names(store))
     for folder in sorted((store.root / "artifacts").glob("*/*")):
-        before += list(_of_folder(folder))
+        before += list(_defects_of_folder(folder))
         yield from before
         before.clear()
     yield from before
-    yield from _of_catalogue(store)
+    yield from _defects_of_catalogue(store)
 
 
 def without_manifest(store: Store) -> list[Artifact]:
@@ -66,7 +66,7 @@ def without_manifest(store: Store) -> list[Artifact]:
     return [artifact for artifact in store.artifacts() if not (artifact.path / MANIFEST_FILE).exists()]
 
 
-def _of_names(store: Store) -> Iterator[Defect]:
+def _defects_of_names(store: Store) -> Iterator[Defect]:
     for pointer in sorted((store.root / "names").glob("*.json")):
         remedy = f"Delete it, and run the command that made '{pointer.stem}' again: it finds the artifact and names it."
         try:
@@ -80,7 +80,7 @@ def _of_names(store: Store) -> Iterator[Defect]:
             yield Defect(pointer, f"stands for {content['path']}, which is gone", "curate gc removes the name.")
 
 
-def _of_folder(folder: Path) -> Iterator[Defect]:
+def _defects_of_folder(folder: Path) -> Iterator[Defect]:
     """Of an artifact its manifest, what is sealed, its indexes and its checkpoints; of a draft its checkpoints."""
     again = f"Put the file back from a copy, or delete the folder {folder} and make the artifact again."
     if (folder / MANIFEST).exists():
@@ -88,22 +88,22 @@ def _of_folder(folder: Path) -> Iterator[Defect]:
             Artifact.read(folder / MANIFEST)
             yield from (Defect(path, wrong, again) for path, wrong in find_damage(folder, read=True))
         except StoreError as error:
-            yield Defect(_named(error, folder), "is damaged", again)
-        for note in sorted(folder.glob(f"*{NOTE}")):
-            yield from _of_record(note, REPAIR)
+            yield Defect(_damaged_description(error, folder), "is damaged", again)
+        for note in sorted(folder.glob(f"*{INDEX_DESCRIPTION}")):
+            yield from _defects_of_recorded_files(note, REPAIR)
     elif (folder / MANIFEST_FILE).exists() and not (folder / "draft.json").exists():
         yield Defect(folder / MANIFEST, "is gone", again)
     for mark in sorted(folder.glob(f"checkpoints/checkpoint-*/{CHECKPOINT_MARKER}")):
         drop = f"Delete the folder {mark.parent}; an unfinished run then goes on from the checkpoint before."
-        yield from _of_record(mark, f"{drop} curate repair does it, where the run is unfinished.")
+        yield from _defects_of_recorded_files(mark, f"{drop} curate repair does it, where the run is unfinished.")
 
 
-def _named(error: StoreError, folder: Path) -> Path:
+def _damaged_description(error: StoreError, folder: Path) -> Path:
     """Which of the two files that describe an artifact an error is about."""
     return folder / (MANIFEST_FILE if MANIFEST_FILE in str(error) else MANIFEST)
 
 
-def _of_record(path: Path, remedy: str) -> Iterator[Defect]:
+def _defects_of_recorded_files(path: Path, remedy: str) -> Iterator[Defect]:
     """Files that a record beside them tells of."""
     try:
         files = read_json(path).get("files", {})
@@ -115,14 +115,14 @@ def _of_record(path: Path, remedy: str) -> Iterator[Defect]:
             yield Defect(path.parent / name, wrong, remedy)
 
 
-def _of_catalogue(store: Store) -> Iterator[Defect]:
+def _defects_of_catalogue(store: Store) -> Iterator[Defect]:
     """The catalogue, read through, against the fragments that are in it. DuckDB checks every block that it reads."""
     path = store.catalog.path
     remedy = "curate repair makes it again from the artifacts; as it is, it is kept beside."
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     try:
         store.catalog.attach(connection, wait=5.0)
-        held = {table: _rows(connection, table) for table in NAME_COLUMNS}
+        held = {table: _row_counts(connection, table) for table in NAME_COLUMNS}
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     except CatalogueBusy:
         raise
@@ -132,7 +132,7 @@ def _of_catalogue(store: Store) -> Iterator[Defect]:
         return
     finally:
         connection.close()
-    for artifact in _known(store):
+    for artifact in _readable_artifacts(store):
         put_away = fragments(artifact.path, which=MERGED)
         known = {fragment_key(file) for file in put_away}
         kept = {key for mark, key in merged if mark == artifact.fingerprint}
@@ -153,7 +153,7 @@ def _of_catalogue(store: Store) -> Iterator[Defect]:
                 )
 
 
-def _known(store: Store) -> list[Artifact]:
+def _readable_artifacts(store: Store) -> list[Artifact]:
     """Everything; nothing where a manifest is damaged, which is told already, and what it is of cannot be known."""
     try:
         return store.artifacts_and_drafts()
@@ -161,7 +161,7 @@ def _known(store: Store) -> list[Artifact]:
         return []
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
+def _row_counts(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
     """Artifact -> its rows; every column of the table is read."""
     found = connection.execute(
         f"SELECT artifact, count(*), bit_xor(hash(t)) FROM catalog.{table} t GROUP BY artifact"
