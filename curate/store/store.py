@@ -73,9 +73,9 @@ class Store(ArtifactIndex):
             params: of it, by name or in order.
             limits: for SQL of somebody else's; without them it takes the time and the room that it needs.
         """
-        from .catalog.query import NONE, run
+        from .catalog.query import NO_LIMITS, run
 
-        return run(self, sql, params, limits or NONE)
+        return run(self, sql, params, limits or NO_LIMITS)
 
     def is_made(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
         """Whether what `config` describes is made, under whatever name."""
@@ -177,8 +177,8 @@ class Store(ArtifactIndex):
         if not self.catalog.path.exists():
             return
         try:
-            if self.catalog.knows(mark):
-                self.catalog.forget([mark], wait=1.0)
+            if self.catalog.has_records(mark):
+                self.catalog.delete_records([mark], wait=1.0)
         except CatalogueBusy:
             LOGGER.debug("The catalogue is not free to look for facts of what was deleted.")
 

@@ -193,7 +193,7 @@ def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(st
         path.unlink()
     (made.path / MANIFEST_FILE).unlink()  # as an older curate leaves it
     assert list(find_defects(store)) == []
-    assert any("beside" in done for done in repair(store))
+    assert any("only the catalogue held" in done for done in repair(store))
     store.catalog.path.unlink()
     list(repair(store))
     assert answers(store) == before

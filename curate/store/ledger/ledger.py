@@ -101,7 +101,7 @@ class Ledger:
             if _first_step(path) > step and path.stem.endswith(f"-r{self.rank}"):
                 path.unlink()
         if self.rank == 0 and self._mark.exists() and read_json(self._mark)["step"] > step:
-            self.catalog.forget_after(self.fingerprint, TABLE, step, wait=60.0)
+            self.catalog.delete_records_after(self.fingerprint, TABLE, step, wait=60.0)
             for path in fragments(self.folder, TABLE, MERGED):
                 if _first_step(path) > step:
                     path.unlink()
