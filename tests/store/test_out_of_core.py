@@ -31,7 +31,7 @@ def test_rows_come_in_the_order_of_the_ids_each_once_and_the_first_of_its_repeat
     ids = [f"s{number}" for number in rng.integers(200, size=500)]
     shards = write_pool(tmp_path, ids, each=70)
     wanted = [str(name) for name in rng.permutation(sorted(set(ids)))[:90]]
-    monkeypatch.setattr(store_rows, "SHARE", share)
+    monkeypatch.setattr(store_rows, "MIN_ROWS_PER_FILE", share)
     positions = positions_of(shards, pa.array(["x", *wanted, "a"]), tmp_path)
     assert positions.tolist() == [-1, *map(ids.index, wanted), -1]
     gather(shards, positions[1:-1], tmp_path / "out" / "found.parquet")
