@@ -118,11 +118,11 @@ def test_a_damaged_index_is_named_and_made_again(store: Store) -> None:
     made = store.make("embed", features, Toy(name="feats"))
     shards, kind = VectorShards(made.shards(), "sketch"), IndexKind("flat")
     queries = shards.load().matrix[:5]
-    _, before = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+    _, before = faiss_index.load_or_build_index(made.path, shards, kind).nearest(queries, 3)
     for damage in (flip, cut):
         damage(made.path / "sketch.faiss")
         assert [problem.path.name for problem in find_defects(store)] == ["sketch.faiss"]
-        _, after = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+        _, after = faiss_index.load_or_build_index(made.path, shards, kind).nearest(queries, 3)
         assert (after == before).all() and list(find_defects(store)) == []
         damage(made.path / "sketch.faiss")
         assert any("index sketch" in done for done in repair(store)) and list(find_defects(store)) == []

@@ -102,7 +102,7 @@ def test_the_kind_is_decided_by_how_many_and_how_wide() -> None:
     for width in (7, 16, 96, 300, 384, 768, 896, 1024, 1536, 3584):
         code = choose_kind(1000, width, "ivfpq").code
         assert width % code == 0 and code <= 64 and (code == 1 or width // code >= 4)
-    assert "approximate: 16 of 4000 lists, 64 bytes a vector" in str(choose_kind(1_000_000, 1024))
+    assert "approximate: 16 of 4000 lists, 64 bytes per vector" in str(choose_kind(1_000_000, 1024))
 
 
 @needs_faiss
