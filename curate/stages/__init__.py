@@ -71,7 +71,7 @@ def run_stage(store: Store, stage: str, config: Config) -> Artifact:
         lambda draft: _run(module, config, inputs, draft),
         config,
         fingerprints,
-        together=getattr(module, "DISTRIBUTED", False),
+        collective=getattr(module, "DISTRIBUTED", False),
     )
     if hasattr(module, "deliver") and rank() == 0:
         module.deliver(config, artifact)

@@ -15,7 +15,7 @@ from pydantic import Field
 from curate.config import EXTERNAL, NOT_HASHED, Config, Ref
 from curate.errors import ArtifactNotFound, StoreError
 from curate.store import Draft, Store
-from curate.store.artifacts.files import digest_path, fingerprint
+from curate.store.artifacts.files import digest_path, fingerprint_of
 
 
 class Toy(Config):
@@ -35,9 +35,9 @@ def never(draft: Draft) -> None:
 
 
 def test_a_fingerprint_is_the_same_on_every_machine_and_for_ever() -> None:
-    mark = fingerprint("train", {"seed": 1, "name": "ü", "rate": 0.1, "list": [1, None]}, {"pool": "c1:00"})
-    assert mark == "c1:38064f18f675760cf6a19f578860f048"
-    assert mark == fingerprint("train", {"list": [1, None], "rate": 0.1, "name": "ü", "seed": 1}, {"pool": "c1:00"})
+    found = fingerprint_of("train", {"seed": 1, "name": "ü", "rate": 0.1, "list": [1, None]}, {"pool": "c1:00"})
+    assert found == "c1:38064f18f675760cf6a19f578860f048"
+    assert found == fingerprint_of("train", {"list": [1, None], "rate": 0.1, "name": "ü", "seed": 1}, {"pool": "c1:00"})
 
 
 def test_name_inputs_and_inert_fields_are_no_part_of_the_identity() -> None:
@@ -58,7 +58,7 @@ def test_what_is_made_is_not_made_again_under_any_name(store: Store) -> None:
 
 def test_names_that_differ_in_case_alone_are_refused_before_anything_is_made(store: Store) -> None:
     store.make("toy", fill, Toy(name="Run"))
-    with pytest.raises(StoreError, match=r"There is 'Run' in .* take 'run' for the same file"):
+    with pytest.raises(StoreError, match=r"'run' differs from the existing name 'Run' in .* the same file"):
         store.make("toy", never, Toy(name="run", rows=3))
     with pytest.raises(StoreError, match="choose another name"), store.draft("toy", Toy(name="RUN", rows=3)):
         raise AssertionError("begun")

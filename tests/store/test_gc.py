@@ -26,7 +26,7 @@ def made(store: Store) -> Artifact:
 
 def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
     shutil.rmtree(made.path)
-    with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
+    with pytest.raises(ArtifactNotFound, match="is gone, but a name in"):
         store.get("a")
     found = find_leftovers(store)
     assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}

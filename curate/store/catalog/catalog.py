@@ -22,7 +22,7 @@ import duckdb
 
 from ...errors import CatalogueBusy, StoreError, of_system
 from ..artifacts.files import REMEDY, temporary
-from ..artifacts.manifest import RECORDS, MERGED
+from ..artifacts.manifest import MERGED, RECORDS
 from .layout import create_tables, is_up_to_date
 from .sql import quote
 
