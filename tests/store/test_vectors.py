@@ -51,7 +51,7 @@ def test_vectors_come_back_in_the_order_of_the_shards_and_of_unit_length(tmp_pat
     assert vectors.ids.to_pylist() == ["s0", "s1", "s2"]
     assert vectors.matrix.dtype == np.float32
     np.testing.assert_allclose(vectors.matrix, [[0.6, 0.8], [0, 1], [-1, 0]], atol=1e-7)
-    assert vectors.excluded == ()
+    assert vectors.rejected == ()
 
 
 def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_whole_gives(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_who
         number += size
     stream = VectorShards(shards, "sketch")
     whole = stream.load()
-    assert (stream.rows, stream.width, whole.counts, len(whole.excluded)) == (21, 3, (6, 0, 4, 8), 3)
+    assert (stream.rows, stream.width, whole.counts, len(whole.rejected)) == (21, 3, (6, 0, 4, 8), 3)
     by_shard = list(stream)
     np.testing.assert_array_equal(np.concatenate([part.matrix for part in by_shard]), whole.matrix)
-    assert [name for part in by_shard for name in part.excluded] == list(whole.excluded)
+    assert [name for part in by_shard for name in part.rejected] == list(whole.rejected)
     for size in (1, 4, 18, 100):
         blocks = list(stream.blocks(size))
         assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
@@ -76,7 +76,7 @@ def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_who
     part, again, other = (stream.sample(12, seed) for seed in (1, 1, 2))
     assert part.ids.equals(again.ids) and not part.ids.equals(other.ids)
     where = [at[name] for name in part.ids.to_pylist()]
-    assert where == sorted(where) and len(where) + len(part.excluded) == 12
+    assert where == sorted(where) and len(where) + len(part.rejected) == 12
     np.testing.assert_array_equal(part.matrix, whole.matrix[where])
     assert stream.sample(21, 0).ids.equals(whole.ids)
 
@@ -86,7 +86,7 @@ def test_rows_that_are_no_direction_are_named_and_left_out(tmp_path: Path) -> No
     shard = write_shard(tmp_path / "a.parquet", ["good", "nan", "null", "zero", "inf", "fine"], rows, 2)
     vectors = load_vectors([shard], "sketch")
     assert vectors.ids.to_pylist() == ["good", "fine"]
-    assert vectors.excluded == ("nan", "null", "zero", "inf")
+    assert vectors.rejected == ("nan", "null", "zero", "inf")
     np.testing.assert_array_equal(vectors.matrix, [[1, 0], [0, 1]])
 
 

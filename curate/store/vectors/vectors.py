@@ -29,13 +29,13 @@ class Vectors:
     Attributes:
         ids: sample ids, a pyarrow large_string array of n.
         matrix: (n, d) float32, every row of unit length.
-        excluded: ids of the rejected rows, whose vector is null, not finite or of length 0.
+        rejected: ids of the rejected rows: their vector is null, not finite or of length 0.
         counts: number of the n vectors from each shard; empty if the vectors are those of a single shard.
     """
 
     ids: pa.Array
     matrix: Matrix
-    excluded: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
 
 
@@ -105,17 +105,17 @@ class VectorShards:
         """Return the given rows of each shard."""
         matrix = np.empty((sum(map(len, rows_by_shard)), self.width), np.float32)
         ids, counts, end = [], [], 0
-        excluded: list[str] = []
+        rejected: list[str] = []
         for path, rows in zip(self.shards, rows_by_shard, strict=True):
             part = _read(path, self.column, self.width, rows) if len(rows) else None
             counts.append(len(part.matrix) if part else 0)
             if part:
                 matrix[end : end + counts[-1]] = part.matrix
                 ids.append(part.ids)
-                excluded += part.excluded
+                rejected += part.rejected
                 end += counts[-1]
         names = pa.chunked_array(ids, pa.large_string()).combine_chunks()
-        return Vectors(names, matrix[:end], tuple(excluded), tuple(counts))
+        return Vectors(names, matrix[:end], tuple(rejected), tuple(counts))
 
 
 def load_vectors(shards: Sequence[Path], column: str) -> Vectors:
