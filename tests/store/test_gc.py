@@ -1,4 +1,4 @@
-"""Laws of what killed processes leave: it is found, it goes, and what somebody uses stays."""
+"""What killed processes leave behind is found and removed; what a living process uses stays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(store: Store) -> Artifact:
     return store.make("toy", fill, Toy(name="a"))
 
 
-def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
+def test_a_name_of_a_deleted_artifact_is_found_and_removed(store: Store, made: Artifact) -> None:
     shutil.rmtree(made.path)
     with pytest.raises(ArtifactNotFound, match="is gone, but a name in"):
         store.get("a")
@@ -35,7 +35,7 @@ def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Ar
     assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
 
 
-def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Store, made: Artifact) -> None:
+def test_an_artifact_deleted_by_hand_and_made_again_has_only_the_new_records(store: Store, made: Artifact) -> None:
     def otherwise(draft: Draft) -> None:
         draft.add("samples", pa.table({"sample_id": ["other"], "position": [0]}))
 
@@ -44,7 +44,7 @@ def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Sto
     assert store.query("SELECT sample_id FROM samples").to_pylist() == [{"sample_id": "other"}]
 
 
-def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_be_kept(store: Store) -> None:
+def test_a_draft_without_a_process_is_removed_with_all_its_files_unless_drafts_are_kept(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     before = sorted(path for path in store.root.rglob("*") if path.is_file())
     with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Sto
     assert store.get("b").made_at
 
 
-def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store, made: Artifact) -> None:
+def test_a_draft_that_was_killed_before_it_was_described_is_removed(store: Store, made: Artifact) -> None:
     begun = store.root / "artifacts/toy/0123456789abcdef"
     begun.mkdir()
     (begun / "draft.lock").write_text("x")
@@ -85,7 +85,7 @@ def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store
     assert not begun.exists()
 
 
-def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
+def test_a_half_written_file_belongs_to_the_process_in_its_name(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
         (tmp_path / name).touch()
