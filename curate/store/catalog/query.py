@@ -135,7 +135,7 @@ def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5
 
 @contextmanager
 def report_damage(connection: duckdb.DuckDBPyConnection, catalogue: Path) -> Iterator[None]:
-    """Raise `StoreError` for any DuckDB error inside: the store's own files are damaged, not the statement wrong."""
+    """Close the connection and raise `StoreError` for a DuckDB error inside: only damaged files cause one there."""
     try:
         yield
     except duckdb.Error as error:
