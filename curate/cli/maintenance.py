@@ -55,11 +55,11 @@ def gc(
 ) -> None:
     """`curate gc`: what killed processes have left and nobody uses; a line each, and how much it is."""
     from ..store import Store
-    from ..store.maintenance.gc import leftovers, remove
+    from ..store.maintenance.gc import find_leftovers, remove
 
     opened = Store(store)
     opened.require()
-    found = leftovers(opened, drafts=drafts)
+    found = find_leftovers(opened, drafts=drafts)
     freed = 0
     for leftover in found:
         if yes and not remove(opened, leftover):

@@ -85,7 +85,7 @@ def run_stage(store: Store, name: str, config: Config) -> Artifact:
         inputs.check()
         stage.run(config, inputs, draft)
 
-    artifact = store.make(name, fill, config, fingerprints, together=stage.distributed)
+    artifact = store.make(name, fill, config, fingerprints, collective=stage.distributed)
     if stage.deliver is not None and rank() == 0:
         stage.deliver(config, artifact)
     return artifact

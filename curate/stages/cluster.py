@@ -152,7 +152,7 @@ def _assign(config: ClusterConfig, vectors: VectorShards, learnt: Vectors, found
     from ..store.vectors.index import build_index
 
     if config.sample >= vectors.rows:
-        return Assigned(learnt.ids, found.labels, found.similarity, learnt.counts, learnt.excluded)
+        return Assigned(learnt.ids, found.labels, found.similarity, learnt.counts, learnt.rejected)
     LOGGER.info("The clusters are learnt from %d samples, drawn from %d.", len(learnt.ids), vectors.rows)
     centroids = build_index(found.centroids, config.backend)
     ids, labels, similarity = [], [], []
@@ -161,7 +161,7 @@ def _assign(config: ClusterConfig, vectors: VectorShards, learnt: Vectors, found
         for part in vectors:
             best, nearest = centroids.nearest(part.matrix, 1)
             ids.append(part.ids)
-            excluded += part.excluded
+            excluded += part.rejected
             labels.append(nearest[:, 0])
             similarity.append(best[:, 0])
             progress.update(len(part.ids))

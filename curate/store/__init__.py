@@ -1,4 +1,4 @@
-"""The store: what is made, named, fingerprinted and kept. The only package that imports duckdb, parquet and faiss."""
+"""The store: artifacts on disk, found by name and fingerprint. Only this package imports duckdb, parquet and faiss."""
 
 from .artifacts.artifact import SCRIPT, Artifact
 from .artifacts.draft import Draft

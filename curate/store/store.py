@@ -1,9 +1,10 @@
-"""The store: artifacts by name, made once.
+"""The store: a folder of artifacts, each of which is made once.
 
-An artifact is a folder with an `artifact.json`, which is renamed into place last: it exists when that file exists. Its
-fingerprint is its stage, its config and the fingerprints of its inputs, so the same request finds what is there, a
-stopped one goes on, and another one makes something new. DuckDB is an index over the artifacts' facts that catches up
-whenever it is free (catalog.py).
+An artifact is a folder with an `artifact.json`. That file is renamed into place last, so the artifact exists if the
+file exists. The fingerprint of an artifact is a hash of its stage, its config and the fingerprints of its inputs.
+Therefore the same request finds the existing artifact, a stopped request is resumed, and a different request makes a
+new artifact. The catalogue (catalog.py) is a DuckDB index over the artifacts' records. It is updated whenever its file
+is free.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..log import LOGGER
 from ..runtime.distributed import rank
 from .artifacts.artifact import Artifact
 from .artifacts.draft import Draft
-from .artifacts.files import as_json, fingerprint, read_json, write_json, write_text
+from .artifacts.files import as_json, fingerprint_of, read_json, write_json, write_text
 from .artifacts.index import ArtifactIndex
 from .artifacts.lock import DraftLock
 from .artifacts.manifest import write_manifest
@@ -35,7 +36,11 @@ SCHEMA_VERSION = 1
 
 
 class Store(ArtifactIndex):
-    """A folder of artifacts; see the module's first lines."""
+    """A folder of artifacts; see the module docstring.
+
+    Args:
+        root: the folder; it is created when the first artifact is made.
+    """
 
     def __init__(self, root: str | Path = "store") -> None:
         super().__init__(Path(root))
@@ -49,39 +54,45 @@ class Store(ArtifactIndex):
         version = read_json(path).get("schema_version", 0)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.root} was made by a newer curate (schema {version}; this one knows {SCHEMA_VERSION}). "
-                "Upgrade curate, or use another --store."
+                f"{self.root} was made by a newer curate (schema {version}; this version reads up to "
+                f"{SCHEMA_VERSION}). Upgrade curate, or use another --store."
             )
 
-    def _stamp(self) -> None:
+    def _write_version(self) -> None:
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"schema_version": SCHEMA_VERSION})
 
     def is_being_made(self, draft: Artifact) -> bool:
-        """Whether another process is at work on it now."""
+        """Return whether a process is making this draft now."""
         return DraftLock(draft.path / "draft.lock", "").is_held()
 
     def waiting(self) -> int:
-        """How many files of facts of finished artifacts are not merged into the catalogue yet."""
+        """Return the number of files of finished artifacts whose records are not merged into the catalogue yet."""
         return sum(len(fragments(artifact.path)) for artifact in self.artifacts())
 
     def query(self, sql: str, params: Mapping[str, Any] | Sequence[Any] = (), limits: Limits | None = None) -> pa.Table:
-        """Read-only SQL over everything; see `curate query --list` for the tables.
+        """Run read-only SQL over the whole store and return the rows; `curate query --list` shows the tables.
 
         Args:
-            sql: one statement.
-            params: of it, by name or in order.
-            limits: for SQL of somebody else's; without them it takes the time and the room that it needs.
-        """
-        from .catalog.query import NONE, run
+            sql: one statement that only reads.
+            params: parameters of the statement, by name or in order.
+            limits: limits on time, memory and files, for SQL from other people; without them it may use any amount of
+                time, and the memory that the store's settings allow.
 
-        return run(self, sql, params, limits or NONE)
+        Raises:
+            QueryError: the statement is wrong, does more than read, or exceeds the limits.
+            CatalogueBusy: another program has the catalogue open for writing.
+            StoreError: there is no store, or a file of it is damaged.
+        """
+        from .catalog.query import NO_LIMITS, run
+
+        return run(self, sql, params, limits or NO_LIMITS)
 
     def is_made(self, stage: str, config: Config, inputs: Mapping[str, str]) -> bool:
-        """Whether what `config` describes is made, under whatever name."""
-        return (self.folder(stage, fingerprint(stage, config.identity(), inputs)) / "artifact.json").exists()
+        """Return whether the artifact that `config` describes exists, under any name."""
+        return (self.folder(stage, fingerprint_of(stage, config.identity(), inputs)) / "artifact.json").exists()
 
-    # Making
+    # Make artifacts
 
     def make(
         self,
@@ -90,109 +101,124 @@ class Store(ArtifactIndex):
         config: Config,
         inputs: Mapping[str, str] | None = None,
         *,
-        together: bool = False,
+        collective: bool = False,
     ) -> Artifact:
-        """The artifact that `config` describes: found, or resumed, or made by `fill`, and then named.
+        """Return the artifact that `config` describes: find it, or make it with `fill`; then give it its name.
 
         Args:
-            stage: what makes it.
-            fill: writes the draft; called only when something is missing. May be stopped anywhere and called again.
-            config: says what is to be made.
-            inputs: fingerprints of what it is made from, by config field.
-            together: all processes of a launch fill the draft; else rank 0 does, and the others wait for it.
+            stage: name of the stage that makes the artifact.
+            fill: function that writes the draft. It is called only if the artifact does not exist. It may be stopped
+                at any point and is then called again on the same draft.
+            config: config of the stage; `config.name` is the name of the artifact.
+            inputs: fingerprints of the inputs, by config field.
+            collective: if True, all processes of a launch fill the draft; otherwise only rank 0 does, and the other
+                processes wait for it.
+
+        Raises:
+            StoreError: another process is making the artifact, or its name clashes with another one.
         """
         inputs = dict(inputs or {})
-        mark = fingerprint(stage, config.identity(), inputs)
-        path = self.folder(stage, mark)
+        fingerprint = fingerprint_of(stage, config.identity(), inputs)
+        path = self.folder(stage, fingerprint)
         self.check_case_clash(config.name)
         if rank():
-            return self._help_rank_0(fill if together else None, config.name, mark, path)
+            return self._make_in_other_rank(fill if collective else None, config.name, fingerprint, path)
         if not (path / "artifact.json").exists():
-            self._stamp()
+            self._write_version()
             with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})"):
-                if not (path / "artifact.json").exists():  # another process may have finished it meanwhile
-                    with self._filled(stage, config, inputs, mark, path) as draft:
+                if not (path / "artifact.json").exists():  # another process may have finished it by now
+                    with self._filled(stage, config, inputs, fingerprint, path) as draft:
                         fill(draft)
-        self.sync()  # before it is named: the other processes wait for the name, and may ask the catalogue next
-        self.point(config.name, mark, path)
+        self.sync()  # before it is named: the other processes wait for the name, and may query the catalogue next
+        self.set_name(config.name, fingerprint, path)
         return self.load(path)
 
     @contextmanager
     def draft(self, stage: str, config: Config, inputs: Mapping[str, str] | None = None) -> Iterator[Draft]:
-        """The draft of what `config` describes, for a loop that is not ours to call: filled within the block.
+        """Open the draft of the artifact that `config` describes, for a caller with its own training loop.
 
-        It is committed and named where the block ends, and stays unfinished where an error ends it. Of several
-        processes the first commits; the others see to it that they have written theirs by then. Unlike `make` this
-        finds nothing made: ask `holds` before.
+        The draft is filled inside the `with` block. At the end of the block it becomes an artifact and receives its
+        name; if an error ends the block, it stays unfinished. With several processes rank 0 finishes the artifact; the
+        others must have written their files by then. Unlike `make` this does not look for a finished artifact: call
+        `is_made` before.
+
+        Args:
+            stage: name of the stage.
+            config: config of the stage; `config.name` is the name of the artifact.
+            inputs: fingerprints of the inputs, by config field.
         """
         inputs = dict(inputs or {})
-        mark = fingerprint(stage, config.identity(), inputs)
-        path = self.folder(stage, mark)
+        fingerprint = fingerprint_of(stage, config.identity(), inputs)
+        path = self.folder(stage, fingerprint)
         self.check_case_clash(config.name)
         if rank():
-            yield Draft(path, mark, self.catalog.path, rank=rank())
+            yield Draft(path, fingerprint, self.catalog.path, rank=rank())
             return
-        self._stamp()
+        self._write_version()
         lock = DraftLock(path / "draft.lock", f"'{config.name}' ({stage})")
-        with lock, self._filled(stage, config, inputs, mark, path) as draft:
+        with lock, self._filled(stage, config, inputs, fingerprint, path) as draft:
             yield draft
         self.sync()
-        self.point(config.name, mark, path)
+        self.set_name(config.name, fingerprint, path)
 
-    def _help_rank_0(self, fill: Callable[[Draft], None] | None, name: str, mark: str, path: Path) -> Artifact:
-        """In a process beside rank 0's: help it if there is something to do, then wait until it has named the result.
+    def _make_in_other_rank(
+        self, fill: Callable[[Draft], None] | None, name: str, fingerprint: str, path: Path
+    ) -> Artifact:
+        """Call `fill` if it is given, then wait until rank 0 has named the artifact; for processes other than rank 0.
 
-        Should rank 0 fail, the launcher ends this process.
+        If rank 0 fails, the launcher ends this process.
         """
         if fill and not (path / "artifact.json").exists():
-            fill(Draft(path, mark, self.catalog.path, rank=rank()))
-        while not (self.has(name) and self.get(name).fingerprint == mark):
+            fill(Draft(path, fingerprint, self.catalog.path, rank=rank()))
+        while not (self.has(name) and self.get(name).fingerprint == fingerprint):
             time.sleep(0.1)
         return self.load(path)
 
     @contextmanager
-    def _filled(self, stage: str, config: Config, inputs: Mapping[str, str], mark: str, path: Path) -> Iterator[Draft]:
-        """A draft that becomes an artifact where the block ends."""
-        manifest = {
-            "fingerprint": mark,
+    def _filled(
+        self, stage: str, config: Config, inputs: Mapping[str, str], fingerprint: str, path: Path
+    ) -> Iterator[Draft]:
+        """Open a draft that becomes an artifact at the end of the block."""
+        description = {
+            "fingerprint": fingerprint,
             "stage": stage,
             "name": config.name,
             "config": config.stored(),
             "inputs": dict(inputs),
         }
         if not (path / "draft.json").exists():
-            self._drop_stale_records(mark)
-        write_json(path / "draft.json", manifest)
-        draft = Draft(path, mark, self.catalog.path)
+            self._drop_stale_records(fingerprint)
+        write_json(path / "draft.json", description)
+        draft = Draft(path, fingerprint, self.catalog.path)
         yield draft
         draft.sweep()
         made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        text = as_json({**manifest, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
+        text = as_json({**description, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
         write_manifest(path, text)
         write_text(path / "artifact.json", text)
         (path / "draft.json").unlink()
 
-    def _drop_stale_records(self, mark: str) -> None:
-        """Before something is begun: facts of the same that was deleted by hand must not stand for the new ones."""
+    def _drop_stale_records(self, fingerprint: str) -> None:
+        """Delete the catalogue's records of an artifact that was deleted by hand, before it is made again."""
         if not self.catalog.path.exists():
             return
         try:
-            if self.catalog.knows(mark):
-                self.catalog.forget([mark], wait=1.0)
+            if self.catalog.has_records(fingerprint):
+                self.catalog.delete_records([fingerprint], wait=1.0)
         except CatalogueBusy:
-            LOGGER.debug("The catalogue is not free to look for facts of what was deleted.")
+            LOGGER.debug("The catalogue is busy, so it was not searched for records of a deleted artifact.")
 
     def discard(self, artifact: Artifact) -> None:
-        """Remove an unfinished artifact's folder."""
+        """Remove the folder of an unfinished artifact; do nothing if it is finished."""
         if artifact.made_at is None:
             shutil.rmtree(artifact.path)
 
     def sync(self, *, wait: float = 1.0) -> bool:
-        """Merge the facts of everything made into DuckDB; False, and a line in the log, when the file is not free."""
+        """Merge the records of all finished artifacts into DuckDB. If its file is busy, log that and return False."""
         try:
             waiting = [(a.fingerprint, path) for a in self.artifacts() for path in fragments(a.path)]
             self.catalog.merge(waiting, wait=wait)
             return True
         except CatalogueBusy:
-            LOGGER.info("The catalogue is open in another program; new facts wait beside it and can be queried later.")
+            LOGGER.info("The catalogue is open in another program. New records wait in files and can be queried later.")
             return False

@@ -17,7 +17,7 @@ from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
 from curate.store.artifacts.parquet import read_parquet
 from curate.store.catalog.catalog import fragments
-from curate.store.maintenance.gc import Leftover, leftovers
+from curate.store.maintenance.gc import Leftover, find_leftovers
 from curate.store.maintenance.repair import repair
 from curate.store.maintenance.verify import find_defects
 from curate.store.vectors.index_kind import IndexKind
@@ -32,7 +32,7 @@ def made(store: Store) -> Artifact:
 
 def _leftovers(store: Store) -> list[Leftover]:
     try:
-        return leftovers(store)
+        return find_leftovers(store)
     except StoreError:  # who cannot read what there is removes nothing
         return []
 
@@ -118,11 +118,11 @@ def test_a_damaged_index_is_named_and_made_again(store: Store) -> None:
     made = store.make("embed", features, Toy(name="feats"))
     shards, kind = VectorShards(made.shards(), "sketch"), IndexKind("flat")
     queries = shards.load().matrix[:5]
-    _, before = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+    _, before = faiss_index.load_or_build_index(made.path, shards, kind).nearest(queries, 3)
     for damage in (flip, cut):
         damage(made.path / "sketch.faiss")
         assert [problem.path.name for problem in find_defects(store)] == ["sketch.faiss"]
-        _, after = faiss_index.kept_index(made.path, shards, kind).nearest(queries, 3)
+        _, after = faiss_index.load_or_build_index(made.path, shards, kind).nearest(queries, 3)
         assert (after == before).all() and list(find_defects(store)) == []
         damage(made.path / "sketch.faiss")
         assert any("index sketch" in done for done in repair(store)) and list(find_defects(store)) == []
@@ -153,7 +153,7 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
     with pytest.raises(StoreError, match=r"curate (verify|repair)"):
         store.query("SELECT sum(hash(s)) FROM samples s")
     assert any("again" in done for done in repair(store))
-    assert answers(store) == before and list(find_defects(store)) == [] and leftovers(store) == []
+    assert answers(store) == before and list(find_defects(store)) == [] and find_leftovers(store) == []
 
 
 def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(store: Store, made: Artifact) -> None:
@@ -193,7 +193,7 @@ def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(st
         path.unlink()
     (made.path / MANIFEST_FILE).unlink()  # as an older curate leaves it
     assert list(find_defects(store)) == []
-    assert any("beside" in done for done in repair(store))
+    assert any("only the catalogue held" in done for done in repair(store))
     store.catalog.path.unlink()
     list(repair(store))
     assert answers(store) == before

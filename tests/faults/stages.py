@@ -15,7 +15,7 @@ from curate.store import Artifact, Store
 from curate.store.artifacts.manifest import read_manifest
 from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.query import VECTORS, connect
-from curate.store.maintenance.gc import leftovers, remove
+from curate.store.maintenance.gc import find_leftovers, remove
 from curate.store.maintenance.verify import find_defects
 from tests.support.reports import data_in
 
@@ -179,9 +179,9 @@ class Workshop:
         """
         must_have_no_orphans(folder)
         store = Store(folder / "store")
-        for leftover in leftovers(store):
+        for leftover in find_leftovers(store):
             assert remove(store, leftover), f"{leftover.path} is held, and nobody is there"
-        left = [*store.root.rglob(".*"), *store.root.glob("artifacts/*/*/draft.json"), *leftovers(store)]
+        left = [*store.root.rglob(".*"), *store.root.glob("artifacts/*/*/draft.json"), *find_leftovers(store)]
         assert not left, f"curate gc has left {left}"
         assert not (found := list(find_defects(store))), f"curate verify says {found}"
 

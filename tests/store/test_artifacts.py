@@ -1,4 +1,4 @@
-"""Laws of the store: an artifact is its content's identity, is made once, and survives being stopped anywhere."""
+"""An artifact is identified by what it is made from, is made once, and survives being stopped at any point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field
 from curate.config import EXTERNAL, NOT_HASHED, Config, Ref
 from curate.errors import ArtifactNotFound, StoreError
 from curate.store import Draft, Store
-from curate.store.artifacts.files import digest_path, fingerprint
+from curate.store.artifacts.files import digest_path, fingerprint_of
 
 
 class Toy(Config):
@@ -35,12 +35,12 @@ def never(draft: Draft) -> None:
 
 
 def test_a_fingerprint_is_the_same_on_every_machine_and_for_ever() -> None:
-    mark = fingerprint("train", {"seed": 1, "name": "ü", "rate": 0.1, "list": [1, None]}, {"pool": "c1:00"})
-    assert mark == "c1:38064f18f675760cf6a19f578860f048"
-    assert mark == fingerprint("train", {"list": [1, None], "rate": 0.1, "name": "ü", "seed": 1}, {"pool": "c1:00"})
+    found = fingerprint_of("train", {"seed": 1, "name": "ü", "rate": 0.1, "list": [1, None]}, {"pool": "c1:00"})
+    assert found == "c1:38064f18f675760cf6a19f578860f048"
+    assert found == fingerprint_of("train", {"list": [1, None], "rate": 0.1, "name": "ü", "seed": 1}, {"pool": "c1:00"})
 
 
-def test_name_inputs_and_inert_fields_are_no_part_of_the_identity() -> None:
+def test_name_inputs_and_fields_that_are_not_hashed_are_no_part_of_the_identity() -> None:
     plain = Toy(name="a").identity()
     assert plain == {"rows": 2}
     assert Toy(name="b", parent="p", model="/elsewhere", workers=9).identity() == plain
@@ -56,16 +56,16 @@ def test_what_is_made_is_not_made_again_under_any_name(store: Store) -> None:
     assert store.make("toy", fill, Toy(name="c"), {"parent": "c1:2"}).path != first.path
 
 
-def test_names_that_differ_in_case_alone_are_refused_before_anything_is_made(store: Store) -> None:
+def test_names_that_differ_only_in_case_are_an_error_before_anything_is_made(store: Store) -> None:
     store.make("toy", fill, Toy(name="Run"))
-    with pytest.raises(StoreError, match=r"There is 'Run' in .* take 'run' for the same file"):
+    with pytest.raises(StoreError, match=r"'run' differs from the existing name 'Run' in .* the same file"):
         store.make("toy", never, Toy(name="run", rows=3))
     with pytest.raises(StoreError, match="choose another name"), store.draft("toy", Toy(name="RUN", rows=3)):
         raise AssertionError("begun")
     assert len(store.artifacts()) == 1 and not store.drafts()
 
 
-def test_a_name_moves_to_what_is_made_last_and_the_displaced_keeps_a_label_of_its_own(store: Store) -> None:
+def test_a_name_moves_to_the_last_artifact_and_the_earlier_one_keeps_a_name_of_its_own(store: Store) -> None:
     old = store.make("toy", fill, Toy(name="a", rows=2))
     new = store.make("toy", fill, Toy(name="a", rows=3))
     assert store.get("a").fingerprint == new.fingerprint
@@ -74,7 +74,7 @@ def test_a_name_moves_to_what_is_made_last_and_the_displaced_keeps_a_label_of_it
     assert store.get("a").fingerprint == old.fingerprint
 
 
-def test_unfinished_artifacts_of_one_name_have_different_labels(store: Store) -> None:
+def test_unfinished_artifacts_of_one_name_have_different_display_names(store: Store) -> None:
     for rows in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             store.make("toy", interrupt, Toy(name="a", rows=rows))
@@ -126,7 +126,7 @@ def test_a_missing_artifact_says_how_to_make_it(store: Store) -> None:
         store.get("pool", "ingest")
 
 
-def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
+def test_a_store_of_a_newer_schema_is_an_error(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     (store.root / "store.json").write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(StoreError, match="newer curate"):
@@ -179,7 +179,7 @@ def test_a_process_that_was_killed_holds_nothing(store: Store) -> None:
 def test_what_another_process_finished_while_we_waited_for_the_lock_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gap between looking for the artifact and holding its lock: the other process finishes in it."""
+    """Another process finishes the artifact after this one has looked for it and before it holds the lock."""
     import curate.store.store as module
 
     class Late(module.DraftLock):

@@ -1,4 +1,4 @@
-"""Vectors that are kept by content: what goes in comes out, whoever writes and wherever it is stopped."""
+"""The vector cache returns what was added, with several writers and after a writer was stopped at any point."""
 
 from __future__ import annotations
 

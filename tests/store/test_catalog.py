@@ -1,4 +1,4 @@
-"""Laws of the catalogue: no fact is lost or doubled, whoever is killed and whoever holds the file."""
+"""No record of the catalogue is lost or duplicated when a process is killed or another process holds the file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Toy(Config):
     seed: int = 0
 
 
-def facts(ids: list[str]) -> pa.Table:
+def records(ids: list[str]) -> pa.Table:
     return pa.table({"sample_id": ids, "position": list(range(len(ids)))})
 
 
 def fill(draft: Draft) -> None:
-    draft.add("samples", facts(["s1", "s2"]))
+    draft.add("samples", records(["s1", "s2"]))
 
 
 def count(store: Store, table: str = "samples") -> int:
@@ -50,7 +50,7 @@ sys.stdin.readline()
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Another process has the DuckDB file open for writing."""
+    """Let another process hold the DuckDB file open for writing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -59,7 +59,7 @@ def held(path: Path) -> Iterator[None]:
         other.stdin.close()
 
 
-def test_facts_are_merged_once_and_their_files_are_put_away(store: Store) -> None:
+def test_records_are_merged_once_and_their_files_are_moved_to_merged(store: Store) -> None:
     made = store.make("toy", fill, Toy(name="a"))
     assert count(store) == 2 and store.waiting() == 0 and fragments(made.path) == []
     assert len(fragments(made.path, which=MERGED)) == 1
@@ -78,7 +78,7 @@ def test_a_merge_killed_after_its_commit_neither_loses_nor_doubles(
         patch.setattr("curate.store.catalog.catalog.move_to_merged", killed)
         store.make("toy", fill, Toy(name="a"))
     assert store.waiting() == 1, "the fragment is still there"
-    assert count(store) == 2, "and is not counted beside its merged rows"
+    assert count(store) == 2, "and is not counted in addition to its merged rows"
     assert store.sync() and store.waiting() == 0
     assert count(store) == 2
 
@@ -99,7 +99,7 @@ def test_a_merge_killed_before_commit_is_done_again(store: Store, monkeypatch: p
     assert store.sync() and count(store) == 2 and store.waiting() == 0
 
 
-def test_while_another_process_writes_making_goes_on_queries_say_so_and_a_later_sync_merges(
+def test_while_another_process_writes_artifacts_are_made_queries_raise_and_a_later_sync_merges(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with held(store.catalog.path):
@@ -107,11 +107,11 @@ def test_while_another_process_writes_making_goes_on_queries_say_so_and_a_later_
         assert made.made_at and store.waiting() == 1
         with pytest.raises(CatalogueBusy, match=r"Another program.* holds .*catalog\.duckdb open for writing"):
             run(store, "SELECT 1", wait=0.1)
-    assert count(store) == 2, "waiting facts are read beside the merged ones"
+    assert count(store) == 2, "waiting records are read together with the merged ones"
     assert store.sync() and store.waiting() == 0 and count(store) == 2
 
 
-def test_while_this_process_reads_making_goes_on_and_its_facts_wait(store: Store) -> None:
+def test_while_this_process_reads_artifacts_are_made_and_their_records_wait(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     with QuerySession(store) as reader:
         store.make("toy", fill, Toy(name="b", seed=1))
@@ -122,7 +122,7 @@ def test_while_this_process_reads_making_goes_on_and_its_facts_wait(store: Store
     assert store.sync() and store.waiting() == 0 and count(store) == 4
 
 
-def test_a_broken_catalogue_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
+def test_a_damaged_catalogue_is_not_reported_as_busy(tmp_path: Path) -> None:
     store = Store(tmp_path / "block" / "lock")
     store.make("toy", lambda draft: None, Toy(name="a"))
     store.catalog.path.write_bytes(b"this is no database" * 100)
@@ -143,7 +143,7 @@ def test_a_run_is_seen_in_queries_while_it_is_going(store: Store) -> None:
     assert count(store, "ledger") == 1
 
 
-def test_rows_are_labelled_with_the_name_and_a_displaced_artifact_keeps_its_rows(store: Store) -> None:
+def test_rows_show_the_name_and_an_artifact_that_lost_its_name_keeps_its_rows(store: Store) -> None:
     old = store.make("toy", fill, Toy(name="a", seed=1))
     store.make("toy", fill, Toy(name="a", seed=2))
     labels = {row["pool"] for row in store.query("SELECT DISTINCT pool FROM samples").to_pylist()}
@@ -195,19 +195,19 @@ def test_parameters_are_given_by_name_and_are_never_sql(store: Store) -> None:
         store.query(sql, {"pool": "a"})
 
 
-def test_a_mistyped_table_is_answered_with_the_near_one(store: Store) -> None:
+def test_the_error_for_a_mistyped_table_names_the_nearest_one(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     with pytest.raises(QueryError, match=r"(?s)sample.*samples.*curate query --list"):
         store.query("SELECT * FROM sample")
 
 
-def test_there_is_nothing_to_ask_where_there_is_no_store(tmp_path: Path) -> None:
+def test_a_query_without_a_store_is_an_error_and_creates_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There is no store in"):
         Store(tmp_path / "nowhere").query("SELECT 1")
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_the_data_dictionary_speaks_of_every_table_and_every_column_of_facts(store: Store) -> None:
+def test_the_data_dictionary_describes_every_table_and_every_column_of_records(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     rows = dictionary(store)
     tables = {row["table"] for row in rows}

@@ -1,4 +1,4 @@
-"""Laws of what killed processes leave: it is found, it goes, and what somebody uses stays."""
+"""What killed processes leave behind is found and removed; what a living process uses stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from curate.errors import ArtifactNotFound
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.files import HOST, is_abandoned, temporary
-from curate.store.maintenance.gc import leftovers, remove
+from curate.store.maintenance.gc import find_leftovers, remove
 from curate.store.maintenance.verify import find_defects
 from tests.support.toy_store import Toy, fill, stopped
 
@@ -24,18 +24,18 @@ def made(store: Store) -> Artifact:
     return store.make("toy", fill, Toy(name="a"))
 
 
-def test_a_name_of_what_was_deleted_is_told_and_collected(store: Store, made: Artifact) -> None:
+def test_a_name_of_a_deleted_artifact_is_found_and_removed(store: Store, made: Artifact) -> None:
     shutil.rmtree(made.path)
-    with pytest.raises(ArtifactNotFound, match="is gone, which a name in"):
+    with pytest.raises(ArtifactNotFound, match="is gone, but a name in"):
         store.get("a")
-    found = leftovers(store)
+    found = find_leftovers(store)
     assert {each.path.name for each in found} == {"a.json", "catalog.duckdb"}
     assert all(remove(store, each) for each in found)
-    assert leftovers(store) == [] and list(find_defects(store)) == []
+    assert find_leftovers(store) == [] and list(find_defects(store)) == []
     assert store.query("SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 0}]
 
 
-def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Store, made: Artifact) -> None:
+def test_an_artifact_deleted_by_hand_and_made_again_has_only_the_new_records(store: Store, made: Artifact) -> None:
     def otherwise(draft: Draft) -> None:
         draft.add("samples", pa.table({"sample_id": ["other"], "position": [0]}))
 
@@ -44,13 +44,13 @@ def test_what_was_deleted_by_hand_and_is_made_again_has_the_new_facts(store: Sto
     assert store.query("SELECT sample_id FROM samples").to_pylist() == [{"sample_id": "other"}]
 
 
-def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_be_kept(store: Store) -> None:
+def test_a_draft_without_a_process_is_removed_with_all_its_files_unless_drafts_are_kept(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     before = sorted(path for path in store.root.rglob("*") if path.is_file())
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
-    assert leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
-    (found,) = leftovers(store)
+    assert find_leftovers(store, drafts=False) == [], "the half-written file is of this process, which lives"
+    (found,) = find_leftovers(store)
     assert found.bytes > 0 and "'b' (toy), unfinished" in found.what
     assert remove(store, found)
     assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
@@ -58,13 +58,13 @@ def test_a_draft_that_nobody_holds_goes_with_all_that_is_in_it_unless_it_is_to_b
 
 def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Store) -> None:
     def look(draft: Draft) -> None:
-        held = [each for each in leftovers(store) if each.path == draft.path]
+        held = [each for each in find_leftovers(store) if each.path == draft.path]
         assert held == []
 
     store.make("toy", look, Toy(name="a"))
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
-    (found,) = leftovers(store)
+    (found,) = find_leftovers(store)
 
     def removed(draft: Draft) -> None:
         assert not remove(store, found) and draft.path.exists()
@@ -74,18 +74,18 @@ def test_a_draft_that_is_being_made_is_no_leftover_and_is_not_removed(store: Sto
     assert store.get("b").made_at
 
 
-def test_a_draft_that_was_killed_before_its_first_word_goes_at_once(store: Store, made: Artifact) -> None:
+def test_a_draft_that_was_killed_before_it_was_described_is_removed(store: Store, made: Artifact) -> None:
     begun = store.root / "artifacts/toy/0123456789abcdef"
     begun.mkdir()
     (begun / "draft.lock").write_text("x")
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (begun / f".draft.json.{HOST}.{ended.stdout.strip()}.tmp").write_text("{")
-    (found,) = leftovers(store)
-    assert found.path == begun and remove(store, found) and leftovers(store) == []
+    (found,) = find_leftovers(store)
+    assert found.path == begun and remove(store, found) and find_leftovers(store) == []
     assert not begun.exists()
 
 
-def test_a_half_written_file_is_of_the_process_in_its_name(tmp_path: Path) -> None:
+def test_a_half_written_file_belongs_to_the_process_in_its_name(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     for name, gone in ((f".x.{HOST}.{ended.stdout.strip()}.tmp", True), (temporary(tmp_path / "x").name, False)):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Search is exact while it can be, says where it is not, and an index on disk is of the shards beside it."""
+"""Search is exact up to a size, the kind of an index says if it is not, and a stored index matches its shards."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def test_the_kind_is_decided_by_how_many_and_how_wide() -> None:
     assert str(choose_kind(6_000, 256)) == "flat (exact)"
     assert choose_kind(1_000_000, 256) == IndexKind("ivf", 4000, 16)
     assert choose_kind(1_000_000, 1024) == IndexKind("ivfpq", 4000, 16, 64)
-    assert choose_kind(10**8, 1024).lists == (1 << 18) // 40, "lists are learnt from no more than 1 GiB"
-    assert choose_kind(10**8, 1024, "flat").exact, "who asks for it gets it"
+    assert choose_kind(10**8, 1024).lists == (1 << 18) // 40, "lists are trained on no more than 1 GiB"
+    assert choose_kind(10**8, 1024, "flat").exact, "an explicit kind is used"
     for width in (7, 16, 96, 300, 384, 768, 896, 1024, 1536, 3584):
         code = choose_kind(1000, width, "ivfpq").code
         assert width % code == 0 and code <= 64 and (code == 1 or width // code >= 4)
-    assert "approximate: 16 of 4000 lists, 64 bytes a vector" in str(choose_kind(1_000_000, 1024))
+    assert "approximate: 16 of 4000 lists, 64 bytes per vector" in str(choose_kind(1_000_000, 1024))
 
 
 @needs_faiss
@@ -146,10 +146,10 @@ def test_where_faiss_sees_gpus_the_index_is_searched_there(
     found = index_of(tmp_path, vectors, "faiss", kind)  # type: ignore[arg-type]
     assert [co.useFloat16 for _, co in moved] == [kind == "ivfpq"]
     assert found.nearest(vectors.load().matrix[:5], 1)[1][:, 0].tolist() == list(range(5))
-    assert faiss.read_index(str(tmp_path / "sketch.faiss")).ntotal == 400, "what is kept is the index of the CPU"
+    assert faiss.read_index(str(tmp_path / "sketch.faiss")).ntotal == 400, "the stored index is that of the CPU"
 
 
-def test_an_approximate_index_without_faiss_is_refused(tmp_path: Path) -> None:
+def test_an_approximate_index_without_faiss_is_an_error(tmp_path: Path) -> None:
     vectors = shards_of(tmp_path, unit(5, 4))
     with pytest.raises(ConfigError, match="ivf index needs FAISS"):
         index_of(tmp_path, vectors, "numpy", "ivf")
@@ -160,7 +160,7 @@ def test_an_approximate_index_without_faiss_is_refused(tmp_path: Path) -> None:
 
 @needs_faiss
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_the_index_on_disk_is_made_again_when_it_is_not_of_these_shards(tmp_path: Path, kind: str) -> None:
+def test_the_index_on_disk_is_built_again_if_the_shards_are_others(tmp_path: Path, kind: str) -> None:
     import faiss
 
     matrix = unit(80, 4)

@@ -1,4 +1,4 @@
-"""Laws of a catalogue's layout: an older one is brought up to date whole or not at all, a newer one is left alone."""
+"""A catalogue of an older layout is migrated completely or not at all; a newer one is an error and is unchanged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_older_catalogue_is_backed_up_and_migrated_in_one_transaction(
         assert connection.execute("SELECT digest FROM layout").fetchall() == [("older",)]
 
 
-def test_a_newer_catalogue_is_refused_and_left_alone(store: Store) -> None:
+def test_a_newer_catalogue_is_an_error_and_is_unchanged(store: Store) -> None:
     store.make("toy", fill, Toy(name="a"))
     with duckdb.connect(str(store.catalog.path)) as connection:
         connection.execute(f"UPDATE layout SET digest = '{LAYOUT + 1}:newer'")

@@ -1,4 +1,4 @@
-"""Laws of the ledger: what its thread writes is what the slow obvious way writes, and nothing is lost on the way."""
+"""The ledger's thread writes the same rows as the slow obvious way, and no row is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOATS = ("score", "weight", "loss")
 
 
 def draw(rng: np.random.Generator, count: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """A step's columns, with holes."""
+    """Return the columns of a step, with missing values."""
 
     def floats() -> np.ndarray[Any, Any]:
         return np.where(rng.random(count) < 0.2, np.nan, rng.standard_normal(count).astype(np.float32))
@@ -48,7 +48,7 @@ def draw(rng: np.random.Generator, count: int, names: tuple[str, ...]) -> dict[s
 
 
 def row_by_row(steps: dict[int, dict[str, Any]], rank: int = 0) -> pa.Table:
-    """The slow obvious twin: a dictionary a row."""
+    """Return the table in the slow obvious way: one dictionary per row."""
     rows = []
     for step, columns in steps.items():
         for i, sample_id in enumerate(columns["sample_id"].to_pylist()):
@@ -86,7 +86,7 @@ def written(ledger: Ledger) -> list[Path]:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Fragments are written only once this is set."""
+    """Hold back the writing of fragments until this event is set."""
     open_gate, write = threading.Event(), module.write_parquet
 
     def hold(*args: Any, **options: Any) -> None:
@@ -125,20 +125,20 @@ def test_rank_and_slot_are_taken_where_they_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"loss": np.zeros(3)}, r"column loss has the shape \(3,\) beside 4 sample ids"),
+        ({"loss": np.zeros(3)}, r"column loss has the shape \(3,\), but there are 4 sample ids"),
         ({"parts": {"gain": np.zeros((4, 1))}}, r"column gain has the shape \(4, 1\)"),
-        ({"lost": np.zeros(4)}, "not so: lost"),
+        ({"lost": np.zeros(4)}, "columns of the ledger: lost"),
     ],
 )
-def test_a_column_that_does_not_fit_is_refused_where_it_is_given(
-    ledger: Ledger, change: dict[str, Any], said: str
+def test_a_wrong_column_is_an_error_of_the_call_that_passes_it(
+    ledger: Ledger, change: dict[str, Any], message: str
 ) -> None:
     columns = draw(np.random.default_rng(0), 4, ())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         ledger.append(1, columns | change)
-    with pytest.raises(ValueError, match="not so: kept"):
+    with pytest.raises(ValueError, match="columns of the ledger: kept"):
         ledger.append(1, {name: value for name, value in columns.items() if name != "kept"})
 
 
@@ -155,7 +155,7 @@ def test_arrays_may_be_used_again_once_they_are_appended(ledger: Ledger) -> None
 def test_fragments_are_those_of_writing_without_a_thread(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "FULL", 30)
+    monkeypatch.setattr(module, "MAX_ROWS", 30)
     steps = drawn(3, steps=20)
     block: dict[int, dict[str, Any]] = {}
     for step, columns in steps.items():
@@ -163,7 +163,7 @@ def test_fragments_are_those_of_writing_without_a_thread(
         block[step] = columns
         if sum(len(each["sample_id"]) for each in block.values()) >= 30 or step == 20:
             path = tmp_path / f"{min(block):09d}-r0.parquet"
-            few = module.FEW_VALUES
+            few = module.DICTIONARY_COLUMNS
             pq.write_table(table_of(block), path, compression="lz4", use_dictionary=few, write_page_checksum=True)
             block = {}
     ledger.close_fragment()
@@ -171,10 +171,10 @@ def test_fragments_are_those_of_writing_without_a_thread(
     assert {path.name: path.read_bytes() for path in written(ledger)} == expected and len(expected) > 3
 
 
-def test_append_does_not_wait_for_the_disk_and_settle_does(
+def test_append_does_not_wait_for_the_disk_and_commit_does(
     ledger: Ledger, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FULL", 10)
+    monkeypatch.setattr(module, "MAX_ROWS", 10)
     steps = {step: draw(np.random.default_rng(step), 10, ("gain",)) for step in (1, 2, 3)}
     for step, columns in steps.items():
         ledger.append(step, columns)
@@ -187,10 +187,10 @@ def test_append_does_not_wait_for_the_disk_and_settle_does(
     assert found.cast(SCHEMA) == row_by_row(steps)
 
 
-def test_whoever_is_too_fast_for_the_disk_waits(
+def test_a_caller_that_is_faster_than_the_disk_waits(
     ledger: Ledger, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FULL", 1)
+    monkeypatch.setattr(module, "MAX_ROWS", 1)
     columns = draw(np.random.default_rng(0), 1, ())
 
     def write() -> None:
@@ -224,24 +224,24 @@ CALLS: dict[str, Callable[[Ledger], None]] = {
 def test_an_error_of_the_thread_is_raised_by_the_next_call_and_every_one_after(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, call: Callable[[Ledger], None]
 ) -> None:
-    monkeypatch.setattr(module, "FULL", 1)
+    monkeypatch.setattr(module, "MAX_ROWS", 1)
     monkeypatch.setattr(module, "write_parquet", full_disk)
     ledger.append(1, draw(np.random.default_rng(0), 4, ()))
     wait([*ledger._writer._jobs])
     for _ in range(2):
         with pytest.raises(StoreError, match=r"cannot be written to .*No space left on device.*run the same command"):
             call(ledger)
-    assert not ledger._mark.exists(), "nothing is called final that is not there"
+    assert not ledger._marker.exists(), "no step is marked final whose rows are not written"
     assert not working()
 
 
 def working() -> bool:
-    """Whether a ledger's thread is there."""
+    """Return whether a ledger's thread is running."""
     return any(thread.name.startswith("curate-ledger") for thread in threading.enumerate())
 
 
 def test_no_thread_is_left(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FULL", 1)
+    monkeypatch.setattr(module, "MAX_ROWS", 1)
     for end in (ledger.close_fragment, lambda: ledger.commit(1), lambda: ledger.rewind(0)):
         ledger.append(1, draw(np.random.default_rng(0), 4, ()))
         assert working()
@@ -250,7 +250,7 @@ def test_no_thread_is_left(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_abandoned_ledgers_thread_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FULL", 1)
+    monkeypatch.setattr(module, "MAX_ROWS", 1)
     ledger = Ledger(tmp_path / "run", "c1:run", Catalog(tmp_path / "catalog.duckdb"))
     ledger.append(1, draw(np.random.default_rng(0), 4, ()))
     [thread] = [each for each in threading.enumerate() if each.name.startswith("curate-ledger")]
@@ -260,7 +260,7 @@ def test_an_abandoned_ledgers_thread_ends(tmp_path: Path, monkeypatch: pytest.Mo
     assert not thread.is_alive() and len(list(tmp_path.rglob("*.parquet"))) == 1
 
 
-def test_a_rewound_ledger_goes_on_as_if_nothing_had_come_after(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_rewound_ledger_continues_as_if_there_were_no_later_steps(ledger: Ledger, tmp_path: Path) -> None:
     steps = drawn(4, steps=6)
     ledger.append(1, steps[1])
     ledger.append(2, steps[2])

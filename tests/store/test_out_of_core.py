@@ -1,4 +1,4 @@
-"""Rows of shards are counted, found and put in order without all of them in memory."""
+"""Rows of shards are counted, found and reordered without all of them in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rows_come_in_the_order_of_the_ids_each_once_and_the_first_of_its_repeat
     ids = [f"s{number}" for number in rng.integers(200, size=500)]
     shards = write_pool(tmp_path, ids, each=70)
     wanted = [str(name) for name in rng.permutation(sorted(set(ids)))[:90]]
-    monkeypatch.setattr(store_rows, "SHARE", share)
+    monkeypatch.setattr(store_rows, "MIN_ROWS_PER_FILE", share)
     positions = positions_of(shards, pa.array(["x", *wanted, "a"]), tmp_path)
     assert positions.tolist() == [-1, *map(ids.index, wanted), -1]
     gather(shards, positions[1:-1], tmp_path / "out" / "found.parquet")
@@ -39,7 +39,7 @@ def test_rows_come_in_the_order_of_the_ids_each_once_and_the_first_of_its_repeat
     assert rows == [{"sample_id": name, "position": ids.index(name), "text": f"{name}!"} for name in wanted]
     assert count_distinct(shards, "sample_id", tmp_path) == len(set(ids))
     there = {path.name for path in tmp_path.rglob("*")}
-    assert there == {"out", "found.parquet", *(path.name for path in shards)}, "nothing is left of what was spilled"
+    assert there == {"out", "found.parquet", *(path.name for path in shards)}, "spilled files are removed"
 
 
 def test_first_of_each_is_where_each_comes_first() -> None:

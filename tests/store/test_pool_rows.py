@@ -1,4 +1,4 @@
-"""Rows of a pool by number, and which of them are repeats: as a walk over all of them says, in little memory."""
+"""Rows of a pool are read by number, and repeats are those that a loop over all rows finds, in little memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curate.store.rows.pool_rows import PoolRows, read_repeats, write_repeats
 
 
 def pool(folder: Path, ids: list[str], sizes: list[int], group: int = 7) -> list[Path]:
-    """Files of so many rows each, in row groups."""
+    """Write a pool as files with these numbers of rows, in row groups."""
     table = pa.table({"sample_id": ids, "position": pa.array(range(len(ids)), pa.int64()), "text": ids})
     parts, start = [], 0
     for number, size in enumerate(sizes):
@@ -59,7 +59,7 @@ def test_repeats_are_those_of_a_walk_that_remembers_all_ids(tmp_path: Path, memo
     write_repeats(pool(tmp_path, ids, [70_000, 130_000], group=20_000), path, memory=memory)
     assert pq.read_table(path)["position"].to_pylist() == slow
     assert read_repeats(path, 1000, 3000) == {position for position in slow if 1000 <= position < 3000}
-    assert [file for file in tmp_path.iterdir() if file.name.startswith(".")] == [], "what was spilled is removed"
+    assert [file for file in tmp_path.iterdir() if file.name.startswith(".")] == [], "spilled files are removed"
 
 
 def test_a_pool_without_repeats_has_none(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SQL that somebody else wrote reads what it may, in the time and the room that it has, and does nothing else."""
+"""SQL from other people only reads, only what it may, within its limits of time and memory."""
 
 from __future__ import annotations
 
@@ -111,18 +111,18 @@ def test_sql_writes_nothing_and_reads_nothing_outside(store: Store, sql: str, al
         "VALUES (1), (2)",
     ],
 )
-def test_what_reads_is_let_through(store: Store, sql: str) -> None:
+def test_statements_that_only_read_are_allowed(store: Store, sql: str) -> None:
     assert len(store.query(sql)) > 0
 
 
-def test_files_are_opened_where_that_is_said(store: Store, curate: Run) -> None:
+def test_files_are_read_with_allow_files(store: Store, curate: Run) -> None:
     sql = f"SELECT a FROM read_csv('{store.root.parent / 'secret.csv'}')"
     assert store.query(sql, limits=Limits(allow_files=True)).to_pylist() == [{"a": "secret"}]
     assert curate("query", sql, "--store", str(store.root)).code == 1
     assert "secret" in curate("query", sql, "--store", str(store.root), "--allow-files").out
 
 
-def test_variables_of_the_process_are_no_tables(store: Store) -> None:
+def test_python_variables_are_no_tables(store: Store) -> None:
     import pyarrow as pa
 
     leak = pa.table({"a": [1]})
@@ -134,7 +134,7 @@ def test_variables_of_the_process_are_no_tables(store: Store) -> None:
 # Time and room
 
 
-def test_a_cross_join_bomb_ends_in_time_with_a_sentence(store: Store, curate: Run) -> None:
+def test_a_cross_join_bomb_ends_in_time_with_a_message(store: Store, curate: Run) -> None:
     start = time.monotonic()
     outcome = curate("query", BOMB, "--timeout", "0.5", "--store", str(store.root))
     assert time.monotonic() - start < 20
@@ -151,15 +151,15 @@ def test_a_query_that_ends_in_time_is_not_touched_and_the_store_still_answers_af
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "message"),
     [
         ("SELECT string_agg(repeat('x', 1000), '') FROM range(1000000)", "more memory than it may use"),
         ("SELECT list(x) FROM range(100000000) t(x)", "more memory than it may use"),
         ("SELECT * FROM range(1000000000000)", "answer is larger than 0.1 GB"),
     ],
 )
-def test_memory_is_bounded_of_the_query_and_of_its_answer(store: Store, sql: str, said: str) -> None:
-    with pytest.raises(QueryError, match=said):
+def test_memory_of_a_query_and_of_its_answer_is_limited(store: Store, sql: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         store.query(sql, limits=Limits(timeout=60, memory=bytes_of("100MB")))
 
 
@@ -203,7 +203,7 @@ def test_csv_cells_are_no_formulas_unless_asked_for_and_numbers_stay_numbers(sto
     assert raw == [["=said", "number", "text", "word", "cr"], ["=cmd|' /C calc'!A0", "-1", "-1", "a", "x\ry"]]
 
 
-def test_answers_that_python_or_json_have_not_got_are_written_all_the_same(store: Store, curate: Run) -> None:
+def test_values_without_a_python_or_json_type_are_written_too(store: Store, curate: Run) -> None:
     sql = "SELECT 1 AS a, 2 AS a, DATE '200000-01-01' AS day, TIMESTAMP 'infinity' AS moment, 'nan'::DOUBLE AS x"
     sql += ", [1e999] AS l"
     found = json.loads(curate("query", sql, "--format", "json", "--store", str(store.root)).out)[0]
@@ -269,7 +269,7 @@ WORDS += [
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_text_is_answered_or_refused_in_words(store: Store, seed: int) -> None:
+def test_any_text_gives_an_answer_or_a_message(store: Store, seed: int) -> None:
     rng = Random(seed)
     catalogue = store.catalog.path.read_bytes()
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Vectors are read whole, a shard at a time or by sample, and clustered by cosine, with FAISS and without."""
+"""Vectors are read at once, by shard or as a random sample, and clustered by cosine, with and without FAISS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def planted(clusters: int, each: int, width: int, noise: float = 0.02, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors around random directions, shuffled, and which direction each is around."""
+    """Return shuffled vectors around random directions, and the direction of each."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.repeat(np.arange(clusters), each))
     matrix = unit(clusters, width, seed)[truth] + noise * rng.standard_normal((len(truth), width))
@@ -51,7 +51,7 @@ def test_vectors_come_back_in_the_order_of_the_shards_and_of_unit_length(tmp_pat
     assert vectors.ids.to_pylist() == ["s0", "s1", "s2"]
     assert vectors.matrix.dtype == np.float32
     np.testing.assert_allclose(vectors.matrix, [[0.6, 0.8], [0, 1], [-1, 0]], atol=1e-7)
-    assert vectors.excluded == ()
+    assert vectors.rejected == ()
 
 
 def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_whole_gives(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_who
         number += size
     stream = VectorShards(shards, "sketch")
     whole = stream.load()
-    assert (stream.rows, stream.width, whole.counts, len(whole.excluded)) == (21, 3, (6, 0, 4, 8), 3)
+    assert (stream.rows, stream.width, whole.counts, len(whole.rejected)) == (21, 3, (6, 0, 4, 8), 3)
     by_shard = list(stream)
     np.testing.assert_array_equal(np.concatenate([part.matrix for part in by_shard]), whole.matrix)
-    assert [name for part in by_shard for name in part.excluded] == list(whole.excluded)
+    assert [name for part in by_shard for name in part.rejected] == list(whole.rejected)
     for size in (1, 4, 18, 100):
         blocks = list(stream.blocks(size))
         assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
@@ -76,21 +76,21 @@ def test_reading_by_shard_by_block_and_by_sample_gives_the_rows_that_reading_who
     part, again, other = (stream.sample(12, seed) for seed in (1, 1, 2))
     assert part.ids.equals(again.ids) and not part.ids.equals(other.ids)
     where = [at[name] for name in part.ids.to_pylist()]
-    assert where == sorted(where) and len(where) + len(part.excluded) == 12
+    assert where == sorted(where) and len(where) + len(part.rejected) == 12
     np.testing.assert_array_equal(part.matrix, whole.matrix[where])
     assert stream.sample(21, 0).ids.equals(whole.ids)
 
 
-def test_rows_that_are_no_direction_are_named_and_left_out(tmp_path: Path) -> None:
+def test_rows_without_a_direction_are_rejected_by_id(tmp_path: Path) -> None:
     rows = [[1, 0], [float("nan"), 1], None, [0, 0], [float("inf"), 0], [0, 1]]
     shard = write_shard(tmp_path / "a.parquet", ["good", "nan", "null", "zero", "inf", "fine"], rows, 2)
     vectors = load_vectors([shard], "sketch")
     assert vectors.ids.to_pylist() == ["good", "fine"]
-    assert vectors.excluded == ("nan", "null", "zero", "inf")
+    assert vectors.rejected == ("nan", "null", "zero", "inf")
     np.testing.assert_array_equal(vectors.matrix, [[1, 0], [0, 1]])
 
 
-def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_column_names_the_existing_ones(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.parquet", ["s"], [[1, 0]], 2)
     with pytest.raises(DataError, match=r"no vector column 'embedding' in .*a\.parquet\. Known: sketch"):
         load_vectors([shard], "embedding")
@@ -98,7 +98,7 @@ def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
         load_vectors([shard], "sample_id")
 
 
-def test_shards_of_different_widths_are_refused(tmp_path: Path) -> None:
+def test_shards_of_different_widths_are_an_error(tmp_path: Path) -> None:
     shards = [
         write_shard(tmp_path / "a.parquet", ["s"], [[1, 0]], 2),
         write_shard(tmp_path / "b.parquet", ["t"], [[1, 0, 0]], 3),
@@ -162,7 +162,7 @@ def test_no_cluster_is_empty_even_where_nearly_all_vectors_are_the_same(backend:
     assert sorted(np.bincount(found.labels, minlength=10)) == [1] * 9 + [200]
 
 
-def test_an_empty_cluster_takes_the_vector_that_was_served_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cluster_takes_the_vector_least_similar_to_its_centroid(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, truth = planted(clusters=3, each=10, width=16)
     first = int(np.flatnonzero(truth == 0)[0])
     monkeypatch.setattr("curate.store.vectors.kmeans._seeds", lambda matrix, k, generator: matrix[[first] * k])
@@ -175,7 +175,7 @@ def test_members_that_cancel_out_keep_a_centroid_of_unit_length() -> None:
     np.testing.assert_allclose(np.linalg.norm(found.centroids, axis=1), 1, atol=1e-6)
 
 
-def test_more_clusters_than_vectors_is_said_with_their_number() -> None:
+def test_more_clusters_than_vectors_is_an_error_with_their_number() -> None:
     with pytest.raises(DataError, match="k is 6, but there are 5 vectors"):
         spherical_kmeans(unit(5, 4), 6, seed=0, backend="numpy")
     with pytest.raises(DataError, match="k is 4, but only 3 of the 30 vectors are distinct"):

@@ -1,4 +1,4 @@
-"""The views over the ledger, each against the obvious loop over its rows."""
+"""Each view over the ledger equals the obvious loop over the ledger's rows."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_the_history_is_every_row_of_the_ledger(store: Store, run: str) -> None:
     columns = ("sample_id", "position", "step", "score", "loss", "kept")
     found = store.query("SELECT * FROM sample_history WHERE run = $run", {"run": run}).to_pylist()
     assert all(tuple(row) == ("run", *columns) for row in found)
-    told = [tuple(row[name] for name in columns) for row in found]
-    assert sorted(told, key=repr) == sorted((tuple(row[name] for name in columns) for row in LEDGERS[run]), key=repr)
+    rows = [tuple(row[name] for name in columns) for row in found]
+    assert sorted(rows, key=repr) == sorted((tuple(row[name] for name in columns) for row in LEDGERS[run]), key=repr)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -179,7 +179,7 @@ def test_runs_that_kept_nothing_alike_have_no_number_for_it(tmp_path: Any) -> No
     assert found == [{"run": "x", "other": "y", **nothing}]
 
 
-def test_a_view_is_made_only_for_a_question_that_names_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_is_created_only_for_a_query_that_names_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     make = querying._make_view
     monkeypatch.setattr(querying, "_make_view", lambda c, name: (made.append(name), make(c, name)))

@@ -194,14 +194,14 @@ def _loaded(features: Artifact, on: str) -> Any:
     from ...store.vectors.vectors import load_vectors
 
     vectors = load_vectors(features.shards(), on)
-    if vectors.excluded:
+    if vectors.rejected:
         LOGGER.warning(
             "%d samples of '%s' have no %s that is finite and not zero: they are left out (%s%s).",
-            len(vectors.excluded),
+            len(vectors.rejected),
             features.name,
             on,
-            ", ".join(vectors.excluded[:3]),
-            ", ..." if len(vectors.excluded) > 3 else "",
+            ", ".join(vectors.rejected[:3]),
+            ", ..." if len(vectors.rejected) > 3 else "",
         )
     return vectors
 

@@ -23,7 +23,7 @@ from ...pool_selectors import Measure
 from ...pool_selectors.base import averages
 from ...pool_selectors.candidates import Floats, Ints
 from ...store import Artifact, Store
-from ...store.artifacts.files import fingerprint
+from ...store.artifacts.files import fingerprint_of
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
 from ..tokenization import ModelSettings, tokenization_digest
@@ -143,7 +143,7 @@ class CheckpointGradients:
     ) -> None:
         key = [digest_of(checkpoint), digest, config.sketch_dim, config.sketch_seed, config.feature_precision]
         folders = {
-            target: store.root / "cache" / "gradients" / fingerprint("gradients", {"of": [*key, mode]}, {})[3:19]
+            target: store.root / "cache" / "gradients" / fingerprint_of("gradients", {"of": [*key, mode]}, {})[3:19]
             for target, mode in ((False, config.eps_mode), (True, "target"))
         }
         self.config = config

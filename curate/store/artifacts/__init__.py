@@ -1,1 +1,1 @@
-"""Artifacts: folders of files, written once, found by name, verified by checksums."""
+"""Artifacts: folders of files that are written once, found by name and verified by checksums."""

@@ -1,4 +1,7 @@
-"""Something a stage made: what it is, where its files are, and whether they are as they were written."""
+"""A read-only view of an artifact: its description, its files, and a check for damage.
+
+An artifact is the result of a stage. `artifact.json` describes a finished one, `draft.json` an unfinished one.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,24 @@ from .manifest import find_damage, read_manifest
 from .parquet import read_parquet
 
 SCRIPT = "script"
-"""What stands for a stage where a run was made by a script of the user's (`curate.integrations`): only that goes on."""
+"""Stage of a run that a user's own script made (`curate.integrations`). Only that script can resume the run."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something a stage made (or is making: then `made_at` is None), and what it was made from."""
+    """The result of a stage.
+
+    Attributes:
+        stage: name of the stage.
+        name: name of the artifact.
+        fingerprint: hash of the stage, the config and the inputs.
+        path: folder of the artifact.
+        config: config of the stage, by field.
+        inputs: fingerprints of the inputs, by config field.
+        rows: number of rows; None if the stage gave none.
+        summary: results that the stage reports.
+        made_at: time of completion, ISO 8601 in UTC; None while the artifact is unfinished.
+    """
 
     stage: str
     name: str
@@ -34,7 +49,7 @@ class Artifact:
 
     @classmethod
     def read(cls, path: Path) -> Artifact:
-        """What an `artifact.json` or a `draft.json` says; `StoreError` where it is damaged."""
+        """Read an `artifact.json` or a `draft.json`; raise `StoreError` if it is damaged."""
         try:
             return cls(**read_json(path), path=path.parent)
         except TypeError as error:
@@ -42,37 +57,43 @@ class Artifact:
 
     @property
     def files(self) -> Path:
-        """The folder of files that are not tables: a model, a data set."""
+        """Folder of the files that are not tables: a model, a dataset."""
         return self.path / "files"
 
     def shards(self) -> list[Path]:
-        """The Parquet files of the artifact's own data, in order; one that has gone is among them, to be missed."""
-        told = (read_manifest(self.path) or {}) if self.made_at is not None else {}
-        known = [self.path / name for name in told if name.startswith("part-")]
+        """Return the Parquet files of the artifact's own data, in order.
+
+        They come from the manifest, so a deleted file is among them, and reading it raises an error.
+        """
+        recorded = (read_manifest(self.path) or {}) if self.made_at is not None else {}
+        known = [self.path / name for name in recorded if name.startswith("part-")]
         return sorted(known or self.path.glob("part-*.parquet"))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The shards as Arrow tables, one at a time; `StoreError` where the checksum of a page is not right."""
+        """Yield the shards as Arrow tables, one at a time; raise `StoreError` if the checksum of a page is wrong."""
         return (read_parquet(path, columns) for path in self.shards())
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All shards as one Arrow table."""
+        """Return all shards as one Arrow table."""
         tables = list(self.tables(columns))
         return pa.concat_tables(tables) if tables else pa.table({})
 
     def check(self, *, read: bool = False, below: str = "") -> None:
-        """Raise unless the files are there as they were written; not those of facts, which are read from the catalogue.
+        """Raise an error if a file differs from what was written.
+
+        Files of records are not checked, since records are read from the catalogue. Pages of Parquet files carry
+        checksums, which every read verifies.
 
         Args:
-            read: read them through, ~1.5 GB/s, which finds every changed byte; else only sizes are looked at, which
-                finds what was cut off or has gone. Parquet pages carry checksums that every reader here looks at.
-            below: look only at names that begin so (`files/`).
+            read: compare checksums, ~1.5 GB/s, which finds every changed byte; otherwise compare only sizes, which
+                finds truncated and missing files.
+            below: check only files whose names begin with this text (`files/`).
 
         Raises:
-            StoreError: names the first file that is not, and what to do.
+            StoreError: a file is damaged or missing; the message names the first one and the remedy.
         """
         for path, wrong in find_damage(self.path, read=read, below=below, records=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
-                f"{self.path} and make '{self.name}' again (curate {self.stage}). See all of it: curate verify."
+                f"{self.path} and make '{self.name}' again (curate {self.stage}). See all damage: curate verify."
             )

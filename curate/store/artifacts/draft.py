@@ -1,31 +1,33 @@
-"""An artifact being made. It may be stopped anywhere: what is written whole is kept, the rest is made again."""
+"""The folder of an unfinished artifact, and the methods that write into it.
+
+A stage may be stopped at any point and started again. Every file is written atomically, so finished files are kept and
+the rest is made again.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from .manifest import FACTS, MERGED
+from .manifest import MERGED, RECORDS
 from .parquet import ROW_GROUP, read_parquet, write_parquet
-
-if TYPE_CHECKING:
-    pass
 
 
 class Draft:
-    """The folder of an artifact that is being made, and the only way to write into it.
+    """An unfinished artifact. A stage writes all of its results through it.
 
     Attributes:
-        path: the folder; a stage may keep files of its own in it.
-        summary: what the stage wants said of the result; kept with the artifact and printed.
-        rows: how many rows the artifact holds.
+        path: folder of the artifact; a stage may keep files of its own in it.
+        fingerprint: fingerprint of the artifact.
+        summary: results that the stage reports; they are stored with the artifact and printed.
+        rows: number of rows in the artifact.
         catalog: path of the store's DuckDB file.
-        rank: of the process. Rank 0's summary and rows count; a stage that runs in all of them sees to it that they
-            write different files, and that rank 0 returns last.
+        rank: rank of this process. Only rank 0's `summary` and `rows` are stored. A stage that runs in several
+            processes must write different files in each, and must return last in rank 0.
     """
 
     def __init__(self, path: Path, fingerprint: str, catalog: Path, *, rank: int = 0) -> None:
@@ -38,27 +40,27 @@ class Draft:
 
     @property
     def files(self) -> Path:
-        """The folder for files that are not tables: a model, a data set."""
+        """Folder for the files that are not tables: a model, a dataset."""
         return self.path / "files"
 
     def restart(self) -> None:
-        """Forget what an earlier try wrote, for a stage that begins anew when it was stopped."""
+        """Remove everything that a stopped run of the stage wrote, for a stage that starts again from the beginning."""
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
         self.clear_files()
-        for folder in (self.path / FACTS, self.path / MERGED, *self.path.glob(".spill-*")):
+        for folder in (self.path / RECORDS, self.path / MERGED, *self.path.glob(".spill-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear_files(self) -> None:
-        """Have `files` empty: what a stopped try has left may be cut off, and some writers go by what they find."""
+        """Remove the folder `files`: old files may be truncated, and some writers behave differently if files exist."""
         shutil.rmtree(self.files, ignore_errors=True)
 
     def shard(self, number: int) -> Path:
-        """Where shard `number` is, or will be."""
+        """Return the path of shard `number`, whether the file exists or not."""
         return self.path / f"part-{number:05d}.parquet"
 
     def pending(self, n_shards: int) -> Iterator[int]:
-        """The shards that are not written yet, in order."""
+        """Yield the numbers of the shards that are not written yet, in order."""
         return (number for number in range(n_shards) if not self.shard(number).exists())
 
     def write(self, shard: int, table: pa.Table) -> None:
@@ -66,19 +68,22 @@ class Draft:
         write_parquet(self.shard(shard), table, row_group_size=ROW_GROUP)
 
     def add(self, table_name: str, rows: pa.Table, *, key: str = "all") -> None:
-        """Add rows to a table of the catalogue; the same key again replaces them. Merged into DuckDB on commit."""
+        """Add rows to a table of the catalogue; they replace earlier rows with the same key.
+
+        The rows are merged into DuckDB when the artifact is finished.
+        """
         write_parquet(self.fragment(table_name, key), rows)
 
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """What was added to a table so far, by whichever process: a key at a time, in their order."""
-        paths = sorted((self.path / FACTS / table_name).glob("[!.]*.parquet"))
+        """Yield the rows that all processes have added to a table so far: one table per key, sorted by key."""
+        paths = sorted((self.path / RECORDS / table_name).glob("[!.]*.parquet"))
         return (read_parquet(path, columns=list(columns)) for path in paths)
 
     def sweep(self) -> None:
-        """Remove what killed writers left half-written; for when nobody writes any more."""
+        """Remove half-written files of killed processes. Call it when no process writes to the folder any more."""
         for path in [*self.path.rglob(".*.tmp"), *self.path.glob(".spill-*")]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def fragment(self, table_name: str, key: str) -> Path:
-        """Where the rows added under `key` wait to be merged."""
-        return self.path / FACTS / table_name / f"{key}.parquet"
+        """Return the path of the file in which the rows of `key` wait to be merged."""
+        return self.path / RECORDS / table_name / f"{key}.parquet"

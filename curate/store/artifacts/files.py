@@ -1,4 +1,8 @@
-"""Files that are either whole or not there, and names for what they hold."""
+"""Write files atomically, remove half-written ones, and compute fingerprints and content hashes.
+
+A file is first written under a hidden temporary name and then renamed. The temporary name holds the host and the id of
+the process, so that files of killed processes can be recognised.
+"""
 
 from __future__ import annotations
 
@@ -20,94 +24,98 @@ from ...errors import StoreError
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 WRITER = re.compile(r"\.(?:(?P<host>[\w-]+)\.)?(?P<pid>\d+)\.(?:tmp|new|old)(?:\.wal)?$")
 REMEDY = "See what is wrong, and what to do about it: curate verify."
-ABROAD = 24 * 3600
-"""Seconds after which what a process on another machine was writing is taken for abandoned."""
+OTHER_HOST_SECONDS = 24 * 3600
+"""Age in seconds at which a half-written file of a process on another machine counts as abandoned."""
 
 
 def temporary(path: Path, suffix: str = "tmp") -> Path:
-    """A hidden name beside `path` to write under; it says which process does, see `is_abandoned`."""
+    """Return a hidden path in the folder of `path` to write to first. It names this process; see `is_abandoned`."""
     return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{suffix}")
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether nobody writes under this temporary name any more: its process is gone, or elsewhere and silent for a day.
+    """Return whether no process writes to this temporary path any more.
 
-    False for a name that does not say who writes.
+    True if its process has ended, or if it is a process of another machine and the file has not changed for a day.
+    False if the name does not name a process.
     """
     found = WRITER.search(path.name)
     if found is None:
         return False
     if found["host"] in (None, HOST):
         return not is_alive(int(found["pid"]))
-    return time.time() - path.stat().st_mtime > ABROAD
+    return time.time() - path.stat().st_mtime > OTHER_HOST_SECONDS
 
 
 def clear_abandoned(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` have left beside it."""
+    """Remove the temporary files that killed processes left while they wrote `path`."""
     for stray in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if is_abandoned(stray):
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return True
     return True
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: a temporary name in the same folder, then a rename."""
+    """Write a text file atomically: to a temporary file in the same folder, which is then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unready = temporary(path)
+    partial = temporary(path)
     try:
-        with unready.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        unready.replace(path)
+        partial.replace(path)
     except OSError:
         with suppress(OSError):
-            unready.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         raise
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write a value as indented JSON, atomically."""
     write_text(path, as_json(value))
 
 
 def as_json(value: Any) -> str:
-    """The text that `write_json` writes."""
+    """Return a value as the text that `write_json` writes."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that curate wrote; `StoreError` where it is none any more."""
+    """Read a JSON object that curate wrote; raise `StoreError` if it is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(f"{path} is damaged: it is no JSON any more ({error}). {REMEDY}") from None
+        raise StoreError(f"{path} is damaged: it is not valid JSON ({error}). {REMEDY}") from None
     if not isinstance(value, dict):
-        raise StoreError(f"{path} is damaged: it holds no JSON object any more. {REMEDY}")
+        raise StoreError(f"{path} is damaged: it does not hold a JSON object. {REMEDY}")
     return value
 
 
-def fingerprint(stage: str, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What an artifact is: its stage, its config without names, and the fingerprints of what it was made from.
+def fingerprint_of(stage: str, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Return the fingerprint of an artifact: `"c1:" + blake2b-128(canonical JSON)`, the same on every machine.
 
-    `"c1:" + blake2b-128(canonical JSON)`; the same on every machine.
+    Args:
+        stage: name of the stage.
+        identity: the config's fields that determine the result; names are not among them.
+        inputs: fingerprints of the inputs, by config field.
     """
     text = json.dumps([stage, identity, inputs], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "c1:" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def digest_path(path: Path) -> str:
-    """Content hash of a file, or of a folder's files and their names. Hidden files do not count. ~1 GB/s."""
+    """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s."""
     digest = hashlib.blake2b(digest_size=16)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
@@ -122,5 +130,5 @@ def digest_path(path: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes below a folder."""
+    """Return the total size in bytes of the files below a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

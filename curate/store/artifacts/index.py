@@ -1,4 +1,8 @@
-"""Artifacts and drafts of a store, found by name: which exist, where they are, how to call them."""
+"""Find the artifacts and drafts of a store by name.
+
+`names/NAME.json` points to the folder of an artifact. If several artifacts were made under one name, it points to the
+one that was last made or found again.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ from ...errors import ArtifactNotFound, StoreError, did_you_mean
 from .artifact import SCRIPT, Artifact
 from .files import REMEDY, read_json, write_json
 
-LONGEST = 200
-"""Maximum number of characters of a name."""
-PLACE = re.compile(r"artifacts/[\w-]+/[\w-]+")
-"""Pattern of an artifact's folder, relative to the store; a pointer to any other place is refused."""
+MAX_NAME_LENGTH = 200
+"""Names must be shorter than this number of characters."""
+ARTIFACT_PATH = re.compile(r"artifacts/[\w-]+/[\w-]+")
+"""Pattern of an artifact's folder, relative to the store; a pointer to any other path is an error."""
 
 
 class ArtifactIndex:
@@ -26,20 +30,28 @@ class ArtifactIndex:
         self.root = root
 
     def require(self) -> None:
-        """Raise unless something has been made here, or begun."""
+        """Raise `StoreError` if there is no store in this folder."""
         if not (self.root / "store.json").exists():
             raise StoreError(
-                f"There is no store in {self.root}. Begin one with curate ingest, or give another --store."
+                f"There is no store in {self.root}. Create one with curate ingest, or give another --store."
             )
 
     def get(self, name: str, *stages: str) -> Artifact:
-        """The artifact of that name, made by one of these stages if any is named; else `ArtifactNotFound`."""
+        """Return the artifact with this name.
+
+        Args:
+            name: name of the artifact.
+            stages: stages that may have made it; any stage if none is given.
+
+        Raises:
+            ArtifactNotFound: there is no such artifact, or another stage made it.
+        """
         pointer = self.root / "names" / f"{name}.json"
         if not self.has(name):
             names = [path.stem for path in (self.root / "names").glob("*.json")]
             hint = did_you_mean(name, names) if names else ""
-            ways = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
-            make = f" Make it: {ways}" if ways else ""
+            commands = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
+            make = f" Make it: {commands}" if commands else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
         artifact = self.load(self.root / self._read_pointer(pointer)["path"])
         if stages and artifact.stage not in stages:
@@ -49,32 +61,33 @@ class ArtifactIndex:
         return artifact
 
     def has(self, name: str) -> bool:
-        """Whether something has that name."""
-        return bool(NAME.match(name)) and len(name) < LONGEST and (self.root / "names" / f"{name}.json").exists()
+        """Return whether an artifact has this name."""
+        valid = bool(NAME.match(name)) and len(name) < MAX_NAME_LENGTH
+        return valid and (self.root / "names" / f"{name}.json").exists()
 
     def artifacts(self) -> list[Artifact]:
-        """Everything made, oldest first."""
+        """Return all finished artifacts, oldest first."""
         found = [self.load(path.parent) for path in (self.root / "artifacts").glob("*/*/artifact.json")]
         return sorted(found, key=lambda artifact: artifact.made_at or "")
 
     def drafts(self) -> list[Artifact]:
-        """Everything begun and not finished."""
+        """Return all unfinished artifacts, sorted by path."""
         found = []
         for path in sorted((self.root / "artifacts").glob("*/*/draft.json")):
-            with suppress(FileNotFoundError):  # finished or removed since it was listed
+            with suppress(FileNotFoundError):  # finished or removed after it was listed
                 if not path.with_name("artifact.json").exists():
                     found.append(Artifact.read(path))
         return found
 
     def artifacts_and_drafts(self) -> list[Artifact]:
-        """Artifacts, then drafts; what is finished meanwhile is in it once."""
-        drafts = self.drafts()  # looked at first: what becomes an artifact afterwards is found among these
+        """Return artifacts, then drafts. A draft that is finished during the call is listed once."""
+        drafts = self.drafts()  # listed first: a draft that is finished after this is found by the next line
         made = self.artifacts()
         known = {artifact.fingerprint for artifact in made}
         return [*made, *(draft for draft in drafts if draft.fingerprint not in known)]
 
     def display_names(self) -> dict[str, str]:
-        """Fingerprint -> what to call it: its name, or `name@fingerprint` once another artifact has taken the name."""
+        """Return fingerprint -> name, or -> `name@fingerprint` if another artifact has taken the name since."""
         pointers = {path.stem: self._read_pointer(path) for path in (self.root / "names").glob("*.json")}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
         others = [a for a in self.artifacts_and_drafts() if a.fingerprint not in named]
@@ -83,39 +96,39 @@ class ArtifactIndex:
             a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others
         }
 
-    def folder(self, stage: str, mark: str) -> Path:
-        """The folder of the artifact with this fingerprint, whether it exists or not."""
-        return self.root / "artifacts" / stage / mark[3:19]
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Return the folder of the artifact with this fingerprint, whether it exists or not."""
+        return self.root / "artifacts" / stage / fingerprint[3:19]
 
     def _read_pointer(self, pointer: Path) -> dict[str, Any]:
-        """What a file in `names` says."""
+        """Read a file in `names`; raise `StoreError` if it is damaged."""
         content = read_json(pointer)
-        if not {"path", "fingerprint"} <= content.keys() or not PLACE.fullmatch(str(content["path"])):
-            raise StoreError(f"{pointer} is damaged: it names no artifact any more. {REMEDY}")
+        if not {"path", "fingerprint"} <= content.keys() or not ARTIFACT_PATH.fullmatch(str(content["path"])):
+            raise StoreError(f"{pointer} is damaged: it does not name an artifact. {REMEDY}")
         return content
 
     def check_case_clash(self, name: str) -> None:
-        """Raise if a known name differs from `name` in case alone: some file systems do not distinguish the two."""
+        """Raise `StoreError` if another name differs from `name` only in case, which some file systems ignore."""
         for known in (path.stem for path in (self.root / "names").glob("*.json")):
             if known != name and known.casefold() == name.casefold():
                 raise StoreError(
-                    f"There is '{known}' in {self.root}, and macOS and Windows take '{name}' for the same file: "
-                    "choose another name."
+                    f"'{name}' differs from the existing name '{known}' in {self.root} only in upper and lower case. "
+                    "macOS and Windows take both for the same file: choose another name."
                 )
 
-    def point(self, name: str, mark: str, path: Path) -> None:
-        """Let `name` point to the artifact in `path`, with this fingerprint."""
+    def set_name(self, name: str, fingerprint: str, path: Path) -> None:
+        """Let `name` point to the artifact in `path`, which has this fingerprint."""
         pointer = self.root / "names" / f"{name}.json"
-        content = {"fingerprint": mark, "path": path.relative_to(self.root).as_posix()}
+        content = {"fingerprint": fingerprint, "path": path.relative_to(self.root).as_posix()}
         if not pointer.exists() or read_json(pointer) != content:
             write_json(pointer, content)
 
     def load(self, path: Path) -> Artifact:
-        """Read the artifact in this folder; `ArtifactNotFound` where the folder is gone."""
+        """Read the artifact in this folder; raise `ArtifactNotFound` if the folder is gone."""
         try:
             return Artifact.read(path / "artifact.json")
         except FileNotFoundError:
             raise ArtifactNotFound(
-                f"{path} is gone, which a name in {self.root / 'names'} stands for. Make it again, or have the name "
-                "removed: curate gc."
+                f"{path} is gone, but a name in {self.root / 'names'} still points to it. Make the artifact again, or "
+                "remove the name: curate gc."
             ) from None

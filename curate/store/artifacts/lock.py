@@ -1,4 +1,4 @@
-"""The lock of an artifact that is being made: one process makes it at a time."""
+"""Lock an unfinished artifact, so that only one process makes it at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from .files import HOST
 
 
 class DraftLock:
-    """Only one process makes an artifact: an advisory lock that the system drops when its holder dies."""
+    """An advisory lock on a file in the artifact's folder. The system releases it when the process that holds it ends.
+
+    Args:
+        path: the lock file; it is created if necessary.
+        what: description of the artifact, for error messages.
+    """
 
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
@@ -33,7 +38,7 @@ class DraftLock:
                     f"Another process{_holder(file)} is making {self.what} right now. Wait for it, or give the result "
                     "another --name and config."
                 ) from None
-            if self._is_still(file):
+            if self._is_current(file):
                 break
             file.close()
         file.truncate(0)
@@ -42,15 +47,18 @@ class DraftLock:
         self._file = file
         return self
 
-    def _is_still(self, file: IO[str]) -> bool:
-        """Whether the name still stands for the file that was opened: `curate gc` removes locks with their drafts."""
+    def _is_current(self, file: IO[str]) -> bool:
+        """Return whether the path still is the opened file: `curate gc` removes locks with their drafts."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
         except FileNotFoundError:
             return False
 
     def is_held(self) -> bool:
-        """Whether a living process holds it. Looking is a shared lock for an instant: lookers do not see each other."""
+        """Return whether a living process holds the lock.
+
+        It takes a shared lock for an instant, so several processes may check at the same time.
+        """
         if not self.path.exists():
             return False
         with self.path.open() as file:
@@ -67,8 +75,8 @@ class DraftLock:
 
 
 def _holder(file: IO[str]) -> str:
-    """Who holds a lock, in brackets, as far as it says so; closes the file."""
+    """Return the process that a lock file names, in brackets; close the file."""
     with file:
         file.seek(0)
-        said = file.read().strip()
-    return f" ({said})" if said else ""
+        process = file.read().strip()
+    return f" ({process})" if process else ""

@@ -1,8 +1,9 @@
-"""The seal of an artifact: the sizes and checksums of its files, written down when it was complete.
+"""Manifest of an artifact: the sizes and checksums of its files when it was complete.
 
-`files.json` is written before `artifact.json`, of which it holds the checksum, too, and it holds one of itself. Not
-recorded is what may change or go later without harm: indexes (derived), checkpoints (each has a record of its own in
-its mark), locks, logs of cells. RunInfo are recorded where they were written; a merge only moves them (see catalog.py).
+The manifest is `files.json`. It is written before `artifact.json`, holds the checksum of that file too, and a checksum
+of itself. It leaves out files that may change or be removed later without harm: indexes (derived), checkpoints (the
+marker file of each holds its own checksums), locks, and logs of a comparison's runs. Records are listed under
+`facts/`, where they were written; a merge only moves them to `merged/` (see catalog.py).
 """
 
 from __future__ import annotations
@@ -15,31 +16,39 @@ from typing import Any
 
 from ...errors import StoreError
 from ...runtime.checksums import Checksums, checksum_files, damage
-from .files import read_json, write_json
+from .files import REMEDY, read_json, write_json
 
 MANIFEST_FILE = "files.json"
 MANIFEST = "artifact.json"
-FACTS, MERGED = "facts", "merged"
-"""Folders of records that wait for the catalogue, and of those that are in it."""
+RECORDS, MERGED = "facts", "merged"
+"""Names of the folders of records: those that wait to be merged into the catalogue, and those that are merged."""
 
 VERIFIED_ELSEWHERE = ("checkpoints", "cells")
+"""Folders whose files are not listed: checkpoints have their own checksums, cells hold logs of a comparison's runs."""
 OURS = (MANIFEST_FILE, MANIFEST, "draft.json", "draft.lock")
+"""Files of the store itself."""
 DERIVED = (".faiss", ".faiss.json", ".f16")
+"""Ends of the names of index files."""
 
 
 def write_manifest(folder: Path, manifest: str) -> None:
-    """Write down what the files of an artifact hold, and what `manifest`, its `artifact.json`, will. ~1.5 GB/s."""
+    """Write sizes and checksums of an artifact's files to `files.json`. ~1.5 GB/s.
+
+    Args:
+        folder: folder of the artifact.
+        manifest: text of `artifact.json`, which is written afterwards; its checksum is recorded, too.
+    """
     content = manifest.encode()
-    told: dict[str, Any] = checksum_files(dict(_files(folder)))
-    told[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write_json(folder / MANIFEST_FILE, {"files": told, "sha256": _digest(told)})
+    recorded: dict[str, Any] = checksum_files(dict(_files(folder)))
+    recorded[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / MANIFEST_FILE, {"files": recorded, "sha256": _digest(recorded)})
 
 
 def read_manifest(folder: Path) -> Checksums | None:
-    """What was written down; None for an artifact of a curate that did not.
+    """Return the recorded sizes and checksums; None if an older curate, which recorded none, made the artifact.
 
     Raises:
-        StoreError: the record itself is damaged.
+        StoreError: the manifest itself is damaged.
     """
     if not (folder / MANIFEST_FILE).exists():
         return None
@@ -47,32 +56,32 @@ def read_manifest(folder: Path) -> Checksums | None:
     files: Checksums = content.get("files", {})
     if content.get("sha256") != _digest(files):
         raise StoreError(
-            f"{folder / MANIFEST_FILE} has other content than was written: what it says of the files is not sure."
+            f"{folder / MANIFEST_FILE} has other content than was written: its checksums cannot be trusted. {REMEDY}"
         )
     return files
 
 
 def find_damage(folder: Path, *, read: bool, below: str = "", records: bool = True) -> Iterator[tuple[Path, str]]:
-    """Files of an artifact that are not as they were written, and what is wrong with each.
+    """Yield each file of an artifact that differs from what was written, and what is wrong with it.
 
     Args:
-        folder: of the artifact.
-        read: read them through; else only their sizes are looked at.
-        below: look only at names that begin so.
-        records: look also at those of records.
+        folder: folder of the artifact.
+        read: compare checksums, which reads every file; otherwise compare only sizes.
+        below: check only files whose names begin with this text.
+        records: also check the files of records.
     """
-    for name, told in (read_manifest(folder) or {}).items():
-        if name.startswith(below) and (records or not name.startswith(f"{FACTS}/")):
-            path = _place(folder, name)
-            if (wrong := damage(path, told, read=read)) is not None:
+    for name, recorded in (read_manifest(folder) or {}).items():
+        if name.startswith(below) and (records or not name.startswith(f"{RECORDS}/")):
+            path = _locate(folder, name)
+            if (wrong := damage(path, recorded, read=read)) is not None:
                 yield path, wrong
 
 
-def _place(folder: Path, name: str) -> Path:
-    """Where a recorded file is now: records may have been merged."""
+def _locate(folder: Path, name: str) -> Path:
+    """Return the current path of a listed file: a merge may have moved records."""
     path = folder / name
     head, _, rest = name.partition("/")
-    return folder / MERGED / rest if head == FACTS and not path.exists() else path
+    return folder / MERGED / rest if head == RECORDS and not path.exists() else path
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -82,7 +91,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         if len(parts) == 1 and (parts[0] in OURS or parts[0].endswith(DERIVED)):
             continue
-        yield "/".join((FACTS, *parts[1:]) if parts[0] == MERGED else parts), path
+        yield "/".join((RECORDS, *parts[1:]) if parts[0] == MERGED else parts), path
 
 
 def _digest(files: Checksums) -> str:

@@ -1,7 +1,7 @@
-"""Parquet files of the store: their pages carry checksums, and whoever reads them here has these looked at.
+"""Read and write the store's Parquet files with page checksums.
 
-A changed byte is an error of the one who meets it, not another number in a result. DuckDB, which reads them for
-queries, does not look.
+Every read here verifies the checksums, so a corrupted byte raises an error instead of changing a result. DuckDB, which
+reads the files for queries, does not verify them.
 """
 
 from __future__ import annotations
@@ -20,32 +20,37 @@ from ...runtime.checksums import fsync_file
 from .files import REMEDY, temporary
 
 CHECKED = {"write_page_checksum": True}
-"""What is told to whoever writes a file."""
+"""Options of pyarrow for every file that the store writes."""
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
-    """A file as a table; `StoreError` where it is damaged. `options` are those of `pyarrow.parquet.read_table`."""
-    with sound(path):
-        wanted = list(columns) if columns else None
-        return pq.read_table(path, columns=wanted, page_checksum_verification=True, **options)
+    """Read a file as a table; raise `StoreError` if it is damaged. `options` go to `pyarrow.parquet.read_table`."""
+    with report_damage(path):
+        names = list(columns) if columns else None
+        return pq.read_table(path, columns=names, page_checksum_verification=True, **options)
 
 
 def metadata_of(path: Path) -> Any:
-    """What the end of a file says of it; `StoreError` where it is damaged."""
-    with sound(path):
+    """Read the metadata in the footer of a file; raise `StoreError` if it is damaged."""
+    with report_damage(path):
         return pq.read_metadata(path)
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A file to be read in parts; `StoreError` where it is damaged."""
-    with sound(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    """Open a file to read it in parts; raise `StoreError` if it is damaged."""
+    with report_damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield file
 
 
 @contextmanager
-def read_by_duckdb(paths: Sequence[Path]) -> Iterator[None]:
-    """What DuckDB fails at inside is the fault of a damaged file, which it does not name: that is then looked for."""
+def name_damaged_file(paths: Sequence[Path]) -> Iterator[None]:
+    """If DuckDB fails inside, read these files to find the damaged one, which DuckDB does not name.
+
+    Raises:
+        StoreError: one of the files is damaged or missing.
+        duckdb.Error: all files are intact; the error is DuckDB's own.
+    """
     try:
         yield
     except duckdb.Error:
@@ -55,28 +60,29 @@ def read_by_duckdb(paths: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def sound(path: Path) -> Iterator[None]:
-    """What goes wrong inside, in reading `path`, is the fault of the file."""
+def report_damage(path: Path) -> Iterator[None]:
+    """Raise `StoreError` for any error that reading `path` causes inside."""
     try:
         yield
     except FileNotFoundError:
         raise StoreError(f"{path} is gone. {REMEDY}") from None
     except (pa.ArrowException, OSError) as error:
-        said = str(error).strip().splitlines()
-        raise StoreError(f"{path} cannot be read ({said[0] if said else type(error).__name__}). {REMEDY}") from None
+        lines = str(error).strip().splitlines()
+        raise StoreError(f"{path} cannot be read ({lines[0] if lines else type(error).__name__}). {REMEDY}") from None
 
 
 ROW_GROUP = 2000
-"""Rows of a shard that are read together: who wants some of them need not hold all."""
+"""Rows per row group of a shard. A reader that needs some rows holds only the row groups that contain them."""
 
 
 def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
-    """Write a Parquet file atomically: temporary name, then rename; `options` are pyarrow's, zstd unless told.
+    """Write a Parquet file atomically: to a temporary file, which is then renamed. `options` are pyarrow's.
 
-    It is on the disk when it has its name, for a stopped stage takes it for done.
+    The compression is zstd unless `options` name another. The file is flushed to disk before the rename: a stage that
+    is resumed takes a file with its final name as finished.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unready = temporary(path)
-    pq.write_table(table, unready, **{"compression": "zstd", **CHECKED, **options})
-    fsync_file(unready)
-    unready.replace(path)
+    partial = temporary(path)
+    pq.write_table(table, partial, **{"compression": "zstd", **CHECKED, **options})
+    fsync_file(partial)
+    partial.replace(path)

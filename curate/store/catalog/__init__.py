@@ -1,1 +1,1 @@
-"""The DuckDB catalogue: tables over all artifacts, and read-only SQL on them."""
+"""The catalogue: a DuckDB file with the records of all artifacts, and read-only SQL on it."""

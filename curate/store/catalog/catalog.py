@@ -1,9 +1,10 @@
-"""The DuckDB file: facts from every artifact, merged from Parquet fragments whenever the file is free.
+"""The catalogue: a DuckDB file with the records of every artifact, merged from Parquet fragments.
 
-DuckDB lets one process write or several read, never both. So nothing that curate does depends on the file being free:
-facts are first written beside the artifact they belong to, a merge moves them in one short transaction, and a query
-reads the merged tables and the waiting fragments as one. What is merged is remembered in the same transaction, so a
-merge that is killed anywhere neither loses nor doubles a row.
+DuckDB lets one process write a file, or several processes read it, never both. So nothing that curate does depends on
+the file being free. An artifact's records are first written to its own folder, as fragments. A merge copies them into
+the catalogue in one short transaction, whenever the file is free. Queries read the merged tables and the waiting
+fragments as one table. The table `merged` records in the same transaction which fragments are merged, so a merge that
+is killed at any point neither loses nor duplicates a row.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import duckdb
 
 from ...errors import CatalogueBusy, StoreError, of_system
 from ..artifacts.files import REMEDY, temporary
-from ..artifacts.manifest import FACTS, MERGED
-from .layout import is_laid_out, lay_out
+from ..artifacts.manifest import MERGED, RECORDS
+from .layout import create_tables, is_up_to_date
 from .sql import quote
 
 T = TypeVar("T")
@@ -41,45 +42,44 @@ NAME_COLUMNS = {
     "evaluations": "evaluation",
     "answers": "evaluation",
 }
-"""Fact table -> what its views call the artifact's name."""
+"""Table of records -> the column of its view that shows the artifact's name."""
 
 LINK_COLUMNS = {"evaluations": "run"}
-"""Fact table -> its column of another artifact's fingerprint, which its view shows as that artifact's name."""
+"""Table of records -> its column with the fingerprint of another artifact; the view shows that artifact's name."""
 
 BUSY = ("could not set lock", "unique file handle conflict")
-"""What DuckDB says where another process has the file open, and where this one has."""
-
+"""Parts of DuckDB's messages: another process has the file open; this process has it open."""
 
 MEMORY = 3 << 30
-"""Bytes that DuckDB may use for a merge or a query before it puts the rest on disk; less where the machine has less."""
+"""Bytes that DuckDB may use for a merge or a query before it spills to disk; at most 80 % of the machine's memory."""
 
 
 class Catalog:
-    """The DuckDB file of a store: opened late, closed early."""
+    """The DuckDB file of a store. It is opened for each operation and closed at once, so that it is free for others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def of(cls, root: Path) -> Catalog:
-        """The catalogue of the store in this folder."""
+        """Return the catalogue of the store in this folder."""
         return cls(root / "catalog.duckdb")
 
     @property
     def settings(self) -> dict[str, str | bool | int | float | list[str]]:
-        """Of every connection: how much memory it may use, and where it puts the rest, which is gone when it closes."""
+        """Settings of every connection: its memory limit, and the folder it spills to, which it removes on closing."""
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         limit = min(MEMORY, installed * 4 // 5)
         return {"memory_limit": f"{limit}B", "temp_directory": str(temporary(self.path.with_name("spill")))}
 
     @contextmanager
     def open(self, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A writing connection with every table in place; `CatalogueBusy` when it is held for longer than `wait` s."""
+        """Open a connection for writing, with all tables; raise `CatalogueBusy` if the file is not free in `wait` s."""
         if not self.path.exists():
-            self._begin()
-        connection = when_free(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
+            self._create()
+        connection = retry_while_busy(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
         try:
-            lay_out(connection, self.path)
+            create_tables(connection, self.path)
             yield connection
         except duckdb.IOException as error:
             if of_system(error) or str(self.path) not in str(error):
@@ -88,55 +88,55 @@ class Catalog:
         finally:
             connection.close()
 
-    def _begin(self) -> None:
-        """Put an empty catalogue there, whole: DuckDB cannot open a file whose making was stopped.
+    def _create(self) -> None:
+        """Create an empty catalogue atomically: DuckDB cannot open a file whose creation was stopped.
 
         Raises:
-            StoreError: facts say that there was one.
+            StoreError: there are merged records in the store, so the catalogue has been deleted.
         """
         if next(self.path.parent.glob(f"artifacts/*/*/{MERGED}/*/*.parquet"), None):
-            raise StoreError(f"{self.path} is gone. Make it again from the artifacts: curate repair.")
-        unready = temporary(self.path)
-        self.make(unready)
+            raise StoreError(f"{self.path} is gone. Build it again from the artifacts: curate repair.")
+        partial = temporary(self.path)
+        self.make(partial)
         try:
-            os.link(unready, self.path)  # unlike a rename, never in the place of another process's
-        except OSError:  # that was faster, or the file system has no links
+            os.link(partial, self.path)  # unlike a rename, this never replaces another process's catalogue
+        except OSError:  # another process was faster, or the file system has no links
             if not self.path.exists():
-                unready.replace(self.path)
-        unready.unlink(missing_ok=True)
+                partial.replace(self.path)
+        partial.unlink(missing_ok=True)
 
-    def make(self, path: Path, facts: Sequence[tuple[str, Path]] = ()) -> None:
-        """Make a file with the tables, and with fragments given as (artifact, file)."""
+    def make(self, path: Path, records: Sequence[tuple[str, Path]] = ()) -> None:
+        """Create a catalogue at `path` and fill it with fragments, given as (fingerprint of the artifact, file)."""
         path.unlink(missing_ok=True)
         connection = duckdb.connect(str(path), config=self.settings)
         try:
-            lay_out(connection, path)
+            create_tables(connection, path)
             connection.execute("BEGIN")
-            for artifact, file in facts:
+            for artifact, file in records:
                 _insert(connection, artifact, file.parent.name, [file])
             connection.execute("COMMIT")
         finally:
             connection.close()
 
     def attach(self, connection: duckdb.DuckDBPyConnection, *, wait: float) -> None:
-        """Attach the file to another connection as `catalog`, to be read; it is made whole first if it is not."""
+        """Attach the file read-only to another connection as `catalog`; create or migrate it first if necessary."""
 
         def attach() -> bool:
             connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
-            return is_laid_out(connection, self.path, "catalog")
+            return is_up_to_date(connection, self.path, "catalog")
 
-        if self.path.exists() and when_free(self.path, wait, attach):
+        if self.path.exists() and retry_while_busy(self.path, wait, attach):
             return
         connection.execute("DETACH DATABASE IF EXISTS catalog")
         with self.open(wait=wait):
             pass
-        when_free(self.path, wait, attach)
+        retry_while_busy(self.path, wait, attach)
 
     def merge(self, waiting: Sequence[tuple[str, Path]], *, wait: float = 0.0) -> None:
-        """Move fragments, given as (artifact, file), into the tables. Safe to repeat, and to be killed.
+        """Merge fragments, given as (fingerprint of the artifact, file), into the tables.
 
-        One statement an artifact and table, so that DuckDB reads the fragments in parallel. Cost: ~0.5 µs a row of
-        the ledger on two cores, and ~30 ms.
+        It is safe to repeat a merge and to kill it. There is one statement per artifact and table, so that DuckDB reads
+        the fragments in parallel. Cost: ~30 ms, and ~0.5 µs per row of the ledger on two cores.
         """
         if not waiting and self.path.exists():
             return
@@ -150,8 +150,8 @@ class Catalog:
         for _, path in waiting:
             move_to_merged(path)
 
-    def knows(self, artifact: str) -> bool:
-        """Whether it holds facts of an artifact, by fingerprint. ~15 ms."""
+    def has_records(self, artifact: str) -> bool:
+        """Return whether the catalogue holds records of the artifact with this fingerprint. ~15 ms."""
         connection = duckdb.connect(":memory:", config=self.settings)
         try:
             self.attach(connection, wait=1.0)
@@ -160,16 +160,16 @@ class Catalog:
         finally:
             connection.close()
 
-    def forget(self, artifacts: Sequence[str], *, wait: float) -> None:
-        """Delete all facts of artifacts that are no more, by fingerprint."""
+    def delete_records(self, artifacts: Sequence[str], *, wait: float) -> None:
+        """Delete all records of the artifacts with these fingerprints."""
         with self.open(wait=wait) as connection:
             connection.execute("BEGIN")
             for table in (*NAME_COLUMNS, "merged"):
                 connection.execute(f"DELETE FROM {table} WHERE list_contains(?, artifact)", [list(artifacts)])
             connection.execute("COMMIT")
 
-    def forget_after(self, artifact: str, table: str, step: int, *, wait: float) -> None:
-        """Delete an artifact's rows after a step, from a table whose fragments are keyed by their first step."""
+    def delete_records_after(self, artifact: str, table: str, step: int, *, wait: float) -> None:
+        """Delete an artifact's rows after a step from a table whose fragments have their first step as a key."""
         first_step = "split_part(split_part(fragment, '/', 2), '-', 1)::BIGINT"
         with self.open(wait=wait) as connection:
             connection.execute("BEGIN")
@@ -181,21 +181,21 @@ class Catalog:
             connection.execute("COMMIT")
 
 
-def fragments(folder: Path, table: str = "*", which: str = FACTS) -> list[Path]:
-    """RunInfo of an artifact that wait to be merged, or with `MERGED` those that are, oldest name first."""
+def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path]:
+    """Return an artifact's fragments that wait to be merged, or with `MERGED` those that are merged, sorted by name."""
     return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
 
 
 def move_to_merged(path: Path) -> None:
-    """Move a fragment that is in the catalogue to those that are: from them the catalogue can be made again."""
+    """Move a merged fragment to the folder `merged`. The catalogue can be built again from the fragments there."""
     folder = path.parents[2] / MERGED / path.parent.name
     folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):  # another process, which merged it, has moved it
+    with suppress(FileNotFoundError):  # another process merged and moved it
         path.replace(folder / path.name)
 
 
 def fragment_key(path: Path) -> str:
-    """`table/key`: what `merged` remembers a fragment by."""
+    """Return `table/key`: the name of a fragment in the table `merged`."""
     return f"{path.parent.name}/{path.stem}"
 
 
@@ -207,8 +207,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, table: str, pa
     connection.execute("INSERT INTO merged SELECT ?, unnest(?)", [artifact, [fragment_key(path) for path in paths]])
 
 
-def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
-    """`open_it()`, tried again for `wait` seconds while another process holds the file; then `CatalogueBusy`."""
+def retry_while_busy(path: Path, wait: float, open_it: Callable[[], T]) -> T:
+    """Return `open_it()`. Retry for `wait` seconds while the file is locked; then raise `CatalogueBusy`."""
     deadline, pause = time.monotonic() + wait, 0.02
     while True:
         try:
@@ -219,18 +219,18 @@ def when_free(path: Path, wait: float, open_it: Callable[[], T]) -> T:
             if not any(words in str(error).lower() for words in BUSY):
                 raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}\n{REMEDY}") from None
             if time.monotonic() >= deadline:
-                raise CatalogueBusy(_busy_sentence(path, str(error))) from None
+                raise CatalogueBusy(_busy_message(path, str(error))) from None
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
 
 
-def _busy_sentence(path: Path, said: str) -> str:
-    """What DuckDB has said names the process that holds the file, unless it is this one."""
-    if BUSY[1] in said.lower():
-        return f"This process has {path} open (a Reader, a query that still runs). Close it, and try again."
-    holder = re.search(r"PID (\d+)", said)
+def _busy_message(path: Path, error: str) -> str:
+    """Return a message for the user. DuckDB's error names the process that holds the file, unless it is this one."""
+    if BUSY[1] in error.lower():
+        return f"This process has {path} open (in a QuerySession or a query that still runs). Close it, and try again."
+    holder = re.search(r"PID (\d+)", error)
     program = f"Another program (process {holder[1]})" if holder else "Another program"
     return (
         f"{program} holds {path} open for writing. Close it (a DuckDB shell, a notebook), or open it there with "
-        "READ_ONLY, and try again; nothing is lost meanwhile."
+        "READ_ONLY, and try again; no records are lost in the meantime."
     )

@@ -1,4 +1,8 @@
-"""Version of the catalogue's tables: create them, back up and migrate older ones, refuse newer ones."""
+"""Create the catalogue's tables; back up and migrate older ones, and raise an error for newer ones.
+
+The table `layout` holds the version and a digest of the statements in `schema/tables.sql`. A catalogue with another
+digest is migrated: the statements are run again, in one transaction. So every statement must be safe to repeat.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from ..artifacts.files import temporary
 from .sql import quote
 
 LAYOUT = 2
-"""Version of the tables. Raised when they change so that an older curate would misread them: it refuses them then."""
+"""Version of the tables. Raise it if an older curate would misread the changed tables: it then stops with an error."""
 
 
-def lay_out(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the tables, unless they are as this version makes them: in one transaction, of older ones after a backup."""
-    if is_laid_out(connection, path):
+def create_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Create the tables in one transaction, unless they are up to date. Older tables are backed up before."""
+    if is_up_to_date(connection, path):
         return
     _back_up(connection, path)
     statements, digest = _layout()
@@ -32,35 +36,35 @@ def lay_out(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _back_up(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Copy a catalogue of another layout beside itself, whole or not at all; one without tables is not worth it."""
+    """Copy a catalogue of another layout to the same folder, atomically. A catalogue without tables is not copied."""
     if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'samples'").fetchall():
         return
-    version, digest = _found(connection) or (1, "unknown")
+    version, digest = _stored_layout(connection) or (1, "unknown")
     backup = path.with_name(f"{path.name}.layout-{version}-{digest[:8]}")
-    unready = temporary(backup)
-    unready.unlink(missing_ok=True)
-    # a copy of the file by this process would end the lock that DuckDB has on it
+    partial = temporary(backup)
+    partial.unlink(missing_ok=True)
+    # DuckDB makes the copy: if this process opened and closed the file itself, DuckDB would lose its lock on it.
     ((name,),) = connection.execute("SELECT current_database()").fetchall()
-    connection.execute(f"ATTACH {quote(str(unready))} AS backup")
+    connection.execute(f"ATTACH {quote(str(partial))} AS backup")
     connection.execute(f'COPY FROM DATABASE "{name}" TO backup')
     connection.execute("DETACH backup")
-    unready.replace(backup)
-    LOGGER.info("The catalogue is brought up to date; as it was, it is kept as %s, which may be deleted.", backup)
+    partial.replace(backup)
+    LOGGER.info("The catalogue is migrated to this version. A copy of the old one is %s; you may delete it.", backup)
 
 
-def is_laid_out(connection: duckdb.DuckDBPyConnection, path: Path, database: str | None = None) -> bool:
-    """Whether the tables are as this version makes them; `StoreError` where a newer one has."""
-    found = _found(connection, database)
+def is_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path, database: str | None = None) -> bool:
+    """Return whether the tables are those of this version; raise `StoreError` if a newer version created them."""
+    found = _stored_layout(connection, database)
     if found is not None and found[0] > LAYOUT:
         raise StoreError(
-            f"{path} was written by a newer curate (layout {found[0]}; this one knows {LAYOUT}). Upgrade curate, or "
-            "use another --store."
+            f"{path} was written by a newer curate (layout {found[0]}; this version reads up to {LAYOUT}). Upgrade "
+            "curate, or use another --store."
         )
     return found == (LAYOUT, _layout()[1])
 
 
-def _found(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> tuple[int, str] | None:
-    """Version and digest of the tables; None where there are none, or from before they had either."""
+def _stored_layout(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> tuple[int, str] | None:
+    """Return version and digest of the tables; None if there are no tables, or they are too old to record either."""
     try:
         rows = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
     except duckdb.CatalogException:
@@ -73,6 +77,6 @@ def _found(connection: duckdb.DuckDBPyConnection, database: str | None = None) -
 
 @functools.cache
 def _layout() -> tuple[str, str]:
-    """The statements that make the tables, and their digest."""
+    """Return the statements that create the tables, and their digest."""
     statements = files(__package__).joinpath("schema/tables.sql").read_text(encoding="utf-8")
     return statements, hashlib.blake2b(statements.encode(), digest_size=16).hexdigest()

@@ -1,5 +1,6 @@
-"""What a query may take: time, memory, files. SQL comes out of configs, cards and messages of other people, and one
-cross join must not take the machine.
+"""Limit the time, memory and files of a query.
+
+SQL may come from configs, dataset cards and messages of other people. One cross join must not block the machine.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import pyarrow as pa
 from ...errors import ConfigError, QueryError
 
 TIMEOUT = 600.0
-"""Seconds that SQL of a user's may take unless told otherwise."""
+"""Default number of seconds that a user's SQL may take."""
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-AT_ONCE = 100_000
-"""Rows of an answer that are fetched together."""
+BATCH_ROWS = 100_000
+"""Number of rows that are fetched from an answer at a time."""
 
 
 def bytes_of(text: str) -> int:
-    """`2GB`, `512MiB`, `1.5G` in bytes; `ConfigError` for what is no size, or less than DuckDB needs."""
+    """Return `2GB`, `512MiB` or `1.5G` in bytes; raise `ConfigError` if it is no size, or less than DuckDB needs."""
     found = SIZE.fullmatch(text.strip())
     if not found:
         raise ConfigError(f"'{text}' is no size of memory: write 2GB or 512MB.")
@@ -37,13 +38,13 @@ def bytes_of(text: str) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a query may take.
+    """The resources that a query may use.
 
     Attributes:
-        timeout: seconds; None for as long as it takes, as questions of curate's own have it.
-        memory: bytes that DuckDB holds before it spills, and that an answer may have; None for the store's own limit,
-            and answers of any size.
-        allow_files: read files outside the store, too.
+        timeout: seconds; None for no limit, as for curate's own queries.
+        memory: bytes that DuckDB may hold before it spills to disk, and the largest size of an answer; None for the
+            store's default limit and answers of any size.
+        allow_files: also read files outside the store.
     """
 
     timeout: float | None = None
@@ -51,36 +52,36 @@ class Limits:
     allow_files: bool = False
 
 
-def answered(connection: duckdb.DuckDBPyConnection, limits: Limits, ask: Callable[[], pa.Table]) -> pa.Table:
-    """`ask()`, which asks the connection; interrupted when its time is over, and by Ctrl-C.
+def run_with_limits(connection: duckdb.DuckDBPyConnection, limits: Limits, ask: Callable[[], pa.Table]) -> pa.Table:
+    """Return `ask()`, which queries the connection; interrupt it after the timeout, or on Ctrl-C.
 
-    It is called in a thread of its own, for in this one DuckDB may be at work for minutes and heed no signal.
+    `ask` runs in a thread of its own: in the main thread DuckDB could work for minutes without reacting to a signal.
     """
     with ThreadPoolExecutor(1) as thread:
-        asked = thread.submit(ask)
+        future = thread.submit(ask)
         try:
-            return asked.result(limits.timeout)
+            return future.result(limits.timeout)
         except TimeoutError:
             late = f"The query took longer than {limits.timeout:g} s and was stopped."
             raise QueryError(f"{late} Narrow it, or give it more --timeout.") from None
         except duckdb.OutOfMemoryException as error:
-            said = str(error).split("\n")[0].removeprefix("Out of Memory Error: ")
+            reason = str(error).split("\n")[0].removeprefix("Out of Memory Error: ")
             raise QueryError(
-                f"The query needs more memory than it may use ({said}). Narrow it, or give it more --memory."
+                f"The query needs more memory than it may use ({reason}). Narrow it, or give it more --memory."
             ) from None
         finally:
-            while not asked.done():
+            while not future.done():
                 connection.interrupt()
-                wait([asked], 0.1)
-            if failed := asked.exception():
-                traceback.clear_frames(failed.__traceback__)  # they hold the answer, and it the catalogue
+                wait([future], 0.1)
+            if failed := future.exception():
+                traceback.clear_frames(failed.__traceback__)  # they hold the answer, and so the catalogue
 
 
 def fetch(relation: duckdb.DuckDBPyRelation, limits: Limits) -> pa.Table:
-    """The rows of a relation, and no more of them than fit the memory."""
+    """Return the rows of a relation; raise `QueryError` if they are larger than the memory limit."""
     if limits.memory is None:
         return relation.to_arrow_table()
-    reader = relation.to_arrow_reader(AT_ONCE)
+    reader = relation.to_arrow_reader(BATCH_ROWS)
     batches, size = [], 0
     for batch in reader:
         size += batch.nbytes

@@ -1,9 +1,9 @@
-"""Read-only SQL over everything the store holds.
+"""Run read-only SQL over everything in the store.
 
-A query runs in an in-memory database to which the catalogue is attached read-only. Each fact table is a view over the
-merged rows and the fragments that still wait, so a run is seen while it is going; texts and vectors are views over the
-artifacts' Parquet shards; views over the ledger look back on runs (schema/views.sql). Files outside the store cannot be
-read unless the user says so, and only what reads is accepted (statement.py), within limits (limits.py).
+A query runs in an in-memory database to which the catalogue is attached read-only. Each table of records is a view over
+the merged rows and the fragments that still wait, so a query sees a run while it is going. Texts and vectors are views
+over the artifacts' Parquet shards. Views over the ledger summarise runs (schema/views.sql). A statement may only read
+(read_only.py), within limits (limits.py), and no files outside the store unless the user allows it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from ...errors import QueryError, StoreError
 from ..artifacts.files import REMEDY
 from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog, fragment_key, fragments
-from .limits import Limits, answered, fetch
-from .read_only import must_only_read, one_statement
+from .limits import Limits, fetch, run_with_limits
+from .read_only import check_read_only, single_statement
 from .sql import quote
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from ..artifacts.index import ArtifactIndex
 
 VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
-"""Stage -> the view over its Parquet shards, and what that view calls the artifact's name."""
+"""Stage -> the view over its Parquet shards, and the column of that view that shows the artifact's name."""
 
-DAMAGED = ("corrupt", "checksum", "decompress", "magic bytes")
-"""Words of DuckDB's about files that are not as they were written."""
+DAMAGE_WORDS = ("corrupt", "checksum", "decompress", "magic bytes")
+"""Words in DuckDB's errors about damaged files."""
 
-NONE = Limits()
-CLOSED = dict.fromkeys(["autoinstall_known_extensions", "autoload_known_extensions"], False)
-CLOSED |= {"python_enable_replacements": False}
-"""No extension comes from the network or from disk, and a name in SQL is never a variable of ours."""
+NO_LIMITS = Limits()
+NO_EXTENSIONS = dict.fromkeys(["autoinstall_known_extensions", "autoload_known_extensions"], False)
+NO_EXTENSIONS |= {"python_enable_replacements": False}
+"""Settings: DuckDB loads no extension from the network or disk, and SQL cannot read Python variables by name."""
 
 DICTIONARY = """
 SELECT v.view_name AS "table", coalesce(c.column_name, '') AS "column", c.data_type AS type, d.comment
@@ -54,7 +54,7 @@ WHERE NOT v.internal ORDER BY v.view_name, c.column_index
 
 
 def dictionary(index: ArtifactIndex) -> list[dict[str, Any]]:
-    """Every table's columns with type and comment; a row without a column speaks of the table."""
+    """Return the columns of every table and view, with type and comment. A row without a column describes the table."""
     connection = connect(index)
     try:
         for name in ledger_views():
@@ -70,60 +70,62 @@ def run(
     index: ArtifactIndex,
     sql: str,
     params: Mapping[str, Any] | Sequence[Any] = (),
-    limits: Limits = NONE,
+    limits: Limits = NO_LIMITS,
     *,
     wait: float = 5.0,
 ) -> pa.Table:
     """Run one read-only statement and return its rows as an Arrow table."""
-    statement = one_statement(sql)
+    statement = single_statement(sql)
     connection = connect(index, limits, wait=wait)
     try:
-        must_only_read(connection, statement)
-        for name in ledger_views():  # to make one is to open every fragment of the ledger once
+        check_read_only(connection, statement)
+        for name in ledger_views():  # creating a view opens every fragment of the ledger once
             if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
                 _make_view(connection, name)
-        return answered(connection, limits, lambda: fetch(connection.sql(statement, params=params or None), limits))
+        return run_with_limits(
+            connection, limits, lambda: fetch(connection.sql(statement, params=params or None), limits)
+        )
     except duckdb.Error as error:
         catalogue = Catalog.of(index.root).path
-        ours = (f"{index.root}/artifacts/", str(catalogue))
-        if any(place in str(error) for place in ours) or any(word in str(error).lower() for word in DAMAGED):
-            raise _unreadable(catalogue, error) from None
+        own_files = (f"{index.root}/artifacts/", str(catalogue))
+        if any(path in str(error) for path in own_files) or any(word in str(error).lower() for word in DAMAGE_WORDS):
+            raise _damage_error(catalogue, error) from None
         raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
     finally:
         connection.close()
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """Return a table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
-def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
-    """A locked-down in-memory connection with a view a table, without those over the ledger; see the first lines."""
+def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
+    """Open a locked-down in-memory connection with all views but those over the ledger; see the module docstring."""
     index.require()
     catalog = Catalog.of(index.root)
-    settings = catalog.settings | CLOSED
+    settings = catalog.settings | NO_EXTENSIONS
     if limits.memory is not None:
         settings |= {"memory_limit": f"{limits.memory}B"}
     connection = duckdb.connect(":memory:", config=settings)
     catalog.attach(connection, wait=wait)
     artifacts = index.artifacts_and_drafts()
-    with readable(connection, catalog.path):
+    with report_damage(connection, catalog.path):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
-    # not from an Arrow table of Python values: making one imports pandas, which takes longer than most queries
+    # not from an Arrow table of Python values: creating one imports pandas, which takes longer than most queries
     columns = _artifact_columns(index, artifacts)
     connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    with readable(connection, catalog.path):
-        for table, label in NAME_COLUMNS.items():
-            connection.execute(_fact_view(table, label, artifacts, merged))
-        for stage, (view, label) in VECTORS.items():
-            connection.execute(_shard_view(view, label, [a for a in artifacts if a.stage == stage]))
+    with report_damage(connection, catalog.path):
+        for table, name_column in NAME_COLUMNS.items():
+            connection.execute(_record_view(table, name_column, artifacts, merged))
+        for stage, (view, name_column) in VECTORS.items():
+            connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage == stage]))
     connection.execute(f"SET allowed_directories = [{quote(str(index.root.resolve()) + '/')}]")
     if not limits.allow_files:
         connection.execute("SET enable_external_access = false")
@@ -132,24 +134,24 @@ def connect(index: ArtifactIndex, limits: Limits = NONE, *, wait: float = 5.0) -
 
 
 @contextmanager
-def readable(connection: duckdb.DuckDBPyConnection, catalogue: Path) -> Iterator[None]:
-    """What fails inside are the store's own files, and not the statement."""
+def report_damage(connection: duckdb.DuckDBPyConnection, catalogue: Path) -> Iterator[None]:
+    """Close the connection and raise `StoreError` for a DuckDB error inside: only damaged files cause one there."""
     try:
         yield
     except duckdb.Error as error:
         connection.close()
-        raise _unreadable(catalogue, error) from None
+        raise _damage_error(catalogue, error) from None
 
 
-def _unreadable(catalogue: Path, error: duckdb.Error) -> StoreError:
-    """DuckDB names the file that it cannot read, unless it is a database with a block that has changed."""
-    what = catalogue if "Corrupt database file" in str(error) else "The store"
-    return StoreError(f"{what} cannot be read: {error}\n{REMEDY}")
+def _damage_error(catalogue: Path, error: duckdb.Error) -> StoreError:
+    """Return an error that names the damaged file. DuckDB's message names it, but not if it is a corrupt database."""
+    subject = catalogue if "Corrupt database file" in str(error) else "The store"
+    return StoreError(f"{subject} cannot be read: {error}\n{REMEDY}")
 
 
 @functools.cache
 def ledger_views() -> Mapping[str, Sequence[str]]:
-    """View over the ledger -> the statement that makes it, then those that comment on it."""
+    """Return view over the ledger -> the statement that creates it, then the statements that comment on it."""
     text = files(__package__).joinpath("schema/views.sql").read_text(encoding="utf-8")
     found: dict[str, list[str]] = {}
     for statement in duckdb.extract_statements(text):
@@ -172,26 +174,26 @@ ARTIFACTS = {
 """The columns of `artifacts`, and their types."""
 
 COMMENTS = {
-    "artifacts": "Everything made or begun, with its config and inputs as JSON: config->>'learning_rate'.",
-    "artifacts.name": "What it is called; name@fingerprint once another artifact has taken the name.",
-    "artifacts.stage": "The stage that made it.",
+    "artifacts": "All artifacts, also unfinished ones, with config and inputs as JSON: config->>'learning_rate'.",
+    "artifacts.name": "Name of the artifact; name@fingerprint after another artifact has taken the name.",
+    "artifacts.stage": "The stage that made the artifact.",
     "artifacts.fingerprint": "Hash of stage, config and inputs.",
     "artifacts.state": "made or unfinished.",
-    "artifacts.rows": "Rows that it holds.",
-    "artifacts.made_at": "When it was finished.",
-    "artifacts.config": "JSON of the config.",
-    "artifacts.inputs": "JSON of the inputs' fingerprints.",
+    "artifacts.rows": "Number of rows in the artifact.",
+    "artifacts.made_at": "Time at which the artifact was finished; null if it is unfinished.",
+    "artifacts.config": "The config, as JSON.",
+    "artifacts.inputs": "Fingerprints of the inputs, as JSON.",
     "conversations": "The texts of pools: messages as a list of role, content and extra.",
     "vectors": "Sketches and other vectors of features artifacts.",
     "centroids": "The centroids of clusterings.",
 }
-"""What is said of views that stand for no table of the catalogue."""
+"""Comments on the views that have no table in the catalogue."""
 
 
 def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
-    labels = index.display_names()
+    names = index.display_names()
     return {
-        "name": [labels[a.fingerprint] for a in artifacts],
+        "name": [names[a.fingerprint] for a in artifacts],
         "stage": [a.stage for a in artifacts],
         "fingerprint": [a.fingerprint for a in artifacts],
         "state": ["made" if a.made_at else "unfinished" for a in artifacts],
@@ -202,7 +204,7 @@ def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> di
     }
 
 
-def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
+def _record_view(table: str, name_column: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
     parts = [f"SELECT * FROM catalog.{table}"]
     for artifact in artifacts:
         waiting = [
@@ -216,28 +218,28 @@ def _fact_view(table: str, label: str, artifacts: Sequence[Artifact], merged: se
                 f"FROM read_parquet([{', '.join(waiting)}], union_by_name = true)"
             )
     union = " UNION ALL BY NAME ".join(parts)
-    named, other = "", ""
+    replace, join = "", ""
     if link := LINK_COLUMNS.get(table):
-        named, other = f"REPLACE (l.name AS {link})", f"LEFT JOIN artifact_table l ON l.fingerprint = f.{link}"
+        replace, join = f"REPLACE (l.name AS {link})", f"LEFT JOIN artifact_table l ON l.fingerprint = r.{link}"
     return (
-        f'CREATE VIEW {table} AS SELECT a.name AS "{label}", f.* EXCLUDE (artifact) {named} '
-        f"FROM ({union}) f LEFT JOIN artifact_table a ON a.fingerprint = f.artifact {other}"
+        f'CREATE VIEW {table} AS SELECT a.name AS "{name_column}", r.* EXCLUDE (artifact) {replace} '
+        f"FROM ({union}) r LEFT JOIN artifact_table a ON a.fingerprint = r.artifact {join}"
     )
 
 
-def _shard_view(view: str, label: str, artifacts: Sequence[Artifact]) -> str:
+def _shard_view(view: str, name_column: str, artifacts: Sequence[Artifact]) -> str:
     parts = []
     for artifact in artifacts:
         shards = ", ".join(quote(str(path)) for path in artifact.shards())
         if shards:
             name = f"(SELECT name FROM artifact_table WHERE fingerprint = {quote(artifact.fingerprint)})"
-            parts.append(f'SELECT {name} AS "{label}", * FROM read_parquet([{shards}])')
-    empty = f'SELECT NULL::VARCHAR AS "{label}", NULL::VARCHAR AS sample_id WHERE false'
+            parts.append(f'SELECT {name} AS "{name_column}", * FROM read_parquet([{shards}])')
+    empty = f'SELECT NULL::VARCHAR AS "{name_column}", NULL::VARCHAR AS sample_id WHERE false'
     return f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts) or empty}"
 
 
 def _describe(connection: duckdb.DuckDBPyConnection) -> None:
-    """Carry the catalogue's comments over to the views, where `label` stands for `artifact`."""
+    """Copy the catalogue's comments to the views; there the column `artifact` has the name in `NAME_COLUMNS`."""
     connection.execute(
         "CREATE TABLE dictionary AS SELECT table_name, column_name, comment FROM duckdb_columns() "
         "WHERE database_name = 'catalog' UNION ALL SELECT table_name, NULL, comment FROM duckdb_tables() "
@@ -251,10 +253,11 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> None:
         "WHERE database_name = 'memory' AND comment IS NOT NULL UNION ALL "
         "SELECT view_name, NULL, comment FROM duckdb_views() WHERE database_name = 'memory' AND comment IS NOT NULL"
     )
-    for place, comment in COMMENTS.items():
-        view, _, column = place.partition(".")
+    for key, comment in COMMENTS.items():
+        view, _, column = key.partition(".")
         connection.execute("INSERT INTO dictionary VALUES (?, ?, ?)", [view, column or None, comment])
-    for table, label in NAME_COLUMNS.items():
+    for table, name_column in NAME_COLUMNS.items():
         connection.execute(
-            "UPDATE dictionary SET column_name = ? WHERE table_name = ? AND column_name = 'artifact'", [label, table]
+            "UPDATE dictionary SET column_name = ? WHERE table_name = ? AND column_name = 'artifact'",
+            [name_column, table],
         )

@@ -1,7 +1,8 @@
-"""Whether SQL only reads. Told by what DuckDB parses and not by how the text begins: of a `WITH` that writes a file or
-changes a table DuckDB says that it is a SELECT, and some functions run SQL that is handed to them as text.
+"""Check that SQL from a user only reads.
 
-What is not known to read is refused, so that a new kind of statement has to be let in.
+The check uses DuckDB's parse tree, not the first word of the text. DuckDB reports a `WITH` that writes a file or
+changes a table as a SELECT, and some functions run SQL that they receive as text. Statements, nodes and functions that
+are not on the lists below are rejected, so a new kind must be added here before users can run it.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import duckdb
 from ...errors import QueryError
 
 READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-"""Nodes of a parsed query that only read; others are COPY_QUERY_NODE, INSERT_QUERY_NODE and their kin."""
+"""Nodes of a parsed query that only read. Others, such as COPY_QUERY_NODE and INSERT_QUERY_NODE, write."""
 
 READING_FUNCTIONS = frozenset(
     ("range", "generate_series", "unnest", "repeat", "repeat_row", "glob", "json_each", "json_tree", "query_table")
 )
 READING_PREFIXES = ("read_", "parquet_", "duckdb_", "pragma_", "sniff_", "summary")
-"""Table functions that only read. Not `query` and `json_execute_serialized_sql`, which run what they are given, nor
-those that follow a pointer."""
+"""Prefixes of table functions that only read. Not allowed are `query` and `json_execute_serialized_sql`, which run the
+SQL they receive, and functions that follow a pointer."""
 
 
-def one_statement(sql: str) -> str:
-    """The statement that `sql` holds; `QueryError` where it holds none or several, or says itself that it writes."""
+def single_statement(sql: str) -> str:
+    """Return the only statement in `sql`; raise `QueryError` if there is none or several, or if it is no SELECT."""
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
@@ -35,20 +36,20 @@ def one_statement(sql: str) -> str:
         raise QueryError("The SQL is not valid Unicode.") from None
     if len(statements) != 1:
         raise QueryError(f"Give one statement at a time; this text holds {len(statements)}.")
-    if statements[0].type != duckdb.StatementType.SELECT:  # EXPLAIN is none: EXPLAIN ANALYZE runs what it explains
+    if statements[0].type != duckdb.StatementType.SELECT:  # EXPLAIN is rejected: EXPLAIN ANALYZE runs its statement
         raise QueryError(_writes(statements[0].type.name))
     return str(statements[0].query)
 
 
-def must_only_read(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """Raise `QueryError` unless every part of a statement reads. ~1 ms."""
+def check_read_only(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Raise `QueryError` unless every part of a statement only reads. ~1 ms."""
     text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0][0]
     try:
         tree = json.loads(text)
     except (RecursionError, ValueError):
         raise QueryError("The SQL is nested too deeply.") from None
     if tree["error"]:
-        raise QueryError(f"This SQL cannot be checked to only read: {tree['error_message']}.")
+        raise QueryError(f"curate cannot check that this SQL only reads: {tree['error_message']}.")
     for node in _nodes(tree["statements"]):
         kind = node.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in READING_NODES:
@@ -60,15 +61,15 @@ def must_only_read(connection: duckdb.DuckDBPyConnection, statement: str) -> Non
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in a tree of JSON."""
-    left = [tree]
-    while left:
-        value = left.pop()
+    """Yield every mapping in a tree of JSON values."""
+    pending = [tree]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             yield value
-            left += value.values()
+            pending += value.values()
         elif isinstance(value, list):
-            left += value
+            pending += value
 
 
 def _writes(what: str) -> str:

@@ -1,8 +1,8 @@
-"""Quote names and values in SQL."""
+"""Quote values in SQL."""
 
 from __future__ import annotations
 
 
 def quote(text: str) -> str:
-    """Text as a SQL literal."""
+    """Return text as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,1 +1,1 @@
-"""The ledger: one row for every candidate that a run has scored."""
+"""The ledger of a run: one row for every candidate that the run has scored."""

@@ -1,9 +1,9 @@
-"""The ledger of a run, written so that nothing can stall or break training.
+"""Write the ledger of a run, without stalling or breaking training.
 
-Rows gather in memory, as the arrays they came in. A thread turns them into an atomic fragment beside the run, every few
-seconds and whenever many have gathered, and queries see them at once. At a checkpoint the fragment is closed, and
-closed fragments are merged into DuckDB if the file happens to be free; if not, they wait. A resume rewinds to its
-checkpoint: what came after is dropped, and is written again by the same steps.
+New rows stay in memory as the arrays that were passed in. Every few seconds, and when there are many rows, a thread
+writes them atomically to a fragment (a Parquet file) in the run's folder, where queries see them at once. At a
+checkpoint the fragment is closed. Closed fragments are merged into DuckDB if its file is free; otherwise they wait. A
+resumed run rewinds the ledger to its checkpoint: rows of later steps are dropped, and the same steps write them again.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from ...errors import CatalogueBusy, StoreError
 from ...log import LOGGER
 from ..artifacts.draft import Draft
 from ..artifacts.files import read_json, write_json
-from ..artifacts.manifest import FACTS, MERGED
+from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import Catalog, fragments
 from .rows import Rows, to_table
 from .writer_thread import WriterThread
 
 TABLE = "ledger"
-FULL = 200_000
-"""Rows after which a fragment is closed."""
-FEW_VALUES = ["step", "rank", "parts.key_value.key"]
-"""Columns that Parquet's dictionaries make smaller; for the others they cost more time than writing them."""
+MAX_ROWS = 200_000
+"""Number of rows after which a fragment is closed."""
+DICTIONARY_COLUMNS = ["step", "rank", "parts.key_value.key"]
+"""Columns that are smaller with Parquet's dictionary encoding. For the others it costs more time than writing them."""
 
 
 class Ledger:
-    """Writes one process's part of a run's ledger.
+    """Write one process's part of a run's ledger.
 
-    The thread that writes ends with `close_fragment`, `settle` and `rewind`, and begins anew with the next rows. An
-    error in it is raised by the next call.
+    `close_fragment`, `commit` and `rewind` end the writer thread; the next rows start it again. If the thread fails,
+    the next call raises its error.
 
     Args:
-        folder: of the run.
-        fingerprint: of the run.
-        catalog: where closed fragments go when it is free.
-        rank: of this process; rank 0 merges.
+        folder: folder of the run.
+        fingerprint: fingerprint of the run.
+        catalog: the catalogue that closed fragments are merged into when it is free.
+        rank: rank of this process; only rank 0 merges.
         every: seconds between writes.
     """
 
@@ -58,81 +58,84 @@ class Ledger:
 
     @classmethod
     def of(cls, draft: Draft) -> Ledger:
-        """The ledger of an unfinished run, as this process writes it."""
+        """Return the ledger of an unfinished run, for this process."""
         return cls(draft.path, draft.fingerprint, Catalog(draft.catalog), rank=draft.rank)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
-        """Add the candidates of a step, and return before they are written; see `Rows.of` for the columns.
+        """Add the candidates of a step and return before they are written; see `Rows.of` for the columns.
 
-        Cost: a copy of the arrays; ~10 µs a step and ~30 ns a row.
+        Cost: a copy of the arrays, ~10 µs per step plus ~30 ns per row.
         """
         self._writer.check()
         rows = Rows.of(step, columns, rank=self.rank)
         self._open.append(rows)
         self._count += len(rows)
-        if self._count >= FULL:
+        if self._count >= MAX_ROWS:
             self._close()
         elif time.monotonic() - self._written >= self.every:
             self._write()
 
     def close_fragment(self) -> None:
-        """Write the open fragment for good, and wait until it is there."""
+        """Close the open fragment, and wait until it is written."""
         self._close()
         self._writer.drain()
 
     def commit(self, step: int) -> None:
-        """Everything up to `step` is final (a checkpoint holds it): merge it if the catalogue is free."""
+        """Mark all rows up to `step` as final, since a checkpoint holds that step, and merge them.
+
+        If the catalogue is busy, the fragments wait in the run's folder.
+        """
         self.close_fragment()
         if self.rank:
             return
         final = [path for path in fragments(self.folder, TABLE) if _first_step(path) <= step]
-        write_json(self._mark, {"step": step})
+        write_json(self._marker, {"step": step})
         try:
             self.catalog.merge([(self.fingerprint, path) for path in final])
         except CatalogueBusy:
-            LOGGER.debug("The catalogue is not free; the ledger waits beside the run.")
+            LOGGER.debug("The catalogue is busy; the ledger waits in the run's folder.")
 
     def rewind(self, step: int) -> None:
-        """Drop everything after `step`: a resume from its checkpoint writes it again."""
+        """Drop all rows after `step`: the run that resumes from its checkpoint writes them again."""
         self._writer.drain()
         self._open = [rows for rows in self._open if rows.step <= step]
         self._count = sum(map(len, self._open))
         for path in fragments(self.folder, TABLE):
             if _first_step(path) > step and path.stem.endswith(f"-r{self.rank}"):
                 path.unlink()
-        if self.rank == 0 and self._mark.exists() and read_json(self._mark)["step"] > step:
-            self.catalog.forget_after(self.fingerprint, TABLE, step, wait=60.0)
+        if self.rank == 0 and self._marker.exists() and read_json(self._marker)["step"] > step:
+            self.catalog.delete_records_after(self.fingerprint, TABLE, step, wait=60.0)
             for path in fragments(self.folder, TABLE, MERGED):
                 if _first_step(path) > step:
                     path.unlink()
-            write_json(self._mark, {"step": step})
+            write_json(self._marker, {"step": step})
 
     def _close(self) -> None:
         self._write()
         self._open, self._count = [], 0
 
     def _write(self) -> None:
-        """Have the open fragment written as far as it has come."""
+        """Let the thread write all rows of the open fragment."""
         if self._open:
-            self._writer.give(functools.partial(_write, self._path(self._open[0].step), list(self._open)))
+            self._writer.submit(functools.partial(_write, self._path(self._open[0].step), list(self._open)))
         self._written = time.monotonic()
 
     @property
-    def _mark(self) -> Path:
-        """Says up to where fragments may have been merged; written before they are."""
+    def _marker(self) -> Path:
+        """File with the last step whose fragments may be merged. It is written before they are merged."""
         return self.folder / "settled.json"
 
     def _path(self, first: int) -> Path:
-        return self.folder / FACTS / TABLE / f"{first:09d}-r{self.rank}.parquet"
+        return self.folder / RECORDS / TABLE / f"{first:09d}-r{self.rank}.parquet"
 
 
 def _write(path: Path, blocks: list[Rows]) -> None:
     try:
-        write_parquet(path, to_table(blocks), compression="lz4", use_dictionary=FEW_VALUES)
+        write_parquet(path, to_table(blocks), compression="lz4", use_dictionary=DICTIONARY_COLUMNS)
     except OSError as error:
         raise StoreError(
-            f"The ledger cannot be written to {path.parent}: {error}. Make room there, and run the same command again: "
-            "it goes on from its last checkpoint."
+            f"The ledger cannot be written to {path.parent}: {error}. Free some disk space there, and run the same "
+            "command again: it resumes from its last checkpoint."
         ) from None
 
 

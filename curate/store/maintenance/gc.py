@@ -1,6 +1,8 @@
-"""What killed processes leave behind, and how it goes: drafts that nobody holds, half-written files, facts of nothing.
+"""Find and remove what killed processes leave behind in a store.
 
-Nothing that a living process may be using counts: a draft is held by a lock, a half-written file says whose it is.
+Leftovers are unfinished artifacts, half-written files, names of deleted artifacts, and catalogue records of deleted
+artifacts. A file that a living process may be using is never a leftover: a lock protects each draft, and the name of
+each half-written file holds the id of the process that writes it.
 """
 
 from __future__ import annotations
@@ -24,61 +26,62 @@ LOCK, DRAFT = "draft.lock", "draft.json"
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that may go.
+    """A file, a folder or catalogue records that can be removed.
 
     Attributes:
-        path: the file or folder; the catalogue, for facts.
-        what: what it is, for people.
-        bytes: of it.
-        facts: fingerprints whose facts go from the catalogue.
-        held: the lock that must be free for it.
+        path: the file or folder; the catalogue's file for records.
+        what: a short description for the user.
+        bytes: size on disk.
+        records: fingerprints of the artifacts whose records are deleted from the catalogue.
+        lock: path of the lock that must be free before the leftover is removed; None if no lock protects it.
     """
 
     path: Path
     what: str
     bytes: int
-    facts: tuple[str, ...] = field(default=())
-    held: Path | None = None
+    records: tuple[str, ...] = field(default=())
+    lock: Path | None = None
 
 
-def leftovers(store: Store, *, drafts: bool = True) -> list[Leftover]:
-    """Everything that may go; with `drafts` also what was begun and could still be resumed."""
-    found = [*_of_artifacts(store, drafts=drafts), *_of_names(store)]
-    gone = tuple(each.path for each in found)
+def find_leftovers(store: Store, *, drafts: bool = True) -> list[Leftover]:
+    """Return everything that can be removed; with `drafts` also unfinished artifacts that could still be resumed."""
+    found = [*_leftovers_of_artifacts(store, drafts=drafts), *_leftovers_of_names(store)]
+    listed = tuple(each.path for each in found)
     for path in sorted(store.root.rglob(".*")):
-        if is_abandoned(path) and not any(path.is_relative_to(other) for other in gone):
+        if is_abandoned(path) and not any(path.is_relative_to(other) for other in listed):
             found.append(Leftover(path, "half-written", _size(path)))
-    return [*found, *_of_catalogue(store)]
+    return [*found, *_leftovers_of_catalogue(store)]
 
 
 def remove(store: Store, leftover: Leftover) -> bool:
-    """Remove it, unless somebody uses it by now: then nothing is done, and False returned.
+    """Remove a leftover and return True; if a process uses it now, do nothing and return False.
 
-    RunInfo of a draft go from the catalogue first: a stop in between leaves a draft without them, which is found again.
+    The catalogue records of a draft are deleted first. If the removal stops after that, a draft without records
+    remains, and the next `find_leftovers` finds it again.
     """
-    if leftover.held is None:
-        if leftover.facts:
-            store.catalog.forget(leftover.facts, wait=5.0)
+    if leftover.lock is None:
+        if leftover.records:
+            store.catalog.delete_records(leftover.records, wait=5.0)
         else:
             _delete(leftover.path)
         return True
     try:
-        with DraftLock(leftover.held, "it"):
-            if (leftover.path / MANIFEST).exists() and leftover.path == leftover.held.parent:
+        with DraftLock(leftover.lock, "it"):
+            if (leftover.path / MANIFEST).exists() and leftover.path == leftover.lock.parent:
                 return False
-            if leftover.facts and store.catalog.path.exists():
-                store.catalog.forget(leftover.facts, wait=5.0)
+            if leftover.records and store.catalog.path.exists():
+                store.catalog.delete_records(leftover.records, wait=5.0)
             _delete(leftover.path)
     except StoreError:
-        if DraftLock(leftover.held, "").is_held():
+        if DraftLock(leftover.lock, "").is_held():
             return False
         raise
     return True
 
 
-def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
-    labels = store.display_names()
-    begun = {draft.path: draft for draft in store.drafts()}
+def _leftovers_of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
+    names = store.display_names()
+    unfinished = {draft.path: draft for draft in store.drafts()}
     for folder in sorted((store.root / "artifacts").glob("*/*")):
         lock = folder / LOCK
         if DraftLock(lock, "").is_held():
@@ -86,37 +89,38 @@ def _of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
         if (folder / MANIFEST).exists():
             for path in [folder / DRAFT, *folder.glob(".spill-*")]:
                 if path.exists():
-                    yield Leftover(path, "left from when it was made", _size(path), held=lock)
-        elif draft := begun.get(folder):
+                    yield Leftover(path, "left from when the artifact was made", _size(path), lock=lock)
+        elif draft := unfinished.get(folder):
             if drafts:
-                what = f"'{labels[draft.fingerprint]}' ({draft.stage}), unfinished"
+                what = f"'{names[draft.fingerprint]}' ({draft.stage}), unfinished"
                 yield Leftover(folder, what, _size(folder), (draft.fingerprint,), lock)
         elif all(path.name == LOCK or is_abandoned(path) for path in folder.iterdir()):
-            yield Leftover(folder, "hardly begun", _size(folder), held=lock)
+            yield Leftover(folder, "an artifact that was stopped before any data was written", _size(folder), lock=lock)
 
 
-def _of_names(store: Store) -> Iterator[Leftover]:
+def _leftovers_of_names(store: Store) -> Iterator[Leftover]:
     for pointer in sorted((store.root / "names").glob("*.json")):
         if not (store.root / str(read_json(pointer).get("path"))).is_dir():
-            yield Leftover(pointer, "a name of what is gone", _size(pointer))
+            yield Leftover(pointer, "a name of a deleted artifact", _size(pointer))
 
 
-def _of_catalogue(store: Store) -> Iterator[Leftover]:
-    """RunInfo of artifacts that are no more."""
+def _leftovers_of_catalogue(store: Store) -> Iterator[Leftover]:
+    """Yield the catalogue's records of artifacts whose folders are gone."""
     if not store.catalog.path.exists():
         return
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     try:
         store.catalog.attach(connection, wait=5.0)
-        parts = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for table in (*NAME_COLUMNS, "merged"))
-        counts = dict(connection.execute(f"SELECT artifact, count(*) FROM ({parts}) GROUP BY artifact").fetchall())
+        tables = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for table in (*NAME_COLUMNS, "merged"))
+        counts = dict(connection.execute(f"SELECT artifact, count(*) FROM ({tables}) GROUP BY artifact").fetchall())
     finally:
         connection.close()
     known = {artifact.fingerprint for artifact in store.artifacts_and_drafts()}
-    there = {folder.name for folder in (store.root / "artifacts").glob("*/*")}
-    if lost := tuple(sorted(mark for mark in counts.keys() - known if mark[3:19] not in there)):
-        rows = sum(counts[mark] for mark in lost)
-        yield Leftover(store.catalog.path, f"{rows} rows of {len(lost)} artifacts that are gone", 0, lost)
+    folders = {folder.name for folder in (store.root / "artifacts").glob("*/*")}
+    gone = tuple(sorted(key for key in counts.keys() - known if key[3:19] not in folders))
+    if gone:
+        rows = sum(counts[fingerprint] for fingerprint in gone)
+        yield Leftover(store.catalog.path, f"{rows} rows of {len(gone)} artifacts that are gone", 0, gone)
 
 
 def _size(path: Path) -> int:

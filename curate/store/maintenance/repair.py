@@ -1,7 +1,7 @@
-"""What is derived, made again: the catalogue from the facts beside the artifacts, and indexes from their vectors.
+"""Rebuild the derived parts of a store: the catalogue from the records in the artifacts, and indexes from vectors.
 
-The old catalogue is kept beside the new one. RunInfo that a former curate kept in the catalogue alone are first written
-beside their artifacts, as far as it can still be read.
+The old catalogue is kept next to the new one. An older curate kept some records in the catalogue only. Those that can
+still be read are first written to their artifacts' folders.
 """
 
 from __future__ import annotations
@@ -17,95 +17,101 @@ from ...errors import CatalogueBusy, StoreError
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import read_json, temporary
 from ..artifacts.lock import DraftLock
-from ..artifacts.manifest import MERGED
+from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
 from ..catalog.catalog import fragment_key, fragments, move_to_merged
 from ..store import Store
-from .verify import NOTE, Defect, find_defects
+from .verify import INDEX_DESCRIPTION, Defect, find_defects
 
 
 def repair(store: Store) -> Iterator[str]:
-    """Make again whatever is derived and damaged; a sentence for each thing done.
+    """Rebuild everything that is derived and damaged, and yield one sentence for each repair.
 
     Raises:
-        StoreError: facts of an artifact are damaged, or a catalogue is open in another program.
+        StoreError: records of an artifact are damaged, or the catalogue is open in another program.
     """
-    if told := _rescue(store):
-        yield told
-    found = list(find_defects(store))
-    if any(problem.path == store.catalog.path for problem in found):
-        yield _rebuild(store, found)
-    for note in dict.fromkeys(_note(problem.path) for problem in found if _note(problem.path)):
-        assert note is not None
-        yield _reindex(note)
-    for checkpoint in dict.fromkeys(each for each in map(_checkpoint, found) if each is not None):
+    if message := _rescue_records(store):
+        yield message
+    defects = list(find_defects(store))
+    if any(defect.path == store.catalog.path for defect in defects):
+        yield _rebuild_catalogue(store, defects)
+    for description in _unique(_index_description(defect.path) for defect in defects):
+        yield _rebuild_index(description)
+    for checkpoint in _unique(_unfinished_checkpoint(defect.path) for defect in defects):
         with DraftLock(checkpoint.parents[1] / "draft.lock", f"the run of {checkpoint}"):
             shutil.rmtree(checkpoint)
-        yield f"Removed {checkpoint}: the run goes on from the checkpoint before."
+        yield f"Removed {checkpoint}: the run resumes from the checkpoint before it."
 
 
-def _checkpoint(problem: Defect) -> Path | None:
-    """The damaged checkpoint of an unfinished run that a problem is about."""
-    for folder in problem.path.parents:
+def _unique(paths: Iterator[Path | None]) -> list[Path]:
+    """Return the paths in their order, each once, without None."""
+    return list(dict.fromkeys(path for path in paths if path is not None))
+
+
+def _unfinished_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint of an unfinished run that a damaged file belongs to; None for other files."""
+    for folder in path.parents:
         if folder.parent.name == "checkpoints":
             return folder if (folder.parents[1] / "draft.json").exists() else None
     return None
 
 
-def _note(path: Path) -> Path | None:
-    """What describes the index that a damaged file is of; None for other files."""
-    if path.name.endswith(NOTE):
+def _index_description(path: Path) -> Path | None:
+    """Return the description of the index that a damaged file belongs to; None for other files."""
+    if path.name.endswith(INDEX_DESCRIPTION):
         return path
     for end in (".faiss", ".f16"):
         if path.name.endswith(end):
-            return path.with_name(path.name.removesuffix(end) + NOTE)
+            return path.with_name(path.name.removesuffix(end) + INDEX_DESCRIPTION)
     return None
 
 
-def _reindex(note: Path) -> str:
-    """Make an index again where it says of what it is; else remove it, and the next search makes it."""
-    column = note.name.removesuffix(NOTE)
+def _rebuild_index(description: Path) -> str:
+    """Rebuild an index from its description. If that fails, remove the index: the next search builds it."""
+    column = description.name.removesuffix(INDEX_DESCRIPTION)
     try:
-        from ..vectors.faiss_index import kept_index
+        from ..vectors.faiss_index import load_or_build_index
         from ..vectors.index_kind import IndexKind
         from ..vectors.vectors import VectorShards
 
-        told = read_json(note)
-        kind = IndexKind(told["name"], told["lists"], told["probes"], told["code"])
-        artifact = Artifact.read(note.with_name("artifact.json"))
-        kept_index(note.parent, VectorShards(artifact.shards(), column), kind)
+        content = read_json(description)
+        kind = IndexKind(content["name"], content["lists"], content["probes"], content["code"])
+        artifact = Artifact.read(description.with_name("artifact.json"))
+        load_or_build_index(description.parent, VectorShards(artifact.shards(), column), kind)
     except (ImportError, KeyError, StoreError):
-        for path in (note, *(note.with_name(f"{column}{end}") for end in (".faiss", ".f16"))):
+        for path in (description, *(description.with_name(f"{column}{end}") for end in (".faiss", ".f16"))):
             path.unlink(missing_ok=True)
-        return f"Removed the index {column} of {note.parent}: the next search makes it again."
-    return f"Made the index {column} of {note.parent} again."
+        return f"Removed the index {column} of {description.parent}: the next search builds it again."
+    return f"Built the index {column} of {description.parent} again."
 
 
-def _rescue(store: Store) -> str | None:
-    """Write facts that are in the catalogue alone beside their artifacts."""
+def _rescue_records(store: Store) -> str | None:
+    """Write records that only the catalogue holds to the folders of their artifacts."""
     if not store.catalog.path.exists():
         return None
     rescued = 0
     try:
         with store.catalog.open(wait=5.0) as connection:
-            known = connection.execute("SELECT artifact, fragment FROM merged").fetchall()
+            merged = connection.execute("SELECT artifact, fragment FROM merged").fetchall()
             for artifact in store.artifacts_and_drafts():
-                keys = {key for mark, key in known if mark == artifact.fingerprint}
-                lost = keys - {
-                    fragment_key(path) for which in ("facts", MERGED) for path in fragments(artifact.path, which=which)
+                keys = {key for fingerprint, key in merged if fingerprint == artifact.fingerprint}
+                missing = keys - {
+                    fragment_key(path) for which in (RECORDS, MERGED) for path in fragments(artifact.path, which=which)
                 }
-                for table in sorted({key.split("/")[0] for key in lost}):
-                    _write_beside(connection, artifact, table, sorted(keys))
+                for table in sorted({key.split("/")[0] for key in missing}):
+                    _write_records(connection, artifact, table, sorted(keys))
                     rescued += 1
     except CatalogueBusy:
         raise
     except (StoreError, duckdb.Error):
-        return None  # it is damaged: what can be said of it is said by whoever makes it again
-    return f"Wrote {rescued} tables of facts beside their artifacts, which only the catalogue had." if rescued else None
+        return None  # the catalogue is damaged: `_rebuild_catalogue` reports it
+    if not rescued:
+        return None
+    return f"Wrote {rescued} tables of records, which only the catalogue held, to the folders of their artifacts."
 
 
-def _write_beside(connection: duckdb.DuckDBPyConnection, artifact: Artifact, table: str, keys: list[str]) -> None:
-    """All of an artifact's rows of a table as one fragment, under the first of their keys."""
+def _write_records(connection: duckdb.DuckDBPyConnection, artifact: Artifact, table: str, keys: list[str]) -> None:
+    """Write all of an artifact's rows in a table as one fragment, under the first of the table's keys."""
     own = [key for key in keys if key.split("/")[0] == table]
     rows = connection.sql(
         f"SELECT * EXCLUDE (artifact) FROM {table} WHERE artifact = ?", params=[artifact.fingerprint]
@@ -119,37 +125,37 @@ def _write_beside(connection: duckdb.DuckDBPyConnection, artifact: Artifact, tab
     connection.execute("COMMIT")
 
 
-def _rebuild(store: Store, found: list[Defect]) -> str:
-    """A catalogue of all facts that are beside artifacts, put in the place of the one that is there."""
+def _rebuild_catalogue(store: Store, defects: list[Defect]) -> str:
+    """Replace the catalogue with a new one, built from all records in the artifacts' folders."""
     path = store.catalog.path
-    if bad := next((each for each in found if each.path.suffix == ".parquet" and _is_fact(each.path)), None):
-        raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be made again without it. {bad.remedy}")
+    if bad := next((each for each in defects if each.path.suffix == ".parquet" and _holds_records(each.path)), None):
+        raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be built again without it. {bad.remedy}")
     if path.exists():
-        _must_be_free(store)
-    facts = [
+        _check_not_busy(store)
+    records = [
         (artifact, file) for artifact in store.artifacts_and_drafts() for file in fragments(artifact.path, which=MERGED)
     ]
-    facts += [(artifact, file) for artifact in store.artifacts() for file in fragments(artifact.path)]
-    unready = temporary(path)
-    store.catalog.make(unready, [(artifact.fingerprint, file) for artifact, file in facts])
+    records += [(artifact, file) for artifact in store.artifacts() for file in fragments(artifact.path)]
+    partial = temporary(path)
+    store.catalog.make(partial, [(artifact.fingerprint, file) for artifact, file in records])
     old = path.with_name(f"{path.name}.damaged-{datetime.datetime.now():%Y%m%d-%H%M%S}")
     for suffix in ("", ".wal"):
-        if (there := path.with_name(path.name + suffix)).exists():
-            there.replace(old.with_name(old.name + suffix))
-    unready.replace(path)
-    for _, file in facts:
+        if (existing := path.with_name(path.name + suffix)).exists():
+            existing.replace(old.with_name(old.name + suffix))
+    partial.replace(path)
+    for _, file in records:
         if file.parents[1].name != MERGED:
             move_to_merged(file)
-    kept = f"; the old one is {old}" if old.exists() else ""
-    return f"Made {path} again from {len(facts)} files of facts{kept}."
+    kept = f"; the old catalogue is kept as {old}" if old.exists() else ""
+    return f"Built {path} again from {len(records)} files of records{kept}."
 
 
-def _is_fact(path: Path) -> bool:
-    return path.parents[1].name in ("facts", MERGED)
+def _holds_records(path: Path) -> bool:
+    return path.parents[1].name in (RECORDS, MERGED)
 
 
-def _must_be_free(store: Store) -> None:
-    """Raise `CatalogueBusy` where another program has the catalogue open; whether it can be read is another matter."""
+def _check_not_busy(store: Store) -> None:
+    """Raise `CatalogueBusy` if another program has the catalogue open; a catalogue that cannot be read is no error."""
     try:
         with store.catalog.open(wait=5.0):
             pass

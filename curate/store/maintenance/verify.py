@@ -1,4 +1,8 @@
-"""What is wrong with a store: every file against what was recorded of it, and the catalogue against the artifacts."""
+"""Find the damage in a store: compare every file with its recorded checksum, and the catalogue with the artifacts.
+
+Nothing is changed here; `repair.py` rebuilds what is derived. The catalogue and the indexes are derived, artifacts and
+checkpoints are not.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,19 @@ from ..artifacts.parquet import metadata_of
 from ..catalog.catalog import NAME_COLUMNS, fragment_key, fragments
 from ..store import Store
 
-NOTE = ".faiss.json"
-"""End of the name of what says which files an index has."""
-REPAIR = "curate repair makes it again from the artifacts."
+INDEX_DESCRIPTION = ".faiss.json"
+"""End of the name of the file that describes an index and records the checksums of its files."""
+REPAIR = "curate repair builds it again from the artifacts."
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A file that is not as it should be.
+    """A file that differs from what was written.
 
     Attributes:
         path: the file, or the catalogue.
-        wrong: what is wrong with it: the end of a sentence that begins with its name.
-        remedy: what to do.
+        wrong: the problem, as the end of a sentence that begins with the file's name.
+        remedy: what the user should do.
     """
 
     path: Path
@@ -40,129 +44,130 @@ class Defect:
 
 
 def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
-    """Everything that is wrong, or what is with the artifact of a name; all files are read through, ~1.5 GB/s.
+    """Yield all defects of the store, or only those of the artifact with this name. Reads every file, ~1.5 GB/s.
 
-    The catalogue is looked at only where no name is given.
+    The catalogue is checked only if no name is given.
     """
     if name is not None:
-        labels = store.display_names()
-        wanted = [each for each in store.artifacts_and_drafts() if labels[each.fingerprint] == name] or [
-            store.get(name)
-        ]
+        names = store.display_names()
+        wanted = [each for each in store.artifacts_and_drafts() if names[each.fingerprint] == name] or [store.get(name)]
         for artifact in wanted:
-            yield from _of_folder(artifact.path)
+            yield from _defects_of_folder(artifact.path)
         return
-    before = list(_of_names(store))
+    before = list(_defects_of_names(store))
     for folder in sorted((store.root / "artifacts").glob("*/*")):
-        before += list(_of_folder(folder))
+        before += list(_defects_of_folder(folder))
         yield from before
         before.clear()
     yield from before
-    yield from _of_catalogue(store)
+    yield from _defects_of_catalogue(store)
 
 
 def without_manifest(store: Store) -> list[Artifact]:
-    """Artifacts of a curate that did not record what their files hold."""
+    """Return the artifacts of an older curate, which recorded no checksums of their files."""
     return [artifact for artifact in store.artifacts() if not (artifact.path / MANIFEST_FILE).exists()]
 
 
-def _of_names(store: Store) -> Iterator[Defect]:
+def _defects_of_names(store: Store) -> Iterator[Defect]:
     for pointer in sorted((store.root / "names").glob("*.json")):
         remedy = f"Delete it, and run the command that made '{pointer.stem}' again: it finds the artifact and names it."
         try:
             content = read_json(pointer)
         except StoreError:
-            yield Defect(pointer, "is no JSON any more", remedy)
+            yield Defect(pointer, "is not valid JSON", remedy)
             continue
         if not {"path", "fingerprint"} <= content.keys():
-            yield Defect(pointer, "names no artifact any more", remedy)
+            yield Defect(pointer, "does not name an artifact", remedy)
         elif not (store.root / content["path"]).is_dir():
-            yield Defect(pointer, f"stands for {content['path']}, which is gone", "curate gc removes the name.")
+            yield Defect(pointer, f"points to {content['path']}, which is gone", "curate gc removes the name.")
 
 
-def _of_folder(folder: Path) -> Iterator[Defect]:
-    """Of an artifact its manifest, what is sealed, its indexes and its checkpoints; of a draft its checkpoints."""
+def _defects_of_folder(folder: Path) -> Iterator[Defect]:
+    """Yield the defects of an artifact (description, files, indexes, checkpoints) or of a draft (checkpoints)."""
     again = f"Put the file back from a copy, or delete the folder {folder} and make the artifact again."
     if (folder / MANIFEST).exists():
         try:
             Artifact.read(folder / MANIFEST)
             yield from (Defect(path, wrong, again) for path, wrong in find_damage(folder, read=True))
         except StoreError as error:
-            yield Defect(_named(error, folder), "is damaged", again)
-        for note in sorted(folder.glob(f"*{NOTE}")):
-            yield from _of_record(note, REPAIR)
+            yield Defect(_damaged_description(error, folder), "is damaged", again)
+        for description in sorted(folder.glob(f"*{INDEX_DESCRIPTION}")):
+            yield from _defects_of_recorded_files(description, REPAIR)
     elif (folder / MANIFEST_FILE).exists() and not (folder / "draft.json").exists():
         yield Defect(folder / MANIFEST, "is gone", again)
-    for mark in sorted(folder.glob(f"checkpoints/checkpoint-*/{CHECKPOINT_MARKER}")):
-        drop = f"Delete the folder {mark.parent}; an unfinished run then goes on from the checkpoint before."
-        yield from _of_record(mark, f"{drop} curate repair does it, where the run is unfinished.")
+    for marker in sorted(folder.glob(f"checkpoints/checkpoint-*/{CHECKPOINT_MARKER}")):
+        remedy = (
+            f"Delete the folder {marker.parent}; an unfinished run then resumes from the checkpoint before it. "
+            "curate repair does this if the run is unfinished."
+        )
+        yield from _defects_of_recorded_files(marker, remedy)
 
 
-def _named(error: StoreError, folder: Path) -> Path:
-    """Which of the two files that describe an artifact an error is about."""
+def _damaged_description(error: StoreError, folder: Path) -> Path:
+    """Return the file that an error is about: `files.json` or `artifact.json`."""
     return folder / (MANIFEST_FILE if MANIFEST_FILE in str(error) else MANIFEST)
 
 
-def _of_record(path: Path, remedy: str) -> Iterator[Defect]:
-    """Files that a record beside them tells of."""
+def _defects_of_recorded_files(record: Path, remedy: str) -> Iterator[Defect]:
+    """Yield the defects of the files whose checksums a JSON file in the same folder records under `files`."""
     try:
-        files = read_json(path).get("files", {})
+        files = read_json(record).get("files", {})
     except StoreError:
-        yield Defect(path, "is no JSON any more", remedy)
+        yield Defect(record, "is not valid JSON", remedy)
         return
-    for name, told in files.items():
-        if (wrong := damage(path.parent / name, told, read=True)) is not None:
-            yield Defect(path.parent / name, wrong, remedy)
+    for name, recorded in files.items():
+        if (wrong := damage(record.parent / name, recorded, read=True)) is not None:
+            yield Defect(record.parent / name, wrong, remedy)
 
 
-def _of_catalogue(store: Store) -> Iterator[Defect]:
-    """The catalogue, read through, against the fragments that are in it. DuckDB checks every block that it reads."""
+def _defects_of_catalogue(store: Store) -> Iterator[Defect]:
+    """Read the whole catalogue and compare it with the fragments merged into it. DuckDB checks every block it reads."""
     path = store.catalog.path
-    remedy = "curate repair makes it again from the artifacts; as it is, it is kept beside."
+    remedy = "curate repair builds it again from the artifacts, and keeps the old file next to it."
     connection = duckdb.connect(":memory:", config=store.catalog.settings)
     try:
         store.catalog.attach(connection, wait=5.0)
-        held = {table: _rows(connection, table) for table in NAME_COLUMNS}
+        counts = {table: _row_counts(connection, table) for table in NAME_COLUMNS}
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     except CatalogueBusy:
         raise
     except (StoreError, duckdb.Error) as error:
-        said = str(error).splitlines()[0]
-        yield Defect(path, "is gone" if not path.exists() else f"cannot be read ({said})", remedy)
+        message = str(error).splitlines()[0]
+        yield Defect(path, "is gone" if not path.exists() else f"cannot be read ({message})", remedy)
         return
     finally:
         connection.close()
-    for artifact in _known(store):
-        put_away = fragments(artifact.path, which=MERGED)
-        known = {fragment_key(file) for file in put_away}
-        kept = {key for mark, key in merged if mark == artifact.fingerprint}
-        if kept - known:  # facts of an older curate, which are in the catalogue alone: nothing to compare with
+    for artifact in _readable_artifacts(store):
+        moved = fragments(artifact.path, which=MERGED)
+        known = {fragment_key(file) for file in moved}
+        in_catalogue = {key for fingerprint, key in merged if fingerprint == artifact.fingerprint}
+        if in_catalogue - known:  # records of an older curate, which only the catalogue holds: nothing to compare with
             continue
-        told = Counter[str]()
-        for file in fragments(artifact.path) + put_away:
-            if fragment_key(file) in kept:
-                with suppress(StoreError):  # it is told as a damaged file
-                    told[file.parent.name] += metadata_of(file).num_rows
-            elif file in put_away:
-                yield Defect(path, f"has not the facts of {file}", remedy)
+        expected = Counter[str]()
+        for file in fragments(artifact.path) + moved:
+            if fragment_key(file) in in_catalogue:
+                with suppress(StoreError):  # `_defects_of_folder` reports it as a damaged file
+                    expected[file.parent.name] += metadata_of(file).num_rows
+            elif file in moved:
+                yield Defect(path, f"does not hold the records of {file}", remedy)
         for table in NAME_COLUMNS:
-            rows = held[table].get(artifact.fingerprint, 0)
-            if rows != told[table]:
+            rows = counts[table].get(artifact.fingerprint, 0)
+            if rows != expected[table]:
                 yield Defect(
-                    path, f"has {rows} rows of '{artifact.name}' in {table} and should have {told[table]}", remedy
+                    path, f"has {rows} rows of '{artifact.name}' in {table} and should have {expected[table]}", remedy
                 )
 
 
-def _known(store: Store) -> list[Artifact]:
-    """Everything; nothing where a manifest is damaged, which is told already, and what it is of cannot be known."""
+def _readable_artifacts(store: Store) -> list[Artifact]:
+    """Return all artifacts and drafts; none if a description is damaged, which `_defects_of_folder` reports."""
     try:
         return store.artifacts_and_drafts()
     except StoreError:
         return []
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
-    """Artifact -> its rows; every column of the table is read."""
+def _row_counts(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
+    """Return artifact -> number of rows; reads every column of the table."""
     found = connection.execute(
         f"SELECT artifact, count(*), bit_xor(hash(t)) FROM catalog.{table} t GROUP BY artifact"
     ).fetchall()

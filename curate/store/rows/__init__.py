@@ -1,1 +1,1 @@
-"""Rows of pools that may be larger than memory."""
+"""Read, look up and reorder the rows of pools that are larger than memory."""

@@ -1,7 +1,7 @@
-"""Rows of Parquet shards, counted, looked up and put in order out of core: what does not fit goes to disk.
+"""Count, look up and reorder rows of Parquet shards out of core: data that does not fit into memory spills to disk.
 
-DuckDB counts and looks up, ids and numbers. Rows with their texts are put in order by hand: a sort in DuckDB holds what
-its threads and row groups happen to hold, and fails at long texts.
+DuckDB counts and looks up rows by ids and numbers. Rows with their texts are reordered without DuckDB: the memory of a
+DuckDB sort depends on its threads and row groups, and the sort fails for long texts.
 """
 
 from __future__ import annotations
@@ -18,99 +18,109 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..artifacts.parquet import CHECKED, metadata_of, open_parquet, read_by_duckdb, read_parquet
+from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
 from ..catalog.sql import quote
 from ..vectors.vectors import Positions
 
 MEMORY = "1GB"
-"""What DuckDB may hold; above it, it spills."""
+"""Memory that DuckDB may use before it spills to disk."""
 GROUP = 5000
-"""Most rows of a row group, which a reader holds whole."""
-SHARE, MOST_FILES = 10_000, 200
-"""Fewest rows, and most files, that rows are dealt to when they are put in order."""
-PLACE = "_place"
+"""Maximum number of rows in a row group; a reader holds a whole row group in memory."""
+MIN_ROWS_PER_FILE, MAX_FILES = 10_000, 200
+"""Minimum rows per temporary file, and maximum number of these files, when rows are reordered."""
+TARGET_ROW = "_target_row"
+"""Column of the temporary files: index of the row in the result."""
 
 
 def count_distinct(shards: Sequence[Path], column: str, scratch: Path) -> int:
-    """How many values a column has over all shards; `scratch` is a folder to spill into."""
-    with _spilling(scratch) as connection, read_by_duckdb(shards):
+    """Return the number of distinct values of a column in all shards. `scratch` is a folder to spill into."""
+    with _spilling_database(scratch) as connection, name_damaged_file(shards):
         found = connection.execute(
-            f'SELECT count(*) FROM (SELECT DISTINCT "{column}" FROM read_parquet($shards))', _given(shards)
+            f'SELECT count(*) FROM (SELECT DISTINCT "{column}" FROM read_parquet($shards))', _parameters(shards)
         )
         return int(found.fetchall()[0][0])
 
 
 def positions_of(shards: Sequence[Path], ids: pa.Array, scratch: Path) -> Positions:
-    """(k,) the first row of a pool, by its column `position`, that has each of k distinct ids; -1 where none has.
+    """Return the pool row of each id: (k,), the lowest value of column `position`, or -1 if no row has the id.
 
-    `scratch` is a folder to spill into.
+    Args:
+        shards: Parquet files of the pool.
+        ids: k distinct sample ids.
+        scratch: folder to spill into.
     """
-    numbered = pa.table({"sample_id": ids, "place": pa.array(range(len(ids)), pa.int64())})
-    with _spilling(scratch) as connection, read_by_duckdb(shards):
+    numbered = pa.table({"sample_id": ids, "number": pa.array(range(len(ids)), pa.int64())})
+    with _spilling_database(scratch) as connection, name_damaged_file(shards):
         connection.register("wanted", numbered)
         found = connection.sql(
-            "SELECT place, min(position) AS position "
-            "FROM read_parquet($shards) JOIN wanted USING (sample_id) GROUP BY place",
-            params=_given(shards),
+            "SELECT number, min(position) AS position "
+            "FROM read_parquet($shards) JOIN wanted USING (sample_id) GROUP BY number",
+            params=_parameters(shards),
         ).to_arrow_table()
     positions = np.full(len(ids), -1, np.int64)
-    positions[found["place"].to_numpy()] = found["position"].to_numpy()
+    positions[found["number"].to_numpy()] = found["position"].to_numpy()
     return positions
 
 
 def gather(shards: Sequence[Path], positions: Positions, target: Path) -> None:
-    """Write the rows of a pool at these positions, all different, to one Parquet file, in their order.
+    """Write the rows of a pool at these positions to one Parquet file, in the order of the positions.
 
-    The rows are dealt to files by their place, at most 200, and each file is put in order: in memory are a batch, and
-    then 10,000 rows or a 200th of all. Cost: all wanted rows are read twice and written twice.
+    The rows are first split into at most 200 temporary files by their index in the result. Then each file is sorted.
+    Memory holds one batch at first, then one file: 10,000 rows or a 200th of all rows. Cost: all selected rows are read
+    twice and written twice.
+
+    Args:
+        shards: Parquet files of the pool.
+        positions: (k,) values of column `position`, all different.
+        target: Parquet file to write.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    share = max(SHARE, -(-len(positions) // MOST_FILES))
-    with _folder(target.parent) as folder:
-        _deal(shards, positions, share, folder)
+    rows_per_file = max(MIN_ROWS_PER_FILE, -(-len(positions) // MAX_FILES))
+    with _temporary_folder(target.parent) as folder:
+        _split(shards, positions, rows_per_file, folder)
         files = sorted(folder.iterdir())
         write_batches(target, metadata_of(shards[0]).schema.to_arrow_schema(), (_sorted(path) for path in files))
 
 
-def _deal(shards: Sequence[Path], positions: Positions, share: int, folder: Path) -> None:
-    """Rows to the file of their place // share, as they come, with their place beside them."""
+def _split(shards: Sequence[Path], positions: Positions, rows_per_file: int, folder: Path) -> None:
+    """Write each row to the temporary file number `TARGET_ROW // rows_per_file`, with `TARGET_ROW` as a column."""
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
-    schema = metadata_of(shards[0]).schema.to_arrow_schema().append(pa.field(PLACE, pa.int64()))
+    schema = metadata_of(shards[0]).schema.to_arrow_schema().append(pa.field(TARGET_ROW, pa.int64()))
     with ExitStack() as stack:
         writers: dict[int, Any] = {}
         for path in shards:
-            if not len(_wanted(ordered, read_parquet(path, ["position"])["position"])[0]):
+            if not len(_selected(ordered, read_parquet(path, ["position"])["position"])[0]):
                 continue
             for batch in read_batches(path):
-                rows, at = _wanted(ordered, batch.column("position"))
-                places = order[at]
-                for number in np.unique(places // share).tolist():
+                rows, matches = _selected(ordered, batch.column("position"))
+                target_rows = order[matches]
+                for number in np.unique(target_rows // rows_per_file).tolist():
                     if number not in writers:
                         file = folder / f"{number:05d}.arrow"
                         writers[number] = stack.enter_context(pa.ipc.new_stream(str(file), schema))
-                    own = places // share == number
-                    taken = batch.take(pa.array(rows[own])).append_column(PLACE, pa.array(places[own]))
-                    writers[number].write_batch(taken)
+                    own = target_rows // rows_per_file == number
+                    part = batch.take(pa.array(rows[own])).append_column(TARGET_ROW, pa.array(target_rows[own]))
+                    writers[number].write_batch(part)
 
 
-def _wanted(ordered: Positions, positions: Any) -> tuple[Positions, Positions]:
-    """Which of some rows are at wanted positions, and where among these, which ascend."""
-    here = positions.to_numpy()
-    at = np.minimum(np.searchsorted(ordered, here), len(ordered) - 1)
-    rows = np.flatnonzero(ordered[at] == here)
-    return rows, at[rows]
+def _selected(ordered: Positions, positions: Any) -> tuple[Positions, Positions]:
+    """Return the rows whose position is in `ordered` (ascending), and the index of each such position in `ordered`."""
+    values = positions.to_numpy()
+    matches = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    rows = np.flatnonzero(ordered[matches] == values)
+    return rows, matches[rows]
 
 
 def _sorted(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
         table = reader.read_all()
     path.unlink()
-    return table.sort_by(PLACE).drop_columns(PLACE)
+    return table.sort_by(TARGET_ROW).drop_columns(TARGET_ROW)
 
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, *, rows: int = 2000) -> Iterator[pa.RecordBatch]:
-    """A Parquet file some rows at a time; a row group of it is in memory."""
+    """Yield a Parquet file in batches of at most `rows` rows; one row group is in memory at a time."""
     with open_parquet(path) as file:
         yield from file.iter_batches(rows, columns=list(columns) if columns else None)
 
@@ -123,21 +133,21 @@ def write_batches(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> 
 
 
 def first_of_each(values: pa.ChunkedArray) -> Positions:
-    """Where each of the values, none of which is null, comes first; ascending."""
+    """Return the index of the first occurrence of each distinct value, ascending. No value may be null."""
     if not len(values):
         return np.zeros(0, np.int64)
-    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()  # numbered as they come
+    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()  # numbered in order of first occurrence
     latest = np.maximum.accumulate(codes)
     return np.flatnonzero(np.concatenate([[True], latest[1:] > latest[:-1]]))
 
 
-def _given(shards: Sequence[Path]) -> dict[str, Any]:
+def _parameters(shards: Sequence[Path]) -> dict[str, Any]:
     return {"shards": [str(path) for path in shards]}
 
 
 @contextmanager
-def _folder(below: Path) -> Iterator[Path]:
-    """A folder of its own, which goes with what is in it."""
+def _temporary_folder(below: Path) -> Iterator[Path]:
+    """Create a temporary folder with a unique name, and remove it with its content at the end of the block."""
     folder = below / f".spill-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     try:
@@ -147,9 +157,9 @@ def _folder(below: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _spilling(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database that spills into a folder of its own below `scratch`."""
-    with _folder(scratch) as folder:
+def _spilling_database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory database that spills into a temporary folder below `scratch`."""
+    with _temporary_folder(scratch) as folder:
         connection = duckdb.connect(":memory:")
         try:
             connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {quote(str(folder))}")

@@ -1,6 +1,7 @@
-"""Rows of a pool by number, and which of them say again what an earlier one said, for pools larger than memory.
+"""Read the rows of a pool by number, and find repeated conversations, for pools larger than memory.
 
-A pool's rows are numbered through its Parquet files, so a block of them is the same whatever the files hold each.
+Rows are numbered from 0 across all Parquet files of the pool. So a block of rows does not depend on how the rows are
+split into files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.files import temporary
-from ..artifacts.parquet import CHECKED, metadata_of, open_parquet, read_by_duckdb, read_parquet
+from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
 from ..catalog.sql import quote
 
 REPEATS = """
@@ -25,7 +26,7 @@ WITH firsts AS (
 SELECT position FROM read_parquet([{files}]) JOIN firsts USING (sample_id) WHERE position > first ORDER BY position
 """
 POSITIONS = pa.schema([("position", pa.int64())])
-AT_ONCE = 100_000
+BATCH_ROWS = 100_000
 
 
 class PoolRows:
@@ -43,7 +44,7 @@ class PoolRows:
         return int(self._starts[-1])
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Rows [start, stop), a file at a time. Reads the row groups that hold them, and no other."""
+        """Yield rows [start, stop), one file at a time. Reads only the row groups that hold them."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         for number in range(first, len(self.parts)):
             offset = int(self._starts[number])
@@ -53,7 +54,7 @@ class PoolRows:
 
 
 def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
-    """Rows [start, stop) of one file, or as many of them as it has."""
+    """Return rows [start, stop) of one file, or as many of them as the file has."""
     with open_parquet(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes])
@@ -64,29 +65,29 @@ def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table
 
 
 def write_repeats(parts: Sequence[Path], path: Path, *, memory: str = "1GB") -> None:
-    """Write down the positions of the rows whose conversation comes earlier in the pool, in order.
+    """Write the positions of the rows that repeat an earlier conversation of the pool, ascending.
 
     Args:
         parts: the pool's Parquet files, with `sample_id` and `position`.
-        path: the Parquet file to write, with one column `position`; renamed into place.
-        memory: what DuckDB may hold; what does not fit is spilled beside `path`.
+        path: the Parquet file to write, with one column `position`; it is written atomically.
+        memory: memory that DuckDB may use; the rest spills to the folder of `path`.
     """
-    unready = temporary(path)
+    partial = temporary(path)
     with tempfile.TemporaryDirectory(prefix=".spill-", suffix=".tmp", dir=path.parent) as spill:
         connection = duckdb.connect(":memory:", config={"memory_limit": memory, "temp_directory": spill})
         try:
             files = ", ".join(quote(str(part)) for part in parts)
-            with read_by_duckdb(parts):
-                found = connection.sql(REPEATS.format(files=files)).to_arrow_reader(AT_ONCE)
-                with pq.ParquetWriter(unready, POSITIONS, compression="zstd", **CHECKED) as writer:
+            with name_damaged_file(parts):
+                found = connection.sql(REPEATS.format(files=files)).to_arrow_reader(BATCH_ROWS)
+                with pq.ParquetWriter(partial, POSITIONS, compression="zstd", **CHECKED) as writer:
                     for batch in found:
                         writer.write_batch(batch)
         finally:
             connection.close()
-    unready.replace(path)
+    partial.replace(path)
 
 
 def read_repeats(path: Path, start: int, stop: int) -> set[int]:
-    """The positions in [start, stop) that `write_repeats` wrote down; others' row groups are not read."""
+    """Return the positions in [start, stop) that `write_repeats` wrote. Other row groups are not read."""
     filters = [("position", ">=", start), ("position", "<", stop)]
     return set(read_parquet(path, ["position"], filters=filters)["position"].to_pylist())

@@ -1,1 +1,1 @@
-"""Vectors of samples: Parquet shards, nearest-neighbour indexes, k-means, a cache of gradients."""
+"""Vectors of samples: Parquet shards, nearest-neighbour indexes, k-means, and a cache of gradient features."""

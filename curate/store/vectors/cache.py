@@ -1,7 +1,7 @@
-"""Vectors by content: what was measured once, under a key that says by what, is never measured again.
+"""Cache vectors of samples on disk, so that they are not computed twice.
 
-A folder of Parquet files, each written whole under a name of its own: it can be added to at any time, by several
-processes, and stopped anywhere.
+A cache is a folder, named after a key that describes the computation. Its Parquet files are written atomically under
+unique names, so several processes may add to it at the same time, and any of them may be stopped at any point.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ Matrix = npt.NDArray[np.float32]
 
 
 class VectorCache:
-    """Unit vectors of samples, in few bits.
+    """A cache of unit vectors, stored with few bits per entry.
 
     Args:
-        folder: named after the key.
-        width: D.
-        precision: `fp16`, `int8` (steps of the largest entry), or `1bit` (signs).
+        folder: folder of the cache, named after its key.
+        width: D, the number of entries of a vector.
+        precision: `fp16`, `int8` (in steps of 1/127 of the largest entry) or `1bit` (signs).
     """
 
     def __init__(self, folder: Path, width: int, precision: Precision = "fp16") -> None:
         self.folder = folder
         self.width = width
         self.precision = precision
-        self._where: dict[str, Path] = {}
-        self._seen: set[Path] = set()
+        self._files: dict[str, Path] = {}
+        self._listed: set[Path] = set()
 
     def get(self, ids: Iterable[str]) -> dict[str, Matrix]:
-        """The vectors that are there, by sample id: (D,) float32 of unit length; NaN for one that is not finite."""
-        self._look_round()
+        """Return cached vectors by sample id: (D,) float32 of unit length, or NaN for a vector that was not finite."""
+        self._list_new_files()
         files: dict[Path, list[str]] = {}
         for sample_id in dict.fromkeys(ids):
-            if sample_id in self._where:
-                files.setdefault(self._where[sample_id], []).append(sample_id)
+            if sample_id in self._files:
+                files.setdefault(self._files[sample_id], []).append(sample_id)
         found: dict[str, Matrix] = {}
         for path, own in files.items():
             table = read_parquet(path, filters=[("sample_id", "in", own)])
@@ -52,19 +52,19 @@ class VectorCache:
         return found
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those of which there is no vector yet, by whichever process."""
-        self._look_round()
-        return [sample_id for sample_id in ids if sample_id not in self._where]
+        """Return the ids without a vector in the cache, after a check for vectors that other processes have added."""
+        self._list_new_files()
+        return [sample_id for sample_id in ids if sample_id not in self._files]
 
-    def _look_round(self) -> None:
-        """Take note of what is in files that are new since the last look, others' too; a file never changes."""
-        for path in sorted(set(self.folder.glob("*.parquet")) - self._seen):
+    def _list_new_files(self) -> None:
+        """Read the ids in files that were added since the last call, by any process. A file never changes."""
+        for path in sorted(set(self.folder.glob("*.parquet")) - self._listed):
             ids = read_parquet(path, ["sample_id"])["sample_id"].to_pylist()
-            self._where |= dict.fromkeys(ids, path)
-            self._seen.add(path)
+            self._files |= dict.fromkeys(ids, path)
+            self._listed.add(path)
 
     def add(self, ids: Sequence[str], vectors: Matrix) -> None:
-        """Keep vectors (n, D)."""
+        """Add vectors, (n, D), to the cache."""
         if not ids:
             return
         code = self.encode(vectors)
@@ -74,11 +74,11 @@ class VectorCache:
         write_parquet(self.folder / f"{uuid.uuid4().hex}.parquet", table)
 
     def rounded(self, vectors: Matrix) -> Matrix:
-        """What `get` would give back for `vectors`: numbers are the same whether kept or fresh."""
+        """Return `vectors` as `get` would return them, so that new and cached vectors have the same values."""
         return self.decode(self.encode(vectors), len(vectors))
 
     def encode(self, vectors: Matrix) -> bytes:
-        """(n, D) as bytes, the same number a row; the first says whether the row is finite."""
+        """Return (n, D) vectors as bytes, the same number per row. The first byte of a row is 1 if it is finite."""
         finite = np.asarray(np.isfinite(vectors).all(1), bool)
         clean = np.where(finite[:, None], vectors, 0)
         if self.precision == "fp16":
@@ -91,7 +91,7 @@ class VectorCache:
         return np.concatenate([finite[:, None].astype(np.uint8), body], axis=1).tobytes()
 
     def decode(self, code: bytes, count: int) -> Matrix:
-        """The way back, normalised to unit length."""
+        """Return the vectors of encoded bytes, normalised to unit length; the inverse of `encode` up to rounding."""
         if not count:
             return np.zeros((0, self.width), np.float32)
         rows = np.frombuffer(code, np.uint8).reshape(count, -1)

@@ -1,8 +1,8 @@
-"""Nearest vectors: with FAISS where it is installed, with numpy where it is not.
+"""Find nearest vectors: with FAISS if it is installed, otherwise with numpy.
 
-Search is exact for as long as that is affordable, and then both backends find the same, up to rounding. Above that,
-FAISS looks only where a vector's likes ought to be (IVF), and further up at compressed vectors first (PQ): what
-`IndexKind` says of an index is said to the user, too. Without FAISS search stays exact, and is slow.
+Search is exact up to the limits in `index_kind.py`, and then both backends find the same vectors, up to rounding. For
+more vectors FAISS searches only the closest lists (IVF), and for even more it compares compressed vectors first (PQ).
+The user sees the `IndexKind` of the index. Without FAISS search is always exact, and slow for many vectors.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from .vectors import Matrix, Positions, VectorShards
 Backend = Literal["auto", "faiss", "numpy"]
 
 SCORES_AT_ONCE = 1 << 24
-"""How many similarities numpy holds at a time: 64 MiB."""
+"""Number of similarities that numpy holds at a time: 64 MiB."""
 
 
 class Index(Protocol):
-    """Nearest neighbours by inner product."""
+    """An index that finds nearest neighbours by inner product."""
 
     @property
     def kind(self) -> IndexKind:
-        """How it searches."""
+        """Kind of the index."""
 
     @property
     def block(self) -> int:
-        """How many queries it is best asked at a time."""
+        """Best number of queries per call of `nearest`."""
 
     def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k).
+        """Return the k most similar vectors of each query, best first: similarities (q, k) and positions (q, k).
 
-        An index that is not exact may find fewer: then there is -1 for a position.
+        An approximate index may find fewer than k; the missing positions are -1.
         """
 
 
 class NumpyIndex:
-    """All similarities by matrix multiplication, some rows at a time."""
+    """An exact index in memory: matrix multiplication with all vectors, for some queries at a time."""
 
     kind = IndexKind("flat")
     block = 4096
@@ -54,7 +54,7 @@ class NumpyIndex:
         self.matrix = matrix
 
     def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
+        """Return the k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
         similarity = np.empty((len(queries), k), np.float32)
         positions = np.empty((len(queries), k), np.int64)
         step = max(1, SCORES_AT_ONCE // max(1, len(self.matrix)))
@@ -71,7 +71,7 @@ class NumpyIndex:
 
 
 class ShardIndex:
-    """The same over vectors that do not fit into memory: every search reads all shards once."""
+    """An exact index over vectors that do not fit into memory: every search reads all shards once."""
 
     kind = IndexKind("flat")
     block = 1 << 15
@@ -80,7 +80,7 @@ class ShardIndex:
         self.vectors = vectors
 
     def nearest(self, queries: Matrix, k: int) -> tuple[Matrix, Positions]:
-        """The k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
+        """Return the k most similar vectors of each query, best first: similarities (q, k) and positions (q, k)."""
         similarity = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         start = 0
@@ -96,7 +96,11 @@ class ShardIndex:
 
 
 def choose_backend(backend: Backend = "auto") -> Literal["faiss", "numpy"]:
-    """`auto` is faiss where it is installed, else numpy; faiss asked for and absent is a `ConfigError`."""
+    """Return the backend: for `auto` faiss if it is installed, otherwise numpy.
+
+    Raises:
+        ConfigError: the backend is faiss, and it is not installed.
+    """
     # A folder left over from an uninstalled faiss imports as an empty namespace, which has no origin.
     spec = find_spec("faiss") if backend != "numpy" else None
     installed = spec is not None and spec.origin is not None
@@ -106,7 +110,7 @@ def choose_backend(backend: Backend = "auto") -> Literal["faiss", "numpy"]:
 
 
 def build_index(matrix: Matrix, backend: Backend = "auto") -> Index:
-    """An exact index over the rows of `matrix`, (n, d) float32 of unit length."""
+    """Return an exact index over the rows of `matrix`, (n, d) float32 of unit length."""
     if choose_backend(backend) == "numpy":
         return NumpyIndex(matrix)
     from .faiss_index import flat_index
@@ -117,44 +121,52 @@ def build_index(matrix: Matrix, backend: Backend = "auto") -> Index:
 def index_of(
     folder: Path, vectors: VectorShards, backend: Backend = "auto", kind: KindName | Literal["auto"] = "auto"
 ) -> Index:
-    """An index over an artifact's vectors; of FAISS, the one kept in `folder`, made again when it does not fit.
+    """Return an index over an artifact's vectors.
 
-    Positions count the vectors that can be used: rows that `VectorShards` leaves out are not in the index either.
+    With FAISS it is the index stored in `folder`, which is built again if it does not match the vectors or the kind.
+    Positions are indices among the usable rows: rows that `VectorShards` rejects are not in the index.
+
+    Raises:
+        ConfigError: the backend is faiss and not installed, or is numpy and `kind` is approximate.
     """
     if choose_backend(backend) == "numpy":
         if kind in ("ivf", "ivfpq"):
             raise ConfigError(f"An {kind} index needs FAISS, and this search uses numpy, which is exact: --index flat.")
         small = 4 * vectors.rows * vectors.width <= FLAT_BYTES
         return NumpyIndex(vectors.load().matrix) if small else ShardIndex(vectors)
-    from .faiss_index import kept_index
+    from .faiss_index import load_or_build_index
 
-    return kept_index(folder, vectors, choose_kind(vectors.rows, vectors.width, kind))
+    return load_or_build_index(folder, vectors, choose_kind(vectors.rows, vectors.width, kind))
 
 
 def write_index(folder: Path, shards: Sequence[Path], column: str) -> None:
-    """Keep a FAISS index over a column as `<folder>/<column>.faiss`, unless it is there; nothing without FAISS."""
+    """Store a FAISS index over a column as `<folder>/<column>.faiss`, unless it exists. Do nothing without FAISS."""
     if choose_backend("auto") == "numpy":
-        LOGGER.debug("FAISS is not installed: no index is kept, and searches use numpy.")
+        LOGGER.debug("FAISS is not installed: no index is stored, and searches use numpy.")
         return
     index_of(folder, VectorShards(shards, column), "faiss")
 
 
 def nearest_other(index: Index, vectors: VectorShards) -> tuple[Matrix, Positions]:
-    """For each of the vectors that `index` is over, the most similar other one: cosine (n,), position (n,).
+    """Return the most similar other vector of each vector in `index`: cosine similarity (n,), position (n,).
 
-    Where an index that is not exact finds no other, the position is -1. Cost: n² d multiplications, or about
-    n² d · probes / lists; 12 bytes a vector.
+    The position is -1 if an approximate index finds no other vector. Cost: n² d multiplications for an exact index,
+    about n² d · probes / lists for an approximate one; 12 bytes of memory per vector.
+
+    Args:
+        index: index over `vectors`.
+        vectors: the vectors, in the order of the index.
     """
     similarity, positions = [], []
     start = 0
     with bar(total=vectors.rows, label="neighbours", unit="sample") as progress:
         for queries in vectors.blocks(index.block):
             rows = np.arange(start, start + len(queries))
-            two, where = index.nearest(queries, 2)
-            # A row comes first in its own list, unless it has exact duplicates.
-            column = (where[:, 0] == rows).astype(np.int64)
-            similarity.append(two[np.arange(len(rows)), column])
-            positions.append(where[np.arange(len(rows)), column])
+            scores, neighbours = index.nearest(queries, 2)
+            # A vector is its own nearest neighbour, unless it has exact duplicates.
+            column = (neighbours[:, 0] == rows).astype(np.int64)
+            similarity.append(scores[np.arange(len(rows)), column])
+            positions.append(neighbours[np.arange(len(rows)), column])
             start += len(queries)
             progress.update(len(queries))
     return np.concatenate(similarity), np.concatenate(positions)

@@ -1,7 +1,7 @@
-"""k-means by cosine, the same with FAISS as without.
+"""Spherical k-means (by cosine similarity), with the same result with and without FAISS.
 
-It is one algorithm that asks a backend for nothing but the nearest centroids. faiss.Kmeans is not used: its seeding is
-uniform, which often leaves two clusters in one, and what it does with empty clusters numpy could not repeat.
+The algorithm uses its backend only to find the nearest centroids. It does not use faiss.Kmeans: that seeds uniformly,
+which often merges two clusters into one, and numpy could not reproduce how it treats empty clusters.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ...log import bar
 from .index import Backend, build_index
 from .vectors import Matrix, Positions, to_unit_length
 
-SAME = 1 - 1e-6
-"""A cosine above this cannot be told from 1 in float32."""
+IDENTICAL = 1 - 1e-6
+"""A cosine similarity above this cannot be distinguished from 1 in float32."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Clustering:
 
     Attributes:
         centroids: (k, d) float32, unit length.
-        labels: (n,) each vector's most similar centroid.
-        similarity: (n,) the cosine to it.
-        iterations: how many were made; fewer than asked when nothing moved any more.
+        labels: (n,) index of each vector's most similar centroid.
+        similarity: (n,) cosine similarity of each vector to that centroid.
+        iterations: number of iterations; fewer than requested if no label changed any more.
     """
 
     centroids: Matrix
@@ -41,18 +41,21 @@ class Clustering:
 def spherical_kmeans(
     matrix: Matrix, k: int, *, seed: int, iterations: int = 20, redo: int = 1, backend: Backend = "auto"
 ) -> Clustering:
-    """Clusters of unit vectors by cosine; no cluster is empty, and a seed gives one result.
+    """Cluster unit vectors by cosine similarity. No cluster is empty, and the same seed gives the same result.
 
     Lloyd's algorithm with centroids of unit length (Dhillon and Modha, 2001) from greedy k-means++ seeds (Arthur and
     Vassilvitskii, 2007). An empty cluster takes the vector that is least like its own centroid.
 
     Args:
         matrix: (n, d) float32, unit length.
-        k: clusters; more than there are distinct vectors is a `DataError`.
-        seed: of the seeding.
-        iterations: at most; it stops when no label changes.
-        redo: how many seedings to try; the one with the highest mean cosine is returned.
-        backend: what finds the nearest centroids.
+        k: number of clusters.
+        seed: seed for the choice of the first centroids.
+        iterations: maximum number of iterations; the algorithm stops earlier if no label changes.
+        redo: number of seedings to try; the clustering with the highest mean cosine similarity is returned.
+        backend: library that finds the nearest centroids.
+
+    Raises:
+        DataError: k is larger than the number of distinct vectors.
     """
     if k > len(matrix):
         raise DataError(f"k is {k}, but there are {len(matrix)} vectors to cluster: give a smaller k.")
@@ -78,10 +81,11 @@ def _lloyd(matrix: Matrix, centroids: Matrix, iterations: int, backend: Backend,
 
 
 def _assign(matrix: Matrix, centroids: Matrix, backend: Backend) -> tuple[Matrix, Positions, Matrix]:
-    """Centroids, labels and similarities with no cluster empty.
+    """Return centroids, labels and similarities such that no cluster is empty.
 
-    One empty cluster is moved a round, since the worst-served vectors tend to lie together. That may empty another, but
-    each round raises the sum of similarities, so it ends.
+    Each round moves one empty cluster to the vector that is least similar to its centroid. It moves only one, since the
+    least similar vectors tend to lie together. The move may empty another cluster, but each round raises the sum of
+    similarities, so the loop ends.
     """
     while True:
         best, nearest = build_index(centroids, backend).nearest(matrix, 1)
@@ -90,7 +94,7 @@ def _assign(matrix: Matrix, centroids: Matrix, backend: Backend) -> tuple[Matrix
         if not len(empty):
             return centroids, labels, similarity
         worst = int(similarity.argmin())
-        if similarity[worst] > SAME:
+        if similarity[worst] > IDENTICAL:
             distinct = len(centroids) - len(empty)
             raise DataError(
                 f"k is {len(centroids)}, but only {distinct} of the {len(matrix)} vectors are distinct: give a "
@@ -101,7 +105,7 @@ def _assign(matrix: Matrix, centroids: Matrix, backend: Backend) -> tuple[Matrix
 
 
 def _means(matrix: Matrix, labels: Positions, centroids: Matrix) -> Matrix:
-    """The direction of each cluster's sum; the old centroid where the members cancel out."""
+    """Return the direction of each cluster's sum; the old centroid if the members cancel out."""
     bounds = np.cumsum(np.bincount(labels, minlength=len(centroids)))[:-1]
     members = np.split(np.argsort(labels, kind="stable"), bounds)
     sums = np.stack([matrix[rows].sum(axis=0) for rows in members])
@@ -110,16 +114,20 @@ def _means(matrix: Matrix, labels: Positions, centroids: Matrix) -> Matrix:
 
 
 def _seeds(matrix: Matrix, k: int, generator: np.random.Generator) -> Matrix:
-    """k rows by greedy k-means++: of a few drawn by their distance to the rows so far, the one that helps most."""
+    """Return k rows by greedy k-means++.
+
+    Each step draws a few candidates by their distance to the rows so far, and takes the one that reduces the sum of
+    distances most.
+    """
     trials = 2 + int(math.log(k))
     chosen = [int(generator.integers(len(matrix)))]
     distance = np.maximum(1 - matrix @ matrix[chosen[0]], 0)
     for _ in range(k - 1):
-        reach = np.cumsum(distance, dtype=np.float64)
-        drawn = np.searchsorted(reach, generator.random(trials) * reach[-1], side="right")
+        cumulative = np.cumsum(distance, dtype=np.float64)
+        drawn = np.searchsorted(cumulative, generator.random(trials) * cumulative[-1], side="right")
         candidates = np.minimum(drawn, len(matrix) - 1)
-        left = np.minimum(distance, np.maximum(1 - matrix[candidates] @ matrix.T, 0))
-        best = int(left.sum(axis=1, dtype=np.float64).argmin())
+        remaining = np.minimum(distance, np.maximum(1 - matrix[candidates] @ matrix.T, 0))
+        best = int(remaining.sum(axis=1, dtype=np.float64).argmin())
         chosen.append(int(candidates[best]))
-        distance = left[best]
+        distance = remaining[best]
     return matrix[chosen]

@@ -1,6 +1,6 @@
-"""Vectors of an artifact, read from its Parquet shards: all at once, or a shard at a time where they do not fit.
+"""Read the vectors of an artifact from its Parquet shards: all at once, or one shard at a time if they do not fit.
 
-Every vector is brought to unit length, so that the inner product of two is their cosine.
+Every vector is scaled to unit length, so that the inner product of two vectors is their cosine similarity.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors and whose they are.
+    """Vectors and their sample ids.
 
     Attributes:
         ids: sample ids, a pyarrow large_string array of n.
         matrix: (n, d) float32, every row of unit length.
-        excluded: ids of the rows left out: null, not finite or of length 0.
-        counts: how many of the n come from each shard; empty for a part of a shard or of several.
+        rejected: ids of the rejected rows: their vector is null, not finite or of length 0.
+        counts: number of the n vectors from each shard; empty if the vectors are those of a single shard.
     """
 
     ids: pa.Array
     matrix: Matrix
-    excluded: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
 
 
 class VectorShards:
-    """A vector column (fixed-size list of floats) and `sample_id` of Parquet shards, in order.
+    """A vector column (fixed-size list of floats) and the column `sample_id` of Parquet shards, in order.
 
-    Iterating gives the `Vectors` of one shard after the other; that is what is in memory. Positions of vectors count
-    the rows that can be used, over all shards.
+    Iterating yields the `Vectors` of one shard after the other, so memory holds one shard at a time. The position of a
+    vector is its index among the usable rows of all shards.
 
     Attributes:
-        width: d.
-        rows: of all shards, those included that cannot be used.
+        width: d, the numbers in a vector.
+        rows: number of rows in all shards, including unusable ones.
 
     Raises:
-        DataError: the column is not there, or not of one width everywhere.
+        DataError: there are no shards, the column is missing, or its width differs between shards.
     """
 
     def __init__(self, shards: Sequence[Path], column: str) -> None:
         if not shards:
-            raise DataError(f"There is nothing to read '{column}' from: the artifact has no shards.")
+            raise DataError(f"The column '{column}' cannot be read: the artifact has no shards.")
         self.shards, self.column = tuple(shards), column
         self.width = _width(shards[0], column)
-        odd = next((path for path in shards if _width(path, column) != self.width), None)
-        if odd is not None:
-            raise DataError(f"'{column}' has another width in {odd} than in {shards[0]}: make the artifact again.")
+        other = next((path for path in shards if _width(path, column) != self.width), None)
+        if other is not None:
+            raise DataError(f"'{column}' has another width in {other} than in {shards[0]}: make the artifact again.")
         self._sizes = [int(metadata_of(path).num_rows) for path in shards]
         self.rows = sum(self._sizes)
 
@@ -68,7 +68,7 @@ class VectorShards:
         return (_read(path, self.column, self.width) for path in self.shards)
 
     def blocks(self, rows: int) -> Iterator[Matrix]:
-        """All vectors, (rows, d) at a time; the last block may be shorter."""
+        """Yield all vectors in blocks of (rows, d); the last block may be shorter."""
         waiting: list[Matrix] = []
         for part in self:
             waiting.append(part.matrix)
@@ -80,13 +80,14 @@ class VectorShards:
             yield np.concatenate(waiting)
 
     def load(self) -> Vectors:
-        """All of them: n d float32 in memory."""
+        """Return all vectors: n d float32 in memory."""
         return self._gather([np.arange(size) for size in self._sizes])
 
     def sample(self, rows: int, seed: int) -> Vectors:
-        """At most `rows` of them, in order: all where there are no more, else drawn from `seed`, all rows alike.
+        """Return a random sample of at most `rows` vectors, in order; all vectors if there are no more than that.
 
-        Drawn rows that cannot be used are missing from it, so it may be a little smaller.
+        Rows are drawn uniformly without replacement from `seed`. Drawn rows that are unusable are omitted, so the
+        sample may be a little smaller.
         """
         if rows >= self.rows:
             return self.load()
@@ -96,34 +97,38 @@ class VectorShards:
         return self._gather([part - start for part, start in zip(np.split(drawn, cuts), bounds, strict=False)])
 
     def digest(self) -> str:
-        """A hash of the column's name and of the shards' bytes. ~1 GB/s."""
-        marks = [digest_path(path) for path in self.shards]
-        return hashlib.blake2b("\0".join([self.column, *marks]).encode(), digest_size=16).hexdigest()
+        """Return a hash of the column's name and the shards' bytes. ~1 GB/s."""
+        digests = [digest_path(path) for path in self.shards]
+        return hashlib.blake2b("\0".join([self.column, *digests]).encode(), digest_size=16).hexdigest()
 
-    def _gather(self, wanted: Sequence[Positions]) -> Vectors:
-        """These rows of each shard."""
-        matrix = np.empty((sum(map(len, wanted)), self.width), np.float32)
+    def _gather(self, rows_by_shard: Sequence[Positions]) -> Vectors:
+        """Return the given rows of each shard."""
+        matrix = np.empty((sum(map(len, rows_by_shard)), self.width), np.float32)
         ids, counts, end = [], [], 0
-        excluded: list[str] = []
-        for path, rows in zip(self.shards, wanted, strict=True):
+        rejected: list[str] = []
+        for path, rows in zip(self.shards, rows_by_shard, strict=True):
             part = _read(path, self.column, self.width, rows) if len(rows) else None
             counts.append(len(part.matrix) if part else 0)
             if part:
                 matrix[end : end + counts[-1]] = part.matrix
                 ids.append(part.ids)
-                excluded += part.excluded
+                rejected += part.rejected
                 end += counts[-1]
         names = pa.chunked_array(ids, pa.large_string()).combine_chunks()
-        return Vectors(names, matrix[:end], tuple(excluded), tuple(counts))
+        return Vectors(names, matrix[:end], tuple(rejected), tuple(counts))
 
 
 def load_vectors(shards: Sequence[Path], column: str) -> Vectors:
-    """All vectors of a column, in memory; see `VectorShards`."""
+    """Return all vectors of a column; see `VectorShards`."""
     return VectorShards(shards, column).load()
 
 
 def to_unit_length(matrix: Matrix) -> npt.NDArray[np.bool_]:
-    """Divide rows by their lengths, in place, and say which could be; the others are set to 0."""
+    """Divide rows by their lengths, in place. Set rows that are not finite or of length 0 to 0.
+
+    Returns:
+        (n,) True for each row that was divided by its length.
+    """
     lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
     usable: npt.NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
     matrix[~usable] = 0
@@ -132,7 +137,7 @@ def to_unit_length(matrix: Matrix) -> npt.NDArray[np.bool_]:
 
 
 def _read(path: Path, column: str, width: int, rows: Positions | None = None) -> Vectors:
-    """One shard, or some of its rows."""
+    """Read one shard, or some of its rows."""
     table = read_parquet(path, ["sample_id", column])
     if rows is not None and len(rows) < len(table):
         table = table.take(pa.array(rows))

@@ -1,22 +1,22 @@
--- Views over the ledger, for looking back on runs. They belong to a query, not to the catalogue: query.py makes those
--- that a statement names, and no others. Each reads the views of the fact tables only, and none reads another of these.
--- A look is a row of the ledger with a finite loss: the loss of a sample just before a step.
+-- Views over the ledger that summarise runs. They are not part of the catalogue: query.py creates them in the query's
+-- own database, and only those that a statement names. Each reads only the views of tables.sql, never another of these.
+-- A look is a row of the ledger with a finite loss: one measurement of a sample's loss, just before a step.
 
 CREATE VIEW sample_history AS
 SELECT run, sample_id, position, step, score, loss, kept FROM ledger;
-COMMENT ON VIEW sample_history IS 'Every time that a run was offered a sample, one row each, whatever the epoch. Order it by step.';
+COMMENT ON VIEW sample_history IS 'One row for every time that a run was offered a sample, in all epochs. Order it by step.';
 COMMENT ON COLUMN sample_history.run IS 'The run.';
 COMMENT ON COLUMN sample_history.sample_id IS 'The sample.';
-COMMENT ON COLUMN sample_history.position IS 'Its row in the pool.';
-COMMENT ON COLUMN sample_history.step IS 'The optimizer step that it was a candidate of, from 1.';
-COMMENT ON COLUMN sample_history.score IS 'What the selector ranked by; null where it scores nothing.';
-COMMENT ON COLUMN sample_history.loss IS 'Its loss before that step; null where no scoring pass was made.';
-COMMENT ON COLUMN sample_history.kept IS 'It was trained on in that step.';
+COMMENT ON COLUMN sample_history.position IS 'Row of the sample in the pool, from 0.';
+COMMENT ON COLUMN sample_history.step IS 'The optimizer step in which it was a candidate, from 1.';
+COMMENT ON COLUMN sample_history.score IS 'Score that the selector ranked by; null if it computes no scores.';
+COMMENT ON COLUMN sample_history.loss IS 'Loss of the sample before that step; null if there was no scoring pass.';
+COMMENT ON COLUMN sample_history.kept IS 'True if the sample was trained on in that step.';
 
--- After Toneva et al. 2019 (An Empirical Study of Example Forgetting during Deep Neural Network Learning), who count how
--- often an example that was classified rightly is classified wrongly at the next look. A loss is neither right nor wrong.
--- So a change is a loss unlike that of the look before it, in an earlier step; a change down is learning, and a
--- change up is forgetting where the change before it, if there is one, went down.
+-- After Toneva et al. 2019 (An Empirical Study of Example Forgetting during Deep Neural Network Learning). They count how
+-- often an example that was classified correctly is misclassified at the next look. A loss is neither correct nor wrong.
+-- So here a change is a loss that differs from that of the look before, which is in an earlier step. A change down is
+-- learning. A change up is forgetting if there is a change before it and that went down.
 CREATE VIEW forgetting AS
 WITH looks AS (
     SELECT run, sample_id, step, "rank", slot,
@@ -32,25 +32,26 @@ changes AS (
 SELECT run, sample_id, count(*) AS looks, count(*) FILTER (change < 0) AS falls, count(*) FILTER (change > 0) AS rises,
        count(*) FILTER (change > 0 AND before < 0) AS forgotten
 FROM changes GROUP BY run, sample_id;
-COMMENT ON VIEW forgetting IS 'How often the loss of a sample rose after having fallen, from look to look of a run (after Toneva et al. 2019).';
+COMMENT ON VIEW forgetting IS 'How often the loss of a sample rose after it had fallen, from one measurement to the next in a run (after Toneva et al. 2019).';
 COMMENT ON COLUMN forgetting.run IS 'The run.';
 COMMENT ON COLUMN forgetting.sample_id IS 'The sample.';
-COMMENT ON COLUMN forgetting.looks IS 'Times that its loss was measured.';
-COMMENT ON COLUMN forgetting.falls IS 'Looks at which the loss was lower than at the look before.';
-COMMENT ON COLUMN forgetting.rises IS 'Looks at which the loss was higher than at the look before.';
-COMMENT ON COLUMN forgetting.forgotten IS 'Rises whose last change before was a fall: what was learnt, then forgotten.';
+COMMENT ON COLUMN forgetting.looks IS 'Number of times that its loss was measured.';
+COMMENT ON COLUMN forgetting.falls IS 'Number of measurements with a lower loss than the one before.';
+COMMENT ON COLUMN forgetting.rises IS 'Number of measurements with a higher loss than the one before.';
+COMMENT ON COLUMN forgetting.forgotten IS 'Number of rises whose last change before was a fall: the sample was learned, then forgotten.';
 
 CREATE VIEW volatility AS
 SELECT run, sample_id, count(*) AS looks, avg(loss) AS mean_loss, stddev_pop(loss) AS volatility
 FROM ledger WHERE isfinite(loss) GROUP BY run, sample_id;
-COMMENT ON VIEW volatility IS 'How much the loss of a sample varied over the looks of a run.';
+COMMENT ON VIEW volatility IS 'How much the loss of a sample varied over the measurements of a run.';
 COMMENT ON COLUMN volatility.run IS 'The run.';
 COMMENT ON COLUMN volatility.sample_id IS 'The sample.';
-COMMENT ON COLUMN volatility.looks IS 'Times that its loss was measured.';
+COMMENT ON COLUMN volatility.looks IS 'Number of times that its loss was measured.';
 COMMENT ON COLUMN volatility.mean_loss IS 'Mean of these losses.';
-COMMENT ON COLUMN volatility.volatility IS 'Their standard deviation, of the population: 0 for a single look.';
+COMMENT ON COLUMN volatility.volatility IS 'Population standard deviation of these losses: 0 for a single measurement.';
 
--- The pool's samples come once more, as rows that are no offer: so they are there, and count for nothing.
+-- The second SELECT adds every sample of the pool with a null, so that samples which were never offered appear, too.
+-- count(kept) does not count nulls, so these rows change no number.
 CREATE VIEW keep_rate AS
 SELECT run, sample_id, count(kept) AS offered, count(*) FILTER (kept) AS kept,
        count(*) FILTER (kept) / nullif(count(kept), 0) AS rate
@@ -63,12 +64,12 @@ FROM (
     JOIN samples s ON s.pool = p.name
     WHERE r.stage = 'train'
 ) GROUP BY run, sample_id;
-COMMENT ON VIEW keep_rate IS 'How often a run was offered a sample and kept it, for every sample of its pool: never offered is not never kept.';
+COMMENT ON VIEW keep_rate IS 'How often a run was offered a sample and kept it, for every sample of its pool. A sample that was never offered has no rate; one that was never kept has the rate 0.';
 COMMENT ON COLUMN keep_rate.run IS 'The run.';
-COMMENT ON COLUMN keep_rate.sample_id IS 'The sample, once however often the pool repeats it.';
-COMMENT ON COLUMN keep_rate.offered IS 'Times that it was a candidate; 0 where the run never came to it, or trained on a subset without it.';
-COMMENT ON COLUMN keep_rate.kept IS 'Times that it was trained on.';
-COMMENT ON COLUMN keep_rate.rate IS 'kept / offered; null where it was never offered.';
+COMMENT ON COLUMN keep_rate.sample_id IS 'The sample: one row, even if the pool repeats it.';
+COMMENT ON COLUMN keep_rate.offered IS 'Number of times that it was a candidate; 0 if the run never reached it, or trained on a subset without it.';
+COMMENT ON COLUMN keep_rate.kept IS 'Number of times that it was trained on.';
+COMMENT ON COLUMN keep_rate.rate IS 'kept / offered; null if it was never offered.';
 
 CREATE VIEW selector_agreement AS
 WITH seen AS (
@@ -82,10 +83,10 @@ pairs AS (
 SELECT run, other, offered, kept, kept / nullif(kept_by_either, 0) AS jaccard,
        CASE WHEN isfinite(correlation) THEN correlation END AS correlation
 FROM pairs;
-COMMENT ON VIEW selector_agreement IS 'How far two runs kept the same samples, of those offered to both. Every pair is there both ways round.';
+COMMENT ON VIEW selector_agreement IS 'How far two runs kept the same samples, among those offered to both. Every pair appears twice, in both orders.';
 COMMENT ON COLUMN selector_agreement.run IS 'A run.';
 COMMENT ON COLUMN selector_agreement.other IS 'Another run.';
-COMMENT ON COLUMN selector_agreement.offered IS 'Samples that were candidates in both.';
-COMMENT ON COLUMN selector_agreement.kept IS 'Of these, samples that both kept at least once.';
-COMMENT ON COLUMN selector_agreement.jaccard IS 'kept, as a share of those that either kept; null where neither kept any.';
-COMMENT ON COLUMN selector_agreement.correlation IS 'Pearson correlation of their keep rates; null where one of them is constant.';
+COMMENT ON COLUMN selector_agreement.offered IS 'Number of samples that were candidates in both runs.';
+COMMENT ON COLUMN selector_agreement.kept IS 'Number of these samples that both runs kept at least once.';
+COMMENT ON COLUMN selector_agreement.jaccard IS 'kept, as a share of these samples that at least one of the runs kept; null if neither kept any.';
+COMMENT ON COLUMN selector_agreement.correlation IS 'Pearson correlation of the two runs'' keep rates; null if one of them is constant.';
