@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from .errors import ConfigError, did_you_mean
-from .runtime import bundled as shipped
+from .runtime import bundled
 from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
 
@@ -127,7 +127,7 @@ def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping, of a size that somebody has written (strict_yaml.py)."""
     try:
-        with shipped.where(file).open("rb") as stream:
+        with bundled.where(file).open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {file}.") from None

@@ -53,7 +53,7 @@ class Traits:
         )
 
 
-def render(
+def to_rows(
     samples: Sequence[Sample], name: str, traits: Traits | None = None, *, check: bool = True
 ) -> list[dict[str, Any]]:
     """Samples as rows of the format `name`; all rows have the same columns, and types that go together.

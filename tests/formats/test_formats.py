@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, render, to_sample
+from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, to_rows, to_sample
 from curate.samples import Sample, from_row, to_table
 
 ASKED = {"role": "user", "content": "What is 2 + 2?"}
@@ -168,31 +168,31 @@ def test_columns_that_fit_nothing_are_named_with_the_way_out() -> None:
 
 @pytest.mark.parametrize("name", [name for name in EXPORT_FORMATS if name != "original"])
 def test_a_simple_conversation_is_written_as_it_would_have_come(name: str) -> None:
-    assert render([read(SAME["messages"])], name) == [SAME[name]]
+    assert to_rows([read(SAME["messages"])], name) == [SAME[name]]
 
 
 def test_what_would_be_lost_is_an_error_that_names_the_sample_and_where_it_fits() -> None:
     long = read({"messages": [ASKED, SAID, ASKED, SAID]})
     with pytest.raises(DataError, match=rf"{long.sample_id}.*4 messages.*fits: original, messages, .*sharegpt"):
-        render([read(SAME["alpaca"]), long], "alpaca")
+        to_rows([read(SAME["alpaca"]), long], "alpaca")
     tooled = read({"messages": [ASKED, SAID], "tools": TOOLS})
     with pytest.raises(DataError, match="with tools"):
-        render([tooled], "alpaca")
+        to_rows([tooled], "alpaca")
     with pytest.raises(DataError, match=r"plain text.*fits: original\."):
-        render([read({"text": "a"})], "messages")
+        to_rows([read({"text": "a"})], "messages")
     with pytest.raises(DataError, match="prompt-completion without loss"):
-        render([read({"messages": [ASKED, SAID, ASKED]})], "prompt-completion")
+        to_rows([read({"messages": [ASKED, SAID, ASKED]})], "prompt-completion")
 
 
 def test_prompts_are_lists_of_messages_as_soon_as_one_must_be() -> None:
     system = {"role": "system", "content": "s"}
-    rows = render([read(SAME["alpaca"]), read({"messages": [system, ASKED, SAID]})], "prompt-completion")
+    rows = to_rows([read(SAME["alpaca"]), read({"messages": [system, ASKED, SAID]})], "prompt-completion")
     assert rows == [{"prompt": [ASKED], "completion": [SAID]}, {"prompt": [system, ASKED], "completion": [SAID]}]
 
 
 def test_original_rows_of_several_formats_make_no_one_table() -> None:
     with pytest.raises(DataError, match="alpaca, messages"):
-        render([read(SAME["alpaca"]), read(SAME["messages"])], "original")
+        to_rows([read(SAME["alpaca"]), read(SAME["messages"])], "original")
 
 
 # Laws
@@ -244,7 +244,7 @@ def test_what_is_written_and_read_again_is_the_same_conversation(chat: list[tupl
     messages = [{"role": "user", "content": "q"}, *({"role": r, "content": c} for r, c in chat)]
     sample = Sample([*messages, {"role": "assistant", "content": "a"}])
     try:
-        rows = render([sample], name)
+        rows = to_rows([sample], name)
     except DataError:
         assert name == "alpaca" and len(sample.messages) > 2
         return
