@@ -1,4 +1,4 @@
-"""The shapes that instruction data comes in: told apart by their columns, read into samples, written back."""
+"""Formats of instruction data: detect them by their columns, read rows as samples, and write samples as rows."""
 
 from .detect import FORMATS, Layout, detect, parse_columns
 from .read import read_location
