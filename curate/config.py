@@ -115,7 +115,16 @@ def load(
 
 
 def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given:
-    """Return `cls(**values)`; raise a `ConfigError` of one sentence for pydantic's errors."""
+    """Return `cls(**values)`, and turn pydantic's errors into a sentence.
+
+    Args:
+        cls: class of the config.
+        values: field -> value.
+        where: origin of the values for messages, such as " in c.yaml".
+
+    Raises:
+        ConfigError: a key or value is not allowed, or a value cannot be stored.
+    """
     if not_text := [key for key in values if not isinstance(key, str)]:
         raise ConfigError(f"The key {not_text[0]!r}{where} is not text: put quotes around it.")
     try:

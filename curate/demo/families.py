@@ -216,10 +216,10 @@ def sequences(rng: Random) -> Problem:
 def description(rng: Random) -> Problem:
     """Several facts about one town: the longest answers."""
     town = rng.choice(list(WORLD))
-    asked = rng.sample(list(ATTRIBUTES), 3)
-    given = _listed(ATTRIBUTES[attribute].label for attribute in asked)
+    attributes = rng.sample(list(ATTRIBUTES), 3)
+    given = _listed(ATTRIBUTES[attribute].label for attribute in attributes)
     sentences = [
-        ATTRIBUTES[attribute].statements[0].format(town=town, value=WORLD[town][attribute]) for attribute in asked
+        ATTRIBUTES[attribute].statements[0].format(town=town, value=WORLD[town][attribute]) for attribute in attributes
     ]
     templates = ["Describe {town}: {given}.", "Write three sentences about {town}.\n{given}"]
     return _problem(templates, " ".join(sentences), town=town, given=given)

@@ -121,7 +121,7 @@ class _Source:
     def __init__(self, seed: int, exclude: Iterable[Question], even: bool) -> None:
         self.even = even
         self.rng = Random(f"curate demo pool {seed}")
-        self.asked = set(exclude)
+        self.used = set(exclude)
         self.problems: dict[Question, Problem] = {}
         self.spoilt: set[tuple[Question, str]] = set()
 
@@ -130,8 +130,8 @@ class _Source:
         family = draw_family(self.rng, even=self.even)
         for _ in range(TRIES):
             problem = FAMILIES[family][0](self.rng)
-            if self.asked.isdisjoint(problem.phrasings):
-                self.asked.update(problem.phrasings)
+            if self.used.isdisjoint(problem.phrasings):
+                self.used.update(problem.phrasings)
                 return family, problem
         raise ConfigError(f"The family '{family}' of the demo pool has no problem left to draw. Ask for fewer --rows.")
 

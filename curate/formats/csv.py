@@ -50,6 +50,7 @@ class _Lines:
         return line
 
     def next_row(self) -> None:
+        """Reset the counts for the next row."""
         self.count = self.quotes = 0
 
     @property

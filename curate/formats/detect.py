@@ -107,7 +107,7 @@ def detect(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], where: s
     if not hits:
         raise DataError(
             f"{where} has the columns {', '.join(existing) or '(none)'}, which fit no known format "
-            f"({'; '.join(' + '.join(FORMATS[name].required) for name in candidates)}). Assign them: "
+            f"({'; '.join(' + '.join(FORMATS[name].required) for name in candidates)}). Name the columns: "
             "--columns prompt=COLUMN,completion=COLUMN (or text=, messages=, conversations=, instruction=, output=)."
         )
     return Layout(name, dict(columns))

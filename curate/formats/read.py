@@ -32,7 +32,7 @@ LONGEST = 1 << 28
 LARGEST = 1 << 32
 """Maximum bytes of a JSON file that is read whole."""
 TOO_LONG = f"longer than {LONGEST >> 20} MiB"
-TOO_DEEP, TWICE = "nested too deeply", "a key comes twice"
+TOO_DEEP, REPEATED_KEY = "nested too deeply", "a key comes twice"
 
 SAVED_FILES = frozenset({"dataset_dict.json", "state.json"})
 """Files of which every `save_to_disk` folder contains one."""
@@ -132,7 +132,7 @@ def _json_lines(file: str, stream: IO[bytes]) -> Iterator[Row]:
         try:
             value = decode(text)
         except RepeatedKey:
-            yield Row(file, number, None, TWICE)
+            yield Row(file, number, None, REPEATED_KEY)
         except RecursionError:
             yield Row(file, number, None, TOO_DEEP)
         except ValueError:
@@ -188,7 +188,7 @@ def _json(file: File) -> Iterator[Row]:
         raise DataError(f"{file.name} is not JSON that can be read: {error}.") from None
     for number, item in enumerate(_items(file, value), start=1):
         repeated = repeats and has_repeated_key(item)
-        yield Row(file.name, number, None, TWICE) if repeated else _object(file.name, number, item)
+        yield Row(file.name, number, None, REPEATED_KEY) if repeated else _object(file.name, number, item)
 
 
 def _items(file: File, value: Any) -> list[Any]:

@@ -43,6 +43,7 @@ def with_layout(rows: Iterable[Row], given: Mapping[str, str], peek: int = 100) 
 
 
 def _detected(head: list[Row], given: Mapping[str, str]) -> Iterator[tuple[Row, Layout]]:
+    """Yield the first readable rows of a file with the layout that they have together."""
     if head:
         layout = detect([row.values for row in head if row.values is not None], given, head[0].file)
         yield from ((row, layout) for row in head)

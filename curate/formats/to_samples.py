@@ -160,8 +160,8 @@ def _alpaca(parts: _Parts) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise parts.wrong("history")
         messages += [_turn("user", pair[0]), _turn("assistant", pair[1])]
-    asked = [text for text in (parts.text("instruction"), parts.text("input")) if text.strip()]
-    return [*messages, _turn("user", "\n\n".join(asked)), _turn("assistant", parts.text("output"))]
+    questions = [text for text in (parts.text("instruction"), parts.text("input")) if text.strip()]
+    return [*messages, _turn("user", "\n\n".join(questions)), _turn("assistant", parts.text("output"))]
 
 
 def _prompt_completion(parts: _Parts) -> list[Message]:
@@ -275,15 +275,15 @@ def _tools(parts: _Parts) -> list[Any] | None:
 
 def _check(messages: list[Message]) -> None:
     """Raise `Unusable` unless a user turn asks something and no assistant turn is empty."""
-    asked = [message for message in messages if message["role"] == "user"]
+    questions = [message for message in messages if message["role"] == "user"]
     answers = [message for message in messages if message["role"] == "assistant"]
     if not messages:
         raise Unusable("no messages")
     if not answers:
         raise Unusable("no assistant turn")
-    if not asked:
+    if not questions:
         raise Unusable("no user turn")
-    if not any(message["content"].strip() for message in asked if message["content"]):
+    if not any(message["content"].strip() for message in questions if message["content"]):
         raise Unusable("empty prompt")
     if any(not (message["content"] or "").strip() and not message.get("tool_calls") for message in answers):
         raise Unusable("empty completion")

@@ -21,7 +21,7 @@ def rank() -> int:
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use; all cores if the system sets no limit (macOS)."""
+    """Return the number of CPU cores that this process may use; all cores if the system reports none (macOS)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

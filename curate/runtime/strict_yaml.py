@@ -94,7 +94,7 @@ def _measure(loader: _Loader, node: yaml.Node, counts: dict[int, int], depth: in
 
 
 def _check_repeated_keys(loader: _Loader, node: yaml.MappingNode) -> None:
-    """Raise `NotYaml` for a repeated key. A key of a merged mapping (`<<`) may be repeated: merging is for this."""
+    """Raise `NotYaml` for a repeated key. Keys of merged mappings (`<<`) may repeat: a merge allows overwriting."""
     lines: dict[Hashable, int] = {}
     for key_node, _ in node.value:
         if key_node.tag == MERGE or not isinstance(key_node, yaml.ScalarNode):

@@ -250,9 +250,9 @@ def test_files_of_a_web_server_are_read_and_change_the_fingerprint(web: str, tmp
     file = tmp_path / "web/a.jsonl"
     file.write_bytes(lines(rows))
     (tmp_path / "web/b.jsonl.gz").write_bytes(gzip.compress(lines(rows[:3])))
-    for name, wanted in {"a.jsonl?token=1": rows, "b.jsonl.gz": rows[:3]}.items():
+    for name, expected in {"a.jsonl?token=1": rows, "b.jsonl.gz": rows[:3]}.items():
         found = list(read_location(f"{web}/{name}", split="train"))
-        assert [row.values for row in found] == wanted and found[0].file == f"{web}/{name.partition('?')[0]}"
+        assert [row.values for row in found] == expected and found[0].file == f"{web}/{name.partition('?')[0]}"
     first = digest_url(f"{web}/a.jsonl")
     assert digest_url(f"{web}/a.jsonl") == first
     file.write_bytes(lines(reversed(rows)))

@@ -213,17 +213,17 @@ def test_a_saved_dataset_and_parquet_are_read_as_the_rows_that_were_written(tmp_
 def test_a_hub_dataset_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def load(*args: Any, **options: Any) -> datasets.Dataset:
-        asked.append((args, options))
+        calls.append((args, options))
         return datasets.Dataset.from_list([{"text": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert [row.values for row in read_location("me/data", split="test", subset="en", revision="abc")] == [
         {"text": "a"}
     ]
-    assert asked == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
+    assert calls == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
 
 
 def test_a_hub_dataset_that_cannot_be_loaded_is_an_error_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
