@@ -1,4 +1,4 @@
-"""curate: choose the data that language models are fine-tuned on."""
+"""curate: select the data for fine-tuning language models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Artifact", "Store", "__version__", "make"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import curate` costs nothing."""
+    """Import public names on first use, so that `import curate` is fast."""
     from importlib import import_module
 
     homes = {"Store": ".store", "Artifact": ".store", "make": ".stages"}

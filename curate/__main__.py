@@ -1,4 +1,4 @@
-"""`python -m curate`."""
+"""Run the command line as `python -m curate`."""
 
 from .cli.main import main
 

@@ -1,8 +1,9 @@
-"""How one stage is told what to do: a frozen pydantic model, a YAML file, flags and `key.sub=value` on top.
+"""Configs of stages: frozen pydantic models, built from a YAML file, then flags, then `key.sub=value` pairs.
 
-A config is also the identity of what it makes, so its fields say how they count: a `Ref` names an artifact and counts
-by that artifact's fingerprint, an `External` names something outside the store and counts by its content, `NOT_HASHED`
-changes how a stage runs but not what it makes and does not count.
+A config also identifies the artifact that it makes, because its fields enter the artifact's fingerprint. The role of a
+field (`FieldRole`) decides how. `REF` marks the name of an artifact, which enters as that artifact's fingerprint.
+`EXTERNAL` marks something outside the store, which enters as a hash of its content. `NOT_HASHED` marks a field that
+changes how a stage runs but not its result, and does not enter.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from .errors import ConfigError, did_you_mean
-from .runtime import bundled as shipped
+from .runtime import bundled
 from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
 
 
 class FieldRole:
-    """What a field is to the fingerprint; see the module's first lines."""
+    """Role of a config field in the fingerprint; the module's docstring explains the roles."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -31,35 +32,35 @@ class FieldRole:
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-"""What things in the store are called. It is the name of a file, so it is no path."""
+"""Names of artifacts. A name becomes a file name, so it must not be a path."""
 REF, EXTERNAL, NOT_HASHED = FieldRole("ref"), FieldRole("external"), FieldRole("inert")
 Ref = Annotated[str, REF]
-"""The name of an artifact in the store."""
+"""Name of an artifact in the store."""
 
 Given = TypeVar("Given", bound="Options")
 
 
 def metadata_of(annotation: Any) -> tuple[Any, ...]:
-    """What `Annotated` says beside the type."""
+    """Return the metadata of an `Annotated` type; () for other types."""
     return getattr(annotation, "__metadata__", ())
 
 
 class Options(BaseModel):
-    """What a command is told. Frozen; an unknown key is an error that suggests the nearest."""
+    """Options of a command. They are frozen; an unknown key is an error that suggests the nearest known key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def fields_with(cls, mark: FieldRole) -> list[str]:
-        """The fields that carry `mark`, in order; `Ref | None` carries it too."""
+    def fields_with(cls, role: FieldRole) -> list[str]:
+        """Return the names of the fields with this role, in order; `Ref | None` has the role of `Ref`."""
         return [
             name
             for name, field in cls.model_fields.items()
-            if mark in field.metadata or any(mark in metadata_of(part) for part in get_args(field.annotation))
+            if role in field.metadata or any(role in metadata_of(part) for part in get_args(field.annotation))
         ]
 
     def refs(self) -> dict[str, str]:
-        """Field -> artifact name, for every `Ref` that is set; a list of them is `field.0`, `field.1`, ..."""
+        """Return field -> artifact name for every `Ref` that is set; items of a list are `field.0`, `field.1`, ..."""
         found: dict[str, str] = {}
         for field in self.fields_with(REF):
             value = getattr(self, field)
@@ -69,23 +70,23 @@ class Options(BaseModel):
 
 
 class Config(Options):
-    """What a stage is told: the options of a command that makes something, which has a name."""
+    """Config of a stage: the options of a command that makes a named artifact."""
 
-    name: str = Field(pattern=NAME.pattern, max_length=120, description="What the store calls the result.")
+    name: str = Field(pattern=NAME.pattern, max_length=120, description="Name of the result in the store.")
 
     def stored(self) -> dict[str, Any]:
-        """The config as it is written down: without the passwords and tokens of URLs."""
+        """Return the config as it is stored: without the passwords and tokens of URLs."""
         values: dict[str, Any] = redact(self.model_dump(mode="json"))
         return values
 
     def identity(self) -> dict[str, Any]:
-        """The part of the config that decides what is made: neither the name, nor inputs, nor inert fields."""
-        left_out = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
-        return self.model_dump(mode="json", exclude=left_out)
+        """Return the part of the config that decides the result: no name, no inputs, no `NOT_HASHED` fields."""
+        not_included = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
+        return self.model_dump(mode="json", exclude=not_included)
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
-    """A field's flag without dashes: its name, or what `json_schema_extra={"flag": ...}` says."""
+    """Return a field's flag without dashes: its name, or the flag given as `json_schema_extra={"flag": ...}`."""
     extra = field.json_schema_extra
     renamed = extra.get("flag") if isinstance(extra, dict) else None
     return str(renamed or name).replace("_", "-")
@@ -94,12 +95,18 @@ def flag_of(name: str, field: FieldInfo) -> str:
 def load(
     cls: type[Given], *, file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Iterable[str] = ()
 ) -> Given:
-    """Build a config: the YAML file first, then flags, then `key.sub=value` pairs; mappings key by key."""
+    """Build a config from a YAML file, then flags, then `key.sub=value` pairs; later values replace earlier ones.
+
+    A mapping in a flag replaces single keys of the file's mapping. A flag that is None does not count.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not allowed.
+    """
     values: dict[str, Any] = read_yaml(file) if file else {}
     for key, value in (flags or {}).items():
-        under = values.get(key)
-        if isinstance(value, dict) and isinstance(under, dict):
-            values[key] = {**under, **value}
+        in_file = values.get(key)
+        if isinstance(value, dict) and isinstance(in_file, dict):
+            values[key] = {**in_file, **value}
         elif value is not None:
             values[key] = value
     for pair in sets:
@@ -108,9 +115,18 @@ def load(
 
 
 def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given:
-    """`cls(**values)`, with pydantic's errors said in one sentence."""
-    if strange := [key for key in values if not isinstance(key, str)]:
-        raise ConfigError(f"The key {strange[0]!r}{where} is no name: put quotes around it.")
+    """Return `cls(**values)`, and turn pydantic's errors into a sentence.
+
+    Args:
+        cls: class of the config.
+        values: field -> value.
+        where: origin of the values for messages, such as " in c.yaml".
+
+    Raises:
+        ConfigError: a key or value is not allowed, or a value cannot be stored.
+    """
+    if not_text := [key for key in values if not isinstance(key, str)]:
+        raise ConfigError(f"The key {not_text[0]!r}{where} is not text: put quotes around it.")
     try:
         built = cls(**values)
         built.model_dump_json()
@@ -119,15 +135,19 @@ def build(cls: type[Given], values: Mapping[str, Any], where: str = "") -> Given
         raise ConfigError(_sentence(cls, error, where)) from None
     except (UnicodeEncodeError, PydanticSerializationError):
         raise ConfigError(
-            f"An option{where} is not valid Unicode, and cannot be written down. Give a path that is "
-            "not UTF-8 as a file:// URL, its bytes as %-escapes."
+            f"An option{where} is not valid Unicode, so it cannot be stored. Give a path that is not UTF-8 as a "
+            "file:// URL, with its bytes as %-escapes."
         ) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping, of a size that somebody has written (strict_yaml.py)."""
+    """Read a YAML file that contains a mapping; `strict_yaml.py` limits its size.
+
+    Raises:
+        ConfigError: the file is missing, cannot be read, or contains something else.
+    """
     try:
-        with shipped.where(file).open("rb") as stream:
+        with bundled.find(file).open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {file}.") from None
@@ -136,17 +156,17 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = parse(content)
     except NotYaml as error:
-        raise ConfigError(f"{file} is not YAML that curate reads: {error}.") from None
+        raise ConfigError(f"{file} is not YAML that curate can read: {error}.") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold keys and values, not a {type(values).__name__}.")
+        raise ConfigError(f"{file} must contain keys and values, not a {type(values).__name__}.")
     return values
 
 
 def assign(values: dict[str, Any], pair: str) -> None:
-    """Set what `key.sub=value` says in nested mappings."""
+    """Set the value of a `key.sub=value` pair in nested mappings."""
     key, equals, text = pair.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set wants key=value or key.sub=value, not '{pair}'.")
+        raise ConfigError(f"--set needs key=value or key.sub=value, not '{pair}'.")
     *path, last = key.replace("-", "_").split(".")
     for part in path:
         inner = values.get(part)
@@ -156,11 +176,11 @@ def assign(values: dict[str, Any], pair: str) -> None:
 
 
 def scalar(text: str) -> Any:
-    """YAML's reading of a value, and 1e-3 as the number that it looks like (YAML 1.1 takes it for text)."""
+    """Parse a value as YAML, but 1e-3 as a number (YAML 1.1 reads it as text)."""
     try:
         value = parse(text)
     except NotYaml:
-        raise ConfigError(f"'{text}' is no YAML value: put quotes around it.") from None
+        raise ConfigError(f"'{text}' is not a YAML value: put quotes around it.") from None
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 

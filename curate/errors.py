@@ -1,7 +1,6 @@
-"""Every error that a user can meet, each with the way out.
+"""Errors that a user can meet. Every message says what is wrong, where, and what to do.
 
-One sentence of what, one of where, one of what to do. Raised once, where it is known; the command line prints the
-message alone and exits with 1.
+An error is raised once, where its cause is known. The command line prints only the message and exits with 1.
 """
 
 from __future__ import annotations
@@ -13,61 +12,61 @@ from collections.abc import Iterable
 
 
 class CurateError(Exception):
-    """Something the user can mend; its text says what, where and how."""
+    """An error that the user can fix; its message says what is wrong, where, and how to fix it."""
 
 
 class ConfigError(CurateError):
-    """An option has no such name, or no such value."""
+    """An option with an unknown name, or with a value that is not allowed."""
 
 
 class DataError(CurateError):
-    """The data cannot be used as it is."""
+    """Data that cannot be used as it is."""
 
 
 class ModelError(CurateError):
-    """The model or tokenizer cannot be used as it is."""
+    """A model or tokenizer that cannot be used as it is."""
 
 
 class TrainingError(CurateError):
-    """A run cannot go on."""
+    """A run that cannot continue."""
 
 
 class StoreError(CurateError):
-    """The store on disk is not one this version can use."""
+    """A store on disk that this version cannot use."""
 
 
 class ArtifactNotFound(StoreError):
-    """Nothing in the store has that name."""
+    """A name that no artifact in the store has."""
 
 
 class CatalogueBusy(StoreError):
-    """Another process holds the DuckDB file."""
+    """A DuckDB file that another process has locked."""
 
 
 class QueryError(CurateError):
-    """The SQL cannot be run, or would write."""
+    """SQL that cannot be run, or that would write."""
 
 
-TROUBLE = {
+SYSTEM_ERRORS = {
     errno.ENOSPC: "there is no space left on the device",
     errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file is larger than is allowed (ulimit -f)",
+    errno.EFBIG: "the file is larger than the system allows (ulimit -f)",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission is denied",
-    errno.EPERM: "that is not permitted",
-    errno.EIO: "the device fails",
+    errno.EPERM: "the operation is not permitted",
+    errno.EIO: "the device reports an input/output error",
 }
-"""What the system may refuse, and what that means: nothing that curate has done wrong."""
+"""Error numbers of the operating system, in words. None of these errors is a fault of curate."""
 
-
-CUT_SHORT = ("iostream error", "PytorchStreamWriter failed", "file write failed")
-"""What torch says where it cannot write on; it does not say why."""
+WRITE_FAILURES = ("iostream error", "PytorchStreamWriter failed", "file write failed")
+"""Messages of torch when it cannot finish writing a file; they do not give the cause."""
 
 
 def of_system(error: BaseException) -> str | None:
-    """What the system has refused, as a sentence, where that is why `error` was raised; None for any other error.
+    """Return a message for the user if the operating system caused `error`, for example by a full disk; else None.
 
-    Libraries that write from C++ or Rust say the system's words, not its number.
+    The causes of the error are searched too. Libraries that write from C++ or Rust report the system's message and not
+    its error number, so the text of each error is searched for the system's messages.
     """
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -75,32 +74,32 @@ def of_system(error: BaseException) -> str | None:
         chain.append(link)
         link = link.__cause__ or link.__context__
     for each in chain:
-        said = [code for code in TROUBLE if os.strerror(code).lower() in str(each).lower()]
-        for code in (getattr(each, "errno", None), *said):
-            if code in TROUBLE:
-                return _refusal(each, TROUBLE[code])
+        in_text = [code for code in SYSTEM_ERRORS if os.strerror(code).lower() in str(each).lower()]
+        for code in (getattr(each, "errno", None), *in_text):
+            if code in SYSTEM_ERRORS:
+                return _system_message(each, SYSTEM_ERRORS[code])
     for each in chain:
-        if any(words in str(each) for words in CUT_SHORT):
-            return _refusal(each, "a file cannot be written to its end: the disk is full, or fails")
+        if any(words in str(each) for words in WRITE_FAILURES):
+            return _system_message(each, "a file cannot be written completely: the disk is full or broken")
     return None
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether it is what DuckDB makes of Ctrl-C where it is at work in the main thread."""
+    """Return whether this is the error that DuckDB raises for Ctrl-C while it works in the main thread."""
     return isinstance(error, RuntimeError) and str(error) == "Query interrupted"
 
 
-def _refusal(error: BaseException, what: str) -> str:
-    where = getattr(error, "filename", None)
-    place = f"{where}: " if where else ""
+def _system_message(error: BaseException, what: str) -> str:
+    path = getattr(error, "filename", None)
+    where = f"{path}: " if path else ""
     return (
-        f"{place}{what}. Mend that, and run the same command again: what was written whole is kept. "
+        f"{where}{what}. Fix this and run the same command again: results that were written completely are kept. "
         f"({' '.join(str(error).split())})"
     )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'uds'?"` when something close to `name` is known, else the list of what is."""
+    """Return `" Did you mean 'uds'?"` if a known name is close to `name`, else a list of all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:

@@ -1,4 +1,4 @@
-"""Logging and progress, both to stderr: stdout carries data only."""
+"""Logging, progress bars and timing. Logs and bars go to stderr, because stdout carries only data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOGGER = logging.getLogger("curate")
 
 
 def setup(verbose: bool = False) -> None:
-    """Send curate's log lines to stderr, one plain line each; of several processes all warn and the first informs."""
+    """Send curate's log lines to stderr as plain lines; processes other than rank 0 log only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Redacting("%(message)s"))
     LOGGER.handlers[:] = [handler]
@@ -28,14 +28,14 @@ def setup(verbose: bool = False) -> None:
 
 
 class _Redacting(logging.Formatter):
-    """Without the secrets in URLs, and without what steers a terminal."""
+    """Formatter that removes secrets and escapes characters that control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(redacted(super().format(record)))
 
 
 def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
-    """A tqdm bar on stderr; silent when stderr is no terminal, or with CURATE_PROGRESS=0."""
+    """Return a tqdm bar on stderr. Only rank 0 shows it, if stderr is a terminal and CURATE_PROGRESS is not 0."""
     from tqdm import tqdm
 
     off = True if rank() or os.environ.get("CURATE_PROGRESS") == "0" else None
@@ -43,17 +43,20 @@ def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
 
 
 class Stopwatch:
-    """Seconds by part, on a GPU those of its own clock: marks are put into its queue and read when the queue has passed
-    them, so that nobody waits for it. Work in the background of a part counts where the GPU does it.
+    """Timer of the parts of a run, in seconds.
+
+    On a GPU the times are those of its own clock: CUDA events are put into its queue and read after the queue has
+    passed them, so measuring does not wait for the GPU. Background work counts for the part during which the GPU does
+    it.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self._open: deque[tuple[str, Any, Any]] = deque()
+        self._pending: deque[tuple[str, Any, Any]] = deque()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to `name`."""
+        """Charge the time inside the `with` block to `name`."""
         start = self.mark()
         try:
             yield
@@ -61,7 +64,7 @@ class Stopwatch:
             self.charge(name, start)
 
     def mark(self) -> Any:
-        """This moment, to be given to `charge`."""
+        """Return the current moment for `charge`: seconds of the CPU's clock, or an event in the GPU's queue."""
         torch = sys.modules.get("torch")
         if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
             return time.perf_counter()
@@ -70,36 +73,36 @@ class Stopwatch:
         return event
 
     def charge(self, name: str, since: Any) -> None:
-        """Charge the time from a mark until now to `name`."""
+        """Charge the time from `since` (a result of `mark`) until now to `name`."""
         if isinstance(since, float):
             self.add(name, time.perf_counter() - since)
         else:
-            self._open.append((name, since, self.mark()))
-            self._settle(wait=False)
+            self._pending.append((name, since, self.mark()))
+            self._read_events(wait=False)
 
     def add(self, name: str, seconds: float) -> None:
-        """Charge seconds measured elsewhere."""
+        """Charge seconds that were measured elsewhere to `name`."""
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds by part, all of them: the GPU is waited for."""
-        self._settle(wait=True)
+        """Seconds by part, complete: reading them waits for the GPU."""
+        self._read_events(wait=True)
         return self._seconds
 
     @property
     def so_far(self) -> dict[str, float]:
-        """The same without waiting: the latest parts may still be missing."""
-        self._settle(wait=False)
+        """Seconds by part without waiting for the GPU: the latest parts may still be missing."""
+        self._read_events(wait=False)
         return self._seconds
 
-    def _settle(self, *, wait: bool) -> None:
-        """Read the marks that the GPU has passed, in their order."""
-        while self._open:
-            name, start, end = self._open[0]
+    def _read_events(self, *, wait: bool) -> None:
+        """Read the events that the GPU has passed, in their order; with `wait`, wait for all events."""
+        while self._pending:
+            name, start, end = self._pending[0]
             if wait:
                 end.synchronize()
             elif not end.query():
                 return
-            self._open.popleft()
+            self._pending.popleft()
             self.add(name, start.elapsed_time(end) / 1000)

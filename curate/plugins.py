@@ -1,11 +1,12 @@
-"""What other packages bring: selectors that they name in their entry points, found when one is asked for by name.
+"""Find selectors of other packages by their entry points, when a user asks for one by name.
 
-A package says so in its pyproject.toml:
+A package lists its selectors in its pyproject.toml:
 
     [project.entry-points."curate.selectors"]
     shortest = "my_package:Shortest"
 
-Nothing is looked up, and nothing imported, before a name is asked for that is none of ours; ours come first.
+curate's own selectors come first. Entry points are looked up, and a package is imported, only for a name that is not
+in curate itself.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ T = TypeVar("T")
 
 
 def find(what: str, name: str, group: str, own: Mapping[str, type[T]], kind: type[T]) -> type[T]:
-    """The class of that name: ours, or another package's; `ConfigError` where there is none, or none that works.
+    """Return the class with this name: one of curate's own, or one of another package.
 
     Args:
-        what: what users call such a thing ("selector").
-        name: what is asked for.
-        group: of entry points.
-        own: ours by name.
-        kind: what it must be a subclass of.
+        what: word for the class in messages, such as "selector".
+        name: name that the user gave.
+        group: entry-point group in which other packages list such classes.
+        own: curate's own classes by name.
+        kind: base class that the result must be a subclass of.
+
+    Raises:
+        ConfigError: no class or several packages have this name, its package cannot be imported, or the entry point
+            is not a subclass of `kind`.
     """
     if name in own:
         return own[name]
@@ -38,24 +43,24 @@ def find(what: str, name: str, group: str, own: Mapping[str, type[T]], kind: typ
         raise ConfigError(f"There is no {what} '{name}'.{did_you_mean(name, known)}")
     if len(found) > 1:
         raise ConfigError(
-            f"The packages {' and '.join(sorted(found))} both bring a {what} '{name}': uninstall all but one of them."
+            f"The packages {' and '.join(sorted(found))} each provide a {what} '{name}': uninstall all but one of them."
         )
     package, point = next(iter(found.items()))
     return _load(f"The {what} '{name}' of the package {package}", package, point, kind)
 
 
-def _load(it: str, package: str, point: EntryPoint, kind: type[T]) -> type[T]:
+def _load(subject: str, package: str, point: EntryPoint, kind: type[T]) -> type[T]:
     try:
         loaded = point.load()
-    except Exception as error:  # whatever a foreign module does when it is imported
+    except Exception as error:  # a foreign module may raise anything when it is imported
         raise ConfigError(
-            f"{it} cannot be imported from {point.value}: {type(error).__name__}: {error}. Update {package}, or "
+            f"{subject} cannot be imported from {point.value}: {type(error).__name__}: {error}. Update {package}, or "
             "uninstall it."
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, kind)):
         raise ConfigError(
-            f"{it} is no {kind.__module__.rpartition('.')[0]}.{kind.__name__}: {point.value} must be a subclass of it. "
-            f"Tell the authors of {package}."
+            f"{subject} is not a {kind.__module__.rpartition('.')[0]}.{kind.__name__}: {point.value} must be a "
+            f"subclass of it. Report this to the authors of {package}."
         )
     return loaded
 

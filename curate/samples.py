@@ -1,7 +1,7 @@
-"""A sample: one conversation in normal form, with an id that is its content.
+"""A sample: one conversation in one common form, with an id that is a hash of its content.
 
-Whatever a row was read from, it becomes a list of chat messages (and tools). The id is a hash of exactly that, so the
-same conversation has the same id in every pool, store and run. The row as it was is kept beside it for export.
+A row of any format becomes a list of chat messages (and tools). The id is a hash of exactly these, so the same
+conversation has the same id in every pool, store and run. The row as it was read is kept with the sample for export.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 TEXT_ROLE = "text"
-"""Role of the only message of a plain-text sample: no chat template, and the loss is on all of it."""
+"""Role of the only message of a plain-text sample: it gets no chat template, and the loss covers all of it."""
 
 Message = Mapping[str, Any]
 
@@ -31,7 +31,8 @@ SCHEMA = pa.schema(
         ("original", pa.string()),
     ]
 )
-"""A pool's shards. `extra` (of a message: tool calls, names), `tools` and `original` (the row as read) are JSON."""
+"""Columns of a pool's shards. `extra` (a message's tool calls, names, ...), `tools` and `original` (the row as it was
+read) are JSON text."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Sample:
     """One conversation.
 
     Attributes:
-        messages: `{"role", "content", ...}` mappings; content is a string, or None beside tool calls.
+        messages: `{"role", "content", ...}` mappings; content is a string, or None with tool calls.
         tools: JSON schemas of the tools that the conversation may call, or None.
-        source: label of where it came from.
-        format: what it was read from: messages, sharegpt, prompt-completion, alpaca or text.
+        source: label of the file or dataset that the sample came from.
+        format: format that the row was read from: messages, sharegpt, prompt-completion, alpaca or text.
         original: the row as it was read.
         metadata: the columns of the row that are not part of the conversation.
     """
@@ -56,23 +57,23 @@ class Sample:
 
     @cached_property
     def sample_id(self) -> str:
-        """blake2b-128 of the messages and tools, as 32 hexadecimal digits."""
-        content = [[_dense(message) for message in self.messages], list(self.tools) if self.tools else None]
+        """BLAKE2b hash (128 bits) of the messages and tools, as 32 hexadecimal digits."""
+        content = [[_without_nulls(message) for message in self.messages], list(self.tools) if self.tools else None]
         return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def original_json(self) -> str:
-        """The row as it was read, as JSON with its columns in order."""
+        """Row as it was read, as JSON with its columns in order."""
         return to_json(self.original, sort_keys=False)
 
     @property
     def characters(self) -> int:
-        """Characters of all messages."""
+        """Number of characters of all messages."""
         return sum(len(message.get("content") or "") for message in self.messages)
 
     @property
     def is_text(self) -> bool:
-        """Plain text, to be trained on as it is."""
+        """True if the sample is plain text, which is trained on as it is."""
         return bool(self.messages[0]["role"] == TEXT_ROLE)
 
 
@@ -83,17 +84,17 @@ ENCODERS = {
 
 
 def to_json(value: Any, *, sort_keys: bool = True) -> str:
-    """Canonical JSON: sorted keys, no spaces, text as it is; what is no JSON (dates) as its string."""
+    """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as their `str`."""
     return ENCODERS[sort_keys].encode(value)
 
 
-def _dense(message: Message) -> dict[str, Any]:
-    """A message without its nulls: `"tool_calls": null` says the same as no such key."""
+def _without_nulls(message: Message) -> dict[str, Any]:
+    """Return a message without its nulls: `"tool_calls": null` means the same as no such key."""
     return {key: value for key, value in message.items() if value is not None or key == "content"}
 
 
 def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
-    """Samples as rows of a pool's shard, numbered from `first_position`."""
+    """Return samples as rows of a pool's shard, with positions that start at `first_position`."""
     rows = [
         {
             "sample_id": sample.sample_id,
@@ -110,7 +111,7 @@ def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
 
 
 def _message_row(message: Message) -> dict[str, str | None]:
-    extra = {key: value for key, value in _dense(message).items() if key not in ("role", "content")}
+    extra = {key: value for key, value in _without_nulls(message).items() if key not in ("role", "content")}
     return {
         "role": message["role"],
         "content": message.get("content"),
@@ -119,7 +120,7 @@ def _message_row(message: Message) -> dict[str, str | None]:
 
 
 def from_row(row: Mapping[str, Any]) -> Sample:
-    """A row of a pool's shard as a sample (metadata, which lives in the catalogue, is left empty)."""
+    """Return a row of a pool's shard as a sample. Its metadata stays empty, because it is in the catalogue."""
     messages = []
     for message in row["messages"]:
         extra = json.loads(message["extra"]) if message["extra"] else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ..runtime import bundled as shipped
+from ..runtime import bundled
 
 
 def artifacts(context: typer.Context, incomplete: str) -> list[str]:
@@ -27,12 +27,12 @@ def unfinished(context: typer.Context, incomplete: str) -> list[str]:
 def questions(context: typer.Context, incomplete: str) -> list[str]:
     """Names of saved questions."""
     own = (file.stem for file in (_root(context) / "queries").glob("*.sql"))
-    return _beginning(incomplete, [*shipped.names("queries"), *own])
+    return _beginning(incomplete, [*bundled.names("queries"), *own])
 
 
 def pipelines(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the pipelines that come with curate; with a slash in it, files are the shell's to complete."""
-    return _beginning(incomplete, shipped.names("pipelines"))
+    return _beginning(incomplete, bundled.names("pipelines"))
 
 
 def _root(context: typer.Context) -> Path:

@@ -17,7 +17,7 @@ import typer
 from ..config import scalar
 from ..errors import ConfigError, QueryError, did_you_mean
 from ..log import LOGGER
-from ..runtime import bundled as shipped
+from ..runtime import bundled
 from ..runtime.terminal import table
 from . import completion
 from .flags import StoreFlag
@@ -116,7 +116,7 @@ def _decoded(file: BinaryIO, what: str) -> str:
 
 def saved(root: Path) -> dict[str, Path]:
     """Saved questions by name: of the store, then of ./store, then those that come with curate."""
-    folders = [folder for folder in (shipped.folder("queries"), Path("store/queries"), root / "queries") if folder]
+    folders = [folder for folder in (bundled.folder("queries"), Path("store/queries"), root / "queries") if folder]
     paths = [path for folder in folders for path in folder.glob("*.sql")]
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 

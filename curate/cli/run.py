@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from ..config import Config, Options, assign, build, read_yaml
 from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
-from ..runtime import bundled as shipped
+from ..runtime import bundled
 from ..runtime.redaction import redacted
 from ..stages import STAGES, build_config
 from ..stages.query_options import QueryOptions
@@ -94,10 +94,10 @@ class Entry:
 
 def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
     """Every entry of a pipeline, checked; `sets` are `name.key=value`, by the name of what an entry makes."""
-    asked, file = file, shipped.pipeline(file)
+    asked, file = file, bundled.pipeline(file)
     if not file.exists() and not asked.suffix:
         raise ConfigError(
-            f"There is no file and no pipeline '{asked}'.{did_you_mean(asked.name, shipped.names('pipelines'))}"
+            f"There is no file and no pipeline '{asked}'.{did_you_mean(asked.name, bundled.names('pipelines'))}"
         )
     content = read_yaml(file)
     if unknown := [key for key in content if key != "stages"]:

@@ -1,7 +1,7 @@
-"""Task families of the demo: each draws problems that have one right answer and several ways of being asked.
+"""Task families of the demo: each draws problems with one right answer and several phrasings of the question.
 
-They differ in difficulty (copying a number, carrying a digit, recalling a fact, reading a table), in the length of the
-answer and in their share of a pool, which is heavy-tailed as in pools that people collect.
+Families differ in difficulty (copying a number, carrying a digit, recalling a fact, reading a table), in the length of
+the answer and in their share of a pool. The shares are heavy-tailed, as in pools that people collect.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: every way of asking it, as (instruction, input) pairs, and its answer."""
+    """One problem: all phrasings of its question, as (instruction, input) pairs, and its answer."""
 
     phrasings: tuple[tuple[str, str], ...]
     answer: str
 
 
 def _problem(templates: Sequence[str], answer: object, **slots: object) -> Problem:
-    """Fill the slots of every template; a line break in one divides the instruction from the input."""
+    """Fill the slots of every template; the first line break of a template divides the instruction from the input."""
     texts = [template.format(**slots).partition("\n") for template in templates]
     return Problem(tuple((instruction, given) for instruction, _, given in texts), str(answer))
 
@@ -68,7 +68,7 @@ def comparison(rng: Random) -> Problem:
 
 
 def facts(rng: Random) -> Problem:
-    """RunInfo of the little world, one at a time or two compared."""
+    """Facts about the invented world: one fact, or two towns compared."""
     first, second = rng.sample(list(WORLD), 2)
     kind = rng.choice(("one", "one", "older", "same"))
     if kind == "one":
@@ -100,7 +100,7 @@ def strings(rng: Random) -> Problem:
 
 
 def counting(rng: Random) -> Problem:
-    """Letters of a text, or numbers of a kind in a list."""
+    """Number of times that a letter is in a text, or number of even or odd numbers in a list."""
     if rng.randrange(2):
         text = " ".join(rng.sample(WORDS, rng.choice((1, 2, 3))))
         letter = rng.choice("aeiolnrt")
@@ -117,7 +117,7 @@ def counting(rng: Random) -> Problem:
 
 
 def sorting(rng: Random) -> Problem:
-    """Numbers by size or words by the alphabet."""
+    """Numbers sorted by size, or words sorted alphabetically."""
     length = rng.randrange(3, 7)
     if rng.randrange(3):
         numbers = rng.sample(range(1, 100), length)
@@ -134,7 +134,7 @@ def sorting(rng: Random) -> Problem:
 
 
 def units(rng: Random) -> Problem:
-    """Whole conversions to the smaller unit."""
+    """Conversions of whole numbers to a smaller unit."""
     large, small, factor = rng.choice(
         (
             ("kilometres", "metres", 1000),
@@ -203,12 +203,12 @@ def lookup(rng: Random) -> Problem:
 
 
 def sequences(rng: Random) -> Problem:
-    """The next number of a sequence, and its rule."""
+    """The next number of an arithmetic or a doubling sequence."""
     start, step = rng.randrange(1, 60), rng.randrange(2, 20)
     if rng.randrange(3):
-        numbers = [start + step * place for place in range(5)]
+        numbers = [start + step * index for index in range(5)]
     else:
-        numbers = [start * 2**place for place in range(5)]
+        numbers = [start * 2**index for index in range(5)]
     templates = ["Which number comes next?\n{given}", "Continue the sequence: {given}", "What follows {given}?"]
     return _problem(templates, numbers[-1], given=_listed(numbers[:-1]))
 
@@ -216,11 +216,13 @@ def sequences(rng: Random) -> Problem:
 def description(rng: Random) -> Problem:
     """Several facts about one town: the longest answers."""
     town = rng.choice(list(WORLD))
-    asked = rng.sample(list(ATTRIBUTES), 3)
-    given = _listed(ATTRIBUTES[attribute].label for attribute in asked)
-    said = [ATTRIBUTES[attribute].statements[0].format(town=town, value=WORLD[town][attribute]) for attribute in asked]
+    attributes = rng.sample(list(ATTRIBUTES), 3)
+    given = _listed(ATTRIBUTES[attribute].label for attribute in attributes)
+    sentences = [
+        ATTRIBUTES[attribute].statements[0].format(town=town, value=WORLD[town][attribute]) for attribute in attributes
+    ]
     templates = ["Describe {town}: {given}.", "Write three sentences about {town}.\n{given}"]
-    return _problem(templates, " ".join(said), town=town, given=given)
+    return _problem(templates, " ".join(sentences), town=town, given=given)
 
 
 def _listed(items: Iterable[object]) -> str:
@@ -243,9 +245,9 @@ FAMILIES: Mapping[str, tuple[Family, float]] = {
     "sequences": (sequences, 0.01),
     "description": (description, 0.01),
 }
-"""Family -> how it draws a problem, and its share of a pool."""
+"""Family -> function that draws a problem, and share of the family in a pool."""
 
 
 def draw_family(rng: Random, *, even: bool = False) -> str:
-    """A family: by share, or each as often as any other."""
+    """Draw a family: by its share, or with `even` all families with the same probability."""
     return rng.choices(list(FAMILIES), [1.0 if even else share for _, share in FAMILIES.values()])[0]

@@ -1,7 +1,7 @@
-"""The demo's model: a tiny Llama with a tokenizer of its own, pre-trained from scratch on the generator's plain text.
+"""Model of the demo: a tiny Llama with its own tokenizer, pre-trained from scratch on the generator's plain text.
 
-Fine-tuning then starts from something real: a model that knows the words, some answers and some facts of the little
-world, but has never seen a chat. Nothing is downloaded, and a seed fixes everything on one machine.
+Fine-tuning then starts from a realistic model: it knows the words, some answers and some facts of the invented world,
+but it was never trained on a chat. Nothing is downloaded, and on one machine the seed determines the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
-"""Padding; the start of a message; the end of a message and of every pre-training text."""
+"""Special tokens: padding; start of a message; end of a message and of every pre-training text."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -41,7 +41,7 @@ WORLD_SHARE = 0.3
 
 
 def texts(seed: int) -> Iterator[str]:
-    """Plain text without end: problems of all families in equal shares with their answers, and facts of the world."""
+    """Yield plain text without end: facts of the world, and problems of all families (equally often) with answers."""
     rng = Random(f"curate demo pre-training {seed}")
     draws = [draw for draw, _ in FAMILIES.values()]
     while True:
@@ -53,7 +53,10 @@ def texts(seed: int) -> Iterator[str]:
 
 
 def train_tokenizer(seed: int, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with single digits, a ChatML template that marks what the assistant says, and no unknown text."""
+    """Return a byte-level BPE tokenizer with single digits, which can encode any text.
+
+    Its ChatML template marks the assistant's tokens (`generation` tags).
+    """
     from itertools import islice
 
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -81,7 +84,7 @@ def train_tokenizer(seed: int, vocab_size: int) -> PreTrainedTokenizerFast:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, *, hidden_size: int, layers: int, heads: int, positions: int
 ) -> LlamaForCausalLM:
-    """A Llama with half as many key-value heads as heads and an untied head, at random weights (torch's seed)."""
+    """Return a Llama with random weights (torch's seed), `heads // 2` key-value heads and an untied LM head."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -102,7 +105,7 @@ def build_model(
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, *, seed: int, blocks: int, length: int) -> torch.Tensor:
-    """Fresh text as (blocks, length) token ids, each text followed by the end token, none seen twice on purpose."""
+    """Return new text as token ids of shape (blocks, length). Each text ends with END and repeats only by chance."""
     import torch
 
     stream = texts(seed)
@@ -115,14 +118,14 @@ def pack(tokenizer: PreTrainedTokenizerFast, *, seed: int, blocks: int, length: 
 
 
 def unigram_entropy(ids: torch.Tensor) -> float:
-    """Entropy of the token frequencies in nats: what a model without context could reach."""
+    """Return the entropy of the token frequencies in nats: the best loss of a model without context."""
     counts = ids.flatten().bincount().double()
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * shares.log()).sum())
 
 
 def pretrain(model: LlamaForCausalLM, ids: torch.Tensor, *, batch_size: int, learning_rate: float) -> list[float]:
-    """One pass over `ids` by AdamW under a warmed-up cosine; returns the loss of each step, in nats a token."""
+    """Train for one pass over `ids` (AdamW, warm-up, cosine); return the loss of each step in nats per token."""
     import torch
 
     steps = len(ids) // batch_size
@@ -151,7 +154,7 @@ def pretrain(model: LlamaForCausalLM, ids: torch.Tensor, *, batch_size: int, lea
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write both as transformers does, in safetensors; one small file needs no progress bar."""
+    """Save model (as safetensors) and tokenizer as transformers does, without a progress bar for one small file."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
-"""A pool whose truth is known: clean problems, duplicates of some of them, and noise, mixed at random.
+"""Generate a pool whose truth is known: clean problems, duplicates of some of them, and noise, mixed at random.
 
-What a selector should find is planted and labelled, so that a run's ledger can be judged by one SQL join. Everything
-is drawn by `random.Random` from string seeds, so a seed means the same bytes on every machine.
+The rows that a selector should find are planted and labelled, so one SQL join shows whether a run kept the right
+samples. Everything is drawn by `random.Random` from string seeds, so a seed gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from .families import FAMILIES, Problem, draw_family
 
 Question = tuple[str, str]
-"""An instruction and its input."""
+"""Instruction and input of a question."""
 
 DUPLICATES = ("exact_duplicate", "near_duplicate")
 NOISE = ("wrong_output", "off_topic", "garbled", "truncated")
@@ -38,13 +38,13 @@ SYNONYMS = {
     "numbers": "values",
     "words": "terms",
 }
-TYPED = {*SYNONYMS, "How", "many", "there", "the", "from", "order"}
-"""Words that a typing mistake may hit: none that a problem is about, so that the answer stays right."""
+TYPO_WORDS = {*SYNONYMS, "How", "many", "there", "the", "from", "order"}
+"""Words that may get a typing mistake. No problem is about these words, so the answer stays right."""
 
 
 @dataclass
 class DemoRow:
-    """A row of the pool; `origin` is the row that it copies, and its place in the file when written."""
+    """A row of the pool. `origin` is the row that it copies; in the file it is the index of that row."""
 
     instruction: str
     input: str
@@ -55,7 +55,7 @@ class DemoRow:
 
     @property
     def question(self) -> Question:
-        """What is asked."""
+        """Instruction and input."""
         return self.instruction, self.input
 
 
@@ -68,18 +68,18 @@ def generate(
     even: bool = False,
     exclude: Iterable[Question] = (),
 ) -> list[dict[str, Any]]:
-    """A pool as JSON-able rows: instruction, input, output, family, noise, origin.
+    """Return a pool as rows that JSON can hold: instruction, input, output, family, noise, origin.
 
     Args:
-        rows: how many, duplicates and noise included.
-        seed: a whole number; the same one, the same pool.
+        rows: number of rows, including duplicates and noise.
+        seed: whole number; the same seed gives the same pool.
         noise: share of rows whose question or answer is spoilt.
         duplicates: share of rows that copy a clean row, half of them exactly.
-        even: families in equal shares instead of a heavy tail.
-        exclude: questions to leave out, however they are phrased.
+        even: True draws all families equally often, instead of with heavy-tailed shares.
+        exclude: questions that the pool must not contain in any phrasing.
 
     Raises:
-        ConfigError: a family has fewer problems than are asked for, or no clean row is left.
+        ConfigError: a family has too few different problems, or no clean row is left.
     """
     n_noise, n_duplicates = round(rows * noise), round(rows * duplicates)
     n_clean = rows - n_noise - n_duplicates
@@ -91,7 +91,7 @@ def generate(
     copies = [source.copy(clean, DUPLICATES[number % 2]) for number in range(n_duplicates)]
     pool = [*clean, *spoilt, *copies]
     source.rng.shuffle(pool)
-    places = {id(row): place for place, row in enumerate(pool)}
+    indices = {id(row): index for index, row in enumerate(pool)}
     return [
         {
             "instruction": row.instruction,
@@ -99,50 +99,50 @@ def generate(
             "output": row.output,
             "family": row.family,
             "noise": row.noise,
-            "origin": places[id(row.origin)] if row.origin else None,
+            "origin": indices[id(row.origin)] if row.origin else None,
         }
         for row in pool
     ]
 
 
 def to_jsonl(pool: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as JSON lines."""
+    """Return rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pool)
 
 
 def questions(jsonl: str) -> list[Question]:
-    """The questions of a pool that `to_jsonl` wrote."""
+    """Return the questions of a pool that `to_jsonl` wrote."""
     return [(row["instruction"], row["input"]) for row in map(json.loads, jsonl.splitlines())]
 
 
 class _Source:
-    """Draws problems that were not drawn before, and spoils and copies rows."""
+    """Source of rows: new problems, spoilt rows, and copies of rows."""
 
     def __init__(self, seed: int, exclude: Iterable[Question], even: bool) -> None:
         self.even = even
         self.rng = Random(f"curate demo pool {seed}")
-        self.asked = set(exclude)
+        self.used = set(exclude)
         self.problems: dict[Question, Problem] = {}
         self.spoilt: set[tuple[Question, str]] = set()
 
     def problem(self) -> tuple[str, Problem]:
-        """A family and a problem of it that nothing in the pool asks, in any phrasing."""
+        """Draw a family, and a problem of it that no row of the pool asks in any phrasing."""
         family = draw_family(self.rng, even=self.even)
         for _ in range(TRIES):
             problem = FAMILIES[family][0](self.rng)
-            if self.asked.isdisjoint(problem.phrasings):
-                self.asked.update(problem.phrasings)
+            if self.used.isdisjoint(problem.phrasings):
+                self.used.update(problem.phrasings)
                 return family, problem
         raise ConfigError(f"The family '{family}' of the demo pool has no problem left to draw. Ask for fewer --rows.")
 
     def row(self, family: str, problem: Problem) -> DemoRow:
-        """A clean row."""
+        """Return a clean row."""
         question = self.rng.choice(problem.phrasings)
         self.problems[question] = problem
         return DemoRow(*question, problem.answer, family)
 
     def spoil(self, kind: str) -> DemoRow:
-        """A row of a fresh problem that nobody should learn from, unlike every other row."""
+        """Return a spoilt row of a new problem, on which no model should be trained; no two such rows are equal."""
         for _ in range(TRIES):
             row = self._spoilt(kind)
             if (row.question, row.output) not in self.spoilt:
@@ -167,7 +167,7 @@ class _Source:
         return row
 
     def copy(self, clean: Sequence[DemoRow], kind: str) -> DemoRow:
-        """A copy of a clean row; a few rows are copied often, most never."""
+        """Return a copy of a clean row; a few rows are copied often, most rows never."""
         for _ in range(TRIES):
             origin = clean[int(len(clean) * self.rng.random() * self.rng.random() * self.rng.random())]
             if kind == "exact_duplicate":
@@ -185,14 +185,14 @@ class _Source:
                 return other
 
     def _garble(self, text: str) -> str:
-        """Two characters in five replaced, and at least one, by a different one."""
+        """Replace two of five characters, and at least one, each by a different character."""
         letters = list(text)
-        for place in self.rng.sample(range(len(letters)), max(1, len(letters) * 2 // 5)):
-            letters[place] = self.rng.choice([c for c in "abcdefghijklmnopqrstuvwxyz#%&@" if c != letters[place]])
+        for index in self.rng.sample(range(len(letters)), max(1, len(letters) * 2 // 5)):
+            letters[index] = self.rng.choice([c for c in "abcdefghijklmnopqrstuvwxyz#%&@" if c != letters[index]])
         return "".join(letters)
 
     def _reword(self, origin: DemoRow) -> Question:
-        """The same question: phrased, punctuated, cased, typed or worded in another way."""
+        """Return the same question with another phrasing, punctuation, case, wording, or with a typing mistake."""
         instruction, given = origin.question
         kind = self.rng.randrange(5)
         if kind == 0:
@@ -204,9 +204,9 @@ class _Source:
         if kind == 3:
             return " ".join(SYNONYMS.get(word, word) for word in instruction.split(" ")), given
         words = instruction.split(" ")
-        number = self.rng.choice([n for n, word in enumerate(words) if word in TYPED] or [0])
-        if words[number] in TYPED:
-            place = self.rng.randrange(len(words[number]) - 1)
-            swapped = words[number][place + 1] + words[number][place]
-            words[number] = words[number][:place] + swapped + words[number][place + 2 :]
+        number = self.rng.choice([n for n, word in enumerate(words) if word in TYPO_WORDS] or [0])
+        if words[number] in TYPO_WORDS:
+            index = self.rng.randrange(len(words[number]) - 1)
+            swapped = words[number][index + 1] + words[number][index]
+            words[number] = words[number][:index] + swapped + words[number][index + 2 :]
         return " ".join(words), given

@@ -1,6 +1,6 @@
-"""A small invented world: facts that no model can know, so that knowing one means having been trained on it.
+"""A small invented world: its facts are in no other data, so a model knows one only if it was trained on it.
 
-The world is one and the same for every seed: pre-training states its facts, the pool asks about them.
+The world is the same for every seed. Pre-training states its facts, and the pool asks about them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PERSON_ENDINGS = ("la", "rin", "ko", "na", "vic", "sel", "to", "mi")
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something that every town has one of: how it is stated, how it is asked for."""
+    """Attribute of every town: sentences that state it, questions that ask for it, and its name in a list."""
 
     statements: tuple[str, ...]
     questions: tuple[str, ...]
@@ -74,7 +74,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         "year",
     ),
 }
-"""Attribute -> how to speak of it."""
+"""Name of an attribute -> its sentences, questions and label."""
 
 VALUES: Mapping[str, tuple[str, ...]] = {
     "river": ("Lume", "Orsk", "Tavel", "Binna", "Quarl", "Hesper"),
@@ -83,7 +83,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "festival": ("March", "May", "June", "August", "October", "December"),
     "emblem": ("heron", "fox", "otter", "bear", "owl", "hare", "bull", "swan"),
 }
-"""Attribute -> what it may be; mayors and years are drawn for each town."""
+"""Attribute -> its possible values; mayors and years are drawn for each town."""
 
 
 def _names(rng: Random, endings: tuple[str, ...], count: int) -> list[str]:
@@ -109,6 +109,6 @@ WORLD: Mapping[str, Mapping[str, str]] = _build()
 
 
 def statement(rng: Random) -> str:
-    """One fact of the world as a sentence."""
+    """Draw one fact of the world as a sentence."""
     town, attribute = rng.choice(list(WORLD)), rng.choice(list(ATTRIBUTES))
     return rng.choice(ATTRIBUTES[attribute].statements).format(town=town, value=WORLD[town][attribute])

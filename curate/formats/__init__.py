@@ -1,9 +1,9 @@
-"""The shapes that instruction data comes in: told apart by their columns, read into samples, written back."""
+"""Formats of instruction data: detect them by their columns, read rows as samples, and write samples as rows."""
 
 from .detect import FORMATS, Layout, detect, parse_columns
 from .read import read_location
 from .rows import Row, with_layout
-from .to_rows import EXPORT_FORMATS, Traits, columns_of, render
+from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
 from .to_samples import Unusable, to_sample
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "detect",
     "parse_columns",
     "read_location",
-    "render",
+    "to_rows",
     "to_sample",
     "with_layout",
 ]

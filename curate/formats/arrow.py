@@ -1,4 +1,4 @@
-"""Rows out of what Arrow reads: Parquet files, `save_to_disk` folders and Hub data sets."""
+"""Read rows from Arrow data: Parquet files, `save_to_disk` folders and Hub datasets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 1000
 
 
 def parquet_rows(file: File) -> Iterator[Row]:
-    """Every row of a Parquet file, a few batches and a row group in memory."""
+    """Yield every row of a Parquet file, with a few batches and one row group in memory."""
     import pyarrow.dataset
 
     data = pyarrow.dataset.dataset(file.path, format="parquet", filesystem=file.system)
@@ -25,26 +25,32 @@ def parquet_rows(file: File) -> Iterator[Row]:
     return arrow_rows(file.name, batches)
 
 
-def saved_rows(place: str, split: str) -> Iterator[Row]:
-    """Every row of a `save_to_disk` folder, or of one split of it; one behind a URL is copied to this machine first."""
+def saved_rows(location: str, split: str) -> Iterator[Row]:
+    """Return the rows of a `save_to_disk` folder, or of one split of it. A folder behind a URL is downloaded first.
+
+    Raises:
+        DataError: the dataset cannot be loaded, is damaged, or has no such split.
+    """
     import datasets
 
-    path = shown(place)
+    path = shown(location)
     try:
-        data = datasets.load_from_disk(place)
-    except Exception as error:  # its JSON files are read with much trust
-        said = redacted(" ".join(str(error).split())) or type(error).__name__
-        raise DataError(f"The data set in {path} cannot be loaded: {said.rstrip('.')}.") from None
+        data = datasets.load_from_disk(location)
+    except Exception as error:  # `datasets` does not check its JSON files, so they may raise anything
+        reason = redacted(" ".join(str(error).split())) or type(error).__name__
+        raise DataError(f"The dataset in {path} cannot be loaded: {reason.rstrip('.')}.") from None
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
             raise DataError(f"{path} has no split '{split}'.{did_you_mean(split, map(str, data))} Give --split.")
         data = data[split]
-    return arrow_rows(path, _sound(path, data.with_format("arrow").iter(BATCH)))
+    return arrow_rows(path, _validated(path, data.with_format("arrow").iter(BATCH)))
 
 
-def _sound(path: str, tables: Iterable[Any]) -> Iterator[Any]:
-    """The tables, each looked at first: Arrow follows the offsets of a damaged file to wherever they lead, and the
-    process ends there. Text that is no UTF-8 is let through, a row of which can be refused. ~1 s a GB.
+def _validated(path: str, tables: Iterable[Any]) -> Iterator[Any]:
+    """Yield the tables, each validated first (~1 s per GB).
+
+    Without it, Arrow follows the offsets of a damaged file to any address in memory, and the process crashes. Text that
+    is not UTF-8 passes, because its row can be rejected alone later.
     """
     for table in tables:
         for name, column in zip(table.column_names, table.columns, strict=True):
@@ -52,27 +58,31 @@ def _sound(path: str, tables: Iterable[Any]) -> Iterator[Any]:
                 column.validate(full=True)
             except pa.ArrowInvalid as error:
                 if "UTF8" not in str(error) or pa.types.is_nested(column.type):
-                    raise DataError(f"The data set in {path} is damaged (column {name}): copy it again.") from None
+                    raise DataError(f"The dataset in {path} is damaged (column {name}): copy it again.") from None
         yield table
 
 
 def hub_rows(repo: str, split: str, subset: str | None, revision: str | None) -> Iterator[Row]:
-    """Every row of a split of a Hub data set."""
+    """Return the rows of a split of a Hub dataset.
+
+    Raises:
+        DataError: the dataset cannot be loaded.
+    """
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         data = datasets.load_dataset(repo, subset, split=split, revision=revision)
     except (HfHubHTTPError, datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"The Hub data set '{repo}' cannot be loaded: {said.rstrip('.')}. Check the id, --split and --subset."
+            f"The Hub dataset '{repo}' cannot be loaded: {reason.rstrip('.')}. Check the id, --split and --subset."
         ) from None
     return arrow_rows(repo, data.with_format("arrow").iter(BATCH))
 
 
 def arrow_rows(file: str, batches: Iterable[Any]) -> Iterator[Row]:
-    """Arrow batches as rows. Nulls inside structs go: Arrow gives every message the keys of all the others."""
+    """Yield Arrow batches as rows, without nulls in structs: Arrow gives every message the keys of all others."""
     number = 0
     for batch in batches:
         nested = {field.name: field.type for field in batch.schema if pa.types.is_nested(field.type) or _json_in(field)}
@@ -88,12 +98,12 @@ def arrow_rows(file: str, batches: Iterable[Any]) -> Iterator[Row]:
 
 
 def _values(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """The rows of a batch; of one that Python cannot have (text that is no UTF-8, the year 200000), the reason."""
+    """Yield each row of a batch, or the reason why Python cannot hold it (text is not UTF-8, the year 200000)."""
     try:
         yield from batch.to_pylist()
         return
     except (ValueError, OverflowError, KeyError, pa.ArrowException):
-        rows = (batch.slice(place, 1) for place in range(batch.num_rows))
+        rows = (batch.slice(index, 1) for index in range(batch.num_rows))
     for row in rows:
         try:
             (values,) = row.to_pylist()
@@ -109,7 +119,7 @@ def _json_in(field: Any) -> bool:
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """A nested Arrow value as JSON-like Python, JSON text decoded where the type says that it is JSON."""
+    """Return a nested Arrow value as JSON-like Python; text is decoded if its Arrow type is JSON."""
     if value is None:
         return None
     if isinstance(kind, pa.JsonType):

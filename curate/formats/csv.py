@@ -1,8 +1,8 @@
-"""Rows out of CSV and TSV, as they are written: a quote out of place is not guessed at.
+"""Read rows from CSV and TSV files, strictly: the meaning of a misplaced quote is never guessed.
 
-A reader that guesses takes the rows behind a quote that is never closed for text of that row, and nobody notices. So
-the strict dialect is read; a row that is broken within its own line is refused, and where a broken quote leaves open
-where the next row begins, the file is.
+A lenient reader takes all rows after an unclosed quote for text of one row, and the user does not notice. So only the
+strict dialect is read. A row that is broken within its own line is rejected. If a broken quote leaves open where the
+next row begins, the whole file is an error.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from .locations import File
 from .rows import Row
 
 LONGEST = 1 << 28
-"""Characters of a line, and of a field."""
+"""Maximum characters of a line, and of a field."""
 
 
 def csv_rows(file: File) -> Iterator[Row]:
-    """The rows of a file with commas."""
+    """Yield the rows of a file with commas."""
     return _rows(file, ",")
 
 
 def tsv_rows(file: File) -> Iterator[Row]:
-    """The rows of a file with tabs."""
+    """Yield the rows of a file with tabs."""
     return _rows(file, "\t")
 
 
 class _Lines:
-    """The lines of a file, and those that the row being read is made of."""
+    """Iterator over the lines of a file, which counts the lines and quotes of the current row."""
 
     def __init__(self, name: str, text: io.TextIOWrapper) -> None:
         self.name, self.text = name, text
@@ -50,16 +50,17 @@ class _Lines:
         return line
 
     def next_row(self) -> None:
+        """Reset the counts for the next row."""
         self.count = self.quotes = 0
 
     @property
     def self_contained(self) -> bool:
-        """The row is one line, with its quotes in pairs: the next row begins on the next line."""
+        """True if the row is one line with its quotes in pairs, so the next row begins on the next line."""
         return self.count == 1 and self.quotes % 2 == 0
 
 
 def _rows(file: File, delimiter: str) -> Iterator[Row]:
-    """All values are text; a row with too few or too many fields (a stray comma) is said so."""
+    """Yield rows, whose values are all text. A row with too few or too many fields (a stray comma) has a reason."""
     csv.field_size_limit(LONGEST)
     with file.open() as stream:
         lines = _Lines(file.name, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=""))
@@ -78,7 +79,7 @@ def _rows(file: File, delimiter: str) -> Iterator[Row]:
             except csv.Error as error:
                 if not lines.self_contained:
                     raise DataError(
-                        f"{file.name}, row {number}: a quote is out of place ({error}), so nobody can tell where the "
+                        f"{file.name}, row {number}: a quote is out of place ({error}), so it is unclear where the "
                         'next row begins. Write a quote inside a field twice (""), or save the data as JSONL.'
                     ) from None
                 yield Row(file.name, number, None, "not CSV")
@@ -95,7 +96,7 @@ def _header(file: File, reader: Iterator[list[str]]) -> list[str] | None:
     try:
         header = next(reader, None)
     except csv.Error as error:
-        raise DataError(f"{file.name}: its first line, the names of the columns, is not CSV ({error}).") from None
+        raise DataError(f"{file.name}: the first line, with the names of the columns, is not CSV ({error}).") from None
     if header is not None and len(set(header)) < len(header):
-        raise DataError(f"{file.name} names a column twice in its first line: {', '.join(header)}.")
+        raise DataError(f"{file.name} names a column twice in its first line: {', '.join(header)}. Rename one.")
     return header

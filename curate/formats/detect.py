@@ -1,7 +1,7 @@
-"""Which format some rows are in, told by the names of their columns.
+"""Detect the format of rows by the names of their columns.
 
-A format is the parts that it needs and the parts that it may have; a part is found under its own name, under one of
-its usual other names, or under the name that the user gave.
+A format has required and optional parts. A part is in the column that the user gave for it, or else in a column with
+the part's own name or one of its other usual names.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..errors import ConfigError, DataError, did_you_mean
 
 @dataclass(frozen=True)
 class RowFormat:
-    """The parts of a format: all of `needs`, any of `may`."""
+    """Parts of a format: rows have all `required` parts, and any of the `optional` ones."""
 
-    needs: tuple[str, ...]
-    may: tuple[str, ...] = ()
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 FORMATS: Mapping[str, RowFormat] = {
@@ -29,9 +29,9 @@ FORMATS: Mapping[str, RowFormat] = {
     "prompt-completion": RowFormat(("prompt", "completion"), ("system", "tools")),
     "text": RowFormat(("text",)),
 }
-"""What `Sample.format` may be; where rows fit several, the first wins."""
+"""Name of a format (`Sample.format`) -> its parts. If rows fit several formats equally well, the first wins."""
 
-NAMES: Mapping[str, tuple[str, ...]] = {
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "conversations": ("conversations", "conversation"),
     "prompt": ("prompt", "question"),
     "completion": ("completion", "response", "answer"),
@@ -39,33 +39,39 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "output": ("output", "response"),
     "system": ("system", "system_prompt"),
 }
-"""Part -> the column names it is known by, beside its own."""
+"""Part -> names of columns that may hold it. Any other part is only found under its own name."""
 
-PARTS = sorted({part for shape in FORMATS.values() for part in shape.needs + shape.may})
-NEXT_PART = re.compile(r",(?=\s*\w+=)")
-"""A comma that ends a column's name: names may hold commas of their own."""
+PARTS = sorted({part for row_format in FORMATS.values() for part in row_format.required + row_format.optional})
+PAIR_SEPARATOR = re.compile(r",(?=\s*\w+=)")
+"""Comma between two `part=column` pairs. The name of a column may contain commas itself."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A format, and which column each of its parts is in."""
+    """A format, and the column of each of its parts."""
 
     format: str
     columns: Mapping[str, str]
 
     def metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of a row that are no part of the conversation."""
-        taken = set(self.columns.values())
-        return {column: value for column, value in row.items() if column not in taken}
+        """Return the columns of a row that are not part of the conversation."""
+        parts = set(self.columns.values())
+        return {column: value for column, value in row.items() if column not in parts}
 
 
 def parse_columns(value: Any) -> Any:
-    """`"prompt=a,completion=b"`, or a mapping (with such text in a value), as a mapping; part names are checked."""
+    """Return `"prompt=a,completion=b"`, or a mapping whose values may hold such text, as part -> column.
+
+    Values of other types are returned as they are.
+
+    Raises:
+        ValueError: the text has another form, or names an unknown part.
+    """
     if isinstance(value, Mapping):
         value = ",".join(f"{part}={column}" for part, column in value.items())
     if not isinstance(value, str):
         return value
-    pairs = [pair.partition("=") for pair in NEXT_PART.split(value) if pair.strip()]
+    pairs = [pair.partition("=") for pair in PAIR_SEPARATOR.split(value) if pair.strip()]
     for part, equals, column in pairs:
         if not equals or not column:
             raise ValueError(f"columns are given as part=column,part=column, not '{value}'")
@@ -75,43 +81,46 @@ def parse_columns(value: Any) -> Any:
 
 
 def detect(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], where: str) -> Layout:
-    """The layout that fits most of `rows` (the first few of a file).
+    """Return the layout that fits most of `rows` (the first few rows of a file).
 
     Args:
-        rows: rows as read.
-        given: part -> column, as the user says; only formats that have all these parts are considered.
-        where: the file, for errors.
+        rows: the rows as they were read.
+        given: part -> column, from the user; only formats that have all these parts are considered.
+        where: name of the file for errors.
 
     Raises:
-        DataError: no format fits, or a column that was given is not there; names the columns seen.
+        DataError: no format fits, or a column in `given` does not exist; the message names the columns that do.
+        ConfigError: no format has all the parts in `given`.
     """
-    seen = list(dict.fromkeys(column for row in rows for column in row))
+    existing = list(dict.fromkeys(column for row in rows for column in row))
     for part, column in given.items():
-        if column not in seen:
-            raise DataError(f"{where} has no column '{column}' (given as {part}).{did_you_mean(column, seen)}")
-    candidates = [name for name, shape in FORMATS.items() if set(given) <= set(shape.needs + shape.may)]
+        if column not in existing:
+            raise DataError(f"{where} has no column '{column}' (given as {part}).{did_you_mean(column, existing)}")
+    candidates = [name for name, parts in FORMATS.items() if set(given) <= set(parts.required + parts.optional)]
     if not candidates:
         raise ConfigError(f"No format has all of the parts {', '.join(given)}: check --columns.")
     counted = {}
     for name in candidates:
-        layout = _layout(name, rows, seen, given)
+        layout = _layout(name, rows, existing, given)
         counted[layout.format, tuple(layout.columns.items())] = sum(_fits(layout, row) for row in rows)
     (name, columns), hits = max(counted.items(), key=lambda item: item[1])
     if not hits:
         raise DataError(
-            f"{where} has the columns {', '.join(seen) or '(none)'}, which fit no known format "
-            f"({'; '.join(' + '.join(FORMATS[name].needs) for name in candidates)}). Say which is which: "
+            f"{where} has the columns {', '.join(existing) or '(none)'}, which fit no known format "
+            f"({'; '.join(' + '.join(FORMATS[name].required) for name in candidates)}). Name the columns: "
             "--columns prompt=COLUMN,completion=COLUMN (or text=, messages=, conversations=, instruction=, output=)."
         )
     return Layout(name, dict(columns))
 
 
-def _layout(name: str, rows: Sequence[Mapping[str, Any]], seen: Sequence[str], given: Mapping[str, str]) -> Layout:
-    """A format's parts, each in the column that was given or else the known name that most rows have a value under."""
-    shape = FORMATS[name]
+def _layout(name: str, rows: Sequence[Mapping[str, Any]], existing: Sequence[str], given: Mapping[str, str]) -> Layout:
+    """Return a format with the column of each part: the given one, or else the usual one with the most values."""
+    parts = FORMATS[name]
     columns = {}
-    for part in shape.needs + shape.may:
-        known = [column for column in NAMES.get(part, (part,)) if column in seen and column not in given.values()]
+    for part in parts.required + parts.optional:
+        known = [
+            column for column in COLUMN_NAMES.get(part, (part,)) if column in existing and column not in given.values()
+        ]
         if part in given:
             columns[part] = given[part]
         elif known:
@@ -120,5 +129,5 @@ def _layout(name: str, rows: Sequence[Mapping[str, Any]], seen: Sequence[str], g
 
 
 def _fits(layout: Layout, row: Mapping[str, Any]) -> bool:
-    needs = FORMATS[layout.format].needs
-    return all(part in layout.columns and row.get(layout.columns[part]) is not None for part in needs)
+    required = FORMATS[layout.format].required
+    return all(part in layout.columns and row.get(layout.columns[part]) is not None for part in required)

@@ -1,7 +1,7 @@
-"""Where data is read from and written to: files of this machine, and URLs (s3://, gs://, hf://, https://, memory://).
+"""Access data on this machine and behind URLs (s3://, gs://, hf://, https://, memory://).
 
-Whatever fsspec has a driver for will do. What a URL holds is told by what its file system says of it (checksum, ETag,
-or size and time), so that a fingerprint costs no download.
+Every scheme with an fsspec driver works. A URL is fingerprinted by what its file system reports about the content
+(checksum, ETag, or size and time), so a fingerprint needs no download.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ..log import LOGGER
 from ..runtime.redaction import redacted
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-STAMPS = ("sha256", "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id")
-"""What file systems call a mark that changes with the content."""
+CONTENT_KEYS = ("sha256", "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id")
+"""Keys under which file systems report a value that changes with the content."""
 DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 DRIVERS |= {"az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
-"""Scheme -> the package that fsspec reads it with, where that is not installed with curate."""
+"""Scheme -> the package that fsspec needs for it, if curate does not install that package."""
 
 
 def _zstd(stream: Any) -> IO[bytes]:
@@ -38,8 +38,8 @@ def _zstd(stream: Any) -> IO[bytes]:
     return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"), 1 << 20)
 
 
-PACKED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
-"""End of a name -> what unpacks the stream."""
+COMPRESSIONS: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
+"""End of a file name -> function that decompresses the stream."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class File:
     """A file that can be read.
 
     Attributes:
-        name: what errors and rejects call it.
-        path: where it is, to its file system.
-        system: of fsspec; None for the disk.
+        name: name of the file in errors and rejects.
+        path: path of the file in its file system.
+        system: fsspec file system of the file; None for the local disk.
     """
 
     name: str
@@ -57,59 +57,59 @@ class File:
     system: Any = None
 
     def open(self) -> IO[bytes]:
-        """The bytes, from the beginning; unpacked where the name ends with one of `PACKED`."""
+        """Open the file for reading bytes; they are decompressed if its name ends with one of `COMPRESSIONS`."""
         if self.system is None:
             stream: Any = Path(self.path).open("rb")  # noqa: SIM115
         else:
-            ranges = {"block_size": 0} if _is_web(self.system) else {}  # many servers give none: read in one go
+            ranges = {"block_size": 0} if _is_web(self.system) else {}  # many servers support none: read in one go
             stream = io.BufferedReader(self.system.open(self.path, "rb", **ranges), 1 << 20)
-        unpack = PACKED.get(Path(self.name.lower()).suffix)
-        return cast(IO[bytes], unpack(stream) if unpack else stream)
+        decompress = COMPRESSIONS.get(Path(self.name.lower()).suffix)
+        return cast(IO[bytes], decompress(stream) if decompress else stream)
 
 
 def printable(path: str | Path) -> str:
-    """A path that can be written down: what is no UTF-8 in it as escapes."""
+    """Return a path as text that can be stored: bytes that are not UTF-8 become escapes."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_url(text: str | Path) -> bool:
-    """Whether it is a URL and not a path or a Hub id."""
+    """Return whether the text is a URL, and not a path or a Hub id."""
     return SCHEME.match(str(text)) is not None
 
 
 def label_and_location(entry: str) -> tuple[str | None, str]:
-    """`label=place` in two; None where there is no label. A URL may have = of its own."""
+    """Split `label=location`; the label is None if there is none. A URL may contain = itself."""
     label, equals, rest = entry.partition("=")
     return (label, rest) if equals and not is_url(label) else (None, entry)
 
 
 def local(url: str) -> Path | None:
-    """The path that a file:// URL stands for, its %-escapes as bytes; None for other URLs."""
+    """Return the path of a file:// URL, with its %-escapes as bytes; None for other URLs."""
     return Path(unquote(urlsplit(url).path, errors="surrogateescape")) if url.startswith("file://") else None
 
 
 def writable(entry: str) -> str:
-    """`[label=]place` as text that can be written down: a path that is no UTF-8 as a file:// URL."""
-    label, place = label_and_location(entry)
+    """Return `[label=]location` as text that can be stored: a path that is not UTF-8 becomes a file:// URL."""
+    label, location = label_and_location(entry)
     try:
-        place.encode()
+        location.encode()
     except UnicodeEncodeError:
-        url = "file://" + quote(os.fsencode(Path(place).absolute()))
+        url = "file://" + quote(os.fsencode(Path(location).absolute()))
         return url if label is None else f"{label}={url}"
     return entry
 
 
 def shown(url: str) -> str:
-    """A URL without what is secret in many: user, password and query."""
+    """Return a URL without the parts that may be secret: user, password and query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if is_url(url) else url
 
 
 def system_of(url: str) -> tuple[Any, str]:
-    """The file system that a URL belongs to, and the path to give it.
+    """Return the file system of a URL, and the path of the URL in it.
 
     Raises:
-        DataError: there is no such scheme, or its driver is not installed.
+        DataError: the scheme is unknown, or its driver is not installed.
     """
     from fsspec.core import url_to_fs
 
@@ -130,7 +130,7 @@ def system_of(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def reached(url: str) -> Iterator[None]:
-    """Say plainly what a driver says; drivers raise whatever the libraries below them raise."""
+    """Turn every error of a driver into a plain `DataError`; drivers raise any error of the libraries below them."""
     try:
         yield
     except DataError:
@@ -138,16 +138,16 @@ def reached(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"There is nothing at {shown(url)}. Check the URL.") from None
     except Exception as error:
-        said = str(error).strip().splitlines()
-        what = redacted(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
-        raise DataError(f"{shown(url)} cannot be reached ({what}). Check the URL and your credentials.") from error
+        lines = str(error).strip().splitlines()
+        reason = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+        raise DataError(f"{shown(url)} cannot be reached ({reason}). Check the URL and your credentials.") from error
 
 
 def files_below(url: str) -> dict[str, File]:
-    """Name below the URL -> file, by name; hidden ones do not count. Of a URL of one file, that under "".
+    """Return name below the URL -> file, sorted by name, without hidden files; a single file has the name "".
 
     Raises:
-        DataError: nothing is there.
+        DataError: there is nothing at the URL.
     """
     system, root = system_of(url)
     with reached(url):
@@ -168,25 +168,25 @@ def _is_web(system: Any) -> bool:
 
 
 def digest_url(url: str) -> str:
-    """What a URL holds, as a hash of names and of what its file system says of the files' contents."""
+    """Return a hash of the names of the files at a URL, and of what its file system reports about their content."""
     digest = hashlib.blake2b(digest_size=16)
     with reached(url):
         for name, file in files_below(url).items():
-            digest.update(f"{name}\0{_stamp(file)}\0".encode())
+            digest.update(f"{name}\0{_content_tag(file)}\0".encode())
     return "url:" + digest.hexdigest()
 
 
-def _stamp(file: File) -> str:
-    """A mark that changes when the file does; its content's hash where its file system says nothing."""
+def _content_tag(file: File) -> str:
+    """Return text that changes with the file: a reported checksum, or size and time, or else a hash of the content."""
     info = file.system.info(file.path)
     known = {**info, **(info.get("lfs") or {})}
-    for key in STAMPS:
+    for key in CONTENT_KEYS:
         if known.get(key):
             return f"{key} {known[key]}"
     try:
         return f"{info.get('size')} {file.system.modified(file.path).isoformat()}"
     except (NotImplementedError, AttributeError, KeyError, TypeError):
-        LOGGER.info("Nothing says whether %s has changed: it is read to be fingerprinted.", file.name)
+        LOGGER.info("Reading all of %s for its fingerprint: its file system reports no checksum or time.", file.name)
     digest = hashlib.blake2b(digest_size=16)
     with File("", file.path, file.system).open() as stream:
         while block := stream.read(1 << 22):

@@ -1,4 +1,4 @@
-"""A row as read, and the layout of the rows of a file."""
+"""A row as it was read, and the layout of the rows of each file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .detect import Layout, detect
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as read: `values`, or None and the `reason`. `number` counts lines (JSONL) or rows, from 1."""
+    """One row: `values`, or None and the `reason` why it is rejected. `number` counts lines (JSONL) or rows from 1."""
 
     file: str
     number: int
@@ -20,26 +20,30 @@ class Row:
 
 
 def with_layout(rows: Iterable[Row], given: Mapping[str, str], peek: int = 100) -> Iterator[tuple[Row, Layout | None]]:
-    """Each row with its file's layout, told by the file's first `peek` readable rows. Unreadable ones go ahead."""
+    """Yield each row with the layout of its file, detected from the file's first `peek` readable rows.
+
+    Unreadable rows are not held back: they may come before these rows, and then without a layout.
+    """
     head: list[Row] = []
     layout: Layout | None = None
     file = None
     for row in rows:
         if row.file != file:
-            yield from _settled(head, given)
+            yield from _detected(head, given)
             head, layout, file = [], None, row.file
         if layout is not None or row.values is None:
             yield row, layout
             continue
         head.append(row)
         if len(head) == peek:
-            for settled, layout in _settled(head, given):
-                yield settled, layout
+            for held, layout in _detected(head, given):
+                yield held, layout
             head = []
-    yield from _settled(head, given)
+    yield from _detected(head, given)
 
 
-def _settled(head: list[Row], given: Mapping[str, str]) -> Iterator[tuple[Row, Layout]]:
+def _detected(head: list[Row], given: Mapping[str, str]) -> Iterator[tuple[Row, Layout]]:
+    """Yield the first readable rows of a file with the layout that they have together."""
     if head:
         layout = detect([row.values for row in head if row.values is not None], given, head[0].file)
         yield from ((row, layout) for row in head)

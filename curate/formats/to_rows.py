@@ -1,6 +1,6 @@
-"""Samples as rows of a format, without loss.
+"""Write samples as rows of a format, without loss.
 
-There is one law and it is checked on every row: what is written, read again, is the same conversation.
+Every row is checked: reading it again must give the same conversation.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from .detect import FORMATS, Layout
 from .to_samples import Unusable, to_sample
 
 EXPORT_FORMATS = ("original", "messages", "prompt-completion", "alpaca", "sharegpt")
-"""What samples can be written as; `original` is each row as it was read."""
+"""Formats that samples can be written in; `original` is each row as it was read."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What the rows of some samples depend on beside each sample, so that all make one table; parts add up with |.
+    """Traits of a set of samples that decide the columns and types of its rows, so that all rows form one table.
+
+    The traits of a union of sets are the traits of the sets, combined with |.
 
     Attributes:
-        formats: what the samples were read from.
+        formats: formats that the samples were read from.
         simple: every sample is one question and one answer.
         tools: a sample has tools.
         system: a sample has a system message.
@@ -36,7 +38,7 @@ class Traits:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Traits:
-        """The traits of these samples."""
+        """Return the traits of these samples."""
         return cls(
             frozenset(sample.format for sample in samples),
             all(_is_simple(sample) for sample in samples),
@@ -53,48 +55,49 @@ class Traits:
         )
 
 
-def render(
+def to_rows(
     samples: Sequence[Sample], name: str, traits: Traits | None = None, *, check: bool = True
 ) -> list[dict[str, Any]]:
-    """Samples as rows of the format `name`; all rows have the same columns, and types that go together.
+    """Return samples as rows of the format `name`; all rows have the same columns and compatible types.
 
     Args:
-        samples: all that are to be written, or some of them.
+        samples: all samples of an export, or some of them.
         name: one of `EXPORT_FORMATS`.
-        traits: of all that are to be written, where `samples` are only some.
-        check: hold every row to the law.
+        traits: traits of all samples of the export; needed if `samples` are only some of them.
+        check: True checks that every row, read again, gives the same conversation.
 
     Raises:
-        DataError: a sample does not fit without losing something; names the first and the formats that hold it. Or
-            `original` is asked for and the samples came in several formats.
+        DataError: a sample does not fit the format without loss (the message names the first such sample and the
+            formats that fit it), or `name` is `original` and the samples were read from several formats.
     """
     traits = traits or Traits.of(samples)
     if name == "original":
         return _originals(samples, traits)
     rows = WRITERS[name](samples, traits)
     for sample, row in zip(samples, rows, strict=True):
-        if check and not _holds(name, row, sample):
+        if check and not _fits(name, row, sample):
             raise DataError(_misfit(sample, name))
     return rows
 
 
 def columns_of(name: str, traits: Traits) -> set[str]:
-    """The columns that rows of a format have; of `original`, nobody knows them beforehand: none."""
+    """Return the columns that rows of a format have; none for `original`, whose columns are not known before."""
     return set(COLUMNS[name]) | {column for column in OPTIONAL.get(name, ()) if getattr(traits, column)}
 
 
 def _originals(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
     if len(traits.formats) > 1:
         raise DataError(
-            f"These samples came in several formats ({', '.join(sorted(traits.formats))}), which make no one table. "
-            "Give --format messages (or prompt-completion, alpaca, sharegpt), or choose samples of one format."
+            f"These samples came in several formats ({', '.join(sorted(traits.formats))}), so their rows do not fit in "
+            "one table. Give --format messages (or prompt-completion, alpaca, sharegpt), or choose samples of one "
+            "format."
         )
     return [dict(sample.original) for sample in samples]
 
 
-def _holds(name: str, row: Mapping[str, Any], sample: Sample) -> bool:
-    shape = FORMATS[name]
-    layout = Layout(name, {part: part for part in shape.needs + shape.may if part in row})
+def _fits(name: str, row: Mapping[str, Any], sample: Sample) -> bool:
+    parts = FORMATS[name]
+    layout = Layout(name, {part: part for part in parts.required + parts.optional if part in row})
     try:
         return to_sample(row, layout).sample_id == sample.sample_id
     except Unusable:
@@ -102,12 +105,12 @@ def _holds(name: str, row: Mapping[str, Any], sample: Sample) -> bool:
 
 
 def _misfit(sample: Sample, name: str) -> str:
-    fits = [other for other, write in WRITERS.items() if _holds(other, write([sample], Traits.of([sample]))[0], sample)]
-    what = (
+    fits = [other for other, write in WRITERS.items() if _fits(other, write([sample], Traits.of([sample]))[0], sample)]
+    content = (
         "plain text" if sample.is_text else f"{len(sample.messages)} messages{', with tools' if sample.tools else ''}"
     )
-    holders = ", ".join(["original", *fits])
-    return f"Sample {sample.sample_id} ({what}) does not fit the format {name} without loss. It fits: {holders}."
+    possible = ", ".join(["original", *fits])
+    return f"Sample {sample.sample_id} ({content}) does not fit the format {name} without loss. It fits: {possible}."
 
 
 def _messages(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
@@ -116,7 +119,7 @@ def _messages(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]
 
 
 def _prompt_completion(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
-    """Two strings where every sample is one question and one answer, else two lists of messages."""
+    """Return rows of two strings if every sample is one question and one answer, else of two lists of messages."""
     rows = []
     for sample in samples:
         *prompt, completion = [dict(message) for message in sample.messages]
@@ -134,7 +137,7 @@ def _is_simple(sample: Sample) -> bool:
 
 
 def _alpaca(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
-    """One question and one answer; a system message has a column of its own. `input` stays empty."""
+    """Return rows of one question and one answer; a system message has its own column, and `input` stays empty."""
     rows = []
     for sample in samples:
         by_role = {message["role"]: message["content"] for message in sample.messages}
@@ -145,13 +148,13 @@ def _alpaca(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
 
 def _sharegpt(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"conversations": [_spoken(message) for message in sample.messages]} for sample in samples
+        {"conversations": [_sharegpt_turn(message) for message in sample.messages]} for sample in samples
     ]
     tools = [to_json(sample.tools) if sample.tools else None for sample in samples]
     return [row | {"tools": tool} for row, tool in zip(rows, tools, strict=True)] if traits.tools else rows
 
 
-def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
+def _sharegpt_turn(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = [call.get("function") for call in message.get("tool_calls") or ()]
     if calls:
         return {"from": "function_call", "value": to_json(calls[0] if len(calls) == 1 else calls)}
@@ -185,4 +188,4 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "alpaca": ("system",),
     "sharegpt": ("tools",),
 }
-"""Columns that are there if any sample has a value for them."""
+"""Format -> columns that its rows have if any sample has a value for them."""

@@ -1,7 +1,7 @@
-"""A row of any format as a sample, or the reason why it cannot be one.
+"""Turn a row of any format into a sample, or give the reason why it is rejected.
 
-Reasons are short and few, so that they can be counted; nothing is mended in silence. Texts are taken as they are: not
-stripped, not normalised.
+Reasons are short and few, so that they can be counted. Nothing is fixed silently, and texts are neither stripped nor
+normalised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .strict_json import RepeatedKey, decode
 Message = dict[str, Any]
 
 ROLES = {"developer": "system", "function": "tool"} | {role: role for role in ("system", "user", "assistant", "tool")}
-"""Roles of chat messages, and what newer or older names of them stand for."""
+"""Role in a chat message, also by its newer or older name -> role in a sample."""
 
 SPEAKERS = {
     "human": "user",
@@ -33,24 +33,24 @@ SPEAKERS = {
 }
 """ShareGPT's `from` -> role."""
 
-KEPT = ("name", "tool_call_id", "reasoning_content", "thinking")
-"""Keys of a message, beside role, content and tool calls, that chat templates render: they are part of it."""
+RENDERED_KEYS = ("name", "tool_call_id", "reasoning_content", "thinking")
+"""Keys of a message that chat templates render, in addition to role, content and tool calls: part of the message."""
 
 
 class Unusable(Exception):
-    """Why a row cannot be a sample, in a few words."""
+    """A row that cannot be a sample; the message is the reason, in a few words."""
 
 
 def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "") -> Sample:
-    """Read one row.
+    """Return a row as a sample.
 
     Args:
         row: column -> JSON-like value.
-        layout: the row's format and where its parts are.
-        source: label of where it came from.
+        layout: format of the row, and the columns of its parts.
+        source: label of the file or dataset that the row came from.
 
     Raises:
-        Unusable: the row is no conversation that can be trained on.
+        Unusable: the row is not a conversation that a model can be trained on.
     """
     parts = _Parts(row, layout)
     messages = READERS[layout.format](parts)
@@ -70,13 +70,13 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "") -> Sampl
 
 
 DEEPEST = 64
-"""Levels of lists and mappings in a row. Whatever reads it later, in Python or SQL, spends stack on each."""
+"""Maximum levels of lists and mappings in a row. All later readers, in Python or SQL, need stack for each level."""
 LONGEST = 1 << 28
-"""Characters of a row."""
+"""Maximum characters of a row."""
 
 
 def _check_storable(sample: Sample) -> None:
-    """Lone surrogates have no UTF-8, and what is nested too deeply no JSON that everybody can read."""
+    """Raise `Unusable` for text without UTF-8 (lone surrogates), and for values that not all JSON readers can read."""
     try:
         text = sample.original_json
         text.encode()
@@ -97,7 +97,7 @@ def _check_storable(sample: Sample) -> None:
 
 
 def _depth(parts: Any) -> int:
-    """Levels below a list of values; a level more than `DEEPEST` is as good as any."""
+    """Return the number of levels below a list of values; counting stops at one more than `DEEPEST`."""
     depth, level = 0, list(parts)
     while level and depth <= DEEPEST:
         inner: list[Any] = []
@@ -112,7 +112,7 @@ def _depth(parts: Any) -> int:
 
 
 class _Parts:
-    """The parts of a conversation in a row, and what type they must be of."""
+    """Parts of a conversation in a row; a part of the wrong type raises `Unusable`."""
 
     def __init__(self, row: Mapping[str, Any], layout: Layout) -> None:
         self.row = row
@@ -123,7 +123,7 @@ class _Parts:
         return None if column is None else self.row.get(column)
 
     def text(self, part: str) -> str:
-        """A string; "" where there is none."""
+        """Return a part that is a string; "" if there is none."""
         value = self.get(part)
         if value is None:
             return ""
@@ -132,7 +132,7 @@ class _Parts:
         return value
 
     def list(self, part: str) -> list[Any]:
-        """A list, or JSON text of one (CSV); [] where there is none."""
+        """Return a part that is a list, or JSON text of one (CSV); [] if there is none."""
         value = self.get(part)
         if isinstance(value, str):
             value = _from_json(value) if value.strip() else None
@@ -160,8 +160,8 @@ def _alpaca(parts: _Parts) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise parts.wrong("history")
         messages += [_turn("user", pair[0]), _turn("assistant", pair[1])]
-    asked = [text for text in (parts.text("instruction"), parts.text("input")) if text.strip()]
-    return [*messages, _turn("user", "\n\n".join(asked)), _turn("assistant", parts.text("output"))]
+    questions = [text for text in (parts.text("instruction"), parts.text("input")) if text.strip()]
+    return [*messages, _turn("user", "\n\n".join(questions)), _turn("assistant", parts.text("output"))]
 
 
 def _prompt_completion(parts: _Parts) -> list[Message]:
@@ -199,16 +199,16 @@ def _turn(role: str, content: str) -> Message:
 
 
 def _message(item: Any, wrong: Unusable) -> Message:
-    """An OpenAI message (`role`, `content`) or a ShareGPT one (`from`, `value`)."""
+    """Return the message of an OpenAI item (`role`, `content`) or of a ShareGPT item (`from`, `value`)."""
     if not isinstance(item, Mapping):
         raise wrong
     if item.get("from") is not None and item.get("role") is None:
-        return _spoken(item, wrong)
+        return _sharegpt_turn(item, wrong)
     role = item.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise Unusable("unknown role")
     message: Message = {"role": ROLES[role], "content": _content(item.get("content"))}
-    message |= {key: item[key] for key in KEPT if item.get(key) is not None}
+    message |= {key: item[key] for key in RENDERED_KEYS if item.get(key) is not None}
     calls = item.get("tool_calls")
     if isinstance(calls, str):
         calls = _from_json(calls)
@@ -223,7 +223,7 @@ def _message(item: Any, wrong: Unusable) -> Message:
     return message
 
 
-def _spoken(item: Mapping[str, Any], wrong: Unusable) -> Message:
+def _sharegpt_turn(item: Mapping[str, Any], wrong: Unusable) -> Message:
     speaker, value = item["from"], item.get("value")
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise Unusable("unknown role")
@@ -245,7 +245,7 @@ def _call(called: Any) -> dict[str, Any]:
 
 
 def _content(value: Any) -> str | None:
-    """Text, or a list of text parts joined; anything else (images, audio) cannot be trained on here."""
+    """Return text, or a list of text parts joined; other content (images, audio) raises `Unusable`."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -274,16 +274,16 @@ def _tools(parts: _Parts) -> list[Any] | None:
 
 
 def _check(messages: list[Message]) -> None:
-    """Raise unless somebody asks something and every answer says something."""
-    asked = [message for message in messages if message["role"] == "user"]
+    """Raise `Unusable` unless a user turn asks something and no assistant turn is empty."""
+    questions = [message for message in messages if message["role"] == "user"]
     answers = [message for message in messages if message["role"] == "assistant"]
     if not messages:
         raise Unusable("no messages")
     if not answers:
         raise Unusable("no assistant turn")
-    if not asked:
+    if not questions:
         raise Unusable("no user turn")
-    if not any(message["content"].strip() for message in asked if message["content"]):
+    if not any(message["content"].strip() for message in questions if message["content"]):
         raise Unusable("empty prompt")
     if any(not (message["content"] or "").strip() and not message.get("tool_calls") for message in answers):
         raise Unusable("empty completion")

@@ -1,1 +1,1 @@
-"""Access to the machine: processes, terminal, files that come with the package, checksums."""
+"""Access to the machine: processes, terminal, bundled files, checksums, YAML, and redaction of secrets."""

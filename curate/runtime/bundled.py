@@ -1,7 +1,7 @@
-"""The pipelines, configs and saved questions that come with curate, wherever it is installed.
+"""Find the pipelines, configs and saved queries that come with curate, wherever it is installed.
 
-In a clone they lie at its root, where people read and change them; a wheel has a copy of them inside the package
-(`pyproject.toml`, force-include). What is in the folder that a command runs in always comes first.
+In a clone they are in folders at its root, where people read and change them. A wheel contains a copy inside the
+package (`pyproject.toml`, force-include). A file in the working directory of a command always comes first.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-HOMES = {"pipelines": "pipelines", "configs": "configs", "queries": "store/queries"}
-"""What is shipped -> where it is in a clone."""
+FOLDERS = {"pipelines": "pipelines", "configs": "configs", "queries": "store/queries"}
+"""Kind of bundled files -> their folder in a clone."""
 
 
 def folder(kind: str) -> Path | None:
-    """The folder of what is shipped of a kind (`HOMES`), or None where it did not come along."""
-    inside, clone = PACKAGE / "_shipped" / kind, PACKAGE.parent / HOMES[kind]
+    """Return the folder with the bundled files of a kind (see `FOLDERS`), or None if they are not installed."""
+    inside, clone = PACKAGE / "_shipped" / kind, PACKAGE.parent / FOLDERS[kind]
     if inside.is_dir():
         return inside
     return clone if (PACKAGE.parent / "pyproject.toml").is_file() and clone.is_dir() else None
 
 
-def where(path: Path) -> Path:
-    """The file itself if it is there; else the shipped one of that path (`configs/uds.yaml`), if there is one."""
+def find(path: Path) -> Path:
+    """Return the path if the file exists; else that of the bundled file (`configs/uds.yaml`), if there is one."""
     kind, *rest = path.parts or ("",)
-    if path.exists() or path.is_absolute() or kind not in HOMES or ".." in rest:
+    if path.exists() or path.is_absolute() or kind not in FOLDERS or ".." in rest:
         return path
     found = folder(kind)
     return found.joinpath(*rest) if found is not None and found.joinpath(*rest).is_file() else path
 
 
 def pipeline(path: Path) -> Path:
-    """The pipeline of that path, or of that name alone (`demo`)."""
-    bare = len(path.parts) == 1 and not path.suffix and not path.exists()
-    return where(Path("pipelines", f"{path}.yaml") if bare else path)
+    """Return the path of a pipeline that is given as a path, or as a name alone (`demo`)."""
+    is_name = len(path.parts) == 1 and not path.suffix and not path.exists()
+    return find(Path("pipelines", f"{path}.yaml") if is_name else path)
 
 
 def names(kind: str) -> list[str]:
-    """The names of what is shipped of a kind, without their suffixes."""
+    """Return the names of the bundled files of a kind, without their suffixes."""
     found = folder(kind)
     return sorted(file.stem for file in found.glob("*.*")) if found is not None else []

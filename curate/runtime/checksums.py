@@ -1,7 +1,7 @@
-"""What files held when they were complete, and which of them no longer do: for artifacts and for checkpoints.
+"""Record the content of complete files, and find files that have changed since. Artifacts and checkpoints use it.
 
-Looking at sizes costs a stat a file, and finds what was cut off or has gone; reading files through (~1.5 GB/s) finds
-every changed byte. `sha256sum` says the same.
+Comparing sizes costs one stat call per file and finds files that are cut off or missing. Reading whole files
+(~1.5 GB/s) finds every changed byte. The checksums are those of `sha256sum`.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINT_MARKER = "curate.json"
-"""In a checkpoint: says that it is whole, and under `files` what its files hold."""
+"""File of a checkpoint that shows that the checkpoint is complete; its `files` are the other files' checksums."""
 
 Checksums = Mapping[str, Mapping[str, Any]]
-"""Name below a folder -> `bytes` and `sha256`."""
+"""Name of a file below a folder -> its `bytes` (size) and `sha256`."""
 
 
 def checksum_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Sizes and checksums of files by name, which are on the disk then. ~1.5 GB/s."""
+    """Flush files to the disk and return their sizes and checksums by name. ~1.5 GB/s."""
     for path in files.values():
         fsync_file(path)
     return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in sorted(files.items())}
 
 
 def fsync_file(path: Path) -> None:
-    """Have the disk hold what a file does: what is said of it afterwards outlives a loss of power."""
+    """Flush a file's content to the disk, so that a record written after it stays true after a loss of power."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file's content."""
+    """Return the checksum of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def damage(path: Path, told: Mapping[str, Any], *, read: bool) -> str | None:
-    """What is wrong with a file, as the end of a sentence that begins with its name; None where it is as recorded.
+def damage(path: Path, recorded: Mapping[str, Any], *, read: bool) -> str | None:
+    """Return what is wrong with a file, as the end of a sentence that begins with its name; None if nothing is.
 
     Args:
-        path: of the file.
-        told: what was recorded of it.
-        read: read it through; else only its size is looked at.
+        path: path of the file.
+        recorded: `bytes` and `sha256` of the complete file.
+        read: True reads the whole file; False compares only its size.
     """
     try:
         size = path.stat().st_size
-        if size != told["bytes"]:
-            return f"has {size} bytes and should have {told['bytes']}"
-        if read and sha256(path) != told["sha256"]:
-            return "has other content than was written"
+        if size != recorded["bytes"]:
+            return f"has {size} bytes and should have {recorded['bytes']}"
+        if read and sha256(path) != recorded["sha256"]:
+            return "has changed since it was written"
     except FileNotFoundError:
         return "is gone"
     except OSError as error:
@@ -60,8 +60,8 @@ def damage(path: Path, told: Mapping[str, Any], *, read: bool) -> str | None:
 
 
 def first_damage(folder: Path, recorded: Checksums, *, read: bool) -> tuple[Path, str] | None:
-    """The first file below a folder that is not as recorded, and what is wrong with it."""
-    for name, told in recorded.items():
-        if (wrong := damage(folder / name, told, read=read)) is not None:
+    """Return the first file below a folder that is not as recorded, and what is wrong with it; None if all are."""
+    for name, values in recorded.items():
+        if (wrong := damage(folder / name, values, read=read)) is not None:
             return folder / name, wrong
     return None

@@ -1,7 +1,8 @@
-"""Which process of a launch this is. torchrun starts the same command several times and tells each in its environment.
+"""Rank of this process, and number of processes, in a launch by torchrun (from its environment variables).
 
-Rank 0 makes what is made, prints and logs. The others compute along where a stage is distributed, and wait for it
-where it is not. They share one store, so on several machines it must be on a shared disk.
+torchrun starts the same command several times. Rank 0 makes artifacts, prints and logs. In distributed stages the
+other ranks share the computation; in other stages they wait for rank 0. All ranks use one store, so on several
+machines it must be on a shared disk.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import os
 
 
 def size() -> int:
-    """How many processes were launched together."""
+    """Return the number of processes that were launched together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the rank of this process among them, from 0."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
 def cores() -> int:
-    """Cores that this process may run on; where the system does not say (macOS), all that there are."""
+    """Return the number of CPU cores that this process may use; all cores if the system reports none (macOS)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def local_rank() -> int:
-    """Which of the processes on this machine it is, from 0: whose device is whose."""
+    """Return the rank of this process among those on the same machine, from 0; it selects the device."""
     return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0

@@ -1,7 +1,7 @@
-"""What must not be written down: passwords and tokens in URLs, and the tokens that the environment holds.
+"""Remove secrets from text: passwords and tokens in URLs, and secret values of environment variables.
 
-Configs are stored, copied into cards and printed, and drivers put whole URLs into their messages. What is stored,
-logged or printed goes through here; a URL that is to be opened does not.
+Configs are stored, copied into dataset cards and printed, and drivers put whole URLs into their messages. Redact all
+text that is stored, logged or printed. Do not redact a URL that is to be opened.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 USER = re.compile(r"^(?P<scheme>[^:]+://)(?P<user>[^/?#]*)@")
 SECRET = re.compile(r"([?&#;][^=&#;]*(?:token|key|secret|sig|passw|pwd|auth|cred)[^=&#;]*=)[^&#;]+", re.IGNORECASE)
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-"""A token of the Hub, wherever it stands."""
+"""Token of the Hugging Face Hub, anywhere in a text."""
 VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY")
-"""Environment variables whose values are never said."""
+"""Names of environment variables whose values are never shown."""
 SHORTEST = 8
-"""Characters of such a value; what is shorter may be any word."""
+"""Minimum characters of such a value; a shorter value may be an ordinary word."""
 
 
 def redacted(text: str) -> str:
-    """Text without the secrets in its URLs, and without those of the environment."""
+    """Return text without the secrets in its URLs and without those of the environment."""
     if "://" in text:
         text = URL.sub(lambda found: _url(found[0]), text)
     text = TOKEN.sub(HIDDEN, text)
@@ -35,7 +35,7 @@ def redacted(text: str) -> str:
 
 
 def redact(value: Any) -> Any:
-    """The same of a value of JSON, in all of its texts."""
+    """Return a JSON value with all its texts redacted."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def redact(value: Any) -> Any:
 
 
 def _url(url: str) -> str:
-    """A URL without password and tokens. What stands before an @ alone is a container in some schemes (abfss://)."""
+    """Return a URL without password and tokens. In some schemes (abfss://) the text before @ names a container."""
     user = USER.match(url)
     if user and (":" in user["user"] or user["scheme"].lower() in ("http://", "https://")):
         url = f"{user['scheme']}{HIDDEN}@{url[user.end() :]}"

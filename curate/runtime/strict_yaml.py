@@ -1,7 +1,8 @@
-"""YAML as configs are written: safe types only, no key twice, no more of it than somebody has typed.
+"""Read YAML with limits: only safe types, no repeated key, and no more content than a person would type.
 
-Configs are passed around, so a file is bounded in bytes, in depth and in what its aliases come to (`*a` of lists of
-`*a` grows without end, and a merge `<<` copies it). A key that comes twice is an error: YAML would take the last.
+Users pass configs to each other, so a file is limited in bytes, in depth and in the number of values after its aliases
+are expanded (lists of `*a` of lists of `*a` grow without end, and a merge `<<` copies values). A repeated key is an
+error, because YAML would silently use the last one.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ from typing import Any
 import yaml
 
 LARGEST = 256_000
-"""Bytes of a file."""
+"""Maximum bytes of a file."""
 NODES = 100_000
-"""Values in a file, those behind an alias counted wherever it stands."""
+"""Maximum number of values in a file; a value behind an alias counts at every use of the alias."""
 DEPTH = 50
+"""Maximum levels of nesting."""
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class NotYaml(Exception):
-    """What is wrong, and in which line."""
+    """Text that is not YAML, or exceeds a limit; the message says what is wrong, and in which line."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe types, and numbers of a length that can be printed."""
+    """Loader of safe types, and of integers that are short enough to print."""
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A number that can be printed: in other bases YAML has longer ones."""
+        """Return an integer that Python can print: in bases other than 10, YAML allows longer ones."""
         value = int(super().construct_yaml_int(node))
         if value.bit_length() > 1024:
             raise NotYaml(f"the number in line {node.start_mark.line + 1} is too long")
@@ -38,10 +40,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def parse(text: str | bytes) -> Any:
-    """The one document of a YAML text.
+    """Return the only document of a YAML text.
 
     Raises:
-        NotYaml: it is none, or more than a config may be.
+        NotYaml: the text is not one YAML document, or exceeds a limit.
     """
     if len(text) > LARGEST:
         raise NotYaml(f"it is larger than {LARGEST // 1000} kB")
@@ -60,44 +62,48 @@ def parse(text: str | bytes) -> Any:
     except RecursionError:
         raise NotYaml(f"it is nested deeper than {DEPTH} levels") from None
     except (ValueError, ArithmeticError, TypeError, AttributeError, LookupError) as error:  # the 31st of February
-        raise NotYaml(f"it holds a value that cannot be read: {error}") from None
+        raise NotYaml(f"it contains a value that cannot be read: {error}") from None
 
 
-def _measure(loader: _Loader, node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """How many values a node comes to; `NotYaml` for too many, too deep, a key twice, or one that holds itself."""
-    if id(node) in known:
-        if known[id(node)] == 0:
-            raise NotYaml(f"{_line(node)} holds itself")
-        return known[id(node)]
+def _measure(loader: _Loader, node: yaml.Node, counts: dict[int, int], depth: int) -> int:
+    """Return the number of values in a node, with those behind its aliases.
+
+    Raises:
+        NotYaml: there are too many values or levels, a key is repeated, or a node contains itself.
+    """
+    if id(node) in counts:
+        if counts[id(node)] == 0:
+            raise NotYaml(f"{_position(node)} contains itself")
+        return counts[id(node)]
     if depth > DEPTH:
-        raise NotYaml(f"{_line(node)} is nested deeper than {DEPTH} levels")
-    known[id(node)] = 0
+        raise NotYaml(f"{_position(node)} is nested deeper than {DEPTH} levels")
+    counts[id(node)] = 0
     parts: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         parts = node.value
     elif isinstance(node, yaml.MappingNode):
-        _refuse_repeats(loader, node)
+        _check_repeated_keys(loader, node)
         parts = [part for pair in node.value for part in pair]
     total = 1
     for part in parts:
-        total += _measure(loader, part, known, depth + 1)
+        total += _measure(loader, part, counts, depth + 1)
         if total > NODES:
-            raise NotYaml(f"{_line(node)} comes to more than {NODES} values, with what its aliases stand for")
-    known[id(node)] = total
+            raise NotYaml(f"{_position(node)} has more than {NODES} values, including those behind aliases")
+    counts[id(node)] = total
     return total
 
 
-def _refuse_repeats(loader: _Loader, node: yaml.MappingNode) -> None:
-    """Of merged mappings (`<<`) a key may come again: it is overwritten, which is their use."""
-    seen: dict[Hashable, int] = {}
+def _check_repeated_keys(loader: _Loader, node: yaml.MappingNode) -> None:
+    """Raise `NotYaml` for a repeated key. Keys of merged mappings (`<<`) may repeat: a merge allows overwriting."""
+    lines: dict[Hashable, int] = {}
     for key_node, _ in node.value:
         if key_node.tag == MERGE or not isinstance(key_node, yaml.ScalarNode):
             continue
         key = loader.construct_object(key_node)
-        if key in seen:
-            raise NotYaml(f"the key '{key}' of line {seen[key]} comes again in line {key_node.start_mark.line + 1}")
-        seen[key] = key_node.start_mark.line + 1
+        if key in lines:
+            raise NotYaml(f"the key '{key}' in line {lines[key]} is repeated in line {key_node.start_mark.line + 1}")
+        lines[key] = key_node.start_mark.line + 1
 
 
-def _line(node: yaml.Node) -> str:
-    return f"what begins in line {node.start_mark.line + 1}"
+def _position(node: yaml.Node) -> str:
+    return f"the value that begins in line {node.start_mark.line + 1}"

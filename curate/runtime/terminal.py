@@ -1,4 +1,4 @@
-"""Plain text for people: what a stage says of its result, and tables that fit the terminal."""
+"""Format results as plain text: the summary of a stage, and tables that fit the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 Row = Mapping[str, Any]
 NARROWEST = 6
-STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Minimum width of a text column, in characters."""
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def summary(values: Mapping[str, Any], indent: int = 0) -> list[str]:
-    """`key  value` lines, aligned; mappings are indented below their key, lists of mappings become tables."""
+    """Return aligned `key  value` lines. Mappings are indented below their key, lists of mappings become tables."""
     pad = " " * indent
     width = max((len(str(key)) for key, value in values.items() if not _is_nested(value)), default=0)
     lines: list[str] = []
@@ -36,7 +37,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def table(rows: Sequence[Row], *, columns: Iterable[str] | None = None, width: int | None = None) -> list[str]:
-    """Rows as aligned lines under a heading: numbers to the right, long texts cut with an ellipsis to fit `width`."""
+    """Return rows as aligned lines under a heading: numbers to the right, long texts cut to fit `width`."""
     names = list(columns or dict.fromkeys(key for row in rows for key in row))
     if not names:
         return []
@@ -57,22 +58,26 @@ def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return "  ".join(parts).rstrip()
 
 
-def _fit(natural: Sequence[int], right: Sequence[bool], room: int) -> list[int]:
-    """Take from the widest text column until all fits; numbers are never cut."""
+def _fit(natural: Sequence[int], right: Sequence[bool], available: int) -> list[int]:
+    """Return column widths: the widest text column is narrowed until all columns fit; numbers are never cut."""
     widths = list(natural)
     texts = [i for i, number in enumerate(right) if not number]
-    while sum(widths) > room and texts:
+    while sum(widths) > available and texts:
         widest = max(texts, key=lambda i: widths[i])
         if widths[widest] <= NARROWEST:
             break
         others = sorted((widths[i] for i in texts if i != widest), reverse=True)
         target = max(NARROWEST, min(widths[widest] - 1, others[0] if others else NARROWEST))
-        widths[widest] = max(target, widths[widest] - (sum(widths) - room))
+        widths[widest] = max(target, widths[widest] - (sum(widths) - available))
     return widths
 
 
 def cell(value: Any) -> str:
-    """One value on one line: four significant digits or all before the point, times to the second, nothing for null."""
+    """Return a value as one line of text.
+
+    Floats have four significant digits, or all digits before the point from 1000 on. Times are given to the second.
+    Null is the empty text.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -91,12 +96,12 @@ def cell(value: Any) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text that cannot steer a terminal or turn its direction: such characters as escapes, but tab and new line."""
-    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Escape characters that control a terminal or change the direction of text; tab and new line stay."""
+    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that reads best: `12.3 MB`."""
+    """Return a number of bytes in the most readable unit: `12.3 MB`."""
     number, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while number >= 1000 and len(units) > 1:
         number, units = number / 1000, units[1:]
@@ -104,7 +109,7 @@ def size(count: int) -> str:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; 120 where there is none (COLUMNS decides)."""
+    """Return the columns of the terminal; 120 if there is none (the variable COLUMNS overrides both)."""
     return shutil.get_terminal_size((120, 24)).columns
 
 

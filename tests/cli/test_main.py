@@ -70,7 +70,7 @@ def test_every_command_has_help_with_examples_that_name_it(curate: Call, name: s
 def test_flags_are_made_from_the_config(curate: Call, toy: ModuleType) -> None:
     shown = " ".join(curate("toy", "--help").out.split())
     for text in [
-        "--name <str> What the store calls the result. [required]",
+        "--name <str> Name of the result in the store. [required]",
         "--rows <int> Rows. [default: 3]",
         "--shuffle / --no-shuffle Shuffle. [default: on]",
         "--kind <max_loss|uds> Kind. [default: uds]",
@@ -162,7 +162,7 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
         (["toy"], 1, "'name' is missing: give --name"),
         (["toy", "--name", "t", "--rows", "0"], 1, "rows: Input should be greater than 0 (got 0)"),
         (["toy", "--name", "t", "--set", "rws=1"], 1, "Unknown key 'rws'. Did you mean 'rows'?"),
-        (["toy", "--name", "t", "--set", "rows"], 1, "--set wants key=value"),
+        (["toy", "--name", "t", "--set", "rows"], 1, "--set needs key=value"),
         (["toy", "--name", "t", "--options", "x"], 1, "--options wants key=value, not 'x'"),
         (["toy", "--name", "t", "--config", "none.yaml"], 1, "There is no config file none.yaml"),
         (["toy", "--name", "t", "--parent", "p"], 1, "There is nothing named 'p' in the store store"),

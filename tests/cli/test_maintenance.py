@@ -76,7 +76,7 @@ def test_sizes_are_looked_at_before_reading_and_bytes_where_it_is_asked_for(made
     made.check(read=True)
     flip(made.files / "model.safetensors")
     made.check()
-    with pytest.raises(StoreError, match=r"model\.safetensors has other content than was written.*curate verify"):
+    with pytest.raises(StoreError, match=r"model\.safetensors has changed since it was written.*curate verify"):
         made.check(read=True, below="files/")
     made.check(read=True, below="part")
     cut(made.files / "model.safetensors")
@@ -209,7 +209,7 @@ def test_the_commands_say_it_and_end_with_the_right_code(
     assert call("verify")[0] == call("verify", "a")[0] == call("gc")[0] == call("repair")[0] == 0
     flip(made.files / "model.safetensors")
     code, out, err = call("verify")
-    assert code == 1 and "model.safetensors has other content" in out and "1 thing is wrong" in err
+    assert code == 1 and "model.safetensors has changed since" in out and "1 thing is wrong" in err
     assert call("verify", "a")[0] == 1 and call("verify", "nobody")[0] == 1
     assert "cannot be made again" in call("repair")[2]
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What users have becomes samples, and what cannot says why; what is written can be read again."""
+"""Rows of every format become samples or are rejected with a reason; rows that are written can be read again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, render, to_sample
+from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, to_rows, to_sample
 from curate.samples import Sample, from_row, to_table
 
-ASKED = {"role": "user", "content": "What is 2 + 2?"}
-SAID = {"role": "assistant", "content": "4"}
+QUESTION = {"role": "user", "content": "What is 2 + 2?"}
+ANSWER = {"role": "assistant", "content": "4"}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 
 SAME = {
-    "messages": {"messages": [ASKED, SAID]},
+    "messages": {"messages": [QUESTION, ANSWER]},
     "sharegpt": {"conversations": [{"from": "human", "value": "What is 2 + 2?"}, {"from": "gpt", "value": "4"}]},
     "prompt-completion": {"prompt": "What is 2 + 2?", "completion": "4"},
     "alpaca": {"instruction": "What is 2 + 2?", "input": "", "output": "4"},
@@ -40,7 +40,7 @@ def why_not(row: dict[str, Any]) -> str:
 def test_one_conversation_has_one_id_in_every_format(name: str) -> None:
     sample = read(SAME[name] | {"domain": "math"})
     assert sample.format == name
-    assert list(sample.messages) == [ASKED, SAID]
+    assert list(sample.messages) == [QUESTION, ANSWER]
     assert sample.sample_id == read(SAME["messages"]).sample_id
     assert sample.metadata == {"domain": "math"}
     assert sample.original == SAME[name] | {"domain": "math"}
@@ -51,20 +51,20 @@ def test_one_conversation_has_one_id_in_every_format(name: str) -> None:
     [
         {"prompt": "What is 2 + 2?", "response": "4"},
         {"question": "What is 2 + 2?", "answer": "4"},
-        {"prompt": [ASKED], "completion": [SAID]},
-        {"conversation": [ASKED, SAID]},
-        {"messages": json.dumps([ASKED, SAID])},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is "}, "2 + 2?"]}, SAID]},
+        {"prompt": [QUESTION], "completion": [ANSWER]},
+        {"conversation": [QUESTION, ANSWER]},
+        {"messages": json.dumps([QUESTION, ANSWER])},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is "}, "2 + 2?"]}, ANSWER]},
     ],
 )
 def test_other_spellings_are_understood(row: dict[str, Any]) -> None:
-    assert list(read(row).messages) == [ASKED, SAID]
+    assert list(read(row).messages) == [QUESTION, ANSWER]
 
 
 def test_alpaca_joins_instruction_and_input_after_system_and_history() -> None:
     row = {"instruction": "Add.", "input": "2 2", "output": "4", "system": "Be short.", "history": [["Hi", "Hello"]]}
-    said = [(message["role"], message["content"]) for message in read(row).messages]
-    assert said == [
+    turns = [(message["role"], message["content"]) for message in read(row).messages]
+    assert turns == [
         ("system", "Be short."),
         ("user", "Hi"),
         ("assistant", "Hello"),
@@ -80,7 +80,7 @@ def test_plain_text_is_one_message_of_its_own_role() -> None:
 
 def test_tool_calls_are_the_same_from_messages_and_from_sharegpt() -> None:
     chat = read(
-        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, SAID], "tools": TOOLS}
+        {"messages": [QUESTION, {"role": "assistant", "content": None, "tool_calls": [CALL]}, ANSWER], "tools": TOOLS}
     )
     turns = [
         {"from": "human", "value": "What is 2 + 2?"},
@@ -97,22 +97,22 @@ def test_tool_calls_are_the_same_from_messages_and_from_sharegpt() -> None:
         ({"prompt": "a", "completion": " \n"}, "empty completion"),
         ({"prompt": "", "completion": "b"}, "empty prompt"),
         ({"prompt": 3, "completion": "b"}, "wrong type in column prompt"),
-        ({"prompt": "a", "completion": [ASKED]}, "no assistant turn"),
+        ({"prompt": "a", "completion": [QUESTION]}, "no assistant turn"),
         ({"instruction": "a", "input": [], "output": "b"}, "wrong type in column input"),
         ({"messages": []}, "no messages"),
         ({"messages": "not a list"}, "not JSON in a column that must be"),
         ({"messages": 4}, "wrong type in column messages"),
         ({"messages": ["hello"]}, "wrong type in column messages"),
-        ({"messages": [ASKED]}, "no assistant turn"),
-        ({"messages": [SAID]}, "no user turn"),
-        ({"messages": [ASKED, {"role": "robot", "content": "4"}]}, "unknown role"),
-        ({"messages": [ASKED, {"role": [], "content": "4"}]}, "unknown role"),
-        ({"messages": [ASKED, {"role": "assistant", "content": None}]}, "empty completion"),
-        ({"messages": [ASKED, SAID | {"content": 4}]}, "wrong type of content"),
-        ({"messages": [ASKED | {"content": [{"type": "image_url"}]}, SAID]}, "content that is not text"),
-        ({"messages": [ASKED, SAID | {"tool_calls": 3}]}, "wrong type of tool_calls"),
-        ({"messages": [ASKED, SAID], "tools": {}}, "wrong type in column tools"),
-        ({"messages": [{"role": "system", "content": "a"}, ASKED, SAID], "system": "b"}, "two system messages"),
+        ({"messages": [QUESTION]}, "no assistant turn"),
+        ({"messages": [ANSWER]}, "no user turn"),
+        ({"messages": [QUESTION, {"role": "robot", "content": "4"}]}, "unknown role"),
+        ({"messages": [QUESTION, {"role": [], "content": "4"}]}, "unknown role"),
+        ({"messages": [QUESTION, {"role": "assistant", "content": None}]}, "empty completion"),
+        ({"messages": [QUESTION, ANSWER | {"content": 4}]}, "wrong type of content"),
+        ({"messages": [QUESTION | {"content": [{"type": "image_url"}]}, ANSWER]}, "content that is not text"),
+        ({"messages": [QUESTION, ANSWER | {"tool_calls": 3}]}, "wrong type of tool_calls"),
+        ({"messages": [QUESTION, ANSWER], "tools": {}}, "wrong type in column tools"),
+        ({"messages": [{"role": "system", "content": "a"}, QUESTION, ANSWER], "system": "b"}, "two system messages"),
         ({"conversations": [{"from": "alien", "value": "b"}]}, "unknown role"),
         ({"conversations": [{"from": "function_call", "value": "{}"}]}, "function call without a name"),
         ({"text": "  "}, "empty text"),
@@ -120,18 +120,18 @@ def test_tool_calls_are_the_same_from_messages_and_from_sharegpt() -> None:
         ({"text": "fine", "note": "\udfff"}, "not valid Unicode"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], reason: str) -> None:
+def test_a_row_that_cannot_be_used_is_rejected_with_a_reason(row: dict[str, Any], reason: str) -> None:
     assert why_not(row) == reason
 
 
 @pytest.mark.parametrize("part", ["note", "tools", "messages"])
-def test_a_row_that_is_nested_without_end_is_refused_before_somebody_runs_out_of_stack(part: str) -> None:
+def test_a_row_that_is_nested_too_deeply_is_rejected_before_a_reader_runs_out_of_stack(part: str) -> None:
     def row(depth: int) -> dict[str, Any]:
         value: Any = "x"
         for level in range(depth):
             value = {"k": value} if level % 2 else [value]
-        message = {"role": "assistant", "content": "a", "name": value} if part == "messages" else SAID
-        return {"messages": [ASKED, message], part: [ASKED, message] if part == "messages" else [value]}
+        message = {"role": "assistant", "content": "a", "name": value} if part == "messages" else ANSWER
+        return {"messages": [QUESTION, message], part: [QUESTION, message] if part == "messages" else [value]}
 
     assert why_not(row(500)) == why_not(row(5000)) == why_not(row(70)) == "nested too deeply"
     assert read(row(50)).sample_id
@@ -146,7 +146,7 @@ def test_a_file_has_the_format_that_most_of_its_first_rows_fit() -> None:
 def test_columns_given_by_the_user_go_before_names_that_are_known() -> None:
     row = {"frage": "What is 2 + 2?", "antwort": "4", "text": "no"}
     sample = read(row, **parse_columns("prompt=frage, completion=antwort"))
-    assert list(sample.messages) == [ASKED, SAID] and sample.metadata == {"text": "no"}
+    assert list(sample.messages) == [QUESTION, ANSWER] and sample.metadata == {"text": "no"}
     assert parse_columns({"prompt": "frage,completion=antwort"}) == {"prompt": "frage", "completion": "antwort"}
     assert parse_columns("prompt=a,b") == {"prompt": "a,b"}
 
@@ -167,38 +167,41 @@ def test_columns_that_fit_nothing_are_named_with_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in EXPORT_FORMATS if name != "original"])
-def test_a_simple_conversation_is_written_as_it_would_have_come(name: str) -> None:
-    assert render([read(SAME["messages"])], name) == [SAME[name]]
+def test_a_simple_conversation_is_written_as_the_row_of_that_format(name: str) -> None:
+    assert to_rows([read(SAME["messages"])], name) == [SAME[name]]
 
 
-def test_what_would_be_lost_is_an_error_that_names_the_sample_and_where_it_fits() -> None:
-    long = read({"messages": [ASKED, SAID, ASKED, SAID]})
+def test_a_loss_is_an_error_that_names_the_sample_and_the_formats_that_fit() -> None:
+    long = read({"messages": [QUESTION, ANSWER, QUESTION, ANSWER]})
     with pytest.raises(DataError, match=rf"{long.sample_id}.*4 messages.*fits: original, messages, .*sharegpt"):
-        render([read(SAME["alpaca"]), long], "alpaca")
-    tooled = read({"messages": [ASKED, SAID], "tools": TOOLS})
+        to_rows([read(SAME["alpaca"]), long], "alpaca")
+    tooled = read({"messages": [QUESTION, ANSWER], "tools": TOOLS})
     with pytest.raises(DataError, match="with tools"):
-        render([tooled], "alpaca")
+        to_rows([tooled], "alpaca")
     with pytest.raises(DataError, match=r"plain text.*fits: original\."):
-        render([read({"text": "a"})], "messages")
+        to_rows([read({"text": "a"})], "messages")
     with pytest.raises(DataError, match="prompt-completion without loss"):
-        render([read({"messages": [ASKED, SAID, ASKED]})], "prompt-completion")
+        to_rows([read({"messages": [QUESTION, ANSWER, QUESTION]})], "prompt-completion")
 
 
 def test_prompts_are_lists_of_messages_as_soon_as_one_must_be() -> None:
     system = {"role": "system", "content": "s"}
-    rows = render([read(SAME["alpaca"]), read({"messages": [system, ASKED, SAID]})], "prompt-completion")
-    assert rows == [{"prompt": [ASKED], "completion": [SAID]}, {"prompt": [system, ASKED], "completion": [SAID]}]
+    rows = to_rows([read(SAME["alpaca"]), read({"messages": [system, QUESTION, ANSWER]})], "prompt-completion")
+    assert rows == [
+        {"prompt": [QUESTION], "completion": [ANSWER]},
+        {"prompt": [system, QUESTION], "completion": [ANSWER]},
+    ]
 
 
 def test_original_rows_of_several_formats_make_no_one_table() -> None:
     with pytest.raises(DataError, match="alpaca, messages"):
-        render([read(SAME["alpaca"]), read(SAME["messages"])], "original")
+        to_rows([read(SAME["alpaca"]), read(SAME["messages"])], "original")
 
 
 # Laws
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["\x00", " ", "\ufeff", "{}"])
-said = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
+not_blank = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -223,7 +226,7 @@ wild_rows = st.dictionaries(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(wild_rows)
-def test_any_row_becomes_a_sample_or_says_why_not(row: dict[str, Any]) -> None:
+def test_any_row_becomes_a_sample_or_is_rejected_with_a_reason(row: dict[str, Any]) -> None:
     try:
         layout = detect([row], {}, "f")
         sample = to_sample(row, layout)
@@ -235,7 +238,7 @@ def test_any_row_becomes_a_sample_or_says_why_not(row: dict[str, Any]) -> None:
     assert list(again.original) == list(row)
 
 
-chats = st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), said), min_size=1, max_size=5)
+chats = st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), not_blank), min_size=1, max_size=5)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -244,7 +247,7 @@ def test_what_is_written_and_read_again_is_the_same_conversation(chat: list[tupl
     messages = [{"role": "user", "content": "q"}, *({"role": r, "content": c} for r, c in chat)]
     sample = Sample([*messages, {"role": "assistant", "content": "a"}])
     try:
-        rows = render([sample], name)
+        rows = to_rows([sample], name)
     except DataError:
         assert name == "alpaca" and len(sample.messages) > 2
         return

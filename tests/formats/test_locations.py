@@ -1,4 +1,4 @@
-"""Data behind URLs: read as from a folder, fingerprinted by what the file system says, written to with care."""
+"""Data behind URLs is read as from a folder and fingerprinted by its file system's metadata; exports are careful."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def test_rejects_and_errors_name_the_url(memory: Any, store: Store) -> None:
     assert found == [{"file": "memory://bucket/a.jsonl", "row": 2}]
     memory.pipe("/bucket/a.parquet", b"nothing")
     memory.pipe("/bucket/empty/x.txt", b"nothing")
-    for url, said in {
+    for url, message in {
         "memory://bucket/b.jsonl": r"There is nothing at memory://bucket/b\.jsonl\. Check",
         "memory://bucket/a.parquet": r"memory://bucket/a\.parquet cannot be read",
-        "memory://bucket/empty": r"memory://bucket/empty holds no data file: \.jsonl",
-        "memory://bucket/empty/x.txt": "is in no format that curate reads",
+        "memory://bucket/empty": r"memory://bucket/empty contains no data file\. curate reads \.jsonl",
+        "memory://bucket/empty/x.txt": "has no file type that curate can read",
         "nowhere://bucket/a.jsonl": "Protocol not known: nowhere",
         "file:///nowhere/a.jsonl": "There is no file or folder /nowhere/a.jsonl",
     }.items():
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             ingest(store, url, name="bad")
 
 
@@ -109,9 +109,7 @@ def test_the_fingerprint_changes_with_the_content_and_not_with_the_address(memor
     assert digest_url("memory://one") not in {first, changed}
 
 
-def test_what_a_file_system_says_of_the_content_counts_before_its_clock(
-    memory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reported_checksum_counts_before_the_time_of_the_file(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe("/one/a.jsonl", b"a")
     memory.pipe("/two/a.jsonl", b"a")
     by_clock, other = (digest_url(f"memory://{name}/a.jsonl") for name in ("one", "two"))
@@ -130,7 +128,7 @@ def test_what_a_file_system_says_of_the_content_counts_before_its_clock(
 
     monkeypatch.setattr(type(memory), "modified", unknown)
     same = digest_url("memory://one/a.jsonl")
-    assert same == digest_url("memory://two/a.jsonl"), "where nothing is said, the content is read"
+    assert same == digest_url("memory://two/a.jsonl"), "without metadata the content is read"
     memory.pipe("/two/a.jsonl", b"b")
     assert same != digest_url("memory://two/a.jsonl")
 
@@ -166,7 +164,7 @@ def test_secrets_in_a_url_are_shown_nowhere(memory: Any, store: Store) -> None:
     assert "web=memory://bucket/a.jsonl" in Path("exports/out/README.md").read_text()
 
 
-def test_a_model_behind_a_url_is_refused(store: Store) -> None:
+def test_a_model_behind_a_url_is_an_error(store: Store) -> None:
     with pytest.raises(ModelError, match="from a folder or the Hub, not from s3://bucket/model"):
         locate(store, "s3://bucket/model", kind="model")
 
@@ -252,9 +250,9 @@ def test_files_of_a_web_server_are_read_and_change_the_fingerprint(web: str, tmp
     file = tmp_path / "web/a.jsonl"
     file.write_bytes(lines(rows))
     (tmp_path / "web/b.jsonl.gz").write_bytes(gzip.compress(lines(rows[:3])))
-    for name, wanted in {"a.jsonl?token=1": rows, "b.jsonl.gz": rows[:3]}.items():
+    for name, expected in {"a.jsonl?token=1": rows, "b.jsonl.gz": rows[:3]}.items():
         found = list(read_location(f"{web}/{name}", split="train"))
-        assert [row.values for row in found] == wanted and found[0].file == f"{web}/{name.partition('?')[0]}"
+        assert [row.values for row in found] == expected and found[0].file == f"{web}/{name.partition('?')[0]}"
     first = digest_url(f"{web}/a.jsonl")
     assert digest_url(f"{web}/a.jsonl") == first
     file.write_bytes(lines(reversed(rows)))

@@ -1,4 +1,4 @@
-"""Files, folders and data sets are read as the rows that they hold, and what is broken is named."""
+"""Files, folders and datasets are read as rows; an error or a reason names each part that is broken."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from curate.errors import DataError
 from curate.formats import read_location
 from curate.formats.read import data_files
 
-ASKED = {"role": "user", "content": "What is 2 + 2?"}
-SAID = {"role": "assistant", "content": "4"}
+QUESTION = {"role": "user", "content": "What is 2 + 2?"}
+ANSWER = {"role": "assistant", "content": "4"}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
 
 
@@ -37,8 +37,8 @@ def test_a_broken_line_of_jsonl_is_a_row_with_a_reason(tmp_path: Path) -> None:
         b'{"n": ' + b"9" * 5000 + b"}",
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, b"[" * 100_000, b'{"text": "b"}']))
-    said = [(1, {"text": "a"}), (3, "not JSON"), (4, "not an object"), (5, "not UTF-8"), (6, "not JSON")]
-    assert rows_of(tmp_path / "a.jsonl") == [*said, (7, "nested too deeply"), (8, {"text": "b"})]
+    first = [(1, {"text": "a"}), (3, "not JSON"), (4, "not an object"), (5, "not UTF-8"), (6, "not JSON")]
+    assert rows_of(tmp_path / "a.jsonl") == [*first, (7, "nested too deeply"), (8, {"text": "b"})]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_json_file_may_be_an_array_an_object_with_one_or_lines(tmp_path: Path,
 
 
 def test_a_json_object_that_is_itself_a_conversation_is_one_row(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps({"messages": [ASKED, SAID]}))
-    assert rows_of(tmp_path / "a.json") == [(1, {"messages": [ASKED, SAID]})]
+    (tmp_path / "a.json").write_text(json.dumps({"messages": [QUESTION, ANSWER]}))
+    assert rows_of(tmp_path / "a.json") == [(1, {"messages": [QUESTION, ANSWER]})]
 
 
 @pytest.mark.parametrize("content", ['[{"text": "a"},', "3", '{"a": [], "b": []}', "[" + "9" * 5000 + "]", "[" * 9999])
@@ -66,7 +66,7 @@ def test_a_json_file_that_cannot_be_rows_is_an_error_that_names_it(tmp_path: Pat
         rows_of(tmp_path / "a.json")
 
 
-def test_csv_keeps_text_as_text_and_says_which_row_is_broken(tmp_path: Path) -> None:
+def test_csv_keeps_text_as_text_and_names_the_row_that_is_broken(tmp_path: Path) -> None:
     text = '\ufeffprompt,completion\n"two\nlines",007\n\na,b,c\n"' + "x" * 200_000 + '",y\n'
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     assert rows_of(tmp_path / "a.csv") == [
@@ -91,7 +91,7 @@ def test_a_quote_out_of_place_is_an_error_that_names_the_row_and_swallows_no_oth
         rows_of(tmp_path / "a.csv")
 
 
-def test_a_row_of_csv_that_is_broken_within_its_line_is_refused_alone(tmp_path: Path) -> None:
+def test_a_row_of_csv_that_is_broken_within_its_line_is_rejected_alone(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('prompt,completion\n"a"b,"c"\ngood,row\nit is 5" long,x\n')
     assert rows_of(tmp_path / "a.csv") == [
         (1, "not CSV"),
@@ -100,7 +100,7 @@ def test_a_row_of_csv_that_is_broken_within_its_line_is_refused_alone(tmp_path: 
     ]
 
 
-def test_an_object_with_a_key_twice_is_refused_alone_for_no_two_readers_agree_on_it(tmp_path: Path) -> None:
+def test_an_object_that_repeats_a_key_is_rejected_alone(tmp_path: Path) -> None:
     twice, good = '{"text": "a", "meta": {"x": 1, "x": 2}}', '{"text": "b"}'
     (tmp_path / "a.jsonl").write_text(f"{twice}\n{good}\n")
     (tmp_path / "a.json").write_text(f"[{twice}, {good}]")
@@ -108,7 +108,7 @@ def test_an_object_with_a_key_twice_is_refused_alone_for_no_two_readers_agree_on
         assert rows_of(tmp_path / name) == [(1, "a key comes twice"), (2, {"text": "b"})]
 
 
-def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
     from curate.formats.read import bounded_lines
@@ -118,7 +118,7 @@ def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(bounded_lines(io.BytesIO(content), most=11)) == [b"ab\n", None, b"c" * 10 + b"\n", b"d"]
 
 
-def test_rows_of_a_table_that_python_cannot_have_are_refused_alone(tmp_path: Path) -> None:
+def test_rows_of_a_table_that_python_cannot_hold_are_rejected_alone(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -191,12 +191,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         rows_of(tmp_path / name)
 
 
-def test_a_saved_data_set_and_parquet_come_back_as_the_rows_that_went_in(tmp_path: Path) -> None:
+def test_a_saved_dataset_and_parquet_are_read_as_the_rows_that_were_written(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict, Features, Json, List, Value
 
     rows = [
-        {"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}], "n": 1, "note": None},
-        {"messages": [ASKED, SAID], "n": 2, "note": "x"},
+        {"messages": [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}], "n": 1, "note": None},
+        {"messages": [QUESTION, ANSWER], "n": 2, "note": "x"},
     ]
     message = {"role": Value("string"), "content": Value("string"), "tool_calls": Json()}
     features = Features({"messages": List(message), "n": Value("int64"), "note": Value("string")})
@@ -210,23 +210,23 @@ def test_a_saved_data_set_and_parquet_come_back_as_the_rows_that_went_in(tmp_pat
         rows_of(tmp_path / "many")
 
 
-def test_a_hub_data_set_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_dataset_is_read_at_the_commit_it_was_fingerprinted_by(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def load(*args: Any, **options: Any) -> datasets.Dataset:
-        asked.append((args, options))
+        calls.append((args, options))
         return datasets.Dataset.from_list([{"text": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert [row.values for row in read_location("me/data", split="test", subset="en", revision="abc")] == [
         {"text": "a"}
     ]
-    assert asked == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
+    assert calls == [(("me/data", "en"), {"split": "test", "revision": "abc"})]
 
 
-def test_a_hub_data_set_that_cannot_be_loaded_is_an_error_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_dataset_that_cannot_be_loaded_is_an_error_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def load(*args: Any, **options: Any) -> None:

@@ -1,11 +1,11 @@
-"""Laws of errors: what the system refuses is the user's to mend, what is our fault is not called theirs."""
+"""Laws of errors: an error of the system is one that the user can fix; a fault of curate is not reported as one."""
 
 from __future__ import annotations
 
 from curate.errors import of_system
 
 
-def test_what_the_system_refuses_is_told_from_what_is_our_fault() -> None:
+def test_errors_of_the_system_are_recognised_and_faults_of_curate_are_not() -> None:
     assert "no space left" in str(of_system(OSError(28, "No space left on device", "x")))
     assert "no space left" in str(of_system(RuntimeError("I/O error: No space left on device (os error 28)")))
     wrapped = RuntimeError("file write failed")

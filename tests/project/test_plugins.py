@@ -1,4 +1,4 @@
-"""Selectors of other packages: found by name, imported when asked for, and named by their package where they fail."""
+"""Selectors of other packages are found by name and imported when asked for; their errors name the package."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from curate.testing import check_selector
 from tests.support.paths import ROOT
 
 TEMPLATE = ROOT / "examples" / "selector_package"
-FACTS = RunInfo(vocab_size=50, max_length=16)
+RUN = RunInfo(vocab_size=50, max_length=16)
 
 
 def entry_points(pyproject: Path) -> str:
-    """A package's entry points as a wheel has them."""
+    """Return a package's entry points as a wheel has them."""
     groups = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["entry-points"]
     return "\n".join(
         f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
@@ -53,14 +53,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def template(installed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example of a package, installed."""
+    """The example package, installed."""
     monkeypatch.syspath_prepend(TEMPLATE)
     monkeypatch.delitem(sys.modules, "curate_closest", raising=False)
     return installed("curate_closest_template", entry_points(TEMPLATE / "pyproject.toml"))
 
 
 def test_the_template_is_found_by_name_with_its_arguments_checked(template: Path) -> None:
-    selector = make_selector("closest", {"aim": 1.5}, FACTS)
+    selector = make_selector("closest", {"aim": 1.5}, RUN)
     assert type(selector).__name__ == "Closest" and selector.aim == 1.5
     assert type(make_pool_selector("shortest", {})).__name__ == "Shortest"
     check_selector("closest", {"aim": 0.5})
@@ -107,33 +107,33 @@ print(*[name for name in ("loud", "importlib.metadata", "torch") if name in sys.
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "I am here" not in done.stdout and done.stderr.split() in ([], ["importlib.metadata"])
-    make_selector("random", {}, FACTS)
+    make_selector("random", {}, RUN)
     assert "loud" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("import nowhere_to_be_found\n", "of the package broken cannot be imported .* ModuleNotFoundError"),
-        ("Mine = 3\n", "of the package broken is no curate.selectors.Selector: broken:Mine must be a subclass"),
+        ("Mine = 3\n", "of the package broken is not a curate.selectors.Selector: broken:Mine must be a subclass"),
         ("", "AttributeError.* Update broken, or uninstall it"),
         (None, "of the package broken cannot be imported from broken:Mine"),
     ],
 )
-def test_a_package_that_does_not_work_is_named(installed: Callable[..., Path], code: str | None, said: str) -> None:
+def test_a_package_that_does_not_work_is_named(installed: Callable[..., Path], code: str | None, message: str) -> None:
     installed("broken", "[curate.selectors]\nmine = broken:Mine\n", code)
-    with pytest.raises(ConfigError, match=said):
-        make_selector("mine", {}, FACTS)
-    assert make_selector("random", {}, FACTS), "others go on working"
+    with pytest.raises(ConfigError, match=message):
+        make_selector("mine", {}, RUN)
+    assert make_selector("random", {}, RUN), "other selectors still work"
 
 
-def test_two_packages_that_bring_the_same_name_are_named(installed: Callable[..., Path]) -> None:
+def test_two_packages_that_provide_the_same_name_are_named(installed: Callable[..., Path]) -> None:
     for package in ("one", "two"):
         installed(package, "[curate.pool_selectors]\nmine = here:Mine\n")
-    with pytest.raises(ConfigError, match="The packages one and two both bring a method 'mine'"):
+    with pytest.raises(ConfigError, match="The packages one and two each provide a method 'mine'"):
         make_pool_selector("mine", {})
 
 
 def test_ours_come_first(installed: Callable[..., Path]) -> None:
     installed("thief", "[curate.selectors]\nuds = thief:Mine\n", "raise SystemExit\n")
-    assert type(make_selector("uds", {}, FACTS)).__module__ == "curate.selectors.uds"
+    assert type(make_selector("uds", {}, RUN)).__module__ == "curate.selectors.uds"

@@ -1,4 +1,4 @@
-"""Time by part: on a CPU by the clock, on a GPU by marks in its queue that nobody waits for until the sum is wanted."""
+"""Seconds per part: on a CPU by the clock, on a GPU by events in its queue, without waiting before the sum is read."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from curate.log import Stopwatch
 
 
 def test_parts_add_up_and_a_failed_part_counts() -> None:
-    watch = Stopwatch()
+    timer = Stopwatch()
     for _ in range(2):
-        with watch.part("sleep"):
+        with timer.part("sleep"):
             time.sleep(0.01)
-    with pytest.raises(ValueError), watch.part("failed"):
+    with pytest.raises(ValueError), timer.part("failed"):
         raise ValueError
-    watch.add("elsewhere", 1.5)
-    assert watch.seconds["sleep"] >= 0.02
-    assert watch.seconds["elsewhere"] == 1.5
-    assert set(watch.so_far) == {"sleep", "failed", "elsewhere"}
-    watch.seconds.update({"before": 2.0})  # as a resumed run does
-    assert watch.seconds["before"] == 2.0
+    timer.add("elsewhere", 1.5)
+    assert timer.seconds["sleep"] >= 0.02
+    assert timer.seconds["elsewhere"] == 1.5
+    assert set(timer.so_far) == {"sleep", "failed", "elsewhere"}
+    timer.seconds.update({"before": 2.0})  # as a resumed run does
+    assert timer.seconds["before"] == 2.0
 
 
 class Queue:
-    """A GPU's clock: events get their time when the queue has come to them."""
+    """Clock of a GPU: events get their time when the queue reaches them."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -63,16 +63,16 @@ def test_on_a_gpu_nothing_waits_until_the_seconds_are_read(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "Event", queue.event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: pytest.fail("the queue was emptied"))
-    watch = Stopwatch()
+    timer = Stopwatch()
     for seconds, part in [(3.0, "forward"), (2.0, "scores"), (4.0, "forward")]:
-        with watch.part(part):
+        with timer.part(part):
             queue.at += seconds
-    start = watch.mark()
+    start = timer.mark()
     queue.at += 5.0
-    watch.charge("training", start)
-    assert watch.so_far == {}
+    timer.charge("training", start)
+    assert timer.so_far == {}
     queue.done = 5.0
-    assert watch.so_far == {"forward": 3.0, "scores": 2.0}
+    assert timer.so_far == {"forward": 3.0, "scores": 2.0}
     assert queue.waits == 0
-    assert watch.seconds == {"forward": 7.0, "scores": 2.0, "training": 5.0}
-    assert not watch._open
+    assert timer.seconds == {"forward": 7.0, "scores": 2.0, "training": 5.0}
+    assert not timer._pending

@@ -1,4 +1,4 @@
-"""Configs are YAML of a size that somebody has typed, with every key once; anything else is an error in a sentence."""
+"""Configs are YAML of a size that a person can type, with every key once; anything else is an error in a sentence."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MERGES = MERGES.replace("]\n", "]}\n")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (LAUGHS, "comes to more than 100000 values"),
-        (MERGES, "comes to more than 100000 values"),
-        ("a: 1\nb: 2\na: 3", "key 'a' of line 1 comes again in line 3"),
-        ("x: {a: 1,\n a: 2}", "key 'a' of line 1 comes again in line 2"),
-        ("a: &a [*a]", "holds itself"),
-        ("a: &a {b: *a}", "holds itself"),
+        (LAUGHS, "has more than 100000 values"),
+        (MERGES, "has more than 100000 values"),
+        ("a: 1\nb: 2\na: 3", "key 'a' in line 1 is repeated in line 3"),
+        ("x: {a: 1,\n a: 2}", "key 'a' in line 1 is repeated in line 2"),
+        ("a: &a [*a]", "contains itself"),
+        ("a: &a {b: *a}", "contains itself"),
         ("- " * 60 + "x", "nested deeper"),
         ("[" * 1500, "nested deeper"),
         ("a: 2024-13-45", "cannot be read"),
@@ -48,8 +48,8 @@ MERGES = MERGES.replace("]\n", "]}\n")
         ("a: !!timestamp x", "cannot be read"),
     ],
 )
-def test_what_nobody_has_typed_is_refused_with_its_line(text: str | bytes, said: str) -> None:
-    with pytest.raises(NotYaml, match=said):
+def test_yaml_that_is_too_large_or_wrong_is_an_error_with_its_line(text: str | bytes, message: str) -> None:
+    with pytest.raises(NotYaml, match=message):
         parse(text)
     assert not os.path.exists("pwned")
 
@@ -75,17 +75,17 @@ def test_every_config_and_pipeline_that_comes_with_curate_is_read_as_before() ->
 
 def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    for content, said in [
+    for content, message in [
         (b"\xff", "not YAML"),
-        (b"a: 1\na: 2", "line 1 comes again in line 2"),
+        (b"a: 1\na: 2", "line 1 is repeated in line 2"),
         (b"[]", "not a list"),
         (b"", "NoneType"),
     ]:
         file.write_bytes(content)
-        with pytest.raises(ConfigError, match=rf"c\.yaml.*{said}"):
+        with pytest.raises(ConfigError, match=rf"c\.yaml.*{message}"):
             read_yaml(file)
     file.write_bytes(b"1: 2")
-    with pytest.raises(ConfigError, match=r"The key 1 in .*c\.yaml is no name"):
+    with pytest.raises(ConfigError, match=r"The key 1 in .*c\.yaml is not text"):
         load(Config, file=file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_yaml(tmp_path)
@@ -95,7 +95,7 @@ def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
 
 def test_values_on_the_command_line_are_bounded_too() -> None:
     for text in ("2024-13-45", "&a [*a]", "[" * 2000, "{a: 1, a: 2}", "!!python/name:os.system"):
-        with pytest.raises(ConfigError, match="no YAML value"):
+        with pytest.raises(ConfigError, match="not a YAML value"):
             scalar(text)
     assert scalar("1e-3") == 0.001 and scalar("x") == "x"
 
@@ -103,12 +103,12 @@ def test_values_on_the_command_line_are_bounded_too() -> None:
 @pytest.mark.parametrize(
     "name", ["../x", "..", "a/b", "a\\b", "", ".x", "-x", "a\n", "a\x00", "x" * 200, "é", "C:x", " a", "~"]
 )
-def test_what_things_are_called_is_never_a_path(name: str) -> None:
+def test_the_name_of_an_artifact_is_never_a_path(name: str) -> None:
     with pytest.raises(ConfigError):
         build(Config, {"name": name})
 
 
-def test_options_that_cannot_be_written_down_are_refused() -> None:
+def test_options_that_cannot_be_stored_are_an_error() -> None:
     with pytest.raises(ConfigError, match="not valid Unicode"):
         build(stage_of("ingest").config, {"name": "p", "data": ["a.jsonl"], "split": "a\udcff"})
 
@@ -138,7 +138,7 @@ def value(rng: Random, depth: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "script"])
-def test_any_config_is_built_or_refused_in_a_sentence(stage: str, tmp_path: Path) -> None:
+def test_any_config_is_built_or_is_an_error_in_a_sentence(stage: str, tmp_path: Path) -> None:
     rng, cls = Random(stage), stage_of(stage).config
     for number in range(40):
         fields = rng.sample(sorted(cls.model_fields), rng.randint(0, min(4, len(cls.model_fields))))
@@ -151,7 +151,7 @@ def test_any_config_is_built_or_refused_in_a_sentence(stage: str, tmp_path: Path
             assert str(error)
 
 
-def test_any_pipeline_is_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_any_pipeline_is_read_or_is_an_error_in_a_sentence(tmp_path: Path) -> None:
     rng = Random(1)
     for number in range(150):
         stage = rng.choice([*STAGES, "query", "nothing", 3, None])

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import ConfigError, did_you_mean
-from ...formats import Traits, columns_of, render
+from ...formats import Traits, columns_of, to_rows
 from ...samples import Sample, from_row
 from ...store.rows.out_of_core import read_batches
 
@@ -50,7 +50,7 @@ class ChosenRows:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         start = 0
         for samples in self._samples():
-            rows = render(samples, self.name, self._traits, check=not self._checked)
+            rows = to_rows(samples, self.name, self._traits, check=not self._checked)
             for column in self._columns:
                 values = self._values(column, samples, start)
                 rows = [row | {column: value} for row, value in zip(rows, values, strict=True)]

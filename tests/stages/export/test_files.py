@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import DataError
-from curate.formats import render
+from curate.formats import to_rows
 from curate.samples import Sample, to_json
 from curate.stages.export import rows as chosen_rows
 from curate.stages.export.files import write_rows
@@ -61,7 +61,7 @@ def test_an_export_in_small_batches_is_the_export_in_one(
         assert len(list(Path("parts").glob("data-*.arrow"))) > 1
         assert datasets.load_from_disk("parts").features == datasets.load_from_disk("whole").features
     samples = {sample.sample_id: sample for _, sample in pool_samples(store.get("pool"))}
-    twins = render([samples[sample_id] for sample_id in ids[7::-1]], name)
+    twins = to_rows([samples[sample_id] for sample_id in ids[7::-1]], name)
     if kind == "jsonl":
         extra = [{"twice": 2 * position, "source": "pool"} for position in range(7, -1, -1)]
         assert read("parts", kind) == [row | more for row, more in zip(twins, extra, strict=True)]

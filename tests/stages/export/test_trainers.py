@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
-from curate.formats import detect, render, to_sample
+from curate.formats import detect, to_rows, to_sample
 from curate.samples import Sample
 from curate.stages.export.trainers import TRAINER_FORMATS
 from curate.store import Store
@@ -126,7 +126,7 @@ def holds(name: str, samples: list[Sample]) -> bool:
 @given(samples=st.lists(conversations(), min_size=1, max_size=3))
 def test_what_a_format_can_hold_comes_back_from_the_file(name: str, samples: list[Sample]) -> None:
     try:
-        rows = render(samples, name)
+        rows = to_rows(samples, name)
     except DataError:
         assert not holds(name, samples)
         return
