@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 from .runtime.distributed import rank
@@ -16,6 +17,9 @@ from .runtime.redaction import redacted
 from .runtime.terminal import harmless
 
 LOGGER = logging.getLogger("curate")
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines of a progress bar whose stderr is no terminal."""
 
 
 def setup(verbose: bool = False) -> None:
@@ -35,11 +39,43 @@ class _Redacting(logging.Formatter):
 
 
 def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
-    """Return a tqdm bar on stderr. Only rank 0 shows it, if stderr is a terminal and CURATE_PROGRESS is not 0."""
+    """Return a tqdm bar on stderr; where stderr is a file, it logs a line every `LINE_SECONDS` instead.
+
+    Only rank 0 shows it, and nothing does with CURATE_PROGRESS=0.
+    """
     from tqdm import tqdm
 
-    off = True if rank() or os.environ.get("CURATE_PROGRESS") == "0" else None
-    return tqdm(total=total, desc=label, unit=unit, initial=initial, disable=off, file=sys.stderr, dynamic_ncols=True)
+    off = bool(rank()) or os.environ.get("CURATE_PROGRESS") == "0"
+    common: dict[str, Any] = {"total": total, "desc": label, "unit": unit, "initial": initial, "disable": off}
+    if off or sys.stderr.isatty():
+        return tqdm(**common, file=sys.stderr, dynamic_ncols=True)
+
+    class LogLines(tqdm):  # type: ignore[misc]
+        """A bar whose display is a line of the log."""
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+            """Log the state of the bar."""
+            LOGGER.info(str(self))
+            return True
+
+    counts = "{n_fmt} of {total_fmt} {unit}s ({percentage:.0f}%), {remaining} left" if total else "{n_fmt} {unit}s"
+    layout = "{desc}: " + counts + ", {elapsed} so far, {rate_fmt}{postfix}"
+    pace = {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "maxinterval": 2 * LINE_SECONDS, "miniters": 1}
+    return LogLines(**common, **pace, file=StringIO(), bar_format=layout)
+
+
+class Heartbeat:
+    """Log a line now and then while something else works, so that a log shows that the command is alive."""
+
+    def __init__(self, every: float | None = None) -> None:
+        self.every = LINE_SECONDS if every is None else every
+        self._last = time.monotonic()
+
+    def beat(self, line: Callable[[], str]) -> None:
+        """Log `line()` if the last line is old enough. A terminal gets it, too: there is no bar."""
+        if time.monotonic() - self._last >= self.every and os.environ.get("CURATE_PROGRESS") != "0":
+            self._last = time.monotonic()
+            LOGGER.info(line())
 
 
 class Stopwatch:

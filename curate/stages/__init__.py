@@ -77,6 +77,8 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Inputs, dict[str
 
 def run_stage(store: Store, name: str, config: Config) -> Artifact:
     """Make the artifact that `config` describes, or find it made."""
+    from .inputs import with_absolute_paths
+
     check_config(name, config)
     stage = stage_of(name)
     inputs, fingerprints = made_from(store, name, config)
@@ -85,7 +87,7 @@ def run_stage(store: Store, name: str, config: Config) -> Artifact:
         inputs.check()
         stage.run(config, inputs, draft)
 
-    artifact = store.make(name, fill, config, fingerprints, collective=stage.distributed)
+    artifact = store.make(name, fill, with_absolute_paths(config), fingerprints, collective=stage.distributed)
     if stage.deliver is not None and rank() == 0:
         stage.deliver(config, artifact)
     return artifact

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import EXTERNAL, Options
+from ..config import EXTERNAL, Config, Options
 from ..errors import DataError, ModelError
 from ..formats.locations import digest_url, is_url, label_and_location, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
@@ -68,6 +68,33 @@ def resolve(store: Store, config: Options) -> Inputs:
         for key, text in entries.items():
             places[key], fingerprints[key] = locate(store, text, kind="model" if field == "model" else "dataset")
     return Inputs(store, artifacts, places, fingerprints)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return the config with every relative path to models and data as an absolute one, as the store records it.
+
+    Then `curate status` and `curate resume` find them from any folder. Names in the store, Hub ids and URLs stay.
+    """
+    changed: dict[str, str | tuple[str, ...]] = {}
+    for field in config.fields_with(EXTERNAL):
+        value = getattr(config, field)
+        if isinstance(value, str):
+            changed[field] = _absolute(value)
+        elif value:
+            changed[field] = tuple(_absolute(entry) for entry in value)
+    return config.model_copy(update=changed)
+
+
+def _absolute(entry: str) -> str:
+    """Return `[label=]path` with an absolute path, if there is something at that path."""
+    label, text = label_and_location(entry)
+    try:
+        path = Path(text).expanduser()
+        if is_url(text) or not path.exists():
+            return entry
+    except (OSError, ValueError, RuntimeError):
+        return entry
+    return f"{label}={path.absolute()}" if label is not None else str(path.absolute())
 
 
 def label_all(field: str, entries: Sequence[str]) -> dict[str, str]:
