@@ -38,8 +38,8 @@ class PoolSelector:
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """The candidates that are taken until the room is full, best first. Ties apart, their order is nothing."""
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Return the candidates taken until the budget is spent, best first. Ties apart, their order is nothing."""
         raise NotImplementedError("an abstract pool selector ranks nothing")
 
 
@@ -53,7 +53,7 @@ def given(value: Any, what: str) -> Any:
 def take_best(
     candidates: Candidates,
     scores: Floats,
-    room: RemainingBudget,
+    remaining: RemainingBudget,
     *,
     draws: Draws | None = None,
     asked: Ints | None = None,
@@ -63,7 +63,7 @@ def take_best(
     Args:
         candidates: n of them.
         scores: of all candidates.
-        room: what is taken up.
+        remaining: the budget that is left.
         draws: passed on.
         asked: the rows whose score was asked for; all by default.
     """
@@ -72,9 +72,9 @@ def take_best(
     ranked = np.lexsort((np.array(candidates.ids), np.where(unknown, np.inf, -scores)))[: int((~unknown).sum())]
     taken = []
     for row in ranked.tolist():
-        if room.full:
+        if remaining.exhausted:
             break
-        if room.take(row):
+        if remaining.take(row):
             taken.append(row)
     rows = np.array(taken, np.int64)
     return Ranking(rows, scores[rows], draws=draws, excluded=np.sort(asked[unknown[asked]]))

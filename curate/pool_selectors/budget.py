@@ -78,7 +78,7 @@ class RemainingBudget:
     than the tokens left ends the subset, so that nothing is taken for being short.
 
     Attributes:
-        full: nothing more is to be taken.
+        exhausted: nothing more is to be taken.
         open: (n,) whether the source of each candidate has room.
     """
 
@@ -92,7 +92,7 @@ class RemainingBudget:
                 )
             sizes = candidates.tokens
         self.left = int(self.size if self.size is not None else budget.tokens or 0)
-        self.full = False
+        self.exhausted = False
         self.open: Bools = np.ones(len(candidates), bool)
         self._sizes = sizes
         self._counted = "samples" if self.size is not None else "tokens"
@@ -104,16 +104,16 @@ class RemainingBudget:
     def take(self, row: int) -> bool:
         """Take a candidate, if it fits."""
         size, source = int(self._sizes[row]), int(self._codes[row])
-        if self.full or size > self._quota[source]:
-            if not self.full:
+        if self.exhausted or size > self._quota[source]:
+            if not self.exhausted:
                 self._close(source)
             return False
         if size > self.left:
-            self.full = True
+            self.exhausted = True
             return False
         self.left -= size
         self._quota[source] -= size
-        self.full = self.left == 0
+        self.exhausted = self.left == 0
         if self._quota[source] < 1:
             self._close(source)
         return True
@@ -121,7 +121,7 @@ class RemainingBudget:
     def _close(self, source: int) -> None:
         self._quota[source] = 0
         self.open[self._codes == source] = False
-        self.full = self.full or not self.open.any()
+        self.exhausted = self.exhausted or not self.open.any()
 
     def _check(self, asked: int) -> None:
         there = int(self._sizes.sum())

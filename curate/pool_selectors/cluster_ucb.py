@@ -197,18 +197,18 @@ class ClusterUCB(PoolSelector):
         self.csp, self.floor, self.beta, self.batch = csp, int(floor), beta, int(batch)
         self.policy, self.threshold = policy, threshold
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """The highest rewards of what was drawn. May be called again with another oracle: it remembers nothing."""
         clusters = given(candidates.clusters, "clusters of the pool")
-        if room.size is not None and oracle.limit is not None and room.size > oracle.limit:
+        if remaining.size is not None and oracle.limit is not None and remaining.size > oracle.limit:
             raise ConfigError(
-                f"The subset is to hold {room.size} samples and only {oracle.limit} gradients may be computed: raise "
-                "--gradient-budget or lower --budget."
+                f"The subset is to hold {remaining.size} samples and only {oracle.limit} gradients may be computed: "
+                "raise --gradient-budget or lower --budget."
             )
         draws = self.draw(clusters, chances(candidates.ids, self.seed), oracle)
         scores = np.full(len(candidates), np.nan)
         scores[draws.rows] = draws.rewards
-        return take_best(candidates, scores, room, draws=draws, asked=draws.rows)
+        return take_best(candidates, scores, remaining, draws=draws, asked=draws.rows)
 
     def draw(self, clusters: Ints, chance: Floats, oracle: Oracle) -> Draws:
         """Spend the oracle's budget: a pure function of its arguments and the seed, so it can be replayed.

@@ -24,8 +24,8 @@ class KCenter(PoolSelector):
     needs = frozenset({"vectors"})
     excludes = "no vector"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """The farthest of the rest, until the room is full."""
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """The farthest of the rest, until the budget is spent."""
         vectors = held(given(candidates.vectors, "vectors of the pool"), "k_center")
         usable = has_vector(vectors)
         excluded = np.flatnonzero(~usable)
@@ -35,10 +35,10 @@ class KCenter(PoolSelector):
         priority = (vectors @ vectors[usable].mean(0, dtype=np.float64)).astype(np.float64)
         rows: list[int] = []
         scores: list[float] = []
-        while not room.full and (there := rest & room.open).any():
+        while not remaining.exhausted and (there := rest & remaining.open).any():
             row = int(np.where(there, priority, -np.inf).argmax())
             rest[row] = False
-            if not room.take(row):
+            if not remaining.take(row):
                 continue
             scores.append(float(np.sqrt(max(0.0, 2 - 2 * nearest[row]))) if rows else np.nan)
             rows.append(row)

@@ -20,6 +20,6 @@ class Less(PoolSelector):
     needs = frozenset({"rewards"})
     excludes = "no finite gradient"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Highest reward first; a sample without a finite gradient is left out."""
-        return take_best(candidates, oracle(np.arange(len(candidates))), room)
+        return take_best(candidates, oracle(np.arange(len(candidates))), remaining)

@@ -11,6 +11,6 @@ from .oracle import Oracle
 class Random(PoolSelector):
     """Uniform without replacement."""
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Highest chance first."""
-        return take_best(candidates, chances(candidates.ids, self.seed), room)
+        return take_best(candidates, chances(candidates.ids, self.seed), remaining)

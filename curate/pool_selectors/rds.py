@@ -31,8 +31,8 @@ class Rds(PoolSelector):
     needs = frozenset({"vectors", "target_vectors"})
     excludes = "no vector"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """Round after round over the targets, until the room is full."""
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Round after round over the targets, until the budget is spent."""
         wanted = given(target.vectors, "vectors of the target")
         wanted = wanted[has_vector(wanted)]
         if not len(wanted):
@@ -42,10 +42,10 @@ class Rds(PoolSelector):
         rows: list[int] = []
         scores: list[float] = []
         turn = 0
-        while not room.full and (found := lists.best(turn, [rest, room.open])) is not None:
+        while not remaining.exhausted and (found := lists.best(turn, [rest, remaining.open])) is not None:
             row, score = found
             rest[row] = False
-            if room.take(row):
+            if remaining.take(row):
                 rows.append(row)
                 scores.append(score)
                 turn = (turn + 1) % len(wanted)

@@ -37,7 +37,7 @@ class Tfidf(PoolSelector):
             raise ValueError("ngrams and min_df are whole numbers from 1")
         self.ngrams, self.analyzer, self.min_df = ngrams, analyzer, min_df
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Most like the target first."""
         pool, wanted = self._terms(
             given(candidates.texts, "texts of the pool"), given(target.texts, "texts of the target")
@@ -45,7 +45,7 @@ class Tfidf(PoolSelector):
         if not wanted.nnz:
             raise DataError("The target and the pool have no word in common: tfidf cannot rank by words.")
         means = averages(target.subtasks) @ wanted
-        return take_best(candidates, np.asarray(pool @ means.T, np.float64).max(1), room)
+        return take_best(candidates, np.asarray(pool @ means.T, np.float64).max(1), remaining)
 
     def _terms(self, pool: Any, target: Any) -> tuple[Any, Any]:
         """Sparse (n, v) and (m, v), rows of unit length."""

@@ -69,24 +69,24 @@ def test_quotas_are_one_share_or_shares_by_source() -> None:
 
 
 def test_a_full_source_is_passed_over_and_the_rest_goes_on() -> None:
-    room = RemainingBudget(Budget(5, quota={"a": 0.4}), pool())
-    assert [room.take(row) for row in (0, 1, 2, 5, 6, 7)] == [True, True, False, True, True, True]
-    assert room.full and not room.take(8)
+    remaining = RemainingBudget(Budget(5, quota={"a": 0.4}), pool())
+    assert [remaining.take(row) for row in (0, 1, 2, 5, 6, 7)] == [True, True, False, True, True, True]
+    assert remaining.exhausted and not remaining.take(8)
 
 
 def test_all_sources_full_is_full() -> None:
-    room = RemainingBudget(Budget(4, quota=0.5), pool())
-    assert [room.take(row) for row in (0, 1)] == [True, True]
-    assert room.open.tolist() == [False] * 5 + [True] * 5 and not room.full
-    assert [room.take(row) for row in (5, 6)] == [True, True] and room.full
+    remaining = RemainingBudget(Budget(4, quota=0.5), pool())
+    assert [remaining.take(row) for row in (0, 1)] == [True, True]
+    assert remaining.open.tolist() == [False] * 5 + [True] * 5 and not remaining.exhausted
+    assert [remaining.take(row) for row in (5, 6)] == [True, True] and remaining.exhausted
 
 
 def test_tokens_end_with_the_first_sample_that_does_not_fit() -> None:
-    room = RemainingBudget(Budget(tokens=10), pool(tokens=[4, 4, 4, 1, 1, 1, 1, 1, 1, 1]))
-    assert [room.take(row) for row in (0, 1, 2)] == [True, True, False]
-    assert room.full and not room.take(3), "a short one is not taken in place of a better one"
-    room = RemainingBudget(Budget(tokens=10, quota=0.5), pool(tokens=[4, 4, 4, 1, 1, 5, 1, 1, 1, 1]))
-    assert [room.take(row) for row in (0, 1, 5)] == [True, False, True]
+    remaining = RemainingBudget(Budget(tokens=10), pool(tokens=[4, 4, 4, 1, 1, 1, 1, 1, 1, 1]))
+    assert [remaining.take(row) for row in (0, 1, 2)] == [True, True, False]
+    assert remaining.exhausted and not remaining.take(3), "a short one is not taken in place of a better one"
+    remaining = RemainingBudget(Budget(tokens=10, quota=0.5), pool(tokens=[4, 4, 4, 1, 1, 5, 1, 1, 1, 1]))
+    assert [remaining.take(row) for row in (0, 1, 5)] == [True, False, True]
 
 
 def test_a_sample_counts_once() -> None:

@@ -108,8 +108,8 @@ def test_a_target_whose_best_is_of_a_full_source_takes_its_next_best() -> None:
     vectors = np.array([[1.0, 0], [0.9, 0.1], [0.1, 0.9], [0, 1.0]])
     pool = Candidates(list("wxyz"), ["a", "a", "b", "a"], vectors=unit(vectors))
     target = Target(vectors=np.eye(2))
-    room = RemainingBudget(Budget(2, quota={"a": 0.5}), pool)
-    assert make_pool_selector("rds", {}).rank(pool, target, Replay(np.zeros(4)), room).rows.tolist() == [0, 2]
+    remaining = RemainingBudget(Budget(2, quota={"a": 0.5}), pool)
+    assert make_pool_selector("rds", {}).rank(pool, target, Replay(np.zeros(4)), remaining).rows.tolist() == [0, 2]
 
 
 def test_tfidf_is_the_best_subtasks_mean_cosine() -> None:
@@ -140,8 +140,8 @@ def test_tfidf_without_common_words_is_an_error() -> None:
 def test_random_takes_every_sample_equally_often_and_the_same_from_a_larger_pool() -> None:
     pool, counts = pool_of(), np.zeros(N)
     for seed in range(400):
-        room = RemainingBudget(Budget(0.25), pool)
-        counts[make_pool_selector("random", {}, seed).rank(pool, Target(), Replay(counts), room).rows] += 1
+        remaining = RemainingBudget(Budget(0.25), pool)
+        counts[make_pool_selector("random", {}, seed).rank(pool, Target(), Replay(counts), remaining).rows] += 1
     assert abs(counts / 400 - 0.25).max() < 0.08
     first = [pool.ids[row] for row in taken("random", Budget(N), pool, rewards_of()).rows]
     part = permuted(pool, range(30))

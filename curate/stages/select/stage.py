@@ -56,21 +56,21 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
         return
     candidates, positions = read_candidates(inputs, selector.needs, config.on)
     target, target_positions = read_target(inputs, selector.needs, config.on)
-    room = RemainingBudget(config.limits(), candidates)
+    remaining = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
     with config.session():
         if asks:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
             oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
-        ranking = selector.rank(candidates, target, oracle, room)
+        ranking = selector.rank(candidates, target, oracle, remaining)
     if not len(ranking.rows):
         raise DataError(
             f"Method '{config.method}' finds no sample that it can take: the budget or the data is too little."
         )
     if draft.rank:
         return
-    if room.size is not None and len(ranking.rows) < room.size:
-        LOGGER.warning(f"The budget is {room.size} samples and only {len(ranking.rows)} could be taken.")
+    if remaining.size is not None and len(ranking.rows) < remaining.size:
+        LOGGER.warning(f"The budget is {remaining.size} samples and only {len(ranking.rows)} could be taken.")
     _write(draft, candidates, positions, ranking, selector)
     draft.summary = _summary(config, inputs, candidates, ranking, oracle)
 
