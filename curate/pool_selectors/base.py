@@ -27,12 +27,12 @@ class PoolSelector:
 
     Attributes:
         needs: which of vectors, clusters, texts, target_vectors, target_texts and rewards `rank` reads.
-        excludes: why a candidate may be left out, in a few words.
+        reject_reason: why a candidate may be left out, in a few words.
         frugal: it asks for as many rewards as it may, and not for all.
     """
 
     needs: frozenset[str] = frozenset()
-    excludes: str = ""
+    reject_reason: str = ""
     frugal: bool = False
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -58,7 +58,7 @@ def take_best(
     draws: Draws | None = None,
     asked: Ints | None = None,
 ) -> Ranking:
-    """The highest of (n,) scores that fit, ties to the lower id; NaN is never taken, and excluded if it was asked for.
+    """The highest of (n,) scores that fit, ties to the lower id; NaN is never taken, and rejected if it was asked for.
 
     Args:
         candidates: n of them.
@@ -77,7 +77,7 @@ def take_best(
         if remaining.take(row):
             taken.append(row)
     rows = np.array(taken, np.int64)
-    return Ranking(rows, scores[rows], draws=draws, excluded=np.sort(asked[unknown[asked]]))
+    return Ranking(rows, scores[rows], draws=draws, rejected=np.sort(asked[unknown[asked]]))
 
 
 def averages(subtasks: Sequence[str]) -> Floats:

@@ -119,14 +119,14 @@ class Ranking:
         scores: (k,) what ranked them; NaN for one that nothing ranked.
         weights: (k,) loss weights, for methods that give them.
         draws: what was asked of the oracle, for methods that choose what to ask.
-        excluded: rows of candidates that could not be scored, ascending.
+        rejected: rows of candidates that could not be scored, ascending.
     """
 
     rows: Ints
     scores: Floats
     weights: Floats | None = None
     draws: Draws | None = None
-    excluded: Ints | None = None
+    rejected: Ints | None = None
 
 
 def has_vector(vectors: Matrix) -> Bools:

@@ -173,7 +173,7 @@ class ClusterUCB(PoolSelector):
     """
 
     needs = frozenset({"clusters", "rewards"})
-    excludes = "no finite gradient"
+    reject_reason = "no finite gradient"
     frugal = True
 
     def __init__(

@@ -22,14 +22,14 @@ class KCenter(PoolSelector):
     """
 
     needs = frozenset({"vectors"})
-    excludes = "no vector"
+    reject_reason = "no vector"
 
     def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """The farthest of the rest, until the budget is spent."""
         vectors = held(given(candidates.vectors, "vectors of the pool"), "k_center")
         usable = has_vector(vectors)
-        excluded = np.flatnonzero(~usable)
-        vectors = np.where(usable[:, None], vectors, 0) if len(excluded) else vectors
+        rejected = np.flatnonzero(~usable)
+        vectors = np.where(usable[:, None], vectors, 0) if len(rejected) else vectors
         rest = usable.copy()
         nearest = np.full(len(vectors), -np.inf)
         priority = (vectors @ vectors[usable].mean(0, dtype=np.float64)).astype(np.float64)
@@ -44,4 +44,4 @@ class KCenter(PoolSelector):
             rows.append(row)
             np.maximum(nearest, vectors @ vectors[row], out=nearest)
             priority = -nearest
-        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), excluded=excluded)
+        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), rejected=rejected)

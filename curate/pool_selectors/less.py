@@ -18,7 +18,7 @@ class Less(PoolSelector):
     """Ask for all, keep the top."""
 
     needs = frozenset({"rewards"})
-    excludes = "no finite gradient"
+    reject_reason = "no finite gradient"
 
     def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Highest reward first; a sample without a finite gradient is left out."""

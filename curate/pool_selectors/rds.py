@@ -29,7 +29,7 @@ class Rds(PoolSelector):
     """
 
     needs = frozenset({"vectors", "target_vectors"})
-    excludes = "no vector"
+    reject_reason = "no vector"
 
     def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Round after round over the targets, until the budget is spent."""
@@ -49,8 +49,8 @@ class Rds(PoolSelector):
                 rows.append(row)
                 scores.append(score)
                 turn = (turn + 1) % len(wanted)
-        excluded = np.flatnonzero(~lists.usable)
-        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), excluded=excluded)
+        rejected = np.flatnonzero(~lists.usable)
+        return Ranking(np.array(rows, np.int64), np.array(scores, np.float64), rejected=rejected)
 
 
 class _Lists:

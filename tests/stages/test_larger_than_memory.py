@@ -97,7 +97,7 @@ def test_vectors_in_blocks_are_ranked_as_those_in_memory(
         )
     np.testing.assert_array_equal(found[0].rows, found[1].rows)
     np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-6)
-    assert found[0].excluded.tolist() == found[1].excluded.tolist() == [7, 77, 123, 199]
+    assert found[0].rejected.tolist() == found[1].rejected.tolist() == [7, 77, 123, 199]
 
 
 def test_k_center_refuses_more_vectors_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ def _needy(self: Any, candidates: Candidates, oracle: Oracle, remaining: Remaini
 
 def _some(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
     found = rank(candidates, Target(), oracle, remaining)
-    return Ranking(found.rows, found.scores, excluded=found.excluded[:1] if found.excluded is not None else None)
+    return Ranking(found.rows, found.scores, rejected=found.rejected[:1] if found.rejected is not None else None)
 
 
 class Unnamed(Fair):
@@ -201,8 +201,8 @@ POOL_OFFENDERS = {
     "a source gets no more than its share": (bent(_greedy), "at most 2 of a and 6 of b"),
     "a budget in tokens is kept, and nothing is taken for being short": (bent(_greedy), "of a budget of 300 tokens"),
     "what it needs and has not got is an error": (bent(_needy), "had none of it"),
-    "samples without a finite reward are charged, named and left out": (bent(_some), r"it excluded \[3\]"),
-    "samples without a vector are named and left out": (bent(_some), r"it excluded \[2\]"),
+    "samples without a finite reward are charged, named and left out": (bent(_some), r"it rejected \[3\]"),
+    "samples without a vector are named and left out": (bent(_some), r"it rejected \[2\]"),
 }
 
 

@@ -89,9 +89,9 @@ def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranki
     draft.rows = len(subset)
     if ranking.draws is not None:
         draft.add("draws", draws_table(ranking.draws, candidates, positions))
-    if ranking.excluded is not None and len(ranking.excluded):
-        names = [candidates.ids[row] for row in ranking.excluded]
-        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.excludes] * len(names)}))
+    if ranking.rejected is not None and len(ranking.rejected):
+        names = [candidates.ids[row] for row in ranking.rejected]
+        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.reject_reason] * len(names)}))
 
 
 def _summary(
@@ -104,7 +104,7 @@ def _summary(
     if oracle.spent:
         summary["gradients"] = f"{oracle.spent} of {oracle.limit}"
     summary["scores"] = f"{scores.min():.4g} to {scores.max():.4g}" if len(scores) else None
-    excluded = ranking.excluded if ranking.excluded is not None else np.zeros(0, np.int64)
+    excluded = ranking.rejected if ranking.rejected is not None else np.zeros(0, np.int64)
     summary["excluded"] = len(excluded)
     if len(excluded):
         summary["excluded_first"] = [candidates.ids[row] for row in excluded[:SHOWN]]
