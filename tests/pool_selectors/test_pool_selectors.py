@@ -1,4 +1,4 @@
-"""Laws that every pool selector obeys, and each one against its slow, obvious twin."""
+"""Laws that every pool selector obeys, and each pool selector against its slow, obvious twin."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_oracle_charges_and_stops_at_its_limit() -> None:
     oracle = Replay(np.array([1.0, np.inf, 3.0]), limit=2)
     assert np.array_equal(oracle(np.array([2, 1])), [3.0, np.nan], equal_nan=True)
     assert (oracle.spent, oracle.left(5)) == (2, 0)
-    with pytest.raises(ConfigError, match="3 gradients are wanted and the budget is 2"):
+    with pytest.raises(ConfigError, match="needs 3 gradients and the budget is 2"):
         oracle(np.array([0]))
     assert oracle.spent == 2
 
@@ -95,11 +95,11 @@ def test_rds_lets_each_target_take_its_best_in_turn() -> None:
     assert pool.vectors is not None and target.vectors is not None
     rest, rows, scores = set(range(N)), [], []
     for turn in range(13):
-        wanted = target.vectors[turn % 5]
-        best = max(rest, key=lambda i: float(pool.vectors[i] @ wanted))  # type: ignore[index]
+        vector = target.vectors[turn % 5]
+        best = max(rest, key=lambda i: float(pool.vectors[i] @ vector))  # type: ignore[index]
         rest.remove(best)
         rows.append(best)
-        scores.append(float(pool.vectors[best] @ wanted))
+        scores.append(float(pool.vectors[best] @ vector))
     ranking = taken("rds", Budget(13), pool, rewards_of())
     assert ranking.rows.tolist() == rows and ranking.scores == pytest.approx(scores)
 
