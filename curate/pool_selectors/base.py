@@ -69,7 +69,7 @@ def take_best(
     remaining: RemainingBudget,
     *,
     draws: Draws | None = None,
-    asked: Ints | None = None,
+    requested: Ints | None = None,
 ) -> Ranking:
     """Take the candidates with the highest scores that fit into the budget; ties go to the lower sample id.
 
@@ -80,9 +80,9 @@ def take_best(
         scores: (n,), the scores of all candidates.
         remaining: the budget that is left.
         draws: the record of requests to the oracle, passed on to the ranking.
-        asked: (r,), the rows whose score was requested; all by default.
+        requested: (r,), the rows whose score was requested; all by default.
     """
-    asked = np.arange(len(scores)) if asked is None else asked
+    requested = np.arange(len(scores)) if requested is None else requested
     unknown = np.isnan(scores)
     ranked = np.lexsort((np.array(candidates.ids), np.where(unknown, np.inf, -scores)))[: int((~unknown).sum())]
     taken = []
@@ -92,7 +92,7 @@ def take_best(
         if remaining.take(row):
             taken.append(row)
     rows = np.array(taken, np.int64)
-    return Ranking(rows, scores[rows], draws=draws, rejected=np.sort(asked[unknown[asked]]))
+    return Ranking(rows, scores[rows], draws=draws, rejected=np.sort(requested[unknown[requested]]))
 
 
 def averages(subtasks: Sequence[str]) -> Floats:

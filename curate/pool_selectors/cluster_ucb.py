@@ -223,7 +223,7 @@ class ClusterUCB(PoolSelector):
         draws = self.draw(clusters, chances(candidates.ids, self.seed), oracle)
         scores = np.full(len(candidates), np.nan)
         scores[draws.rows] = draws.rewards
-        return take_best(candidates, scores, remaining, draws=draws, asked=draws.rows)
+        return take_best(candidates, scores, remaining, draws=draws, requested=draws.rows)
 
     def draw(self, clusters: Ints, chance: Floats, oracle: Oracle) -> Draws:
         """Spend the oracle's budget and return the draws.
