@@ -66,7 +66,9 @@ def run_toy(config: ToyConfig, inputs: Any, draft: Draft) -> None:
 def toy(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A stage `toy` beside the real ones."""
     module = types.ModuleType("curate.stages.toy")
-    vars(module).update(STAGE=Stage(ToyConfig, run_toy, "curate toy --name t\ncurate toy --name t --rows 5\n"))
+    examples = "curate toy --name t\ncurate toy --name t --rows 5\n"
+    stage = Stage(ToyConfig, lambda config, inputs, draft: vars(module)["run"](config, inputs, draft), examples)
+    vars(module).update(STAGE=stage, EXAMPLES=examples, run=run_toy)  # a test may set another `run`
     monkeypatch.setitem(STAGES, "toy", "Make rows of nothing.")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module

@@ -1,8 +1,4 @@
-"""Work in tasks that are independent of each other: in one process, in those of one launch, or on a Ray cluster.
-
-Whoever makes a task leaves it in the store, whole or not at all, and it comes out the same whoever makes it. So nobody
-needs to be told what is done: it is looked up, and a task that got lost with its worker is made again.
-"""
+"""Options that choose an executor: this process, the processes of torchrun, or the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,39 +15,48 @@ from .work import Executor, Task, Work
 
 
 class ExecutionOptions(BaseModel):
-    """Who does a stage's work. The result is the same, file by file (on CPUs: with the same OMP_NUM_THREADS)."""
+    """Options for the executor of a stage.
+
+    The result does not depend on them: every file is the same to the byte (on CPUs: with the same OMP_NUM_THREADS).
+    """
 
     engine: Annotated[Literal["local", "ray"], NOT_HASHED] = Field(
-        "local", description="Who works: local (this process, or those of torchrun), or the workers of a Ray cluster."
+        "local",
+        description="Where tasks run: local (this process, or those of torchrun) or ray (workers of a Ray cluster).",
     )
     workers: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Of --engine ray: how many; as many as it has GPUs, or CPUs but one, where not given."
+        None,
+        ge=1,
+        description="Number of workers with --engine ray; by default the number of GPUs of the cluster, or the number "
+        "of CPUs minus 1 if it has no GPUs.",
     )
 
     @model_validator(mode="after")
-    def _who(self) -> ExecutionOptions:
+    def _check_workers(self) -> ExecutionOptions:
         if self.workers is not None and self.engine != "ray":
-            raise ConfigError("--workers counts the workers of --engine ray; else give torchrun --nproc-per-node.")
+            raise ConfigError(
+                "--workers needs --engine ray. Without Ray, set the number of processes with torchrun --nproc-per-node."
+            )
         return self
 
     def session(self) -> AbstractContextManager[object]:
-        """Within it there is a Ray cluster to work on, where one is asked for."""
+        """Connect to a Ray cluster, or start one, while open; do nothing for the local engine."""
         if self.engine == "local":
             return nullcontext()
         if size() > 1:
-            raise ConfigError("--engine ray starts its workers itself: leave torchrun out.")
+            raise ConfigError("--engine ray starts its own workers: run the command without torchrun.")
         from .ray import session
 
         return session(self.workers)
 
 
 def executor_for(work: Work[Task], options: ExecutionOptions, *, once: bool) -> Executor[Task]:
-    """Whoever is to do the work; within `options.connected()`.
+    """Return an executor for the work. Call it while `options.session()` is open.
 
     Args:
-        work: what.
-        options: who.
-        once: there will be one call of `make`; else workers stay for the next.
+        work: the work that the tasks belong to.
+        options: the choice of executor.
+        once: whether `make` is called only once. Otherwise the workers stay loaded for the next call.
     """
     if options.engine == "local":
         return LocalExecutor(work)

@@ -1,4 +1,4 @@
-"""A pass over a pool in fixed blocks of rows: one shard a task."""
+"""A pass over a pool in fixed blocks of rows. Each block is one task and writes one shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..store import Artifact, Draft
 
 
 class InBlocks(Protocol):
-    """A config that says how many rows of the pool a shard has."""
+    """A config with the number of rows of the pool per shard."""
 
     @property
     def shard_rows(self) -> int: ...
@@ -21,18 +21,19 @@ Options = TypeVar("Options", bound=InBlocks)
 
 @dataclass(frozen=True)
 class ShardedPass(Generic[Options]):
-    """A pass of a model over a pool; shard `s` is of its rows [s·shard_rows, (s + 1)·shard_rows).
+    """A pass of a model over a pool. Shard `s` covers the rows [s·shard_rows, (s + 1)·shard_rows).
 
     Attributes:
-        config: how.
-        place: of the model.
-        pool: whose samples.
-        total: rows of the pool that count.
-        draft: of what is made.
+        config: the stage's config.
+        model_location: the folder of the model, or its name on the Hugging Face Hub.
+        pool: the pool whose samples are processed.
+        total: the number of rows of the pool to process.
+        draft: the unfinished artifact to which shards are written.
+        unit: the unit that the progress bar counts.
     """
 
     config: Options
-    place: str
+    model_location: str
     pool: Artifact
     total: int
     draft: Draft
@@ -40,17 +41,17 @@ class ShardedPass(Generic[Options]):
 
     @property
     def shards(self) -> range:
-        """All of them."""
+        """The numbers of all shards."""
         return range(-(-self.total // self.config.shard_rows))
 
     def rows(self, shard: int) -> range:
-        """The rows of the pool that a shard is of."""
+        """Return the rows of the pool that a shard covers."""
         return range(shard * self.config.shard_rows, min((shard + 1) * self.config.shard_rows, self.total))
 
     def missing(self, tasks: Sequence[int]) -> list[int]:
-        """The shards that are not written."""
+        """Return the shards that are not written yet."""
         return [shard for shard in tasks if not self.draft.shard(shard).exists()]
 
     def size(self, task: int) -> int:
-        """Rows of the pool."""
+        """Return the number of rows in a shard."""
         return len(self.rows(task))

@@ -1,8 +1,8 @@
-"""Pieces of work made by the workers of a Ray cluster, each with a GPU to itself where the cluster has any.
+"""Executors that run tasks on the workers of a Ray cluster. Each worker has its own GPU if the cluster has GPUs.
 
-A pass over a pool is a Ray Data actor pool. A method that asks for some gradients at a time needs workers that stay, so
-it has a pool of actors of its own. In both, Ray starts a lost worker again and repeats what it was at; tasks are
-renamed into place, so one that is made twice is made once. The only module that imports ray.
+A pass over a pool uses a Ray Data actor pool. A method that requests some gradients at a time needs workers that stay
+loaded, so it has its own pool of actors. In both cases Ray restarts a lost worker and repeats its task. The result of a
+task is renamed into place, so running a task twice does no harm. This is the only module that imports ray.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ from ..version import pip_install
 from .work import Task, Work, Worker, load_worker
 
 BLOCKS = 1000
-"""Into how many parts a long pass is cut: each is a task of Ray's, and is reported when it is done."""
+"""Number of blocks into which a long pass is divided. Each block is one Ray task, reported when it is finished."""
 
-LIVES = 16
-"""How often a worker that stays is started again, and what it was at repeated; Ray Data sets no limit."""
+MAX_RESTARTS = 16
+"""Maximum number of restarts of a worker that stays loaded, and of retries of a task. Ray Data has no such limit."""
 
 
 @contextlib.contextmanager
 def session(workers: int | None) -> Iterator[None]:
-    """A connection to the cluster that RAY_ADDRESS names, or to one started here; what was open before stays open.
+    """Connect to the cluster that RAY_ADDRESS names, or to one started on this machine, while open.
 
-    Ray's own messages go to stderr, also those that it prints.
+    A connection that existed before is used and stays open. Ray's own messages go to stderr, also those that it prints.
+
+    Args:
+        workers: the number of workers needed; None for as many as the cluster can run.
+
+    Raises:
+        ConfigError: Ray is not installed, the cluster cannot be reached, or it is too small.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -59,65 +65,69 @@ def _connect(workers: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        cpus = max(os.cpu_count() or 1, (workers or 1) + 1)  # Ray's own count: one more than there are workers
+        cpus = max(os.cpu_count() or 1, (workers or 1) + 1)  # Ray needs one CPU more than there are workers
         ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
-        LOGGER.info("Started Ray on this machine; set RAY_ADDRESS to use a cluster that is running.")
+        LOGGER.info("Started Ray on this machine; set RAY_ADDRESS to use a running cluster.")
         return
     try:
         ray.init(**quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         if type(error.__cause__).__name__ == "AuthenticationError":
             raise ConfigError(
-                f"The Ray cluster at RAY_ADDRESS={address} wants its token: set RAY_AUTH_MODE=token, and have the "
-                "cluster's ~/.ray/auth_token here."
+                f"The Ray cluster at RAY_ADDRESS={address} requires a token: set RAY_AUTH_MODE=token, and copy the "
+                "cluster's ~/.ray/auth_token to this machine."
             ) from None
         raise ConfigError(
             f"There is no Ray cluster at RAY_ADDRESS={address} ({str(error).splitlines()[0]}): start one with "
-            "ray start --head, or unset it."
+            "ray start --head, or unset RAY_ADDRESS."
         ) from None
     LOGGER.info("Connected to Ray at %s.", address)
 
 
 def _cluster_resources(workers: int | None) -> tuple[int, int]:
-    """How many workers there shall be, and how many GPUs each has."""
+    """Return the number of workers to start and the number of GPUs per worker (0 or 1).
+
+    Raises:
+        ConfigError: the cluster is too small for this many workers.
+    """
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    most = gpus or cpus - 1  # a pool as large as the CPUs leaves none to Ray Data, and does not go on
+    most = gpus or cpus - 1  # with a worker on every CPU, none is left for Ray Data, which then hangs
     if most < max(workers or 1, 1):
-        has = f"{gpus} GPUs" if gpus else f"{cpus} CPUs, of which one is Ray's"
+        has = f"{gpus} GPUs" if gpus else f"{cpus} CPUs, of which Ray itself needs one"
         raise ConfigError(f"The Ray cluster has {has}, and --workers is {workers or 1}: give fewer, or add nodes.")
     return workers or most, 1 if gpus else 0
 
 
 class WorkerActor(Generic[Task]):
-    """What runs in an actor.
+    """A worker in an actor of Ray's. It loads the model when it gets its first task.
 
     Args:
-        work: what is to be done.
-        folder: of the driver: where relative paths begin.
+        work: the work that the tasks belong to.
+        folder: the driver's working directory; relative paths start there.
     """
 
     def __init__(self, work: Work[Task], folder: str) -> None:
         self.work = work
         self.folder = folder
-        self._maker: Worker[Task] | None = None
+        self._worker: Worker[Task] | None = None
 
     def make(self, task: Task) -> str:
-        """Make a task; JSON of its size and seconds, or of the error that the user can mend."""
+        """Run a task and return a report as JSON: its size and seconds, or an error that the user can fix."""
         try:
-            if self._maker is None:
-                self._maker = self._open()
-            lost = self.work.missing([task])  # a worker may be lost between making a task and reporting it
-            seconds = self._maker(task, lambda _: None) if lost else {}
+            if self._worker is None:
+                self._worker = self._open()
+            pending = self.work.missing([task])  # a worker may be lost after finishing a task but before reporting it
+            seconds = self._worker(task, lambda _: None) if pending else {}
         except CurateError as error:
             kind = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
-            return json.dumps({"error": kind, "said": str(error)})
+            return json.dumps({"error": kind, "message": str(error)})
         return json.dumps({"size": self.work.size(task), "seconds": dict(seconds)})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The same for Ray Data: a batch of one task."""
+        """Run a batch of one task, for Ray Data."""
         return {"report": [self.make(task) for task in batch["task"].tolist()]}
 
     def _open(self) -> Worker[Task]:
@@ -125,21 +135,26 @@ class WorkerActor(Generic[Task]):
             os.chdir(self.folder)
         except OSError:
             raise StoreError(
-                f"A Ray worker does not find {self.folder}: the nodes of a cluster need a shared disk for store and "
-                "models, mounted in the same place."
+                f"A Ray worker cannot find {self.folder}: the nodes of a cluster need a shared disk for the store and "
+                "the models, mounted at the same path on every node."
             ) from None
         return load_worker(self.work)
 
 
 class _RayExecutor(ABC, Generic[Task]):
-    """What both kinds of pool have in common: the reports, and a look at the store when all is said to be done."""
+    """Base of both Ray executors: it reads the workers' reports and then checks that the results are in the store."""
 
     def __init__(self, work: Work[Task], workers: int | None) -> None:
         self.work = work
         self.workers, self.gpus = _cluster_resources(workers)
 
     def make(self, tasks: Sequence[Task], *, label: str) -> Mapping[str, float]:
-        """Have the missing tasks made."""
+        """Run the tasks that are not finished, and return the seconds by part of the work.
+
+        Raises:
+            StoreError: workers were lost too often, or their results are not in this process's store.
+            CurateError: a task failed with an error that the user can fix.
+        """
         from ray.exceptions import RayActorError
 
         pending = self.work.missing(tasks)
@@ -149,31 +164,32 @@ class _RayExecutor(ABC, Generic[Task]):
             try:
                 for report in map(json.loads, self._reports(pending)) if pending else ():
                     if "error" in report:
-                        raise getattr(errors, report["error"])(report["said"])
+                        raise getattr(errors, report["error"])(report["message"])
                     seconds.update(report["seconds"])
                     progress.update(report["size"])
             except RayActorError as error:
                 raise StoreError(
-                    f"Ray's workers were lost too often ({str(error).splitlines()[0]}): see Ray's logs for why; where "
-                    "it was memory, lower --score-batch-size or --workers. The same command goes on where it stopped."
+                    f"Ray's workers were lost too often ({str(error).splitlines()[0]}): see Ray's logs for the reason. "
+                    "If memory ran out, lower --score-batch-size or --workers. The same command resumes where this one "
+                    "stopped."
                 ) from None
         if self.work.missing(pending):
             raise StoreError(
-                "Ray's workers are done and their files are not in the store: the nodes of a cluster need a shared "
-                "disk for it, mounted in the same place."
+                "Ray's workers have finished, but their files are not in the store: the nodes of a cluster need a "
+                "shared disk for the store, mounted at the same path on every node."
             )
         return seconds
 
     def close(self) -> None:
-        """Let go of what making takes."""
+        """Free the workers, if they stay loaded between calls."""
 
     @abstractmethod
     def _reports(self, tasks: Sequence[Task]) -> Iterator[str]:
-        """Have the tasks made; what their makers say of them, as they end."""
+        """Run the tasks and yield each worker's report as its task finishes."""
 
 
 class RayDataExecutor(_RayExecutor[Task]):
-    """A Ray Data actor pool for one pass over all tasks."""
+    """Runs all tasks in one pass, with a Ray Data actor pool."""
 
     def _reports(self, tasks: Sequence[Task]) -> Iterator[str]:
         import ray.data
@@ -196,7 +212,7 @@ class RayDataExecutor(_RayExecutor[Task]):
 
 
 class RayActorExecutor(_RayExecutor[Task]):
-    """Actors that stay from one request to the next."""
+    """Runs tasks on actors that stay loaded from one call to the next."""
 
     def __init__(self, work: Work[Task], workers: int | None) -> None:
         super().__init__(work, workers)
@@ -207,15 +223,18 @@ class RayActorExecutor(_RayExecutor[Task]):
         from ray.util import ActorPool
 
         if not self._actors:
-            hired = ray.remote(
-                num_cpus=0 if self.gpus else 1, num_gpus=self.gpus, max_restarts=LIVES, max_task_retries=LIVES
+            actor_class = ray.remote(
+                num_cpus=0 if self.gpus else 1,
+                num_gpus=self.gpus,
+                max_restarts=MAX_RESTARTS,
+                max_task_retries=MAX_RESTARTS,
             )(WorkerActor)
-            self._actors = [hired.remote(self.work, os.getcwd()) for _ in range(self.workers)]
+            self._actors = [actor_class.remote(self.work, os.getcwd()) for _ in range(self.workers)]
         pool: Any = ActorPool(self._actors)
         yield from pool.map_unordered(lambda actor, task: actor.make.remote(task), tasks)
 
     def close(self) -> None:
-        """End the actors: their GPUs are free again."""
+        """End the actors, which frees their GPUs."""
         import ray
 
         for actor in self._actors:

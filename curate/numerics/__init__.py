@@ -1,1 +1,1 @@
-"""Pure tensor mathematics: imports torch and nothing of ours."""
+"""Pure tensor and array mathematics. It imports torch, numpy and scipy, and no other package of this project."""

@@ -1,6 +1,6 @@
-"""Reading a loss that was measured now and then: at a budget, and where it first comes down to a level.
+"""Interpolate a loss that was measured at a few budgets: its value at a budget, and the first budget to reach a level.
 
-Between two measurements the loss is taken to be on a line. Outside of them nothing is known and nothing is said.
+Between two measurements the loss is interpolated linearly. Outside of them nothing is known, so the result is None.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def value_at(x: Sequence[float], y: Sequence[float], where: float) -> float | None:
-    """y at `where`, linear between the measurements on both sides; None before the first and after the last.
+def value_at(x: Sequence[float], y: Sequence[float], budget: float) -> float | None:
+    """Return y at a budget, linear between its two neighbours; None before the first measurement and after the last.
 
     Args:
-        x: (n,) where it was measured, rising.
-        y: (n,) what was measured.
-        where: a budget, in the units of x.
+        x: (n,) budgets at which y was measured, in ascending order.
+        y: (n,) measured values, such as losses.
+        budget: the budget to interpolate at, in the units of x.
     """
-    if not len(x) or where < x[0] or where > x[-1]:
+    if not len(x) or budget < x[0] or budget > x[-1]:
         return None
-    return float(np.interp(where, x, y))
+    return float(np.interp(budget, x, y))
 
 
 def first_at(x: Sequence[float], y: Sequence[float], level: float) -> float | None:
-    """The least x from which y is at `level` or below, linear between measurements; None where it never is.
+    """Return the smallest x at which y is at or below `level`, linear between measurements; None if y never is.
 
-    Where the first measurement is below already it is that one's x, which may be late.
+    If the first measurement is already at or below the level, its x is returned. The true crossing may be earlier.
+
+    Args:
+        x: (n,) budgets at which y was measured, in ascending order.
+        y: (n,) measured values, such as losses.
+        level: the value to reach, in the units of y.
     """
     below = next((i for i, value in enumerate(y) if value <= level), None)
     if below is None:

@@ -1,4 +1,4 @@
-"""Distances between sketches."""
+"""Euclidean distances between sketches, in float64."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 ROWS = 512
-"""Rows of b at once: their copy in float64 is all that is held beside the distances, and stays in a CPU's cache."""
+"""Rows of b that are processed at once. Their float64 copy is the only temporary besides the copy of a and the
+distances, and it stays in a CPU's cache."""
 
 
 def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a_i − b_j‖₂ = √(‖a_i‖² + ‖b_j‖² − 2⟨a_i, b_j⟩), (n, D) and (m, D) -> (n, m) float64.
+    """Return ‖a_i − b_j‖₂ = √(‖a_i‖² + ‖b_j‖² − 2⟨a_i, b_j⟩): (n, D) and (m, D) -> (n, m) float64.
 
-    In float64, so that the cancellation leaves distances right to 1e-7 of the vectors' length: near-duplicates are what
-    this is for.
+    The computation is in float64. The subtraction cancels digits, and in float64 the distances still have an error of
+    at most 1e-7 of the vectors' length. This matters because the distances are used to find near-duplicates.
 
-    Cost: n·m·D.
+    Cost: n·m·D multiplications.
     """
     a = a.double()
     return torch.cat([_distances(a, part.double()) for part in torch.split(b, ROWS)], dim=1)

@@ -1,4 +1,4 @@
-"""What a token costs in floating-point operations, by the usual count: two a weight and pass."""
+"""Floating-point operations per token, by the usual estimate: two operations per weight and pass."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenCost:
-    """Operations a token.
+    """Floating-point operations per token.
 
     Attributes:
-        forward: of a forward pass.
-        train: of a forward and a backward pass.
+        forward: operations of a forward pass.
+        train: operations of a forward and a backward pass together.
     """
 
     forward: float
@@ -19,16 +19,20 @@ class TokenCost:
 
 
 def token_cost(weights: int, adapter: int | None = None) -> TokenCost:
-    """forward = 2·N and train = 6·N; with an adapter of A weights on frozen ones 2·(N + A) and 4·N + 6·A.
+    """Return the cost of a token: forward = 2·N and train = 6·N operations.
 
-    Source: Kaplan et al., Scaling Laws for Neural Language Models, arXiv 2001.08361, section 2.1: 2·N forward, twice
-    that backward, half of it for gradients of activations and half for those of weights, which frozen ones go without.
-    Left out: attention's products of activations (they grow with the length), norms, the optimizer, and whatever a
-    selector computes beside the model's passes.
+    With an adapter of A trainable weights on N frozen weights: forward = 2·(N + A) and train = 4·N + 6·A.
+
+    Source: Kaplan et al., Scaling Laws for Neural Language Models, arXiv 2001.08361, section 2.1. The forward pass
+    takes 2·N operations and the backward pass twice as many. Half of the backward pass computes gradients of
+    activations and half computes gradients of weights; frozen weights do not need the second half.
+    Not counted: attention's products of activations (they grow with the text's length), norms, the optimizer, and
+    anything that a selector computes in addition to the model's passes.
 
     Args:
-        weights: N, those that a token is multiplied with: the head counts, a table that is only looked up does not.
-        adapter: A; None where all weights train.
+        weights: N, the number of weights that a token is multiplied with. The head counts; an embedding table that is
+            only looked up does not.
+        adapter: A, the number of trainable weights of the adapter; None if all weights are trained.
     """
     if adapter is None:
         return TokenCost(forward=2.0 * weights, train=6.0 * weights)

@@ -1,4 +1,4 @@
-"""Per-token cross-entropy and entropy without all logits at once."""
+"""Cross-entropy, entropy and loss gradients per token, without forming all logits at once."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from torch import Tensor
 from .head import Head, slice_bytes
 
 IGNORE = -100
-"""Label of a position that the loss does not see."""
+"""Label of a position that the loss ignores."""
 
 CPU_ROWS = 256
-"""Positions whose logits are formed at once on a CPU at most: what stays in its cache is a third faster."""
+"""Maximum number of positions whose logits are formed at once on a CPU. Logits that fit into the cache are a third
+faster."""
 
 
 def next_token_labels(labels: Tensor) -> Tensor:
-    """Labels shifted so that position t holds what its logits should predict: (B, L) -> (B, L), last column −100."""
+    """Shift labels so that position t holds the token that its logits predict: (B, L) -> (B, L), last column −100."""
     return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
 
 
 def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Cross-entropy −log p_t[y_t], and on request the entropy −Σ_v p_t[v] log p_t[v], in nats.
+    """Return the cross-entropy −log p_t[y_t] and, on request, the entropy −Σ_v p_t[v] log p_t[v], in nats.
+
+    Only positions with a target are multiplied with the head, in slices of at most `slice_bytes` (and `CPU_ROWS`).
 
     Args:
-        head: turns hidden states into logits.
-        hidden: (B, L, d).
-        targets: (B, L) int64; −100 where nothing is predicted. They may lie on the CPU: which positions count is then
-            known there, and a GPU is not waited for.
-        entropy: whether it is wanted too.
+        head: the head that turns hidden states into logits.
+        hidden: (B, L, d), hidden states.
+        targets: (B, L) int64, the token to predict; −100 where there is none. They may be on the CPU. The positions
+            that count are then known without waiting for the GPU.
+        entropy: whether to compute the entropy too.
 
     Returns:
-        (B, L) float32 each (entropy: None unless wanted), 0 where the target is −100; where the hidden states are.
-
-    Rows are projected in slices of at most `slice_bytes` (and `CPU_ROWS`), and only those with a target.
+        (B, L) float32 each, on the device of the hidden states; 0 where the target is −100. The second is None unless
+        the entropy was requested.
     """
     flat = targets.flatten()
     real = (flat != IGNORE).nonzero()[:, 0]
-    wanted = flat[real].to(hidden.device, non_blocking=True)
+    labels = flat[real].to(hidden.device, non_blocking=True)
     real = real.to(hidden.device, non_blocking=True)
     rows = hidden.flatten(0, 1)[real]
     step = max(1, slice_bytes(hidden.device) // (4 * head.vocab_size))
@@ -47,33 +49,33 @@ def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool =
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         log_p = head.log_softmax(rows[part])
-        losses[real[part]] = -log_p.gather(1, wanted[part, None])[:, 0]
+        losses[real[part]] = -log_p.gather(1, labels[part, None])[:, 0]
         if entropies is not None:
             entropies[real[part]] = -(log_p.exp() * log_p).sum(-1)
     return losses.view(targets.shape), None if entropies is None else entropies.view(targets.shape)
 
 
 def mean_where(values: Tensor, real: Tensor) -> Tensor:
-    """Row means over the positions where `real`: (B, L) -> (B,); NaN for a row with none."""
+    """Return the mean of each row over the positions where `real` is true: (B, L) -> (B,); NaN if there are none."""
     return (values * real).sum(1) / real.sum(1).where(real.any(1), torch.nan)
 
 
 def output_gradient_gram(head: Head, hidden: Tensor, targets: Tensor, *, diagonal: bool = False) -> Tensor:
-    """Inner products e_t·e_s of the loss's gradients with respect to W h_t, in slices of the vocabulary.
+    """Return inner products e_t·e_s of the loss's gradients with respect to W h_t, in slices of the vocabulary.
 
-    ℓ = mean of −log softmax(z_t)[y_t] over the n tokens with a target, z = s·W h, soft-capped where the head does so:
+    ℓ = mean of −log softmax(z_t)[y_t] over the n tokens with a target, z = s·W h, soft-capped if the head does so:
     e_t = (softmax(z_t) − onehot(y_t)) / n · ∂z/∂(W h), and 0 where there is no target.
 
     Args:
-        head: W, and what is done to its output.
-        hidden: (B, L, d).
-        targets: (B, L) int64, −100 where nothing is predicted.
-        diagonal: only t = s.
+        head: the head, with W, its scale and its soft-cap.
+        hidden: (B, L, d), hidden states.
+        targets: (B, L) int64, the token to predict; −100 where there is none.
+        diagonal: whether to compute the products with t = s only.
 
     Returns:
-        (B, L, L) float64, or (B, L) on the diagonal.
+        (B, L, L) float64, or (B, L) for the diagonal.
 
-    Cost: two passes through the head, and B·L²·V for the products (not on the diagonal).
+    Cost: two passes through the head, plus B·L²·V for the products (not for the diagonal).
     """
     real = targets != IGNORE
     width = max(1, slice_bytes(hidden.device) // (4 * max(1, targets.numel())))

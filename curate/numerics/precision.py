@@ -1,4 +1,8 @@
-"""Float32 that is float32: what was proven to 1e-4 must not depend on a switch that was set for training."""
+"""Full float32 precision for kernels that are verified to 1e-4.
+
+Training may switch matrix products to TF32 for speed. The kernels must give the same results with and without that
+switch, so they turn TF32 off while they run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ import torch
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Products of float32 in float32, whatever `torch.set_float32_matmul_precision` says outside: no TF32."""
+    """Compute float32 matrix products in float32 while open: no TF32.
+
+    The setting of `torch.set_float32_matmul_precision` is "highest" inside, and is restored at the end.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -1,6 +1,7 @@
-"""Pool selectors: they spend a budget over a whole pool, before training, and return a subset. A file an algorithm.
+"""Pool selectors: algorithms that choose a subset of a whole pool before training, within a budget.
 
-Other packages may bring more, in entry points of the group `curate.pool_selectors`; see `plugins`.
+There is one file per algorithm. Other packages can add pool selectors with entry points of the group
+`curate.pool_selectors`; see `plugins`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "tfidf": Tfidf,
 }
 GROUP = "curate.pool_selectors"
-"""Entry points of other packages' pool selectors."""
+"""Group of the entry points with which other packages add pool selectors."""
 
 __all__ = [
     "POOL_SELECTORS",
@@ -54,20 +55,27 @@ __all__ = [
 
 
 def pool_selector_class(name: str) -> type[PoolSelector]:
-    """The method of that name, ours or another package's; `ConfigError` with the nearest where there is none."""
+    """Return the pool selector class of a name, from this or another package.
+
+    Raises:
+        ConfigError: no pool selector has this name; the message suggests the nearest name.
+    """
     return plugins.find("method", name, GROUP, POOL_SELECTORS, PoolSelector)
 
 
 def make_pool_selector(
     name: str, args: Mapping[str, Any], seed: int = 0, *, option: str = "method_args"
 ) -> PoolSelector:
-    """A pool selector by name; an unknown one, or an argument that it has not, is refused with the nearest.
+    """Return a pool selector by name, with its arguments.
 
     Args:
-        name: of the selector.
-        args: its own arguments.
-        seed: of what it leaves to chance.
-        option: what users call `args`.
+        name: the name of the pool selector.
+        args: the pool selector's own arguments, without the seed.
+        seed: the seed of its random choices.
+        option: the name of the option in which users give `args`, for error messages.
+
+    Raises:
+        ConfigError: the name or an argument is unknown (the message suggests the nearest one), or a value is not valid.
     """
     kind = pool_selector_class(name)
     known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "seed"]

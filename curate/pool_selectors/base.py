@@ -1,4 +1,8 @@
-"""What every pool selector is: it gets what is stored of the pool and an oracle that charges; never the model."""
+"""The base class of pool selectors, and helpers that several of them use.
+
+A pool selector gets the stored data of the pool and an oracle that charges for every gradient score. It never gets the
+model.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +27,37 @@ if TYPE_CHECKING:
 
 
 class PoolSelector:
-    """A pool selector. Subclasses take keyword arguments only, `seed` first, and say what they need.
+    """A pool selector. Subclasses take keyword arguments only, `seed` first, and declare the data that they need.
 
     Attributes:
-        needs: which of vectors, clusters, texts, target_vectors, target_texts and rewards `rank` reads.
-        excludes: why a candidate may be left out, in a few words.
-        frugal: it asks for as many rewards as it may, and not for all.
+        needs: the data that `rank` reads, out of vectors, clusters, texts, target_vectors, target_texts and rewards.
+        reject_reason: the reason for rejecting a candidate, in a few words; it is stored with each rejected sample.
+        frugal: whether the method requests only as many rewards as the gradient budget allows, instead of all.
     """
 
     needs: frozenset[str] = frozenset()
-    excludes: str = ""
+    reject_reason: str = ""
     frugal: bool = False
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """The candidates that are taken until the room is full, best first. Ties apart, their order is nothing."""
-        raise NotImplementedError("an abstract pool selector ranks nothing")
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Choose candidates, best first, until the budget is exhausted.
+
+        The order of the candidates must not matter: break ties by sample id.
+
+        Args:
+            candidates: the samples to choose from.
+            target: the samples that represent the task.
+            oracle: gives the rewards of candidates and charges for them.
+            remaining: the budget that is left; `remaining.take` takes a candidate if it fits.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement rank()")
 
 
-def given(value: Any, what: str) -> Any:
-    """`value`, which the method needs."""
+def require(value: Any, what: str) -> Any:
+    """Return `value`, or raise `ValueError` if the caller did not give it."""
     if value is None:
         raise ValueError(f"this method needs {what}, and none were given")
     return value
@@ -53,35 +66,41 @@ def given(value: Any, what: str) -> Any:
 def take_best(
     candidates: Candidates,
     scores: Floats,
-    room: RemainingBudget,
+    remaining: RemainingBudget,
     *,
     draws: Draws | None = None,
-    asked: Ints | None = None,
+    requested: Ints | None = None,
 ) -> Ranking:
-    """The highest of (n,) scores that fit, ties to the lower id; NaN is never taken, and excluded if it was asked for.
+    """Take the candidates with the highest scores that fit into the budget; ties go to the lower sample id.
+
+    A candidate with the score NaN is never taken. It is rejected if its score was requested.
 
     Args:
-        candidates: n of them.
-        scores: of all candidates.
-        room: what is taken up.
-        draws: passed on.
-        asked: the rows whose score was asked for; all by default.
+        candidates: n candidates.
+        scores: (n,), the scores of all candidates.
+        remaining: the budget that is left.
+        draws: the record of requests to the oracle, passed on to the ranking.
+        requested: (r,), the rows whose score was requested; all by default.
     """
-    asked = np.arange(len(scores)) if asked is None else asked
+    requested = np.arange(len(scores)) if requested is None else requested
     unknown = np.isnan(scores)
     ranked = np.lexsort((np.array(candidates.ids), np.where(unknown, np.inf, -scores)))[: int((~unknown).sum())]
     taken = []
     for row in ranked.tolist():
-        if room.full:
+        if remaining.exhausted:
             break
-        if room.take(row):
+        if remaining.take(row):
             taken.append(row)
     rows = np.array(taken, np.int64)
-    return Ranking(rows, scores[rows], draws=draws, excluded=np.sort(asked[unknown[asked]]))
+    return Ranking(rows, scores[rows], draws=draws, rejected=np.sort(requested[unknown[requested]]))
 
 
 def averages(subtasks: Sequence[str]) -> Floats:
-    """(s, m): row a takes the mean over the target samples of subtask a, so `(A @ T)` are the subtasks' means."""
+    """Return the (s, m) matrix A for which `A @ T` holds the means of T (m, ...) over the samples of each subtask.
+
+    Args:
+        subtasks: the subtask of each of m target samples. Row i of A belongs to the i-th subtask in sorted order.
+    """
     names = sorted(set(subtasks))
     member = np.array([[subtask == name for subtask in subtasks] for name in names], np.float64)
     means: Floats = member / member.sum(1, keepdims=True)
@@ -89,7 +108,10 @@ def averages(subtasks: Sequence[str]) -> Floats:
 
 
 def chances(ids: Sequence[str], seed: int) -> Floats:
-    """A number in (0, 1) for every sample id, uniform and independent: hashed from (seed, id), so order is nothing."""
+    """Return a number in (0, 1) for every sample id, (n,), uniform and independent.
+
+    Each number is hashed from (seed, id), so it does not depend on the other ids or their order.
+    """
     key = seed.to_bytes(8, "big", signed=True)
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in ids)
     return (np.frombuffer(digests, ">u8").astype(np.float64) + 0.5) / 2.0**64

@@ -1,4 +1,8 @@
-"""Data that pool selectors read and return: candidates, targets, rankings."""
+"""Data that pool selectors read and return: candidates, targets, draws and rankings.
+
+A row is the position of a candidate among the candidates, from 0. Vectors can be an array in memory or, for large
+pools, blocks that are read from disk (`VectorBlocks`).
+"""
 
 from __future__ import annotations
 
@@ -12,49 +16,41 @@ import numpy.typing as npt
 from ..errors import DataError
 
 Floats = npt.NDArray[np.float64]
-
-
 Ints = npt.NDArray[np.int64]
-
-
 Bools = npt.NDArray[np.bool_]
-
-
 Matrix = npt.NDArray[np.floating[Any]]
 
-
 BLOCK = 1 << 16
-"""Vectors of a block, where they are in memory."""
-
+"""Number of vectors per block, for vectors in memory."""
 
 MOST_BYTES = 1 << 33
-"""The most bytes of vectors that a method which needs all at once is given."""
+"""Maximum size in bytes of all vectors, for a method that needs all of them in memory."""
 
 
 class VectorBlocks(Protocol):
-    """Vectors of n candidates that stay on disk, to be read from the first to the last, as often as one likes."""
+    """Vectors of n candidates that stay on disk. They are read from first to last, any number of times."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, d)."""
+        """(n, d), the number of candidates and the length of a vector."""
 
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[Ints, Matrix]]:
-        """Rows of candidates (b,) and their vectors (b, d), of unit length; candidates without one do not come."""
+        """Yield rows of candidates (b,) and their vectors (b, d), of unit length; skip candidates without a vector."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is known of n samples of a pool, each conversation once.
+    """The n distinct samples of a pool to choose from. Data that a method does not need may be None.
 
     Attributes:
-        ids: sample ids, distinct.
-        sources: where each came from.
-        tokens: (n,) tokens of each, or None where nobody has counted them.
-        vectors: (n, d) of unit length; a row of NaN is a sample without one. Or, where they are many, blocks of them.
-        clusters: (n,) cluster numbers; -1 is a sample without one.
-        texts: what each says.
+        ids: sample ids, all different.
+        sources: the source of each sample.
+        tokens: (n,) the number of tokens of each sample, or None if unknown.
+        vectors: (n, d) vectors of unit length, where a row of NaN is a sample without a vector; or `VectorBlocks`.
+        clusters: (n,) cluster numbers; -1 is a sample without a cluster.
+        texts: the text of each sample.
     """
 
     ids: Sequence[str]
@@ -66,7 +62,7 @@ class Candidates:
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) < len(self.ids):
-            raise ValueError("a sample id comes twice among the candidates")
+            raise ValueError("a sample id appears twice among the candidates")
         for name in ("sources", "tokens", "vectors", "clusters", "texts"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.ids):
@@ -78,12 +74,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Target:
-    """What is known of the m samples that say what the subset is for.
+    """The m samples of the target: examples of the task for which the subset is chosen.
 
     Attributes:
-        subtasks: the subtask of each: a candidate counts by the subtask that it serves best.
-        vectors: (m, d) of unit length, made as those of the candidates.
-        texts: what each says.
+        subtasks: the subtask of each sample. A candidate's score is the one for the subtask that it fits best.
+        vectors: (m, d) vectors of unit length, computed in the same way as those of the candidates.
+        texts: the text of each sample.
     """
 
     subtasks: Sequence[str] = ()
@@ -93,14 +89,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Draws:
-    """What was asked of the oracle, in order, (t,) each.
+    """The record of t requests to the oracle, in order. All arrays are (t,).
 
     Attributes:
-        rounds: 0 for the cold start, then one number a batch.
-        arms: the cluster drawn from.
-        rows: the candidate drawn.
-        index: the arm's index when it was chosen; NaN in the cold start.
-        rewards: what the oracle said; NaN where that was not finite.
+        rounds: the number of the batch; 0 for the cold start.
+        arms: the cluster from which the candidate was drawn.
+        rows: the candidate that was drawn.
+        index: the arm's bandit index at the moment it was chosen; NaN in the cold start.
+        rewards: the oracle's rewards; NaN for a reward that is not finite.
     """
 
     rounds: Ints
@@ -115,27 +111,27 @@ class Ranking:
     """A subset of the candidates, best first.
 
     Attributes:
-        rows: (k,) of the candidates.
-        scores: (k,) what ranked them; NaN for one that nothing ranked.
-        weights: (k,) loss weights, for methods that give them.
-        draws: what was asked of the oracle, for methods that choose what to ask.
-        excluded: rows of candidates that could not be scored, ascending.
+        rows: (k,) rows of the candidates that were chosen.
+        scores: (k,) the scores by which they were chosen; NaN for a candidate without a score.
+        weights: (k,) loss weights, for methods that give weights.
+        draws: the record of requests to the oracle, for methods that choose which rewards to request.
+        rejected: rows of candidates that could not be scored, in ascending order.
     """
 
     rows: Ints
     scores: Floats
     weights: Floats | None = None
     draws: Draws | None = None
-    excluded: Ints | None = None
+    rejected: Ints | None = None
 
 
 def has_vector(vectors: Matrix) -> Bools:
-    """(n,) which rows are vectors and not NaN."""
+    """Return an (n,) mask that is true for rows that are vectors, and false for rows with NaN."""
     return np.asarray(np.isfinite(vectors).all(1), bool)
 
 
 def blocks_of(vectors: Matrix | VectorBlocks) -> Iterator[tuple[Ints, Matrix]]:
-    """Rows of candidates and their vectors, of those that have one, some at a time."""
+    """Yield rows of candidates (b,) and their vectors (b, d), block by block; skip candidates without a vector."""
     if not isinstance(vectors, np.ndarray):
         yield from vectors.blocks()
         return
@@ -145,16 +141,21 @@ def blocks_of(vectors: Matrix | VectorBlocks) -> Iterator[tuple[Ints, Matrix]]:
         yield np.flatnonzero(usable) + start, part if usable.all() else part[usable]
 
 
-def held(vectors: Matrix | VectorBlocks, method: str) -> Matrix:
-    """All vectors in memory, for a method that goes through them again and again; too many are a `DataError`."""
+def load_vectors(vectors: Matrix | VectorBlocks, method: str) -> Matrix:
+    """Return all vectors in memory, (n, d), for a method that reads them many times; a row of NaN has no vector.
+
+    Raises:
+        DataError: the vectors take more than `MOST_BYTES`.
+    """
     if isinstance(vectors, np.ndarray):
         return vectors
     n, width = vectors.shape
     if 4 * n * width > MOST_BYTES:
         raise DataError(
-            f"{method} goes through all vectors for every sample that it takes, so it holds them in memory: {n} of "
-            f"{width} numbers are {4 * n * width / 2**30:.1f} GiB, more than {MOST_BYTES >> 30}. Choose from a smaller "
-            "pool, or with a method that reads vectors once (rds) or none (random, less, cluster_ucb)."
+            f"{method} goes through all vectors for every sample that it takes, so it needs them in memory: {n} of "
+            f"{width} numbers are {4 * n * width / 2**30:.1f} GiB, more than the limit of {MOST_BYTES >> 30} GiB. "
+            "Choose from a smaller pool, or with a method that reads vectors once (rds) or none (random, less, "
+            "cluster_ucb)."
         )
     matrix = np.full((n, width), np.nan, np.float32)
     for rows, part in vectors.blocks():

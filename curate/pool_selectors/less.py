@@ -1,7 +1,8 @@
-"""LESS: what every sample's gradient would do for the target (Xia et al., ICML 2024, arXiv 2402.04333).
+"""LESS: choose the samples whose gradients are most similar to those of the target.
 
-The score is the oracle's: max over subtasks of the mean over the subtask's samples j of Σ_c w_c cos(Γ_ic, v_jc), over
-the checkpoints c of a warm-up run. What is left is to ask for all of them and keep the top: n gradients a checkpoint.
+Source: Xia et al., ICML 2024, arXiv 2402.04333. The oracle computes the score: the maximum over subtasks of the mean,
+over the subtask's samples j, of Σ_c w_c cos(Γ_ic, v_jc), where c runs over the checkpoints of a warm-up run. This
+module requests the scores of all samples and keeps the highest. Cost: n gradients per checkpoint.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from .oracle import Oracle
 
 
 class Less(PoolSelector):
-    """Ask for all, keep the top."""
+    """Request the gradient scores of all samples and keep the highest."""
 
     needs = frozenset({"rewards"})
-    excludes = "no finite gradient"
+    reject_reason = "no finite gradient"
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """Highest reward first; a sample without a finite gradient is left out."""
-        return take_best(candidates, oracle(np.arange(len(candidates))), room)
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Take candidates by reward, highest first; reject samples without a finite gradient."""
+        return take_best(candidates, oracle(np.arange(len(candidates))), remaining)

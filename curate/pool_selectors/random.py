@@ -1,4 +1,7 @@
-"""Chance: the baseline. It is hashed from (seed, sample id): the same samples come first whatever else is there."""
+"""Random selection, the baseline.
+
+The order is hashed from (seed, sample id), so it does not depend on which other samples are in the pool.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from .oracle import Oracle
 
 
 class Random(PoolSelector):
-    """Uniform without replacement."""
+    """Choose samples uniformly at random, without replacement."""
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """Highest chance first."""
-        return take_best(candidates, chances(candidates.ids, self.seed), room)
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Take candidates in the order of their random numbers."""
+        return take_best(candidates, chances(candidates.ids, self.seed), remaining)

@@ -1,4 +1,7 @@
-"""TF-IDF: which samples use the target's words. A baseline that needs no model: what beats it knows more than words."""
+"""TF-IDF: choose the samples that use the target's words.
+
+This is a baseline that needs no model. A method that beats it uses more than the words.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,22 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import DataError
-from .base import PoolSelector, averages, given, take_best
+from .base import PoolSelector, averages, require, take_best
 from .budget import RemainingBudget
 from .candidates import Candidates, Ranking, Target
 from .oracle import Oracle
 
 
 class Tfidf(PoolSelector):
-    """max over subtasks of the mean cosine to the subtask's texts, as LESS sums up gradients.
+    """Score a sample by the maximum over subtasks of its mean cosine to the subtask's texts.
 
-    How rare a term is, the pool says.
+    This combines similarities as LESS does for gradients. Inverse document frequencies are those of the pool.
 
     Args:
-        seed: unused: nothing is left to chance.
-        ngrams: the longest sequence of words (or characters) that counts as a term.
-        analyzer: terms are words, or characters within words.
-        min_df: in how many samples of the pool a term must be found.
+        seed: unused, because the method is deterministic.
+        ngrams: the maximum length of a term, in words (or characters).
+        analyzer: the unit of a term: `word`, or `char_wb` for characters within words.
+        min_df: the minimum number of samples of the pool that contain a term.
     """
 
     needs = frozenset({"texts", "target_texts"})
@@ -34,21 +37,21 @@ class Tfidf(PoolSelector):
         if analyzer not in ("word", "char_wb"):
             raise ValueError(f"analyzer is word or char_wb, not {analyzer!r}")
         if ngrams < 1 or min_df < 1:
-            raise ValueError("ngrams and min_df are whole numbers from 1")
+            raise ValueError("ngrams and min_df must be at least 1")
         self.ngrams, self.analyzer, self.min_df = ngrams, analyzer, min_df
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        """Most like the target first."""
-        pool, wanted = self._terms(
-            given(candidates.texts, "texts of the pool"), given(target.texts, "texts of the target")
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        """Take candidates by similarity to the target, highest first."""
+        pool, targets = self._terms(
+            require(candidates.texts, "texts of the pool"), require(target.texts, "texts of the target")
         )
-        if not wanted.nnz:
+        if not targets.nnz:
             raise DataError("The target and the pool have no word in common: tfidf cannot rank by words.")
-        means = averages(target.subtasks) @ wanted
-        return take_best(candidates, np.asarray(pool @ means.T, np.float64).max(1), room)
+        means = averages(target.subtasks) @ targets
+        return take_best(candidates, np.asarray(pool @ means.T, np.float64).max(1), remaining)
 
     def _terms(self, pool: Any, target: Any) -> tuple[Any, Any]:
-        """Sparse (n, v) and (m, v), rows of unit length."""
+        """Return the TF-IDF vectors of pool and target, sparse (n, v) and (m, v), with rows of unit length."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(
@@ -61,4 +64,4 @@ class Tfidf(PoolSelector):
         try:
             return vectorizer.fit_transform(pool), vectorizer.transform(target)
         except ValueError as error:
-            raise DataError(f"tfidf finds no terms in the pool: {error}.") from None
+            raise DataError(f"tfidf finds no terms in the pool's texts: {error}.") from None

@@ -1,4 +1,8 @@
-"""What one look of a model at a sample says of it: measured over a pool a feature, in a training step a signal."""
+"""Quantities that one forward pass of a model gives for a text, such as its loss or a sketch of its logits.
+
+The same quantity is called a signal when it is measured in a training step, and a feature when it is measured over a
+whole pool.
+"""
 
 from .budget import ScoreBudget
 from .probe import Backbone, Probe, measure

@@ -1,4 +1,4 @@
-"""How many texts are measured at once: as many as a budget of tokens holds, and fewer once memory has run out."""
+"""The size of scoring micro-batches: as many texts as a budget of tokens allows, and fewer after memory has run out."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from ..log import LOGGER
 
 @dataclass
 class ScoreBudget:
-    """The size of a scoring micro-batch. Mutable: `tokens` is halved where memory runs out, and a resumed run goes on
-    with the halved one, for other micro-batches round otherwise.
+    """The size of a scoring micro-batch.
+
+    The object is mutable: `tokens` is halved when memory runs out. A resumed run continues with the halved value,
+    because other micro-batches would give results that differ by rounding.
 
     Attributes:
-        tokens: padded tokens of a micro-batch at most; a text that is longer goes alone.
-        texts: texts of a micro-batch at most, or None.
-        fixed: always that many texts, whatever their length. Where weights are sharded over processes (FSDP) all of
-            them must call the model equally often, so that memory running out is an error there.
+        tokens: maximum number of padded tokens in a micro-batch; a text that is longer is measured alone.
+        texts: maximum number of texts in a micro-batch, or None for no maximum.
+        fixed: whether every micro-batch has exactly `texts` texts, regardless of their length. This is for weights that
+            are sharded over processes (FSDP): all processes must call the model equally often, so running out of memory
+            is an error there.
     """
 
     tokens: int = 4096
     texts: int | None = None
     fixed: bool = False
-    _told: bool = field(default=False, compare=False, repr=False)
+    _warned: bool = field(default=False, compare=False, repr=False)
 
     def take(self, lengths: Tensor) -> int:
-        """How many of the texts to measure next, at least one.
+        """Return the number of texts to measure next, at least one.
 
         Args:
-            lengths: (n,) on the CPU, of the texts that are left, longest first.
+            lengths: (n,) on the CPU, token counts of the texts that are left, longest first.
         """
         count = max(1, self.tokens // max(1, int(lengths[0])))
         if self.texts is not None:
@@ -39,15 +42,20 @@ class ScoreBudget:
         return min(count, len(lengths))
 
     def halve(self, lengths: Tensor) -> None:
-        """Memory did not hold the texts of these lengths: half as many tokens from here on, which is told once.
+        """Allow half as many tokens from now on, because texts of these lengths did not fit in memory; warn once.
 
-        `TrainingError` where it was a single text, or where the micro-batch is fixed.
+        Args:
+            lengths: (b,) token counts of the micro-batch that did not fit, longest first.
+
+        Raises:
+            TrainingError: the micro-batch was a single text, or its size is fixed.
         """
         longest = int(lengths[0])
         if self.fixed and len(lengths) > 1:
             raise TrainingError(
-                f"Out of memory while scoring {len(lengths)} texts of up to {longest} tokens, and with sharded weights "
-                "every process must score equally many at once. Lower --score-batch-size."
+                f"Out of memory while scoring {len(lengths)} texts of up to {longest} tokens. With sharded weights "
+                "every process must score equally many texts at once, so the number is not lowered automatically. "
+                "Lower --score-batch-size."
             )
         if len(lengths) == 1:
             raise TrainingError(
@@ -55,9 +63,9 @@ class ScoreBudget:
                 "smaller with --dtype bfloat16 or --load-in-4bit."
             )
         self.tokens = longest * len(lengths) // 2
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             LOGGER.warning(
-                f"Out of memory while scoring {len(lengths)} texts of up to {longest} tokens: from here on at most "
-                f"{self.tokens} tokens at once. --score-batch-tokens {self.tokens} spares the attempt."
+                f"Out of memory while scoring {len(lengths)} texts of up to {longest} tokens: from now on at most "
+                f"{self.tokens} tokens are scored at once. Give --score-batch-tokens {self.tokens} to start with that."
             )

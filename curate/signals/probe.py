@@ -1,4 +1,8 @@
-"""A probe: one micro-batch under the current weights. What is asked of it is computed once and dies with it."""
+"""Measure signals of texts under the current weights of a model, in micro-batches.
+
+A `Probe` holds the hidden states of one micro-batch. Signals read their inputs from it, and a quantity that several
+signals need, such as the loss, is computed once. The probe and all it holds are freed after its micro-batch.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,28 @@ from ..numerics.losses import IGNORE, mean_where, next_token_labels, token_losse
 from .budget import ScoreBudget
 
 Backbone = Callable[[Tensor, Tensor], Tensor]
-"""(input_ids, attention_mask) (b, L) -> the last hidden states (b, L, d): what the head is given. The ids are on the
-model's device; the mask may be on the CPU."""
+"""(input_ids, attention_mask), both (b, L) -> the last hidden states (b, L, d), which are the head's input. The ids are
+on the model's device; the mask may be on the CPU."""
 
 FORWARD = ("loss", "entropy")
-"""Signals that a plain forward pass would give: timed as part of it."""
+"""Signals that a plain forward pass also computes; their time counts as part of it."""
 
 
 class Probe:
-    """What the model makes of b texts.
+    """The hidden states of b texts, and the quantities that signals compute from them.
+
+    A text with a hidden state that is not finite gets NaN for every signal; the other texts are not affected.
 
     Args:
-        hidden: (b, L, d), any floating dtype.
-        head: what turns them into logits.
-        mask: (b, L) bool, real tokens; texts are padded on the right.
-        labels: (b, L) int64, −100 where the loss does not look.
+        hidden: (b, L, d), the last hidden states, any floating dtype.
+        head: the head that turns hidden states into logits.
+        mask: (b, L) bool, true for real tokens; texts are padded on the right. May be on the CPU.
+        labels: (b, L) int64, −100 where the loss ignores a token. May be on the CPU.
 
-    Mask and labels may lie on the CPU. A text with a hidden state that is not finite is measured as NaN and leaves the
-    others alone.
+    Attributes:
+        head: the head.
+        mask: (b, L) bool, on the model's device.
+        finite: (b,) bool, true for texts whose hidden states are all finite.
     """
 
     def __init__(self, hidden: Tensor, head: Head, mask: Tensor, labels: Tensor) -> None:
@@ -42,20 +50,20 @@ class Probe:
         self._targets = next_token_labels(labels)
 
     def hidden(self, tokens: str = "all") -> Tensor:
-        """(b, L, d) float32; rows that do not count are zero.
+        """Return the hidden states, (b, L, d) float32; rows that do not count are zero.
 
         Args:
-            tokens: `all` real tokens, or `completion`: the positions whose logits the loss sees.
+            tokens: the positions that count: `all` real tokens, or `completion` for those whose logits enter the loss.
         """
         return self._full if tokens == "all" else self._full * (self.targets != IGNORE)[..., None]
 
     def logits(self) -> Tensor:
-        """(b, L, V) float32, padded rows included: only for what cannot do without."""
+        """Return full logits, (b, L, V) float32, padded rows included: very large, so only if nothing else works."""
         return self.head.logits(self._hidden)
 
     @cached_property
     def targets(self) -> Tensor:
-        """(b, L), on the model's device: what each position's logits should predict."""
+        """Token that each position's logits should predict, (b, L) on the model's device; −100 where there is none."""
         return self._targets.to(self._hidden.device, non_blocking=True)
 
     @cached_property
@@ -64,12 +72,12 @@ class Probe:
 
     @cached_property
     def loss(self) -> Tensor:
-        """(b,) mean cross-entropy over the target tokens, in nats."""
+        """Mean cross-entropy over the target tokens, (b,), in nats."""
         return self._or_nan(self._mean(token_losses(self.head, self._hidden, self._targets)[0]))
 
     @cached_property
     def entropy(self) -> Tensor:
-        """(b,) mean entropy of the predictions of the target tokens, in nats. It settles `loss` too: one pass."""
+        """Mean entropy of the predictions of the target tokens, (b,), in nats. The same pass also sets `loss`."""
         losses, entropies = token_losses(self.head, self._hidden, self._targets, entropy=True)
         assert entropies is not None
         self.loss = self._or_nan(self._mean(losses))
@@ -94,23 +102,26 @@ def measure(
 ) -> dict[str, Tensor]:
     """Measure signals of n texts under the current weights.
 
-    Texts are taken in order of length, longest first (so memory that holds the first micro-batch holds all), as many at
-    a time as the budget allows, each micro-batch cut to its longest text; results come back in the order given. Where
-    memory runs out the budget is halved and the micro-batch tried again.
+    Texts are processed in order of length, longest first, so that if the first micro-batch fits in memory all do. Each
+    micro-batch has as many texts as the budget allows and is cut to its longest text. Results are in the order of the
+    inputs. If memory runs out, the budget is halved and the micro-batch is tried again.
 
-    Inputs may lie on the CPU while the model is on a GPU: lengths, masks and which tokens have targets are then known
-    without waiting for it, and each micro-batch is copied there as it is needed.
+    Inputs may be on the CPU while the model is on a GPU. Lengths, masks and the positions of targets are then known
+    without waiting for the GPU, and each micro-batch is copied there when it is needed.
 
     Args:
         backbone: the model without its head, in evaluation mode.
-        head: its head; its device is the model's.
-        inputs: `input_ids`, `attention_mask`, `labels`, (n, L) each, padded on the right.
-        signals: by name; `entropy` before `loss` saves a pass through the head.
-        budget: how many texts at once; changed where memory runs out.
-        timer: told the time of the forward pass (`scoring_forward`) and of the rest (`score_arithmetic`).
+        head: the model's head; it is on the model's device.
+        inputs: `input_ids`, `attention_mask` and `labels`, (n, L) each, padded on the right.
+        signals: the signals by name. `loss` and `entropy` share one pass through the head.
+        budget: the size of a micro-batch; it is halved if memory runs out.
+        timer: receives the time of the forward pass (`scoring_forward`) and of the rest (`score_arithmetic`).
 
     Returns:
         Signal name -> (n,) or (n, d), on the model's device.
+
+    Raises:
+        TrainingError: a single text, or a micro-batch of fixed size, does not fit in memory.
     """
     budget, timer = budget or ScoreBudget(), timer or Stopwatch()
     lengths = inputs["attention_mask"].sum(1).cpu()
@@ -119,7 +130,7 @@ def measure(
     at = 0
     while at < len(order):
         rows = order[at : at + budget.take(lengths[order[at:]])]
-        part = _if_it_fits(backbone, head, _cut(inputs, rows, int(lengths[rows[0]])), signals, timer)
+        part = _measure_if_it_fits(backbone, head, _take_rows(inputs, rows, int(lengths[rows[0]])), signals, timer)
         if part is None:
             budget.halve(lengths[rows])
             if torch.cuda.is_available():
@@ -131,21 +142,21 @@ def measure(
     return {name: torch.cat([part[name] for part in found])[back] for name in signals}
 
 
-def _cut(inputs: Mapping[str, Tensor], rows: Tensor, longest: int) -> dict[str, Tensor]:
-    """Those rows of the inputs, where the inputs are, without the columns that pad all of them."""
+def _take_rows(inputs: Mapping[str, Tensor], rows: Tensor, longest: int) -> dict[str, Tensor]:
+    """Return rows of the inputs, on the inputs' device, without the columns in which all of them are padded."""
     return {
         key: inputs[key][rows.to(inputs[key].device), :longest] for key in ("input_ids", "attention_mask", "labels")
     }
 
 
-def _if_it_fits(
+def _measure_if_it_fits(
     backbone: Backbone,
     head: Head,
     batch: Mapping[str, Tensor],
     signals: Mapping[str, Callable[[Probe], Tensor]],
     timer: Stopwatch,
 ) -> dict[str, Tensor] | None:
-    """The signals of one micro-batch, or None where memory ran out: what the attempt held is free once this returns."""
+    """Return the signals of one micro-batch, or None if memory ran out. The memory of a failed attempt is then free."""
     try:
         return _measure_at_once(backbone, head, batch, signals, timer)
     except torch.OutOfMemoryError:
@@ -159,7 +170,7 @@ def _measure_at_once(
     signals: Mapping[str, Callable[[Probe], Tensor]],
     timer: Stopwatch,
 ) -> dict[str, Tensor]:
-    """The signals of one micro-batch, on the head's device."""
+    """Return the signals of one micro-batch, on the head's device."""
     mask = batch["attention_mask"].bool()
     with timer.part("scoring_forward"):
         hidden = backbone(batch["input_ids"].to(head.weight.device, non_blocking=True), mask)

@@ -1,4 +1,4 @@
-"""The signals: each a pure function of a probe, with its settings as fields."""
+"""The signals. Each is a pure function of a probe, with its settings as fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..numerics.srft import TwoSided
 from .probe import Probe
 
 Signal = Callable[[Probe], Tensor]
-"""Probe -> (b,) or (b, d)."""
+"""Function of a probe of b texts that returns (b,) or (b, d) values."""
 
 Tokens = Literal["all", "completion"]
 Implementation = Literal["exact", "reference"]
@@ -55,7 +55,8 @@ class HeadGradNorm:
     ∇_W ℓ_i = Σ_t e_t h_tᵀ with e_t = ∂ℓ_i/∂(W h_t), so ‖∇_W ℓ_i‖² = Σ_{t,s} (h_t·h_s)(e_t·e_s).
 
     Attributes:
-        exact: with products of different tokens; else only t = s, within about a tenth on real text.
+        exact: whether to include products of different tokens. Otherwise only t = s counts, which is within about 10 %
+            on real text.
     """
 
     exact: bool = True
@@ -75,12 +76,12 @@ class Utility:
     formed.
 
     Attributes:
-        norm: `nuclear`, or `frobenius` as an ablation; both from the same Gram matrix.
-        tokens: over `all` real tokens, or those of the `completion`, which the loss sees.
-        implementation: `exact`, or `reference`: singular values of full logits, for parity and tests.
-        spectrum: how the nuclear norm is had, see `numerics.spectral`; `auto`: by device and size.
+        norm: `nuclear`, or `frobenius` as an ablation; both are computed from the same Gram matrix.
+        tokens: `all` real tokens, or `completion` for the positions whose logits enter the loss.
+        implementation: `exact`, or `reference` for singular values of full logits, for parity and tests.
+        spectrum: the method for the nuclear norm, see `numerics.spectral`; `auto` chooses by device and size.
 
-    Cost for a text, beyond `Head.rows`: L·d·n for the Gram matrix and O(n³) for its spectrum, n = min(L, d).
+    Cost per text, in addition to `Head.rows`: L·d·n for the Gram matrix and O(n³) for its spectrum, n = min(L, d).
     """
 
     norm: Literal["nuclear", "frobenius"] = "nuclear"
@@ -102,15 +103,15 @@ class Utility:
         return nuclear_norm(probe.head.gram(hidden), method=method)
 
     def _method(self, head: Head, hidden: Tensor) -> Method:
-        """The method asked for, or the device's; a soft-capped head has a Gram matrix and no rows."""
+        """Return the requested method, or the device's for `auto`. A soft-capped head has a Gram matrix but no rows."""
         size = min(hidden.shape[1:])
         if self.spectrum == "auto":
             method = method_for(hidden.device, size)
             return "newton" if head.softcap is not None and method == "polar" else method
         if head.softcap is not None and self.spectrum in ("svdvals", "polar"):
             raise ModelError(
-                f"spectrum={self.spectrum} works on hidden states times the head's root, and this model's head is "
-                "soft-capped, so it has none. Give spectrum=eigh or newton."
+                f"spectrum={self.spectrum} needs a linear head, and this model's head is soft-capped (it bounds its "
+                "logits with tanh). Give spectrum=eigh or newton."
             )
         return self.spectrum
 
@@ -119,7 +120,13 @@ class Utility:
 class Sketch:
     """S = S_L Z S_Rᵀ, the isometric two-sided SRFT sketch of a text's logits, (b, d1·d2) float32, row-major.
 
-    Source: UDS, arXiv 2510.16882; there √(T·V)/2 times as long (see `TwoSided.paper_scale`).
+    Source: UDS, arXiv 2510.16882. Where we differ: the paper's sketch is √(T·V)/2 times as long (see
+    `TwoSided.paper_scale`).
+
+    Attributes:
+        srft: the random projections of both sides.
+        tokens: `all` real tokens, or `completion` for the positions whose logits enter the loss.
+        implementation: `exact`, or `reference` for Fourier transforms of full logits, for parity and tests.
     """
 
     srft: TwoSided
@@ -134,5 +141,5 @@ class Sketch:
 
 
 def _logits(probe: Probe, hidden: Tensor) -> Tensor:
-    """Full logits, zero where the hidden state is (padding, or tokens left out)."""
+    """Return full logits, zero where the hidden state is zero (padding, or tokens that do not count)."""
     return probe.head.logits(hidden) * (hidden != 0).any(-1, keepdim=True)

@@ -143,7 +143,7 @@ class Embedder:
         from ..store.rows.pool_rows import PoolRows
 
         config = work.config
-        options = config.options(work.place)
+        options = config.options(work.model_location)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.work = work
         self.pool = PoolRows(work.pool.shards())

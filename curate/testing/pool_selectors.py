@@ -169,8 +169,8 @@ def _no_reward(make: Make) -> None:
     pool, oracle = made_up_pool(), Oracle(lambda rows: rewards[rows])
     ranking = make().rank(pool, made_up_target(), oracle, RemainingBudget(Budget(COUNT - 3), pool))
     hold(oracle.spent == COUNT, f"it asked for {oracle.spent} rewards of {COUNT}, all of which it was to rank")
-    excluded = [] if ranking.excluded is None else ranking.excluded.tolist()
-    hold(excluded == bad, f"{bad} have no finite reward, and it excluded {excluded}")
+    rejected = [] if ranking.rejected is None else ranking.rejected.tolist()
+    hold(rejected == bad, f"{bad} have no finite reward, and it rejected {rejected}")
     hold(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all of the others")
 
 
@@ -181,8 +181,8 @@ def _no_vector(make: Make) -> None:
     assert isinstance(pool.vectors, np.ndarray)
     pool.vectors[bad] = np.nan
     ranking = _taken(make, Budget(COUNT), pool, made_up_rewards())
-    excluded = [] if ranking.excluded is None else ranking.excluded.tolist()
-    hold(excluded == bad, f"{bad} have no vector, and it excluded {excluded}")
+    rejected = [] if ranking.rejected is None else ranking.rejected.tolist()
+    hold(rejected == bad, f"{bad} have no vector, and it rejected {rejected}")
     hold(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all of the others")
 
 

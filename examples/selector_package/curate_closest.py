@@ -34,9 +34,9 @@ class Shortest(PoolSelector):
 
     needs = frozenset({"texts"})
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         """Shortest first, until the budget is spent."""
         if candidates.texts is None:
             raise ValueError("this method needs texts, and none were given")
         lengths = np.array([len(text) for text in candidates.texts], np.float64)
-        return take_best(candidates, -lengths, room)
+        return take_best(candidates, -lengths, remaining)

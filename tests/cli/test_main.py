@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from curate import __version__
+from curate.cli.flags import with_flags
 from curate.cli.main import COMMANDS
 from curate.stages import STAGES
 from curate.store import Draft, Store
@@ -208,7 +209,7 @@ def test_a_view_gets_its_flags_from_its_config_and_makes_nothing(
     curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(COMMANDS, "look", (f"{toy.__name__}:look", "Look."))
-    toy.look = lambda store, config: print(store.root, config.rows)  # type: ignore[attr-defined]
+    toy.look = with_flags(toy.STAGE.config, lambda root, config: print(root, config.rows))  # type: ignore[attr-defined]
     assert curate("look", "--name", "t", "--rows", "8").out == "store 8\n"
     assert not (tmp_path / "store").exists()
 

@@ -1,4 +1,4 @@
-"""Several processes of one launch share the work of embed and select, and what comes out is what one makes."""
+"""Several processes of one launch share the tasks of embed and select, and write the same files as one process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def flags(options: Mapping[str, Any]) -> list[str]:
 
 
 def start(processes: int, store: Store, *args: str, **environment: str) -> subprocess.Popen[str]:
-    """`curate ...`, by itself or under torchrun."""
+    """Start `curate ...`, alone or with torchrun."""
     command = [sys.executable, "-m", "curate"]
     if processes > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -45,15 +45,15 @@ def start(processes: int, store: Store, *args: str, **environment: str) -> subpr
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """What it said on stderr, having ended well."""
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+    """Wait for a process that must succeed, and return its stderr."""
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 @pytest.fixture(scope="module")
 def world(tiny: str, pool_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A pool with repeats, features and clusters of it, a target and a warm-up run."""
+    """Make a pool with repeats, a target and a warm-up run."""
     folder = tmp_path_factory.mktemp("offline")
     store = Store(folder / "store")
     rows = pool_file.read_text().splitlines()
@@ -70,14 +70,14 @@ def world(tiny: str, pool_file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def copy(world: Store, tmp_path: Path) -> Iterator[Store]:
-    """The same, to be written to."""
+    """Copy the store, so that the test can write to it."""
     shutil.copytree(world.root, tmp_path / "copy")
     yield Store(tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
 def alone(world: Store, tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The features that one process makes."""
+    """Make features with one process."""
     folder = tmp_path_factory.mktemp("alone") / "store"
     shutil.copytree(world.root, folder)
     make(Store(folder), "embed", model=tiny, **EMBED)
@@ -86,7 +86,7 @@ def alone(world: Store, tiny: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def chosen(alone: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Clusters, and the subsets that one process chooses."""
+    """Make clusters and subsets with one process."""
     folder = tmp_path_factory.mktemp("chosen") / "store"
     shutil.copytree(alone.root, folder)
     store = Store(folder)
@@ -96,19 +96,19 @@ def chosen(alone: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-LEFT_OUT = ("artifact.json", "files.json", "draft.lock")
+SKIPPED = ("artifact.json", "files.json", "draft.lock")
 
 
 def content(store: Store, name: str) -> dict[str, Any]:
-    """An artifact's files to the byte, but for those that tell when and how it was made; and its facts."""
+    """Return the bytes of an artifact's files, except those that record when and how it was made, and its records."""
     artifact = store.get(name)
     files = {str(path.relative_to(artifact.path)): path for path in artifact.path.rglob("*") if path.is_file()}
-    kept = {key: path.read_bytes() for key, path in files.items() if key not in LEFT_OUT}
-    facts = {}
+    kept = {key: path.read_bytes() for key, path in files.items() if key not in SKIPPED}
+    records = {}
     for table, label in (("features", "features"), ("rejects", "artifact"), ("subsets", "subset"), ("draws", "subset")):
         rows = store.query(f'SELECT * FROM {table} WHERE "{label}" = $name ORDER BY ALL', {"name": name})
-        facts[table] = rows.to_pylist()
-    return {**kept, **facts}
+        records[table] = rows.to_pylist()
+    return {**kept, **records}
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
@@ -126,7 +126,7 @@ def test_a_killed_pass_is_finished_by_another_number_of_processes(
         make(copy, "embed", model=tiny, **EMBED)
     else:
         finish(start(second, copy, "embed", *flags({**EMBED, "model": tiny})))
-    assert {path: path.stat().st_mtime_ns for path in left} == times, "what was there is not made again"
+    assert {path: path.stat().st_mtime_ns for path in left} == times, "finished shards are not made again"
     assert content(copy, "feats") == content(alone, "feats")
 
 
@@ -147,14 +147,14 @@ if os.environ.get("RANK", "0") == os.environ.get("LAST", str(int(os.environ.get(
 """
 
 
-def test_two_processes_make_what_one_does_file_by_file(chosen: Store, copy: Store, tiny: str, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_files_as_one(chosen: Store, copy: Store, tiny: str, tmp_path: Path) -> None:
     entries = [{"embed": {**EMBED, "model": tiny}}, {"cluster": CLUSTER}]
     entries += [{"select": options} for options in (LESS, UCB, CHANCE)]
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump({"stages": entries}))
     (tmp_path / "sitecustomize.py").write_text(COUNT)
-    said = finish(start(2, copy, "run", str(tmp_path / "pipeline.yaml"), PYTHONPATH=str(tmp_path)))
+    stderr = finish(start(2, copy, "run", str(tmp_path / "pipeline.yaml"), PYTHONPATH=str(tmp_path)))
     for name in ("feats", "subset", "bandit", "chance"):
-        assert said.count(f" {name} ... made in ") == 1, "rank 0 alone tells"
+        assert stderr.count(f" {name} ... made in ") == 1, "only rank 0 reports"
         assert content(copy, name) == content(chosen, name), name
     parts = [copy.get("feats").summary, chosen.get("feats").summary]
     assert {**parts[0], "seconds": 0} == {**parts[1], "seconds": 0} and parts[0]["samples"] == 120

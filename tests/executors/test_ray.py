@@ -1,4 +1,4 @@
-"""On a Ray cluster embed and select make what one process makes, also when a worker is killed midway."""
+"""On a Ray cluster, embed and select write the same files as one process, even if a worker is killed midway."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ import os, signal, sys
 if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
     import pathlib
 
-    rename, mark = pathlib.Path.replace, os.environ.get("KILL_ONCE", "")
+    rename, marker = pathlib.Path.replace, os.environ.get("KILL_ONCE", "")
 
     def killing(self, target):
-        if pathlib.Path(target).name == "part-00005.parquet" and not os.path.exists(mark):
-            pathlib.Path(mark).write_text(str(os.getpid()))
+        if pathlib.Path(target).name == "part-00005.parquet" and not os.path.exists(marker):
+            pathlib.Path(marker).write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         return rename(self, target)
 
-    if mark:
+    if marker:
         pathlib.Path.replace = killing
 """
 
@@ -63,7 +63,7 @@ def flags(**options: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def world(tiny: str, pool_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A pool with repeats, a target, a warm-up run, and what one process makes of them."""
+    """Make a pool with repeats, a target and a warm-up run, and run embed, cluster and select in one process."""
     folder = tmp_path_factory.mktemp("ray")
     store = Store(folder / "store")
     rows = pool_file.read_text().splitlines()
@@ -81,7 +81,7 @@ def world(tiny: str, pool_file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def without(store: Store, name: str, folder: Path) -> Store:
-    """A copy of a store in which one artifact is not made, and no gradient is kept."""
+    """Copy a store without one artifact and without the cache of gradients."""
     shutil.copytree(store.root, folder)
     copy = Store(folder)
     shutil.rmtree(copy.get(name).path)
@@ -91,34 +91,34 @@ def without(store: Store, name: str, folder: Path) -> Store:
 
 
 def content(store: Store, name: str) -> dict[str, bytes]:
-    """An artifact's files to the byte, but for those that tell when and how it was made."""
+    """Return the bytes of an artifact's files, except those that record when and how it was made."""
     folder = store.get(name).path
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    index = "embedding.faiss"  # which cluster made
-    left_out = ("artifact.json", "files.json", "draft.lock", index)
-    return {key: path.read_bytes() for key, path in files.items() if not key.startswith(left_out)}
+    index = "embedding.faiss"  # made by the cluster stage
+    skipped = ("artifact.json", "files.json", "draft.lock", index)
+    return {key: path.read_bytes() for key, path in files.items() if not key.startswith(skipped)}
 
 
 def test_two_workers_of_which_one_is_killed_embed_what_one_process_does_file_by_file(
     world: Store, tiny: str, tmp_path: Path
 ) -> None:
-    store, mark = without(world, "feats", tmp_path / "copy"), tmp_path / "killed"
+    store, marker = without(world, "feats", tmp_path / "copy"), tmp_path / "killed"
     (tmp_path / "sitecustomize.py").write_text(KILL)
     options = flags(**EMBED, model=tiny, engine="ray", workers=2)
-    done = curate(store, "embed", *options, PYTHONPATH=str(tmp_path), KILL_ONCE=str(mark))
+    done = curate(store, "embed", *options, PYTHONPATH=str(tmp_path), KILL_ONCE=str(marker))
     assert done.returncode == 0, done.stderr
-    assert mark.exists() and not is_alive(int(mark.read_text())), "a worker was killed"
+    assert marker.exists() and not is_alive(int(marker.read_text())), "a worker was killed"
     assert content(store, "feats") == content(world, "feats")
     assert "Started Ray on this machine" in done.stderr
-    said = ["samples", "refused", "tokens", "cut", "seconds", "scoring_forward", "score_arithmetic"]
-    assert [line.split()[0] for line in done.stdout.splitlines()] == said, "nothing of Ray's goes to stdout"
+    keys = ["samples", "refused", "tokens", "cut", "seconds", "scoring_forward", "score_arithmetic"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == keys, "nothing of Ray's goes to stdout"
     found = make(store, "embed", model=tiny, **EMBED, engine="ray", workers=9)
-    assert found.made_at == store.get("feats").made_at, "who works is no part of what is made"
+    assert found.made_at == store.get("feats").made_at, "the executor is not part of the fingerprint"
 
 
 @pytest.fixture
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster that was started beforehand: three CPUs, so two workers."""
+    """Start a Ray cluster with three CPUs, so two workers, and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -148,7 +148,7 @@ def test_a_selection_shares_out_its_gradients_on_a_cluster_that_is_running(
     store = without(world, "subset", tmp_path / "copy")
     options = flags(**SELECT, engine="ray")
     few = curate(store, "select", *options, "--workers=3", RAY_ADDRESS=cluster)
-    assert few.returncode == 1 and "3 CPUs, of which one is Ray's, and --workers is 3: give fewer" in few.stderr
+    assert few.returncode == 1 and "3 CPUs, of which Ray itself needs one, and --workers is 3: give fewer" in few.stderr
     done = curate(store, "select", *options, RAY_ADDRESS=cluster)
     assert done.returncode == 0, done.stderr
     assert f"Connected to Ray at {cluster}" in done.stderr
@@ -157,7 +157,7 @@ def test_a_selection_shares_out_its_gradients_on_a_cluster_that_is_running(
     assert store.query(sql.replace("artifact", "subset")).equals(world.query(sql.replace("artifact", "subset")))
 
 
-def test_where_no_gradients_are_computed_or_nothing_runs_it_is_said(world: Store, monkeypatch: Any) -> None:
+def test_ray_without_gradients_to_compute_or_without_workers_is_an_error(world: Store, monkeypatch: Any) -> None:
     with pytest.raises(ConfigError, match="Method 'random' computes no gradients to share out: leave --engine ray out"):
         make(world, "select", name="x", pool="pool", method="random", budget=5, engine="ray")
     done = curate(world, "embed", *flags(**{**EMBED, "name": "y"}, model="none", engine="ray", workers=0))

@@ -52,7 +52,7 @@ def losses(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def loop(net: nn.Module, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    """The slow obvious twin."""
+    """Compute each sample's gradients in a backward pass of its own: the slow, obvious twin."""
     out = []
     for i in range(len(x)):
         net.zero_grad()
@@ -70,11 +70,11 @@ def scaled_by(root: dict[str, torch.Tensor], name: str, block: torch.Tensor) -> 
     return block * root[name]
 
 
-def record(net: nn.Module, x: torch.Tensor, wanted: GradientRequest) -> Any:
-    recorder = Recorder(net, wanted, len(x), x.device)
+def record(net: nn.Module, x: torch.Tensor, request: GradientRequest) -> Any:
+    recorder = Recorder(net, request, len(x), x.device)
     with capture(net, recorder.take):
         losses(net, x).sum().backward()
-    return recorder.found
+    return recorder.result
 
 
 @pytest.mark.parametrize("mode", ["plain", "reentrant", "not reentrant"])

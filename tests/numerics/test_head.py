@@ -1,4 +1,4 @@
-"""Everything had from hidden states equals the same computed on full logits."""
+"""Everything computed from hidden states equals the same computed from full logits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hidden_of(batch: int = 3, length: int = 40, d: int = 24, pad: int = 7) -> to
 
 
 def logits_of(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-    """Full logits in float64, zero where the text is padding: the slow obvious twin of all below."""
+    """Return full logits in float64, zero where the text is padding: the slow, obvious twin of everything below."""
     z = hidden.double() @ head.weight.double().T
     z = (z if head.bias is None else z + head.bias.double()) * head.scale
     z = z if head.softcap is None else head.softcap * torch.tanh(z / head.softcap)

@@ -1,4 +1,4 @@
-"""Few runs are compared by their differences: intervals as counting gives them, nothing beyond what was measured."""
+"""Comparisons of few runs: intervals equal those from counting all resamples, and curves are not extrapolated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way to a nuclear norm finds the sum of the singular values, on what models make and on what breaks methods."""
+"""Every method for nuclear norms finds the sum of the singular values, for real hidden states and for hard matrices."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_methods_agree_and_keep_the_same_on_hidden_states_of_a_language_model(me
 def rows_of_texts() -> Tensor:
     """H R of 24 texts of a pool under a trained model, padded."""
     if not (SHARED / "models/base2m").exists():
-        pytest.skip("the trained model and the pool are not at hand")
+        pytest.skip("the trained model and the pool are not available")
     import pyarrow.parquet as pq
 
     from curate.lm.model.load import ModelOptions, load_model

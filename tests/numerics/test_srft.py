@@ -1,4 +1,4 @@
-"""Sketches keep lengths and distances, and are the same on every machine."""
+"""Sketches keep lengths and distances on average, and are the same on every machine."""
 
 from __future__ import annotations
 

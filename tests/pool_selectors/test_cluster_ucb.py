@@ -1,4 +1,4 @@
-"""ClusterUCB against a slow bandit, and what it must do at the edges."""
+"""ClusterUCB against a slow bandit, and edge cases."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_the_index_that_is_recorded_is_the_mean_and_deviation_of_what_came_befor
     for number in range(1, int(draws.rounds.max()) + 1):
         now, before = draws.rounds == number, draws.rounds < number
         assert len(np.unique(draws.arms[now])) == 1 and now.sum() <= 16
-        seen = draws.rewards[before & (draws.arms == draws.arms[now][0])]
-        assert draws.index[now] == pytest.approx(seen.mean() + 1.5 * seen.std())
+        earlier = draws.rewards[before & (draws.arms == draws.arms[now][0])]
+        assert draws.index[now] == pytest.approx(earlier.mean() + 1.5 * earlier.std())
 
 
 def test_an_exhausted_arm_is_never_chosen_though_all_means_are_negative() -> None:
@@ -152,9 +152,9 @@ def test_the_subset_is_the_top_of_what_was_drawn_and_it_can_be_called_again() ->
         selector.rank(pool, Target(), Replay(rewards, 80), RemainingBudget(Budget(90), pool))
 
 
-def test_what_it_cannot_be_told_is_said() -> None:
+def test_arguments_that_are_not_valid_are_errors() -> None:
     clusters, chance, rewards = world()
-    with pytest.raises(ConfigError, match="for replays"):
+    with pytest.raises(ConfigError, match="only in replays"):
         ClusterUCB(policy="oracle").draw(clusters, chance, Oracle(lambda rows: rewards[rows], 100))
     for args in ({"policy": "ucb2"}, {"csp": 1.5}, {"floor": 0}, {"batch": 0}, {"threshold": 1.0}):
         with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""Laws that every pool selector obeys, and each one against its slow, obvious twin."""
+"""Laws that every pool selector obeys, and each pool selector against its slow, obvious twin."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_oracle_charges_and_stops_at_its_limit() -> None:
     oracle = Replay(np.array([1.0, np.inf, 3.0]), limit=2)
     assert np.array_equal(oracle(np.array([2, 1])), [3.0, np.nan], equal_nan=True)
     assert (oracle.spent, oracle.left(5)) == (2, 0)
-    with pytest.raises(ConfigError, match="3 gradients are wanted and the budget is 2"):
+    with pytest.raises(ConfigError, match="needs 3 gradients and the budget is 2"):
         oracle(np.array([0]))
     assert oracle.spent == 2
 
@@ -95,11 +95,11 @@ def test_rds_lets_each_target_take_its_best_in_turn() -> None:
     assert pool.vectors is not None and target.vectors is not None
     rest, rows, scores = set(range(N)), [], []
     for turn in range(13):
-        wanted = target.vectors[turn % 5]
-        best = max(rest, key=lambda i: float(pool.vectors[i] @ wanted))  # type: ignore[index]
+        vector = target.vectors[turn % 5]
+        best = max(rest, key=lambda i: float(pool.vectors[i] @ vector))  # type: ignore[index]
         rest.remove(best)
         rows.append(best)
-        scores.append(float(pool.vectors[best] @ wanted))
+        scores.append(float(pool.vectors[best] @ vector))
     ranking = taken("rds", Budget(13), pool, rewards_of())
     assert ranking.rows.tolist() == rows and ranking.scores == pytest.approx(scores)
 
@@ -108,8 +108,8 @@ def test_a_target_whose_best_is_of_a_full_source_takes_its_next_best() -> None:
     vectors = np.array([[1.0, 0], [0.9, 0.1], [0.1, 0.9], [0, 1.0]])
     pool = Candidates(list("wxyz"), ["a", "a", "b", "a"], vectors=unit(vectors))
     target = Target(vectors=np.eye(2))
-    room = RemainingBudget(Budget(2, quota={"a": 0.5}), pool)
-    assert make_pool_selector("rds", {}).rank(pool, target, Replay(np.zeros(4)), room).rows.tolist() == [0, 2]
+    remaining = RemainingBudget(Budget(2, quota={"a": 0.5}), pool)
+    assert make_pool_selector("rds", {}).rank(pool, target, Replay(np.zeros(4)), remaining).rows.tolist() == [0, 2]
 
 
 def test_tfidf_is_the_best_subtasks_mean_cosine() -> None:
@@ -140,8 +140,8 @@ def test_tfidf_without_common_words_is_an_error() -> None:
 def test_random_takes_every_sample_equally_often_and_the_same_from_a_larger_pool() -> None:
     pool, counts = pool_of(), np.zeros(N)
     for seed in range(400):
-        room = RemainingBudget(Budget(0.25), pool)
-        counts[make_pool_selector("random", {}, seed).rank(pool, Target(), Replay(counts), room).rows] += 1
+        remaining = RemainingBudget(Budget(0.25), pool)
+        counts[make_pool_selector("random", {}, seed).rank(pool, Target(), Replay(counts), remaining).rows] += 1
     assert abs(counts / 400 - 0.25).max() < 0.08
     first = [pool.ids[row] for row in taken("random", Budget(N), pool, rewards_of()).rows]
     part = permuted(pool, range(30))

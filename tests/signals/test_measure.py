@@ -1,4 +1,4 @@
-"""Measuring: whatever the micro-batches, the numbers are the same; memory that runs out costs a retry, not the run."""
+"""Signals do not depend on the size of micro-batches, and running out of memory costs a retry instead of the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inputs_of(n: int = 17) -> dict[str, Tensor]:
 
 
 class Backbone:
-    """Embeds tokens; remembers the shapes it saw, and has no memory for more than `limit` tokens."""
+    """Embed tokens and record the shapes of the calls; run out of memory above `limit` tokens."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.table = torch.randn(V, D, generator=torch.Generator().manual_seed(2))
@@ -79,7 +79,7 @@ def test_a_micro_batch_holds_as_many_padded_tokens_as_the_budget() -> None:
     assert all(fuller)
 
 
-def test_memory_that_runs_out_halves_the_budget_and_is_told_once(
+def test_memory_that_runs_out_halves_the_budget_and_warns_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone, inputs, budget = Backbone(limit=80), inputs_of(), ScoreBudget(tokens=10_000)
@@ -101,7 +101,7 @@ def test_a_single_text_that_does_not_fit_says_what_to_lower() -> None:
         measure(Backbone(limit=20), head_of(), inputs_of(), {"loss": Loss()}, ScoreBudget())
 
 
-def test_a_fixed_budget_takes_as_many_texts_whatever_their_length_and_never_fewer() -> None:
+def test_a_fixed_budget_takes_as_many_texts_of_any_length_and_never_fewer() -> None:
     backbone = Backbone()
     measure(backbone, head_of(), inputs_of(16), {"loss": Loss()}, ScoreBudget(tokens=40, texts=4, fixed=True))
     assert [b for b, _ in backbone.shapes] == [4, 4, 4, 4]

@@ -140,14 +140,14 @@ def test_workers_are_those_of_ray_and_ray_is_asked_for_by_name(
     world: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"name": "spread", "pool": "pool", "model": tiny, "max_length": 32}
-    with pytest.raises(ConfigError, match="--workers counts the workers of --engine ray"):
+    with pytest.raises(ConfigError, match="--workers needs --engine ray"):
         make(world, "embed", workers=2, **options)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match=r'Ray is not installed: pip install "curate\[ray\]"'):
         make(world, "embed", engine="ray", **options)
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = build(EmbedConfig, {**options, "engine": "ray"})
-    with pytest.raises(ConfigError, match="leave torchrun out"):
+    with pytest.raises(ConfigError, match="run the command without torchrun"):
         config.session()
 
 

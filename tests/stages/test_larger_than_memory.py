@@ -12,7 +12,7 @@ import pytest
 
 from curate.errors import ConfigError, DataError
 from curate.pool_selectors import Budget, Candidates, Oracle, RemainingBudget, Target, make_pool_selector
-from curate.pool_selectors import base as pool_base
+from curate.pool_selectors import candidates as pool_candidates
 from curate.pool_selectors import rds as rds_module
 from curate.stages import make
 from curate.stages.ingest import IdSet
@@ -97,11 +97,11 @@ def test_vectors_in_blocks_are_ranked_as_those_in_memory(
         )
     np.testing.assert_array_equal(found[0].rows, found[1].rows)
     np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-6)
-    assert found[0].excluded.tolist() == found[1].excluded.tolist() == [7, 77, 123, 199]
+    assert found[0].rejected.tolist() == found[1].rejected.tolist() == [7, 77, 123, 199]
 
 
 def test_k_center_refuses_more_vectors_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_base, "MOST_BYTES", 100)
+    monkeypatch.setattr(pool_candidates, "MOST_BYTES", 100)
     candidates = candidates_of(Blocks(unit(np.random.default_rng(0).standard_normal((20, 8))), 5))
     with pytest.raises(DataError, match=r"k_center goes through all vectors.*20 of 8 numbers.*\(rds\)"):
         make_pool_selector("k_center", {}).rank(

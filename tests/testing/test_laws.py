@@ -133,12 +133,12 @@ class Fair(PoolSelector):
 
     needs = frozenset({"rewards", "vectors"})
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
         if candidates.vectors is None:
             raise ValueError("this method needs vectors")
         assert isinstance(candidates.vectors, np.ndarray)
         worth = oracle(np.arange(len(candidates)))
-        return take_best(candidates, worth.copy() + 0 * candidates.vectors[:, 0], room)
+        return take_best(candidates, worth.copy() + 0 * candidates.vectors[:, 0], remaining)
 
 
 def taking(rows: list[int], size: int = 11) -> Ranking:
@@ -148,39 +148,39 @@ def taking(rows: list[int], size: int = 11) -> Ranking:
 class Bent(Fair):
     """Does what its class attribute says, in place of `Fair`."""
 
-    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, room: RemainingBudget) -> Ranking:
-        return self.bend(candidates, oracle, room, super().rank)  # type: ignore[attr-defined,no-any-return]
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        return self.bend(candidates, oracle, remaining, super().rank)  # type: ignore[attr-defined,no-any-return]
 
 
-def _in_place(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
-    return take_best(candidates, -np.arange(len(candidates), dtype=np.float64), room)
+def _in_place(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
+    return take_best(candidates, -np.arange(len(candidates), dtype=np.float64), remaining)
 
 
-def _twice(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
+def _twice(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
     return taking([0] * 11)
 
 
-def _half(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
-    return taking(rank(candidates, Target(), oracle, room).rows.tolist(), 11)
+def _half(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
+    return taking(rank(candidates, Target(), oracle, remaining).rows.tolist(), 11)
 
 
-def _by_size(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
-    found = rank(candidates, Target(), oracle, room)
+def _by_size(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
+    found = rank(candidates, Target(), oracle, remaining)
     return Ranking(found.rows[::-1].copy(), found.scores[::-1].copy())
 
 
-def _greedy(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
+def _greedy(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
     order = np.argsort(-oracle(np.arange(len(candidates))))
-    return taking(order.tolist(), room.size or 5)
+    return taking(order.tolist(), remaining.size or 5)
 
 
-def _needy(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
-    return taking(list(range(room.size or 5)), room.size or 5)
+def _needy(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
+    return taking(list(range(remaining.size or 5)), remaining.size or 5)
 
 
-def _some(self: Any, candidates: Candidates, oracle: Oracle, room: RemainingBudget, rank: Any) -> Ranking:
-    found = rank(candidates, Target(), oracle, room)
-    return Ranking(found.rows, found.scores, excluded=found.excluded[:1] if found.excluded is not None else None)
+def _some(self: Any, candidates: Candidates, oracle: Oracle, remaining: RemainingBudget, rank: Any) -> Ranking:
+    found = rank(candidates, Target(), oracle, remaining)
+    return Ranking(found.rows, found.scores, rejected=found.rejected[:1] if found.rejected is not None else None)
 
 
 class Unnamed(Fair):
@@ -201,8 +201,8 @@ POOL_OFFENDERS = {
     "a source gets no more than its share": (bent(_greedy), "at most 2 of a and 6 of b"),
     "a budget in tokens is kept, and nothing is taken for being short": (bent(_greedy), "of a budget of 300 tokens"),
     "what it needs and has not got is an error": (bent(_needy), "had none of it"),
-    "samples without a finite reward are charged, named and left out": (bent(_some), r"it excluded \[3\]"),
-    "samples without a vector are named and left out": (bent(_some), r"it excluded \[2\]"),
+    "samples without a finite reward are charged, named and left out": (bent(_some), r"it rejected \[3\]"),
+    "samples without a vector are named and left out": (bent(_some), r"it rejected \[2\]"),
 }
 
 

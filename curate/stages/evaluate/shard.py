@@ -72,7 +72,7 @@ class Evaluator:
         from ...store.rows.pool_rows import PoolRows
 
         config = work.config
-        options = config.options(work.place)
+        options = config.options(work.model_location)
         tokenizer = load_tokenizer(options)
         model = load_model(options).to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self.work = work

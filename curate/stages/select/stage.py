@@ -53,21 +53,21 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
         return
     candidates, positions = read_candidates(inputs, selector.needs, config.on)
     target, target_positions = read_target(inputs, selector.needs, config.on)
-    room = RemainingBudget(config.limits(), candidates)
+    remaining = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
     with config.session():
         if asks:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
             oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
-        ranking = selector.rank(candidates, target, oracle, room)
+        ranking = selector.rank(candidates, target, oracle, remaining)
     if not len(ranking.rows):
         raise DataError(
             f"Method '{config.method}' finds no sample that it can take: the budget or the data is too little."
         )
     if draft.rank:
         return
-    if room.size is not None and len(ranking.rows) < room.size:
-        LOGGER.warning(f"The budget is {room.size} samples and only {len(ranking.rows)} could be taken.")
+    if remaining.size is not None and len(ranking.rows) < remaining.size:
+        LOGGER.warning(f"The budget is {remaining.size} samples and only {len(ranking.rows)} could be taken.")
     _write(draft, candidates, positions, ranking, selector)
     draft.summary = _summary(config, inputs, candidates, ranking, oracle)
 
@@ -86,9 +86,9 @@ def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranki
     draft.rows = len(subset)
     if ranking.draws is not None:
         draft.add("draws", draws_table(ranking.draws, candidates, positions))
-    if ranking.excluded is not None and len(ranking.excluded):
-        names = [candidates.ids[row] for row in ranking.excluded]
-        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.excludes] * len(names)}))
+    if ranking.rejected is not None and len(ranking.rejected):
+        names = [candidates.ids[row] for row in ranking.rejected]
+        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.reject_reason] * len(names)}))
 
 
 def _summary(
@@ -101,7 +101,7 @@ def _summary(
     if oracle.spent:
         summary["gradients"] = f"{oracle.spent} of {oracle.limit}"
     summary["scores"] = f"{scores.min():.4g} to {scores.max():.4g}" if len(scores) else None
-    excluded = ranking.excluded if ranking.excluded is not None else np.zeros(0, np.int64)
+    excluded = ranking.rejected if ranking.rejected is not None else np.zeros(0, np.int64)
     summary["excluded"] = len(excluded)
     if len(excluded):
         summary["excluded_first"] = [candidates.ids[row] for row in excluded[:SHOWN]]

@@ -131,7 +131,7 @@ class EpochSubsets:
                 f"Epoch {number} is to have {self.size} samples, and {len(ranking.rows)} with a finite gradient were "
                 "found: lower --selection-budget, raise --gradient-budget, or lower the learning rate."
             )
-        self._write_down(number, ranking, selector.excludes)
+        self._write_down(number, ranking, selector.reject_reason)
         chosen = [self.table.ids[row] for row in ranking.rows]
         write_json(self._path(number), {"epoch": number, "gradients": oracle.spent, "samples": chosen})
 
@@ -166,10 +166,10 @@ class EpochSubsets:
         self._add("subsets", subset_table(ranking, self.candidates), number)
         if ranking.draws is not None:
             self._add("draws", draws_table(ranking.draws, self.candidates, self.table.positions), number)
-        if ranking.excluded is not None and len(ranking.excluded):
+        if ranking.rejected is not None and len(ranking.rejected):
             import pyarrow as pa
 
-            names = [self.table.ids[row] for row in ranking.excluded]
+            names = [self.table.ids[row] for row in ranking.rejected]
             reasons = [f"{excluded} before epoch {number}"] * len(names)
             self.draft.add("rejects", pa.table({"sample_id": names, "reason": reasons}), key=f"epoch-{number:05d}")
 

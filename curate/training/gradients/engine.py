@@ -216,7 +216,7 @@ class GradientEngine:
                     loss = self._losses(take_rows(whole, rows))
                     torch.autograd.backward(loss.sum())
                 losses.append(loss.detach())
-                recorders.append(recorder.found)
+                recorders.append(recorder.result)
         back = order.argsort()
         out = CandidateMeasurements({"loss": torch.cat(losses)[back]})
         if wanted.keep:

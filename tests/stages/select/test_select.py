@@ -188,7 +188,7 @@ def test_a_budget_in_tokens_is_kept(world: World) -> None:
         ({"method": "random", "method_args": {"beta": 1}}, "no argument 'beta' in method_args. It takes none"),
         ({"method": "cluster_ucb", "method_args": {"polcy": 1}}, "Did you mean 'policy'"),
         ({"method": "cluster_ucb", "method_args": {"policy": "uc"}}, "no policy 'uc'.*Did you mean"),
-        ({"method": "random", "budget": 1}, "all or one"),
+        ({"method": "random", "budget": 1}, "1 is ambiguous"),
         ({"method": "random", "budget_tokens": 5}, "either a budget"),
         ({"method": "random", "per_source_quota": "x"}, "neither a share"),
     ],
