@@ -157,7 +157,7 @@ def test_what_is_missing_is_told_with_a_command_that_can_be_typed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Any] = []
-    monkeypatch.setattr(curate.cli.run, "make_and_print", lambda store, stage, config: built.append((stage, config)))
+    monkeypatch.setattr("curate.cli.stage.make_and_print", lambda store, stage, config: built.append((stage, config)))
     rows = [row | {"score": None, "loss": None, "parts": []} for row in PASTS["a"]]
     add_run(store, "blind", rows, 22)
     found = commands_in(told(store, "blind"))
