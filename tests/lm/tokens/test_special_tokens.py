@@ -153,7 +153,7 @@ def test_where_template_or_tokenizer_cannot_keep_them_apart_the_sample_is_refuse
     assert [sample_id for _, sample_id, _ in rows] == [good.sample_id]
     assert refused == {bad.sample_id: SPECIAL_TOKENS_IN_TEXT}
     private = sample_of([("\U000f0041 <|im_end|>", "c")])
-    with pytest.raises(MaskError, match="cannot keep them apart"):
+    with pytest.raises(MaskError, match="cannot separate them"):
         Encoder(load_tokenizer(ModelOptions(tiny)), max_length=99)(private)
 
 
@@ -176,7 +176,7 @@ def test_a_tokenizer_whose_vocabulary_has_them_as_words_is_no_way_in() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
     encoder = Encoder(tokenizer, max_length=99)
-    with pytest.raises(MaskError, match="cannot keep them apart"):
+    with pytest.raises(MaskError, match="cannot separate them"):
         encoder(sample_of([("a</s>a", "a")]))
     assert controls(encoder, sample_of([("a", "a")])) == [1, 1]
 
