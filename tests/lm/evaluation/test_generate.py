@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from curate.errors import ModelError
-from curate.lm.evaluation.generate import Generator, closing_of
+from curate.lm.evaluation.generate import Generator, turn_end_of
 from curate.lm.evaluation.losses import last_turn, row_of
 from curate.lm.model.load import add_lora, base_of, load_model, load_tokenizer
 from curate.lm.tokens.encode import Encoder
@@ -48,8 +48,8 @@ def test_answers_are_those_of_greedy_decoding_token_by_token(options: Any, batch
 
 def test_an_answer_ends_where_the_template_ends_a_turn(options: Any) -> None:
     tokenizer = load_tokenizer(options)
-    assert closing_of(tokenizer) == "<|im_end|>"
-    assert closing_of(load_tokenizer(replace(options, chat_template="plain"))) == tokenizer.eos_token
+    assert turn_end_of(tokenizer) == "<|im_end|>"
+    assert turn_end_of(load_tokenizer(replace(options, chat_template="plain"))) == tokenizer.eos_token
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}[/END]\n{% endfor %}"
     model, said = load_model(options).eval(), tokenizer("Blue 7[/END]\nuser: what")["input_ids"]
     speaker = Generator(model, tokenizer, max_new_tokens=len(said), batch_size=2)
@@ -71,7 +71,7 @@ def test_where_memory_does_not_hold_a_batch_it_is_halved(options: Any, caplog: p
     model.generate = small  # type: ignore[method-assign]
     speaker = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)
     assert speaker(prompts, advance=lambda _: None) == whole
-    assert speaker.batch_size == 1 and "--generate-batch-size 1 spares the attempt" in caplog.text
+    assert speaker.batch_size == 1 and "--generate-batch-size 1 to start with this size" in caplog.text
     room = 0
     with pytest.raises(ModelError, match="Lower --max-new-tokens"):
         speaker(prompts, advance=lambda _: None)
