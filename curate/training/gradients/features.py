@@ -48,7 +48,7 @@ class GradientFeatures:
         """The same at a checkpoint of a run: `options.place` is the checkpoint."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(options, trainable=True).to(device)
-        adam = adam_of(Path(options.place), model)
+        adam = adam_of(Path(options.location), model)
         engine = GradientEngine(
             make_scoring_model(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch
         )

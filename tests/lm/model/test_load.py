@@ -161,7 +161,7 @@ def test_a_text_that_is_not_finite_is_nan_and_leaves_the_others_alone() -> None:
 
 
 def test_a_wrong_path_is_said_in_a_sentence() -> None:
-    with pytest.raises(ModelError, match="No model could be loaded from"):
+    with pytest.raises(ModelError, match="Cannot load a model from"):
         load_model(ModelOptions("./nothing-here"))
 
 

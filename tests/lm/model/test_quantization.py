@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
-from curate.lm.model.quantization import four_bits, is_quantized
+from curate.lm.model.quantization import is_quantized, nf4_arguments
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.selectors import SELECTORS, GradientNeeds, RunInfo, make_selector
 from curate.signals import Loss, measure
@@ -115,7 +115,7 @@ def test_full_fine_tuning_is_refused_by_name(options: ModelOptions) -> None:
 def test_without_the_package_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r'pip install "curate\[quantized\]"'):
-        four_bits()
+        nf4_arguments()
 
 
 def test_a_quantised_head_is_refused(options: ModelOptions) -> None:
