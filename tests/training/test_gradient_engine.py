@@ -127,7 +127,7 @@ def test_kept_gradients_sum_to_what_the_same_pass_leaves_in_the_parameters(tiny:
     model = model_of(tiny, dropout=dropout)
     engine, batch = engine_of(model, adam_of(model), micro_batch=99), batch_of()
     kept = engine.pass_over(batch, wanted_all(), step=3).kept
-    with engine._own_dropout(3):
+    with engine._seeded_dropout(3):
         order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
         engine._losses({key: value[order] for key, value in batch.items()}).sum().backward()
     for name, total in engine.combine(kept, torch.arange(6), torch.ones(6)).items():
