@@ -53,7 +53,7 @@ def engine_of(model: nn.Module, adam: Adam, **options: Any) -> GradientEngine:
 
 
 def loop(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The slow obvious twin: one sample after the other through the model's own loss."""
+    """Return per-sample gradients of the model's own loss, one sample after the other: the slow twin."""
     rows: dict[str, list[torch.Tensor]] = {}
     for i in range(len(batch["input_ids"])):
         n = int(batch["attention_mask"][i].sum())
@@ -90,7 +90,7 @@ MODES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("place", ["tiny", "base2m"])
 def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], place: str, tiny: str) -> None:
     if place == "base2m" and not BASE2M.exists():
-        pytest.skip("the small real model is not at hand")
+        pytest.skip("the small real model is not available")
     model = model_of(tiny if place == "tiny" else str(BASE2M), **mode)
     batch, adam = batch_of(), adam_of(model)
     engine = engine_of(model, adam, coverage="linear", micro_batch=4)
