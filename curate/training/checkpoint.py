@@ -19,7 +19,7 @@ from .step import BatchSelection
 def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
     """Add a process's selector and counters to a checkpoint that the Trainer has written.
 
-    Processes that choose together have the same selector state, so only the first of them saves it.
+    Processes that select together have the same selector state, so only the first of them saves it.
 
     Args:
         checkpoint: folder of the checkpoint.

@@ -3,7 +3,7 @@
 Every process holds a part of each layer and gathers the whole layer when the forward pass reaches it. The adapter stays
 an ordinary tensor on all processes and is trained as with DDP. So the optimizer, the checkpoints and the per-sample
 gradients are the same as in any other run, and a run can resume with another number of processes, sharded or not.
-Embeddings, head and norms also stay whole, because signals need the head's matrix.
+Embeddings, head and norms are also replicated, because signals need the head's matrix.
 
 All processes must call the model equally often, because each call gathers layers from all of them.
 """
@@ -42,10 +42,10 @@ def shard(model: nn.Module, device: torch.device) -> nn.Module:
         )
     mesh = init_device_mesh(device.type, (size(),))
     sharded = {parameter for layer in layers for parameter in layer.parameters() if not parameter.requires_grad}
-    whole = set(model.parameters()) - sharded
+    replicated = set(model.parameters()) - sharded
     for layer in layers:
-        fully_shard(layer, mesh=mesh, ignored_params=whole)
-    fully_shard(backbone, mesh=mesh, ignored_params=whole)
+        fully_shard(layer, mesh=mesh, ignored_params=replicated)
+    fully_shard(backbone, mesh=mesh, ignored_params=replicated)
     total = sum(p.numel() * p.element_size() for p in sharded) / 2**20
     LOGGER.info(f"{len(layers)} layers, {total:.0f} MiB in total, are sharded over {size()} processes.")
     # The Trainer wraps the model in DDP. DDP averages the adapter's gradients and must ignore all other parameters.

@@ -121,7 +121,7 @@ class Encoder:
                     return_dict=True,
                     return_assistant_tokens_mask=True,
                 )
-            return list(out["input_ids"]), [bool(mark) for mark in out["assistant_masks"]]
+            return list(out["input_ids"]), [bool(flag) for flag in out["assistant_masks"]]
         whole = chat.render(len(chat.messages), with_spans=self.has_generation_marks)
         ids, offsets = chat.tokens(whole)
         if self.loss_on == "all":

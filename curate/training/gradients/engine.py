@@ -111,38 +111,38 @@ class GradientEngine:
         self.ranks = ranks or ProcessGroup()
 
     def measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, *, count: int | None = None
+        self, batch: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, *, count: int | None = None
     ) -> CandidateMeasurements:
         """Measure the gradients of the candidates and of the target, in the metric that applies at `step`.
 
         Values and pairs cover the candidates of all processes; kept blocks cover those of this process.
 
         Args:
-            whole: candidates of this process.
+            batch: candidates of this process.
             needs: the requested measurements.
             step: optimizer step, from 1.
             timer: timer that counts the seconds of each part.
-            count: number of candidates at the beginning of `whole`; None for all. The other texts only keep the
+            count: number of candidates at the beginning of `batch`; None for all. The other texts only keep the
                 processes in step, and their results are dropped.
         """
         self.scoring_model.model.train()
-        n = len(whole["input_ids"])
+        n = len(batch["input_ids"])
         while True:
             try:
-                return self._measure(whole, needs, step, timer, n if count is None else count)
+                return self._measure(batch, needs, step, timer, n if count is None else count)
             except torch.OutOfMemoryError:
                 can_halve = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.scoring_model.sharded
                 if not can_halve:
-                    raise _too_large(whole) from None
+                    raise _too_large(batch) from None
             self.micro_batch = min(self.micro_batch, n) // 2
             LOGGER.warning(f"Out of memory in a backward pass. Continuing with {self.micro_batch} texts at once.")
 
     def _measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
+        self, batch: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
     ) -> CandidateMeasurements:
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
-        n = len(whole["input_ids"])
+        n = len(batch["input_ids"])
         target: Blocks = {}
         if needs.target:
             with timer.part("target_gradient"):
@@ -154,7 +154,7 @@ class GradientEngine:
             else GradientRequest(target=target or None, gram=needs.gram, norms=needs.norms)
         )
         with timer.part("candidate_gradients"):
-            found = self.pass_over(whole, request, step).first(count)
+            found = self.pass_over(batch, request, step).first(count)
         with timer.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
@@ -207,20 +207,20 @@ class GradientEngine:
         total = weighted_sum({name: block[local] for name, block in kept.items()}, weights[mine])
         return {name: self.ranks.sum(block) for name, block in total.items()}
 
-    def pass_over(self, whole: Batch, request: GradientRequest, step: int = 0) -> CandidateMeasurements:
+    def pass_over(self, batch: Batch, request: GradientRequest, step: int = 0) -> CandidateMeasurements:
         """Run one forward and backward pass over texts, shortest first, in micro-batches.
 
         The results are in the order of the texts. The `.grad` of the parameters and the random state do not change. A
         Gram matrix needs all texts in one micro-batch. Dropout depends on `step`.
         """
-        whole = self._on_device(whole)
-        order = torch.argsort(whole["attention_mask"].sum(1), stable=True)
+        batch = self._on_device(batch)
+        order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
         losses, recorders = [], []
         with self._restored_gradients(), self._seeded_dropout(step):
             for rows in torch.split(order, len(order) if request.gram else self.micro_batch):
                 recorder = Recorder(self.scoring_model.model, request, len(rows), order.device)
                 with capture(self.scoring_model.model, recorder.take):
-                    loss = self._losses(take_rows(whole, rows))
+                    loss = self._losses(take_rows(batch, rows))
                     torch.autograd.backward(loss.sum())
                 losses.append(loss.detach())
                 recorders.append(recorder.found)
@@ -241,11 +241,11 @@ class GradientEngine:
     def target_gradient(self, step: int) -> Blocks:
         """Return g_T, the mean gradient of the mean losses of a target batch, for the parameters of linear layers."""
         assert self.target is not None
-        whole = self._on_device(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
+        batch = self._on_device(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
         covered = trained_layers(self.scoring_model.model)
         with self._restored_gradients(), self._seeded_dropout(-step):
-            for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
-                torch.autograd.backward(self._losses(take_rows(whole, rows)).sum() / self.target.size)
+            for rows in torch.split(torch.arange(len(batch["input_ids"])), self.micro_batch):
+                torch.autograd.backward(self._losses(take_rows(batch, rows)).sum() / self.target.size)
             return {
                 name: self.ranks.sum(p.grad.float())
                 for name, p in self.scoring_model.model.named_parameters()
@@ -290,8 +290,8 @@ class GradientEngine:
             yield
 
 
-def _too_large(whole: Batch) -> TrainingError:
-    count, length = whole["input_ids"].shape
+def _too_large(batch: Batch) -> TrainingError:
+    count, length = batch["input_ids"].shape
     return TrainingError(
         f"Out of memory in a backward pass over {count} candidates of up to {length} tokens. Lower "
         "--score-batch-size, --candidates or --max-length, or give --gradient-checkpointing or --update rerun."
