@@ -211,7 +211,7 @@ def how(config: InspectConfig, encoder: Encoder) -> str:
     """Which way the mask was found."""
     if config.loss_on == "all":
         return "all tokens"
-    if encoder.marks:
+    if encoder.has_generation_marks:
         return "assistant tokens, by the generation marks of the chat template"
     return "assistant tokens, by prefixes: the chat template has no generation marks"
 

@@ -144,7 +144,7 @@ def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
         scored_tokens=min(config.score_batch_tokens or by_default, at_most) if selector.signals else 0,
         measured=min(config.score_batch_size or BACKWARD_TEXTS, config.candidates) if gradients is not None else 0,
         kept=config.candidates if holds else 0,
-        chosen_by=sum(b.numel() * b.element_size() for b in selector.buffers()),
+        selector_bytes=sum(b.numel() * b.element_size() for b in selector.buffers()),
         bf16=config.bf16,
         checkpointing=config.gradient_checkpointing,
         four_bits=config.load_in_4bit,
@@ -182,10 +182,10 @@ def _many(count: int) -> str:
 
 def _memory(config: PlannedRun, shape: ModelShape, load: Load, room: Resources) -> Iterator[Finding]:
     """The parts, then the verdict on the device; where that is a GPU, on the machine's memory too."""
-    from ..lm.model.memory import footprint
+    from ..lm.model.memory import estimate_memory
 
     device = room.device
-    parts = footprint(shape, load)
+    parts = estimate_memory(shape, load)
     for name, count in parts.items():
         if name != "peak":
             yield Finding(name, f"about {size(count)}", details={"bytes": count})
@@ -211,12 +211,12 @@ def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
 
 def _way_out(config: PlannedRun, shape: ModelShape, load: Load, device: Device) -> str:
     """The first change, or the first few together, with which the estimate fits."""
-    from ..lm.model.memory import footprint
+    from ..lm.model.memory import estimate_memory
 
     tried: list[str] = []
     for flag, other, less in _changes(config, shape, load):
         tried.append(flag)
-        need = footprint(other, less)["peak"] + (LIBRARIES if device.kind == "cpu" else 0)
+        need = estimate_memory(other, less)["peak"] + (LIBRARIES if device.kind == "cpu" else 0)
         if need <= ENOUGH * device.free:
             return f"It would with {' '.join(tried)}: about {size(need)}."
     return f"It would not with {' '.join(tried)} either: take a smaller model, or a larger device." if tried else ""
@@ -258,7 +258,7 @@ def _disk(config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, r
     checkpoints = (
         min(config.save_total_limit + 1, steps // config.save_steps + 1) if steps else config.save_total_limit + 1
     )
-    parts = saved(shape, checkpoints, {"selector": load.chosen_by})
+    parts = saved(shape, checkpoints, {"selector": load.selector_bytes})
     if steps is not None:
         parts = {"ledger": steps * config.candidates * LEDGER_ROW, **parts}
         about = f"{steps} steps of {config.candidates} candidates"

@@ -1,8 +1,11 @@
-"""Language models: load, encode, train. With the demo's generator the only package that imports transformers, peft."""
+"""Load language models, encode samples to tokens, and evaluate models.
+
+Model code and tokenizer code that needs transformers or peft belongs in this package.
+"""
 
 import logging
 import warnings
 
-# PEFT 0.21 still asks transformers by the old name; nothing that a user could mend.
+# PEFT 0.21 still calls transformers by the deprecated name. A user cannot fix this, so the warning is not shown.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns of a kernel that 4 bits would want
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns about a missing 4-bit kernel

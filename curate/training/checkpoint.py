@@ -1,6 +1,7 @@
-"""Checkpoints that are whole: the Trainer's, plus the selector's memory and the run's tally, marked when complete.
+"""Save and load the state that selection adds to a Trainer's checkpoint: selector's buffers, counters and batch sizes.
 
-A checkpoint without its mark was cut off by a kill and is removed; the resume takes the newest with one.
+A checkpoint gets a marker file when it is complete (checkpoint_files.py). A checkpoint without the marker was
+interrupted by a kill and is removed; a run resumes from the newest complete one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from .step import BatchSelection
 
 
 def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
-    """Add a process's selector and tally to a checkpoint that the Trainer has written.
+    """Add a process's selector and counters to a checkpoint that the Trainer has written.
 
-    Processes that choose together have one and the same selector: the first one's is kept.
+    Processes that select together have the same selector state, so only the first of them saves it.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        selection: selection whose state is saved.
+        rank: rank of this process in the launch.
     """
     state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
     if state and not selection.ranks.rank:
@@ -33,8 +39,16 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
 
 
 def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> None:
-    """Put a process's selector and tally back. There may have been more processes then, or fewer: what others have
-    counted is counted on by some process.
+    """Restore a process's selector and counters from a checkpoint.
+
+    The number of processes may have changed since. The counters of each saved process are added to one of the current
+    processes, so that their sum stays the same.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        selection: selection whose state is restored.
+        rank: rank of this process in the launch.
+        ranks: number of processes in the launch.
     """
     state = checkpoint / f"selector-{rank - selection.ranks.rank}.safetensors"
     if state.exists():

@@ -1,4 +1,7 @@
-"""Checkpoint folders of a run: find, mark as whole, verify, rotate."""
+"""Find, mark as complete, verify and rotate the checkpoint folders of a run.
+
+A checkpoint is complete once it contains the marker file, which is written last and holds the checksums of all files.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,35 @@ from ..runtime.checksums import CHECKPOINT_MARKER, checksum_files, first_damage
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step in `checkpoint-STEP`."""
+    """Return the step number from the folder name `checkpoint-STEP`."""
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint folders, oldest first, whole or not."""
+    """Return all checkpoint folders, oldest first, complete or not."""
     return sorted(folder.glob("checkpoint-*"), key=step_of)
 
 
 def newest(folder: Path, *, clean: bool = True) -> Path | None:
-    """The newest whole checkpoint; with `clean`, removes those that a kill cut off."""
-    whole = None
+    """Return the newest complete checkpoint, or None. With `clean`, remove checkpoints that a kill interrupted."""
+    complete = None
     for checkpoint in checkpoints(folder):
         if (checkpoint / CHECKPOINT_MARKER).exists():
-            whole = checkpoint
+            complete = checkpoint
         elif clean:
             shutil.rmtree(checkpoint)
-    return whole
+    return complete
 
 
 def mark_complete(checkpoint: Path, about: dict[str, Any]) -> None:
-    """Say that a checkpoint is whole, and what its files hold: the last thing written to it, atomically. ~1.5 GB/s."""
+    """Write the marker file of a checkpoint, with the checksums of its files. Reads the files at about 1.5 GB/s.
+
+    Call it after all other files are written. The marker is written atomically.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        about: further entries for the marker file.
+    """
     files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("[!.]*") if path.is_file()}
     files.pop(CHECKPOINT_MARKER, None)
     about = {**about, "files": checksum_files(files)}
@@ -47,34 +57,41 @@ def mark_complete(checkpoint: Path, about: dict[str, Any]) -> None:
 
 
 def require_undamaged(checkpoint: Path) -> None:
-    """Read a checkpoint through before anything is made of it, ~1.5 GB/s; one of an older curate is taken as it is.
+    """Verify the checksums of a checkpoint before it is used. Reads the files at about 1.5 GB/s.
+
+    A checkpoint of an older curate has no checksums and passes without a check.
 
     Raises:
-        TrainingError: a file is not as it was written; it is named, and so is the way on.
+        TrainingError: a file differs from what was written. The message names the file and the solution.
     """
     try:
         files = json.loads((checkpoint / CHECKPOINT_MARKER).read_text(encoding="utf-8")).get("files", {})
-        found = first_damage(checkpoint, files, read=True)
+        damage = first_damage(checkpoint, files, read=True)
     except (ValueError, AttributeError):
-        found = checkpoint / CHECKPOINT_MARKER, "is no JSON any more"
-    if found:
+        damage = checkpoint / CHECKPOINT_MARKER, "is not valid JSON"
+    if damage:
+        path, problem = damage
         raise TrainingError(
-            f"{found[0]} {found[1]}. Delete the folder {checkpoint}, or let curate repair do it, and run the same "
-            "command again: it goes on from the checkpoint before."
+            f"{path} {problem}, so the checkpoint is damaged. Delete the folder {checkpoint}, or call curate repair, "
+            "and run the same command again. It resumes from the previous checkpoint."
         )
 
 
 def rotate(folder: Path, limit: int | None) -> None:
-    """Keep the newest `limit` whole checkpoints."""
-    whole = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / CHECKPOINT_MARKER).exists()]
-    for checkpoint in whole[: -limit or None] if limit else []:
+    """Keep the newest `limit` complete checkpoints and remove older ones; None or 0 keeps all."""
+    complete = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / CHECKPOINT_MARKER).exists()]
+    for checkpoint in complete[: -limit or None] if limit else []:
         (checkpoint / CHECKPOINT_MARKER).unlink()
         shutil.rmtree(checkpoint)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    whole = [path for path in checkpoints(folder) if (path / CHECKPOINT_MARKER).exists()] if folder.exists() else []
-    for path in whole:
+    """Return the complete checkpoints of a run, oldest first, after verifying each.
+
+    Raises:
+        TrainingError: a checkpoint is damaged.
+    """
+    complete = [path for path in checkpoints(folder) if (path / CHECKPOINT_MARKER).exists()] if folder.exists() else []
+    for path in complete:
         require_undamaged(path)
-    return whole
+    return complete

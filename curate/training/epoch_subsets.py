@@ -1,7 +1,7 @@
-"""Epochs that each train on a part of the pool, chosen when they begin, with the model as it is then.
+"""Train each epoch on a subset of the pool that is chosen when the epoch begins, with the current model.
 
-The Trainer sees a dataset of fixed length whose rows change. So its sampler, its count of steps and its resume stay its
-own: the sampler's numbers are places in the round, where rows of the whole table stand.
+The Trainer gets a dataset of fixed length whose rows change. So its sampler, number of steps and resume need no change:
+the sampler draws indices into the subset, and the dataset maps an index to a row of the whole table.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from ..log import Stopwatch
 from .gradients.engine import GradientEngine
 
 Choose = Callable[[int, GradientEngine | None], Sequence[int]]
-"""Epoch, from 0, and what measures gradients under the model as it is -> rows of the table."""
+"""Function (epoch from 0, engine that measures gradients of the current model) -> rows of the table."""
 
 
 class EpochDataset:
-    """The rows of a token table that the current epoch is trained on.
+    """Dataset of the rows of a token table that the current epoch trains on.
 
     Args:
-        size: rows of every round.
-        choose: which rows; asked when an epoch begins, and again for the epoch that a resumed run is in.
-        by_gradients: whether it looks at gradients.
+        size: number of rows of every epoch.
+        choose: function that chooses the rows. It is called when an epoch begins, and again when a run resumes within
+            an epoch.
+        by_gradients: True if `choose` needs gradients.
 
     Attributes:
-        rows: of the current epoch; none before the first.
+        rows: rows of the current epoch; empty before the first epoch.
     """
 
     def __init__(self, size: int, choose: Choose, *, by_gradients: bool) -> None:
@@ -41,17 +42,17 @@ class EpochDataset:
         return self.size
 
     def __getitem__(self, index: int) -> int:
-        """A row of the whole table."""
+        """Return a row of the whole table."""
         return self.rows[index]
 
 
 class ReselectCallback(TrainerCallback):
-    """Puts an epoch's round in place before the Trainer draws from it, and leaves the random state as it was.
+    """Choose the rows of an epoch before the Trainer draws from it. The random state does not change.
 
     Args:
-        rounds: the training set.
-        engine: measures gradients of the model in training; None where nobody looks at them.
-        timer: told the time.
+        rounds: the training dataset.
+        engine: engine that measures gradients of the model in training; None if the choice needs none.
+        timer: timer that counts the seconds of the choice.
     """
 
     def __init__(self, rounds: EpochDataset, engine: GradientEngine | None, timer: Stopwatch) -> None:
@@ -62,7 +63,7 @@ class ReselectCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Before the data loader is asked for anything; of a resumed run, before what was trained on is skipped."""
+        """Choose the rows before the data loader draws; in a resumed run, before trained rows are skipped."""
         devices = [args.device] if args.device.type == "cuda" else []
         with self.timer.part("reselecting"), torch.random.fork_rng(devices):
             self.rounds.rows = self.rounds.choose(int(state.epoch or 0), self.engine)

@@ -1,6 +1,6 @@
-"""The processes of a launch, as choosing sees them: what each has measured is put together, what is kept is dealt out.
+"""Communicate between the processes that select together: gather measurements, split the kept samples.
 
-With one process, or where each process chooses for itself (`--scope rank`), no method communicates.
+With one process, or if each process selects for itself (`--scope rank`), no method communicates.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class ProcessGroup:
-    """This process among those that choose together.
+    """This process and the processes that select together with it.
 
     Args:
-        per_rank: each chooses for itself, though there may be others.
+        per_rank: each process selects for itself, even if there are others.
 
     Attributes:
-        size: how many choose together.
-        rank: which of them this is, from 0.
+        size: number of processes that select together.
+        rank: index of this process among them, from 0.
     """
 
     def __init__(self, *, per_rank: bool = False) -> None:
@@ -29,7 +29,7 @@ class ProcessGroup:
         self.rank = dist.get_rank() if together else 0
 
     def gather(self, rows: Tensor) -> Tensor:
-        """(b, ...) of each process, b its own -> (Σ b, ...) on all of them, in the order of ranks."""
+        """Concatenate the rows (b, ...) of all processes to (Σ b, ...), in the order of ranks. b may differ."""
         if self.size == 1:
             return rows
         counts = self.counts(len(rows), rows.device)
@@ -40,7 +40,7 @@ class ProcessGroup:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def counts(self, count: int, device: torch.device) -> list[int]:
-        """The same count of every process."""
+        """Return the count of every process, in the order of ranks."""
         if self.size == 1:
             return [count]
         parts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
@@ -48,23 +48,25 @@ class ProcessGroup:
         return torch.cat(parts).tolist()
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over processes, in place."""
+        """Sum a tensor over all processes, in place, and return it."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def split_by_length(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """This process's share of what is kept: dealt out like cards from the longest to the shortest, so that no
-        process has all the long ones. Alone it is all of it, as it came.
+        """Return this process's share of the kept samples.
+
+        The samples are dealt in turn from the longest to the shortest, so that no process gets all long ones. A single
+        process gets all samples in the given order.
 
         Args:
-            kept: what is kept, the same on every process.
-            lengths: tokens of each.
+            kept: kept samples, the same on every process.
+            lengths: number of tokens of each.
 
         Returns:
-            Places in `kept`, ascending.
+            Indices into `kept`, ascending.
         """
         if self.size == 1:
             return list(range(len(kept)))
-        longest_first = sorted(range(len(kept)), key=lambda place: (-lengths[place], place))
+        longest_first = sorted(range(len(kept)), key=lambda index: (-lengths[index], index))
         return sorted(longest_first[self.rank :: self.size])

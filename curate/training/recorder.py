@@ -1,4 +1,4 @@
-"""What a run writes down of its choices: a row of the ledger for each candidate, a tally, what was not finite."""
+"""Record the selection steps of a run: one ledger row per candidate, counters, and samples that are not finite."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ..selectors.memory import Memory
 
 
 class LedgerWriter(Protocol):
-    """Where the ledger's rows go."""
+    """Destination of the ledger's rows."""
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
-        """Take the candidates of a step, as arrays; NaN or None stand for nothing."""
+        """Append the candidates of a step as arrays by column. NaN and None stand for a missing value."""
 
 
 @dataclass
 class Counters:
-    """What a run has counted so far; part of its checkpoint.
+    """Counters of a run so far; they are part of its checkpoint.
 
     Attributes:
-        tokens_kept, tokens_seen: of kept samples, of candidates.
-        samples_kept, samples_seen: how many.
-        bad: ids of samples whose loss or score was not finite.
+        tokens_kept, tokens_seen: number of tokens of kept samples, and of candidates.
+        samples_kept, samples_seen: number of kept samples, and of candidates.
+        bad: ids of samples with a loss or score that was not finite.
     """
 
     tokens_kept: int = 0
@@ -42,19 +42,19 @@ class Counters:
     bad: list[str] = field(default_factory=list)
 
     def add(self, other: Counters) -> None:
-        """Count what another process has counted, too."""
+        """Add the counters of another process."""
         for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bad += [sample_id for sample_id in other.bad if sample_id not in self.bad]
 
 
 def memory_table(memory: Memory, ids: Mapping[int, str], rank: int) -> pa.Table:
-    """A selector's memory as facts, a row each.
+    """Return a selector's memory as records of the table `memory`, one row per sketch.
 
     Args:
-        memory: of sketches.
-        ids: position -> sample id, of those in it; null for others.
-        rank: of the process that it is of.
+        memory: memory of sketches.
+        ids: sample id of each position in the memory; a missing position gives null.
+        rank: rank of the process that has the memory.
     """
     filled = memory.filled
     return pa.table(
@@ -69,15 +69,15 @@ def memory_table(memory: Memory, ids: Mapping[int, str], rank: int) -> pa.Table:
 
 
 class StepRecorder:
-    """Writes steps down.
+    """Record steps in the ledger and in the counters.
 
     Args:
-        sink: the ledger.
-        max_bad: more samples than this that are not finite end the run.
+        ledger: destination of the ledger's rows.
+        max_bad: maximum number of samples that may be not finite; more end the run.
     """
 
-    def __init__(self, sink: LedgerWriter, *, max_bad: int = 100) -> None:
-        self.sink = sink
+    def __init__(self, ledger: LedgerWriter, *, max_bad: int = 100) -> None:
+        self.ledger = ledger
         self.max_bad = max_bad
         self.counters = Counters()
 
@@ -90,20 +90,20 @@ class StepRecorder:
         scores: Scores | None,
         loss: Tensor | None,
     ) -> None:
-        """The candidates of a step.
+        """Record the candidates of a step.
 
         Args:
-            step: from 1.
+            step: optimizer step, from 1.
             table: the tokenized samples.
-            rows: (B,) of the table.
-            kept: (k,) which of them.
-            scores: None where nothing was scored.
-            loss: (B,) before the step, where it was measured.
+            rows: (B,) rows of the table, the candidates.
+            kept: (k,) indices into `rows` of the kept candidates.
+            scores: scores of the candidates; None if nothing was scored.
+            loss: (B,) losses before the step; None if they were not measured.
         """
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
         lengths = table.lengths[rows]
-        self.sink.append(
+        self.ledger.append(
             step,
             {
                 "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
@@ -123,16 +123,20 @@ class StepRecorder:
         self.counters.samples_kept += int(mask.sum())
 
     def bad(self, ids: Sequence[str]) -> None:
-        """Name and count samples that are not finite; `TrainingError` once there are too many."""
+        """Warn about and count samples that are not finite.
+
+        Raises:
+            TrainingError: there are more than `max_bad` of them.
+        """
         known = self.counters.bad
         for sample_id in ids:
             if sample_id not in known:
                 known.append(sample_id)
-                LOGGER.warning(f"Sample {sample_id} gives a loss or score that is not finite: it is kept out.")
+                LOGGER.warning(f"Sample {sample_id} has a loss or score that is not finite. It is not trained on.")
         if len(known) > self.max_bad:
             raise TrainingError(
-                f"{len(known)} samples gave a loss that is not finite, more than --max-bad-samples {self.max_bad}; the "
-                f"last is {known[-1]}. Lower the learning rate, or look at them with curate query "
+                f"{len(known)} samples have a loss that is not finite, more than --max-bad-samples {self.max_bad}. The "
+                f"last one is {known[-1]}. Lower the learning rate, or look at the samples with curate query "
                 f"\"SELECT * FROM conversations WHERE sample_id = '{known[-1]}'\"."
             )
 

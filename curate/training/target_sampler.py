@@ -1,4 +1,4 @@
-"""Batches of what the model should get good at, for selectors that measure its gradient in every step."""
+"""Draw batches of the target pool, for selectors that measure the target's gradient in every step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from ..lm.tokens.token_table import TokenTable
 
 
 class TargetSampler:
-    """Batches of a target pool, even over its subtasks: a function of (seed, step), so a resume needs no state.
+    """Draw batches of a target pool, evenly over its subtasks.
+
+    A batch is a function of (seed, step), so a resumed run needs no saved state.
 
     Args:
-        table: the target, encoded.
+        table: the encoded target pool.
         groups: rows of the table by subtask.
-        size: M, rows a batch.
-        seed: of the order.
-        pad_token_id: for the collator.
+        size: M, number of rows in a batch.
+        seed: seed of the order.
+        pad_token_id: token that pads the batch.
     """
 
     def __init__(
@@ -31,16 +33,16 @@ class TargetSampler:
         self.pad_token_id = pad_token_id
 
     def rows(self, step: int) -> list[int]:
-        """The batch of a step: subtasks in turn, each through its own rows in a fresh order each time round."""
+        """Return the rows of a step. Subtasks take turns; each shuffles its rows again after every pass."""
         return [self._draw(step * self.size + i) for i in range(self.size)]
 
     def _draw(self, count: int) -> int:
-        which = count % len(self.groups)
-        group = self.groups[which]
-        lap, place = divmod(count // len(self.groups), len(group))
-        key = np.array([self.seed, which << 32 | lap], dtype=np.uint64)
-        return int(group[np.random.Generator(np.random.Philox(key=key)).permutation(len(group))[place]])
+        number = count % len(self.groups)
+        group = self.groups[number]
+        full_passes, index = divmod(count // len(self.groups), len(group))
+        key = np.array([self.seed, number << 32 | full_passes], dtype=np.uint64)
+        return int(group[np.random.Generator(np.random.Philox(key=key)).permutation(len(group))[index]])
 
     def batch(self, step: int, *, rank: int = 0, ranks: int = 1) -> Batch:
-        """The share of it of one of several processes, as tensors."""
+        """Return one process's share of a step's batch, as tensors."""
         return collate([self.table[row] for row in self.rows(step)[rank::ranks]], self.pad_token_id)

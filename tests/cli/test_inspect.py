@@ -58,7 +58,7 @@ def test_the_pool_is_counted_before_and_after_the_cut(
     fact = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in out.splitlines()}
     assert (fact["samples"], fact["cut"], fact["refused"]) == ("4", "2", "1")
     assert "generation marks" in fact["trained on"]
-    assert re.search(rf"nothing left to train on after the cut +1, such as {pool[1]}", out)
+    assert re.search(rf"no target tokens left after truncation +1, such as {pool[1]}", out)
     assert re.search(r"^ +a +3 .*\n +b +1 ", out, re.MULTILINE)
     before = re.search(r"before the cut +(\d+) +\d+ +\d+ +\d+ +(\d+)", out)
     assert int(before[1]) <= 40 < int(before[2])
@@ -76,8 +76,8 @@ def test_without_marks_the_prefixes_are_named_and_refusals_said_at_length(
     out = curate(
         "inspect", "--pool", "pool", "--model", tiny, "--chat-template", "odd.jinja", "--sample-id", pool[0]
     ).out
-    assert "so its assistant tokens cannot be told apart" in out
-    assert re.search("assistant tokens cannot be told apart +3, such as ", out)
+    assert "so assistant tokens cannot be identified" in out
+    assert re.search("assistant tokens cannot be identified +3, such as ", out)
 
 
 def test_the_choice_is_the_seeds_and_repeats(curate: Callable[..., Any], tiny: str, pool: dict[int, str]) -> None:

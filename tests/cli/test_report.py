@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import curate.cli.run
 from curate import Store
 from curate.cli.main import plain_command, stage_command
 from curate.report.page import as_json, page

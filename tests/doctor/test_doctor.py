@@ -20,7 +20,7 @@ from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, failures, lines
 from curate.doctor.plan import PlannedRun, Resources, counted, load_of, look, steps_of
-from curate.lm.model.memory import footprint
+from curate.lm.model.memory import estimate_memory
 from curate.runtime.distributed import cores
 from curate.store import Store
 
@@ -172,7 +172,7 @@ def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
         usual = {"selector": "uds", "candidates": 32, "keep": 8, "max_length": 128}
         config = PlannedRun(model=tiny, **{**usual, **options})
         shape = counted(config, store)
-        return footprint(shape, load_of(config, shape, room().device))["peak"]
+        return estimate_memory(shape, load_of(config, shape, room().device))["peak"]
 
     plain = peak()
     assert peak(full=True) > plain < peak(max_length=512)
@@ -245,7 +245,7 @@ from curate.demo.model import build_model, save, train_tokenizer
 from curate.doctor.devices import memory
 from curate.doctor.plan import Planned, counted, load_of
 from curate.runtime.distributed import cores
-from curate.lm.model.memory import footprint
+from curate.lm.model.memory import estimate_memory
 from curate.stages import make
 from curate.store import Store
 import curate.training.run, curate.stages.train
@@ -263,7 +263,7 @@ values = dict(pool="pool", model="m", candidates=8, keep=8, max_length=128, max_
 values |= json.loads(sys.argv[1])
 config = Planned(**values)
 shape = counted(config, store)
-expected = footprint(shape, load_of(config, shape, memory()))["peak"]
+expected = estimate_memory(shape, load_of(config, shape, memory()))["peak"]
 
 def status(key):
     return int(next(line for line in Path("/proc/self/status").open() if line.startswith(key)).split()[1]) * 1024

@@ -60,25 +60,25 @@ def test_alone_it_is_what_accelerate_gives_a_plain_trainer() -> None:
 
 
 @pytest.mark.parametrize(("kept", "ranks"), [(8, 2), (9, 4), (1, 3)])
-def test_the_kept_are_dealt_out_evenly_and_each_once(kept: int, ranks: int) -> None:
+def test_the_kept_are_split_evenly_and_each_once(kept: int, ranks: int) -> None:
     lengths = [7 * i % 11 + 1 for i in range(kept)]
-    hands = []
+    shares = []
     for rank in range(ranks):
-        these = ProcessGroup()
-        these.size, these.rank = ranks, rank
-        hands.append(these.split_by_length(list(range(kept)), lengths))
-    assert sorted(itertools.chain.from_iterable(hands)) == list(range(kept))
-    assert max(map(len, hands)) - min(map(len, hands)) <= 1
-    totals = [sum(lengths[place] for place in hand) for hand in hands if len(hand) == max(map(len, hands))]
+        processes = ProcessGroup()
+        processes.size, processes.rank = ranks, rank
+        shares.append(processes.split_by_length(list(range(kept)), lengths))
+    assert sorted(itertools.chain.from_iterable(shares)) == list(range(kept))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    totals = [sum(lengths[index] for index in share) for share in shares if len(share) == max(map(len, shares))]
     assert max(totals) - min(totals) <= max(lengths)
 
 
-# Courses
+# Sampling orders
 
 
 @st.composite
-def courses(draw: st.DrawFn) -> tuple[int, SamplingOrder]:
-    """Rows of a table, and rounds, order and weights of them."""
+def sampling_orders(draw: st.DrawFn) -> tuple[int, SamplingOrder]:
+    """Draw a number of rows and a sampling order of them, with rounds, sequence and weights."""
     count = draw(st.integers(1, 30))
     rows = st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True)
     rounds = draw(st.lists(rows, min_size=1, max_size=3))
@@ -86,17 +86,17 @@ def courses(draw: st.DrawFn) -> tuple[int, SamplingOrder]:
     return count, SamplingOrder(rounds, draw(st.booleans()), None if weights is None else np.array(weights))
 
 
-@given(course=courses(), per=st.integers(1, 4), ranks=st.integers(1, 3), epoch=st.integers(0, 2))
-def test_processes_share_the_steps_of_one_on_any_course(
-    course: tuple[int, SamplingOrder], per: int, ranks: int, epoch: int
+@given(drawn=sampling_orders(), per=st.integers(1, 4), ranks=st.integers(1, 3), epoch=st.integers(0, 2))
+def test_processes_share_the_steps_of_one_with_any_sampling_order(
+    drawn: tuple[int, SamplingOrder], per: int, ranks: int, epoch: int
 ) -> None:
-    count, path = course
-    alone = CandidateSampler(count, per * ranks, 1, seed=3, course=path)
-    shares = [CandidateSampler(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=path) for r in range(ranks)]
+    count, order = drawn
+    alone = CandidateSampler(count, per * ranks, 1, seed=3, course=order)
+    shares = [CandidateSampler(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=order) for r in range(ranks)]
     for stream in (alone, *shares):
         stream.set_epoch(epoch)
     whole = steps(alone, 1)
-    assert list(itertools.chain.from_iterable(whole)) == path.order(3, epoch)
+    assert list(itertools.chain.from_iterable(whole)) == order.order(3, epoch)
     parts = [steps(stream, 1) for stream in shares]
     for step, block in enumerate(whole):
         joined = [row for part in parts for row in part[step]]
@@ -115,12 +115,12 @@ def test_even_weights_and_one_round_are_the_plain_stream_to_the_bit(
 
 
 def test_a_sequence_is_its_rounds_as_they_are_listed_in_every_epoch() -> None:
-    course = SamplingOrder([[3, 1], [3, 1, 0, 2]], sequence=True)
-    stream = CandidateSampler(4, 4, 1, seed=1, course=course)
+    order = SamplingOrder([[3, 1], [3, 1, 0, 2]], sequence=True)
+    stream = CandidateSampler(4, 4, 1, seed=1, course=order)
     assert list(stream) == list(stream) == [[3, 1, 3, 1], [0, 2]]
 
 
-def test_rounds_are_each_shuffled_and_anew_in_every_epoch() -> None:
+def test_each_round_is_shuffled_again_in_every_epoch() -> None:
     rounds = [range(20), range(40)]
     orders = [SamplingOrder(rounds).order(5, epoch) for epoch in range(3)]
     for order in orders:
@@ -134,7 +134,7 @@ def test_rounds_are_each_shuffled_and_anew_in_every_epoch() -> None:
     weights=st.lists(st.just(0.0) | st.floats(1e-3, 1e3), min_size=1, max_size=40).filter(any),
     chance=st.floats(0, 1, exclude_max=True),
 )
-def test_what_is_drawn_comes_as_often_as_its_share_rounded_down_or_up(weights: list[float], chance: float) -> None:
+def test_a_row_is_drawn_as_often_as_its_share_rounded_down_or_up(weights: list[float], chance: float) -> None:
     rows = [7 * place for place in range(len(weights))]
     found = systematic_resample(rows, np.array(weights), chance)
     assert len(found) == len(rows)
@@ -144,8 +144,8 @@ def test_what_is_drawn_comes_as_often_as_its_share_rounded_down_or_up(weights: l
         assert weight or not times
 
 
-def test_what_is_drawn_comes_in_the_mean_as_often_as_its_share() -> None:
-    """Over a fine grid of chances; the slow twin looks for each point's stretch by hand."""
+def test_a_row_is_drawn_as_often_as_its_share_on_average() -> None:
+    """The average is over a fine grid of chances. The slow twin searches the part of each point in a loop."""
     weights = [0.5, 0.0, 2.25, 1.0, 0.25]
     n, total, grid = len(weights), sum(weights), 2000
     counts: Counter[int] = Counter()

@@ -135,7 +135,7 @@ def test_layers_that_are_shared_out_make_the_same_run(
     make(alone, "train", name="run", model=tiny, **{**TRAIN, **values})
     done = train(store, tiny, fsdp=True, **values)
     assert done.returncode == 0, done.stderr
-    assert "2 layers of 0 MiB are shared out over 2 processes." in done.stderr
+    assert "2 layers, 0 MiB in total, are sharded over 2 processes." in done.stderr
     assert_same_run(store, alone)
     loss = "SELECT value FROM metrics WHERE metric = 'eval_loss'"
     mine, theirs = (table(s, loss)["value"][0].as_py() for s in (store, alone))

@@ -53,7 +53,7 @@ def engine_of(model: nn.Module, adam: Adam, **options: Any) -> GradientEngine:
 
 
 def loop(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The slow obvious twin: one sample after the other through the model's own loss."""
+    """Return per-sample gradients of the model's own loss, one sample after the other: the slow twin."""
     rows: dict[str, list[torch.Tensor]] = {}
     for i in range(len(batch["input_ids"])):
         n = int(batch["attention_mask"][i].sum())
@@ -90,7 +90,7 @@ MODES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("place", ["tiny", "base2m"])
 def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], place: str, tiny: str) -> None:
     if place == "base2m" and not BASE2M.exists():
-        pytest.skip("the small real model is not at hand")
+        pytest.skip("the small real model is not available")
     model = model_of(tiny if place == "tiny" else str(BASE2M), **mode)
     batch, adam = batch_of(), adam_of(model)
     engine = engine_of(model, adam, coverage="linear", micro_batch=4)
@@ -127,7 +127,7 @@ def test_kept_gradients_sum_to_what_the_same_pass_leaves_in_the_parameters(tiny:
     model = model_of(tiny, dropout=dropout)
     engine, batch = engine_of(model, adam_of(model), micro_batch=99), batch_of()
     kept = engine.pass_over(batch, wanted_all(), step=3).kept
-    with engine._own_dropout(3):
+    with engine._seeded_dropout(3):
         order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
         engine._losses({key: value[order] for key, value in batch.items()}).sum().backward()
     for name, total in engine.combine(kept, torch.arange(6), torch.ones(6)).items():

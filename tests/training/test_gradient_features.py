@@ -1,4 +1,4 @@
-"""How much each checkpoint of a warm-up run counts."""
+"""The weights of a warm-up run's checkpoints are its mean learning rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed, or whose catalogue is taken away, ends as one that was left alone."""
+"""A run that is killed, or whose catalogue is locked by another process, ends like an undisturbed run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prepare(root: Path, pool_file: Path) -> Store:
 
 
 def wait_for_steps(store: Store, process: subprocess.Popen[bytes]) -> None:
-    """Until the run has made its checkpoint folder, or has ended."""
+    """Wait until the run has made its checkpoint folder, or has ended."""
     while process.poll() is None and not list(store.root.glob("artifacts/train/*/checkpoints")):
         time.sleep(0.05)
 
@@ -78,7 +78,7 @@ time.sleep(600)
 """
 
 
-def test_somebody_holding_the_catalogue_open_stops_nothing_and_loses_nothing(
+def test_another_process_that_holds_the_catalogue_stops_nothing_and_loses_nothing(
     undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
 ) -> None:
     store = prepare(tmp_path / "store", pool_file)

@@ -1,4 +1,7 @@
-"""What a model answers: greedy decoding of the turn that comes next, many prompts at a time."""
+"""Generate the assistant's next turn by greedy decoding, for many prompts in a batch.
+
+An answer ends at an end-of-text token, or where the chat template ends an assistant turn.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from ..model.load import base_of
 
 Ids = npt.NDArray[np.int32]
 
-MARK = "ANSWER"
-"""Stands for an answer where it is looked up what a template puts behind one."""
+ANSWER_PLACEHOLDER = "ANSWER"
+"""Text that is rendered in place of an answer, to find what the chat template writes after one."""
 
 
 class Generator:
-    """Answers prompts by greedy decoding, whatever the model's own generation settings are (temperature, penalties).
+    """Answer prompts by greedy decoding. The model's own generation settings (temperature, penalties) are ignored.
 
     Args:
-        model: causal, in evaluation mode, on its device; its generation settings are replaced.
-        tokenizer: with a chat template.
-        max_new_tokens: an answer is cut there.
-        batch_size: prompts at once; halved where memory runs out.
+        model: causal language model in evaluation mode, on its device. Its generation settings are replaced.
+        tokenizer: the model's tokenizer, with a chat template.
+        max_new_tokens: maximum length of an answer in tokens; a longer answer is cut.
+        batch_size: number of prompts in a batch. It is halved when memory runs out.
     """
 
     def __init__(
@@ -38,51 +41,62 @@ class Generator:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self.closing = closing_of(tokenizer)
-        self.stops = _stops(model, tokenizer, self.closing)
-        self.positions: int | None = getattr(_config(model), "max_position_embeddings", None)
+        self.turn_end = turn_end_of(tokenizer)
+        self.stop_tokens = _stop_tokens(model, tokenizer, self.turn_end)
+        self.max_positions: int | None = getattr(_config(model), "max_position_embeddings", None)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=sorted(self.stops) or None,
+            eos_token_id=sorted(self.stop_tokens) or None,
             pad_token_id=tokenizer.pad_token_id,
         )
-        parts: tuple[Any, Any] = (model, base_of(model))
-        for part in parts:  # an adapter's wrapper has settings of its own
-            part.generation_config = settings
+        modules: tuple[Any, Any] = (model, base_of(model))
+        for module in modules:  # the wrapper of an adapter has its own settings
+            module.generation_config = settings
 
     def has_room(self, prompt: Ids) -> bool:
-        """Whether the model has positions for the prompt and the longest answer."""
-        return self.positions is None or len(prompt) + self.max_new_tokens <= self.positions
+        """Return whether the prompt and the longest answer fit into the model's position embeddings."""
+        return self.max_positions is None or len(prompt) + self.max_new_tokens <= self.max_positions
 
     def __call__(self, prompts: Sequence[Ids], *, advance: Callable[[int], object]) -> list[str]:
-        """The answers, in the order of the prompts. Neighbours in length share a batch, padded on the left."""
+        """Return the answers in the order of the prompts.
+
+        Prompts of similar length share a batch, which is padded on the left.
+
+        Args:
+            prompts: token ids of each prompt, (L,) int32.
+            advance: called with the number of prompts that a finished batch has answered.
+
+        Raises:
+            ModelError: memory does not suffice for a single prompt.
+        """
         order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
         answers = [""] * len(prompts)
-        at = 0
-        while at < len(order):
-            part = order[at : at + self.batch_size]
-            said = self._if_it_fits([prompts[row] for row in part])
-            if said is None:
-                self._halve(len(part))
+        start = 0
+        while start < len(order):
+            batch = order[start : start + self.batch_size]
+            texts = self._answer_or_none([prompts[row] for row in batch])
+            if texts is None:
+                self._halve_batch_size(len(batch))
                 continue
-            for row, answer in zip(part, said, strict=True):
-                answers[row] = answer
-            at += len(part)
-            advance(len(part))
+            for row, text in zip(batch, texts, strict=True):
+                answers[row] = text
+            start += len(batch)
+            advance(len(batch))
         return answers
 
-    def _halve(self, count: int) -> None:
+    def _halve_batch_size(self, count: int) -> None:
         if count == 1:
             raise ModelError("Out of memory while answering a single prompt. Lower --max-new-tokens or --max-length.")
         self.batch_size = count // 2
         torch.cuda.empty_cache()
         LOGGER.warning(
-            f"Out of memory while answering {count} prompts: from here on {self.batch_size} at once. "
-            f"--generate-batch-size {self.batch_size} spares the attempt."
+            f"Out of memory while answering {count} prompts at once. Continuing with batches of {self.batch_size}. "
+            f"Give --generate-batch-size {self.batch_size} to start with this size."
         )
 
-    def _if_it_fits(self, prompts: Sequence[Ids]) -> list[str] | None:
+    def _answer_or_none(self, prompts: Sequence[Ids]) -> list[str] | None:
+        """Return the answers, or None when memory runs out."""
         try:
             return self._answer(prompts)
         except torch.OutOfMemoryError:
@@ -101,24 +115,30 @@ class Generator:
         return [self._text(row) for row in out[:, longest:].tolist()]
 
     def _text(self, ids: list[int]) -> str:
-        end = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
+        end = next((index for index, token in enumerate(ids) if token in self.stop_tokens), len(ids))
         text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True))
-        return text.partition(self.closing)[0] if self.closing else text
+        return text.partition(self.turn_end)[0] if self.turn_end else text
 
 
-def closing_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template puts behind an answer, without white space: `<|im_end|>`; "" where that is nothing."""
-    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": MARK}]
-    whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return whole.rpartition(MARK)[2].strip() if MARK in whole else ""
+def turn_end_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text that the chat template writes after an answer, without white space; "" if there is none.
+
+    For ChatML this is `<|im_end|>`.
+    """
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": ANSWER_PLACEHOLDER}]
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return rendered.rpartition(ANSWER_PLACEHOLDER)[2].strip() if ANSWER_PLACEHOLDER in rendered else ""
 
 
-def _stops(model: nn.Module, tokenizer: PreTrainedTokenizerBase, closing: str) -> set[int]:
-    """Tokens that end an answer: the model's, the tokenizer's, and what closes a turn where it is one token."""
-    known = getattr(getattr(base_of(model), "generation_config", None), "eos_token_id", None)
-    stops = set(known if isinstance(known, list) else [known]) | {tokenizer.eos_token_id}
-    if closing:
-        tokens = tokenizer(closing, add_special_tokens=False)["input_ids"]
+def _stop_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase, turn_end: str) -> set[int]:
+    """Return the tokens that end an answer: the model's and the tokenizer's end-of-text tokens, and the end of a turn.
+
+    The end of a turn counts only if it is a single token.
+    """
+    configured = getattr(getattr(base_of(model), "generation_config", None), "eos_token_id", None)
+    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    if turn_end:
+        tokens = tokenizer(turn_end, add_special_tokens=False)["input_ids"]
         stops |= set(tokens) if len(tokens) == 1 else set()
     return stops - {None}
 

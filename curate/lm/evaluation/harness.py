@@ -1,4 +1,7 @@
-"""Tasks of the lm-evaluation-harness on a model that is loaded already. The only module that imports lm_eval."""
+"""Run tasks of the lm-evaluation-harness on a model that is already in memory.
+
+This is the only module that imports lm_eval. The package is optional (`pip install "curate[eval]"`).
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import ConfigError, CurateError, did_you_mean
 from ...version import pip_install
 
-MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or leave --tasks out."
+MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or omit --tasks."
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Which tasks, and how.
+    """Tasks to run and their options.
 
     Attributes:
-        names: of tasks, groups or tags; patterns (`mmlu_*`) too.
-        folder: of YAML tasks of the user's own, or None.
-        defaults: with a folder: the harness's own tasks, too, which takes 20 s to read.
-        limit: of each task only the first so many questions.
-        num_fewshot: examples before each question; None: as the task has it.
-        apply_chat_template: put questions as chat turns.
-        batch_size: questions at once.
+        names: names of tasks, groups or tags; patterns such as `mmlu_*` are allowed.
+        folder: folder with the user's own YAML tasks, or None.
+        defaults: with a folder: also load the tasks of the harness. Reading them takes 20 s.
+        limit: number of questions of each task, taken from its beginning; None for all.
+        num_fewshot: number of examples before each question; None for the task's own number.
+        apply_chat_template: render the questions as chat turns.
+        batch_size: number of questions in a batch.
     """
 
     names: Sequence[str]
@@ -44,7 +47,11 @@ class Tasks:
 
 
 def harness_version() -> str:
-    """Which version is installed: its tasks change from one to the next."""
+    """Return the installed version. Task definitions change from version to version.
+
+    Raises:
+        ConfigError: the harness is not installed.
+    """
     try:
         return version("lm-eval")
     except PackageNotFoundError:
@@ -54,16 +61,19 @@ def harness_version() -> str:
 def run_tasks(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Evaluate, offline where the tasks' data are local.
+    """Evaluate the model on the tasks. No network is needed if the tasks' data are local.
 
     Args:
-        model: causal, on its device.
-        tokenizer: its own.
-        tasks: what and how.
+        model: causal language model, on its device.
+        tokenizer: the model's tokenizer.
+        tasks: the tasks and their options.
 
     Returns:
         Rows of `evaluations` (task, metric, value, stderr, samples), and rows of `answers` (task, metric, sample_id,
-        prediction, reference, correct) for metrics that are 0 or 1 for each question.
+        prediction, reference, correct) for metrics whose value is 0 or 1 for each question.
+
+    Raises:
+        ConfigError: the harness is not installed, a task does not exist, or a task's data, template or metric fails.
     """
     harness_version()
     with _quiet():
@@ -72,7 +82,7 @@ def run_tasks(
         from lm_eval.tasks import TaskManager
 
         manager = TaskManager(include_path=tasks.folder, include_defaults=tasks.defaults or tasks.folder is None)
-        names = _known(tasks, manager)
+        names = _matched_names(tasks, manager)
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=tasks.batch_size)
         try:
             found: Any = lm_eval.simple_evaluate(
@@ -93,7 +103,7 @@ def run_tasks(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What the harness prints goes to stderr, and of what it logs only errors."""
+    """Redirect the harness's prints to stderr, and let it log only errors."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -101,15 +111,16 @@ def _quiet() -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             import lm_eval.evaluator as evaluator
 
-            # It asks git for the commit of the working directory, which says nothing here, and git would complain.
+            # The harness asks git for the commit of the working directory. That commit means nothing here, and git
+            # prints an error outside a repository.
             with mock.patch.object(evaluator, "get_git_commit_hash", lambda: None, create=True):
                 yield
     finally:
         logger.setLevel(level)
 
 
-def _known(tasks: Tasks, manager: Any) -> list[str]:
-    """The names that the patterns stand for."""
+def _matched_names(tasks: Tasks, manager: Any) -> list[str]:
+    """Return the task names that the patterns match; raise `ConfigError` for a pattern without a match."""
     for name in tasks.names:
         if not manager.match_tasks([name]):
             where = f" in {tasks.folder}" if tasks.folder and not tasks.defaults else ""
@@ -119,17 +130,17 @@ def _known(tasks: Tasks, manager: Any) -> list[str]:
 
 
 def _results(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row a task (or group) and metric; a filter that is not the only one is part of the metric's name."""
+    """Yield one row per task (or group) and metric. A filter other than `none` is part of the metric's name."""
     counts = found.get("n-samples", {})
     for task, values in {**found["results"], **(found.get("groups") or {})}.items():
         for key, value in values.items():
-            metric, comma, chosen = key.partition(",")
+            metric, comma, filter_name = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            error = values.get(f"{metric}_stderr,{chosen}")
+            error = values.get(f"{metric}_stderr,{filter_name}")
             yield {
                 "task": task,
-                "metric": _named(metric, chosen),
+                "metric": _metric_name(metric, filter_name),
                 "value": float(value),
                 "stderr": float(error) if isinstance(error, (int, float)) else None,
                 "samples": counts.get(task, {}).get("effective") or values.get("sample_len"),
@@ -143,7 +154,7 @@ def _answers(task: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[dict[s
             if isinstance(value, (bool, int, float)) and value in (0, 1):
                 yield {
                     "task": task,
-                    "metric": _named(metric, sample["filter"]),
+                    "metric": _metric_name(metric, sample["filter"]),
                     "sample_id": sample["doc_hash"],
                     "prediction": _text(sample["filtered_resps"]),
                     "reference": str(sample["target"]),
@@ -151,11 +162,14 @@ def _answers(task: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[dict[s
                 }
 
 
-def _named(metric: str, chosen: str) -> str:
-    return metric if chosen == "none" else f"{metric},{chosen}"
+def _metric_name(metric: str, filter_name: str) -> str:
+    return metric if filter_name == "none" else f"{metric},{filter_name}"
 
 
 def _text(responses: Sequence[Any]) -> str:
-    """A generated answer as it is; of choices, (log-likelihood, is greedy) each, the log-likelihoods."""
-    said = (f"{each[0]:.4f}" if isinstance(each, tuple) else str(each) for each in responses)
-    return "  ".join(said)
+    """Join the responses to one text: generated answers unchanged, choices as their log-likelihoods.
+
+    The harness represents a choice as (log-likelihood, is greedy).
+    """
+    parts = (f"{each[0]:.4f}" if isinstance(each, tuple) else str(each) for each in responses)
+    return "  ".join(parts)

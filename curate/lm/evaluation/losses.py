@@ -1,4 +1,4 @@
-"""Losses of encoded texts through the scoring path, a whole list at a time: of a held-out pool, of possible answers."""
+"""Compute the losses of encoded texts with the scoring model: held-out samples, or the choices of a question."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded
 
-AT_ONCE = 512
-"""Texts that are padded together before the budget cuts them into micro-batches; they are neighbours in length."""
+TEXTS_PER_BATCH = 512
+"""Number of texts of similar length that are padded together. The budget then cuts them into micro-batches."""
 
 
 def losses_of(
@@ -25,36 +25,36 @@ def losses_of(
     *,
     advance: Callable[[int], object],
 ) -> npt.NDArray[np.float64]:
-    """Mean cross-entropy of every text over its own targets, in nats: (n,), in the order given; NaN where not finite.
+    """Return the mean cross-entropy of every text over its own targets in nats: (n,) float64, in the given order.
 
-    Which texts share a micro-batch decides the last digits of a float32, and nothing else.
+    A loss that is not finite is NaN. Which texts share a micro-batch changes only the last digits of a float32.
 
     Args:
-        scoring_model: the model.
+        scoring_model: the model that computes the losses.
         rows: `input_ids` and `labels` of each text, 1-d int64.
-        budget: how many at once; halved where memory runs out.
-        advance: told how many texts are done.
+        budget: size of a micro-batch; it is halved when memory runs out.
+        advance: called with the number of texts that a finished batch has measured.
     """
     order = np.argsort([-len(row["input_ids"]) for row in rows], kind="stable")
-    found = np.full(len(rows), np.nan)
-    for start in range(0, len(order), AT_ONCE):
-        part = order[start : start + AT_ONCE]
+    losses = np.full(len(rows), np.nan)
+    for start in range(0, len(order), TEXTS_PER_BATCH):
+        part = order[start : start + TEXTS_PER_BATCH]
         batch = collate([rows[row] for row in part], pad_token_id=0)
         with scoring_model.eval_mode():
             values = measure(scoring_model.hidden, scoring_model.head, batch, {"loss": Loss()}, budget)["loss"]
-        found[part] = values.double().cpu().numpy()
+        losses[part] = values.double().cpu().numpy()
         advance(len(part))
-    return np.where(np.isfinite(found), found, np.nan)
+    return np.where(np.isfinite(losses), losses, np.nan)
 
 
 def row_of(encoded: Encoded) -> dict[str, npt.NDArray[np.int64]]:
-    """An encoded text as `losses_of` and `collate` take it."""
+    """Return an encoded text in the form that `losses_of` and `collate` expect."""
     ids = encoded.input_ids.astype(np.int64)
     return {"input_ids": ids, "labels": np.where(encoded.target, ids, IGNORE)}
 
 
 def last_turn(encoded: Encoded) -> Encoded:
-    """The same with the loss on the last stretch of target tokens only: what the assistant said last."""
+    """Return the same text with the loss only on the last span of target tokens: the last turn of the assistant."""
     targets = np.flatnonzero(encoded.target)
     if not len(targets):
         return encoded

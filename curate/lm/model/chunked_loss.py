@@ -1,8 +1,9 @@
-"""The training loss without all logits of a large vocabulary at once.
+"""Compute the training loss without forming all logits of a large vocabulary at once.
 
-The model's own forward is used as long as its logits are small: the numbers are then plain training's, bit for bit.
-Above a budget the hidden states of the positions with a target go through torch's chunked linear cross-entropy, which
-makes gradients chunk by chunk. A soft-capped head, which that cannot do, is chunked with recomputation.
+As long as the logits are small, the model's own forward runs, so the numbers equal plain training bit for bit. Above a
+budget, the hidden states of positions with a target go through torch's chunked linear cross-entropy, which computes
+gradients chunk by chunk. That kernel does not support a soft-capped head, so such a head is computed in chunks with
+recomputation.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from .scoring_model import ScoringModel
 
 
 def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
-    """Teach a model to return its loss without logits when these would take more than `budget` bytes in float32.
+    """Make a model return its loss without logits when the logits would take more than `budget` bytes in float32.
 
-    Patches the `forward` of the transformers model under any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
-    Only calls with labels are concerned; generation is untouched.
+    Patches the `forward` of the transformers model below any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
+    Only calls with labels change; generation does not.
     """
     base = base_of(scoring_model.model)
     original = base.forward
@@ -55,40 +56,44 @@ def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
 
 
 def summed_loss(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
-    """Sum of the next-token cross-entropies in nats, differentiable, and how many there are.
+    """Return the sum of the next-token cross-entropies in nats, differentiable, and the number of target tokens.
 
     Args:
         scoring_model: the model, for its head.
-        hidden: (b, L, d).
-        labels: (b, L) int64, −100 where the loss does not look.
+        hidden: last hidden states, (b, L, d).
+        labels: (b, L) int64, −100 at positions that the loss ignores.
         budget: bytes that a chunk of float32 logits may take.
     """
     targets = next_token_labels(labels)
-    real = targets != IGNORE
-    return _cross_entropy(scoring_model, hidden[real], targets[real], budget, "sum"), real.sum()
+    has_target = targets != IGNORE
+    total = _cross_entropy(scoring_model, hidden[has_target], targets[has_target], budget, "sum")
+    return total, has_target.sum()
 
 
 def mean_losses(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> Tensor:
-    """Each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 for a text without any."""
+    """Return each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 without targets."""
     targets = next_token_labels(labels)
-    real = targets != IGNORE
-    losses = _cross_entropy(scoring_model, hidden[real], targets[real], budget, "none")
-    text = real.nonzero()[:, 0]
-    share = 1 / real.sum(1)[text]
+    has_target = targets != IGNORE
+    losses = _cross_entropy(scoring_model, hidden[has_target], targets[has_target], budget, "none")
+    text = has_target.nonzero()[:, 0]
+    share = 1 / has_target.sum(1)[text]
     return torch.zeros(len(labels), device=losses.device).index_add(0, text, losses.float() * share)
 
 
 def _cross_entropy(
-    scoring_model: ScoringModel, rows: Tensor, wanted: Tensor, budget: int, reduction: Literal["sum", "none"]
+    scoring_model: ScoringModel, rows: Tensor, targets: Tensor, budget: int, reduction: Literal["sum", "none"]
 ) -> Tensor:
-    """Through the live head: torch's chunked kernel where the head is one matrix, else chunks with recomputation."""
+    """Compute the loss with the current weights of the head.
+
+    Uses torch's chunked kernel if the head is one matrix without a soft-cap, else chunks with recomputation.
+    """
     head, chunk = scoring_model.head, max(1, budget // (4 * scoring_model.head.vocab_size))
     if len(rows) <= chunk:
-        return nn.functional.cross_entropy(scoring_model.project(rows), wanted, reduction=reduction)
+        return nn.functional.cross_entropy(scoring_model.project(rows), targets, reduction=reduction)
     if head.softcap is not None or not isinstance(scoring_model.projection, nn.Linear):
         parts = [
             checkpoint(
-                _chunk, scoring_model, rows[at : at + chunk], wanted[at : at + chunk], reduction, use_reentrant=False
+                _chunk, scoring_model, rows[at : at + chunk], targets[at : at + chunk], reduction, use_reentrant=False
             )
             for at in range(0, len(rows), chunk)
         ]
@@ -101,12 +106,12 @@ def _cross_entropy(
         return nn.functional.linear_cross_entropy(
             rows * head.scale,
             weight.to(rows.dtype),
-            wanted,
+            targets,
             linear_bias=None if bias is None else (bias * head.scale).to(rows.dtype),
             reduction=reduction,
             options=options,
         )
 
 
-def _chunk(scoring_model: ScoringModel, rows: Tensor, wanted: Tensor, reduction: str) -> Tensor:
-    return nn.functional.cross_entropy(scoring_model.project(rows), wanted, reduction=reduction)
+def _chunk(scoring_model: ScoringModel, rows: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    return nn.functional.cross_entropy(scoring_model.project(rows), targets, reduction=reduction)

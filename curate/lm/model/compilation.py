@@ -1,4 +1,4 @@
-"""`torch.compile` on the part of the model that scoring and training share."""
+"""Apply `torch.compile` to the part of the model that scoring and training share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .load import base_of
 
 
 def compile_backbone(model: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> nn.Module:
-    """Compile everything below the head, in place and for any batch shape; once adapters are on.
+    """Compile everything below the head, in place and for any batch shape. Call it after adapters are added.
 
-    In place, so that names in checkpoints stay and PEFT, DDP and the signals see the same module. Training and scoring
-    are graphs of their own. Passes whose gradients are captured layer by layer run eagerly (`numerics.gradients`): a
-    graph has no layers to listen at.
+    Compilation is in place, so that names in checkpoints stay the same, and PEFT, DDP and the signals see the same
+    module. Training and scoring have separate graphs. Passes that capture gradients layer by layer run eagerly
+    (`numerics.gradients`), because a compiled graph has no layers to attach hooks to.
     """
     base_of(model).base_model.compile(dynamic=True, backend=backend)  # type: ignore[union-attr]
     return model

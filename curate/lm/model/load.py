@@ -1,4 +1,7 @@
-"""Load a model and its tokenizer as they are meant to be used: safetensors, no remote code, nothing guessed."""
+"""Load a model and its tokenizer safely: safetensors only, no remote code unless requested, nothing guessed.
+
+A tokenizer without a chat template or padding token is an error, because a guess would change what a run trains on.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,27 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
-from .quantization import four_bits, is_quantized, keep_differentiable
+from .quantization import is_quantized, keep_differentiable, nf4_arguments
 
 TEMPLATES = ("chatml", "plain")
-"""Chat templates that come with curate, for models that have none."""
+"""Chat templates that curate contains, for tokenizers that have none."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to load.
+    """Options for loading a model and its tokenizer.
 
     Attributes:
-        place: folder or Hub id; a folder with an adapter is loaded on its base model.
-        dtype: of the weights: `auto` keeps the checkpoint's.
-        attn_implementation: as in transformers, or None for its default.
-        chat_template: `chatml`, `plain`, or a Jinja file; None: the tokenizer's own.
-        pad_token: a token of the vocabulary to pad with; None: the tokenizer's own.
+        location: folder or Hub id. An adapter in a folder is loaded on its base model.
+        dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
+        attn_implementation: attention implementation as in transformers, or None for its default.
+        chat_template: `chatml`, `plain`, or a Jinja file; None keeps the tokenizer's own template.
+        pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
         trust_remote_code: run code that comes with the model.
-        load_in_4bit: the base weights in 4 bits (`quantized.py`); head and adapters are not.
+        load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.
     """
 
-    place: str
+    location: str
     dtype: str = "auto"
     attn_implementation: str | None = None
     chat_template: str | None = None
@@ -43,24 +46,28 @@ class ModelOptions:
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a chat template and a padding token, padding on the right."""
+    """Return the tokenizer with a chat template and a padding token, padding on the right.
+
+    Raises:
+        ModelError: there is no tokenizer, no chat template or no padding token.
+    """
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
         tokenizer.chat_template = _template(options.chat_template)
     if not tokenizer.chat_template:
         raise ModelError(
-            f"The tokenizer of {options.place} has no chat template. Give --chat-template chatml, plain, or a Jinja "
-            "file."
+            f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, or a "
+            "Jinja file."
         )
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
-            raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.place}.")
+            raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
         tokenizer.pad_token = options.pad_token
     if tokenizer.pad_token_id is None:
-        hint = f" --pad-token '{tokenizer.eos_token}' is usual." if tokenizer.eos_token else ""
-        raise ModelError(f"The tokenizer of {options.place} has no padding token. Give --pad-token TOKEN.{hint}")
+        hint = f" --pad-token '{tokenizer.eos_token}' is a common choice." if tokenizer.eos_token else ""
+        raise ModelError(f"The tokenizer of {options.location} has no padding token. Give --pad-token TOKEN.{hint}")
     tokenizer.padding_side = "right"
-    # Texts are cut by curate, which says how many; the tokenizer's own warning would only name the first.
+    # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
@@ -70,28 +77,34 @@ def _template(name: str) -> str:
         return files("curate.lm").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
-        raise ModelError(f"There is no chat template '{name}': give {', '.join(TEMPLATES)} or a Jinja file.")
+        raise ModelError(f"There is no chat template '{name}'. Give {', '.join(TEMPLATES)} or a Jinja file.")
     return path.read_text(encoding="utf-8")
 
 
 def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
-    """The causal language model, adapter included where the folder is one; not moved to a device.
+    """Return the causal language model, with its adapter if the folder contains one. It is not moved to a device.
 
     Args:
-        options: how.
-        trainable: leave an adapter's weights trainable; by default they are frozen.
+        options: options for loading.
+        trainable: keep an adapter's weights trainable; by default they are frozen.
+
+    Raises:
+        ModelError: the model cannot be loaded.
     """
-    if (Path(options.place) / "adapter_config.json").exists():
+    if (Path(options.location) / "adapter_config.json").exists():
         from peft import PeftConfig, PeftModel
 
-        base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
+        base = PeftConfig.from_pretrained(options.location).base_model_name_or_path
         if base is None:
-            raise ModelError(f"The adapter in {options.place} does not say which model it is for.")
-        model: nn.Module = load_model(replace(options, place=base))
-        return PeftModel.from_pretrained(model, options.place, is_trainable=trainable)
+            raise ModelError(
+                f"The adapter in {options.location} does not name its base model. Set base_model_name_or_path in its "
+                "adapter_config.json."
+            )
+        model: nn.Module = load_model(replace(options, location=base))
+        return PeftModel.from_pretrained(model, options.location, is_trainable=trainable)
     extra: dict[str, Any] = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     if options.load_in_4bit:
-        extra |= four_bits()
+        extra |= nf4_arguments()
     model = _load(AutoModelForCausalLM, options, "model", dtype=options.dtype, use_safetensors=True, **extra)
     return keep_differentiable(model) if options.load_in_4bit else model
 
@@ -100,30 +113,45 @@ def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return loader.from_pretrained(options.place, trust_remote_code=options.trust_remote_code, **kwargs)
+        return loader.from_pretrained(options.location, trust_remote_code=options.trust_remote_code, **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"No {what} could be loaded from {options.place}: {reason}") from None
+        raise ModelError(f"Cannot load a {what} from {options.location}: {reason}") from None
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The transformers model under an adapter."""
+    """Return the transformers model below an adapter, or the model itself if it has none."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
 
 
 def train_all(model: nn.Module) -> nn.Module:
-    """Make every weight trainable, for fine-tuning without an adapter."""
+    """Make every weight trainable, for fine-tuning without an adapter.
+
+    Raises:
+        ModelError: the weights are quantised.
+    """
     if is_quantized(model):
         raise ModelError(
-            "--full trains the weights themselves, and in 4 bits they cannot be. Leave out --load-in-4bit, or leave "
-            "out --full and train an adapter."
+            "--full trains the model's own weights, and weights in 4 bits cannot be trained. Omit --load-in-4bit, or "
+            "omit --full to train an adapter."
         )
     return model.requires_grad_(True)
 
 
 def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_modules: str) -> nn.Module:
-    """A LoRA adapter on the named modules (`all-linear`, or names with commas between them); the rest is frozen."""
+    """Add a LoRA adapter to the named modules and freeze all other weights.
+
+    Args:
+        model: the base model.
+        r: rank of the adapter's matrices.
+        alpha: scale of the adapter's output, which is multiplied by alpha / r.
+        dropout: dropout probability of the adapter's input.
+        target_modules: `all-linear`, or module names separated by commas.
+
+    Raises:
+        ModelError: the model has no such modules.
+    """
     from peft import LoraConfig, get_peft_model
 
     targets: str | list[str] = target_modules

@@ -1,7 +1,7 @@
-"""What a run will take in memory, told from the model's config before any weight is loaded.
+"""Estimate the memory of a run from the model's config, before any weight is loaded.
 
-Weights and adapters are counted, on a model that has shapes and no data. The rest are estimates, from what the layers
-of a decoder keep for the backward pass; each says its formula. Nothing here asks a network.
+Weights and adapters are counted exactly, on a model that has shapes but no data. All other parts are estimates from
+what the layers of a decoder keep for the backward pass, with a documented formula. Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from ...errors import ModelError
 from .load import ModelOptions, base_of
 from .scoring_batch import bytes_per_token
 
-FOUR_BITS = 0.516
-"""Bytes of a weight in NF4, with its constants, which are quantised too (QLoRA, arXiv 2305.14314, section 3)."""
+NF4_BYTES = 0.516
+"""Bytes of a weight in NF4, including its constants, which are also quantised (QLoRA, arXiv 2305.14314, section 3)."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What is counted of a model.
+    """Sizes and counts of a model that its memory depends on.
 
     Attributes:
-        weights: N, parameters without what is trained beside them.
-        linear: of them those in linear layers, the head apart: what 4 bits and casts to bfloat16 concern.
-        trained: T, parameters that train: an adapter's, or N.
-        width: bytes of a weight; trained_width: of one that trains (adapters are float32).
-        layers, d, inner, kv, vocabulary: n, d, m, the width of keys, V.
-        heads: attention heads where attention forms its L×L weights (eager), else 0.
-        scored: bytes of a token while it is scored (`score_budget.bytes_per_token`).
+        weights: N, number of parameters without an adapter.
+        linear: number of parameters in linear layers without the head; 4 bits and casts to bfloat16 apply to these.
+        trained: T, number of parameters that are trained: the adapter's, or N.
+        width: bytes of a weight.
+        trained_width: bytes of a trained weight (adapters are float32).
+        layers: n, number of layers.
+        d, inner, kv: hidden size, width m of the MLP, width of the keys (and of the values).
+        vocabulary: V, vocabulary size.
+        heads: number of attention heads if attention forms its L×L weights (eager), else 0.
+        scored: bytes of a token while it is scored (`scoring_batch.bytes_per_token`).
     """
 
     weights: int
@@ -52,15 +55,20 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of the model at once.
+    """Sizes of the passes that a run makes through the model.
 
     Attributes:
-        texts: of a training pass; length: their tokens at the most.
-        scored_tokens: of a scoring pass, 0 without one.
-        measured: texts of a backward pass that measures gradients, 0 without one; kept: gradients held of a step.
-        chosen_by: bytes of the selector's own memory.
-        bf16: computes in bfloat16 (autocast); checkpointing: recomputes activations; four_bits: base weights.
-        logits_budget: bytes; slice_budget: bytes of logits that scoring forms at once.
+        texts: number of texts in a training pass.
+        length: maximum number of tokens of a text.
+        scored_tokens: number of tokens in a scoring pass; 0 without one.
+        measured: number of texts in a backward pass that measures gradients; 0 without one.
+        kept: number of per-sample gradients that a step holds.
+        selector_bytes: bytes of the selector's own memory.
+        bf16: compute in bfloat16 (autocast).
+        checkpointing: recompute activations in the backward pass (gradient checkpointing).
+        four_bits: base weights are in 4 bits.
+        logits_budget: maximum bytes of the logits of the training loss.
+        slice_budget: maximum bytes of the logits that scoring forms at once.
     """
 
     texts: int
@@ -68,7 +76,7 @@ class Load:
     scored_tokens: int = 0
     measured: int = 0
     kept: int = 0
-    chosen_by: int = 0
+    selector_bytes: int = 0
     bf16: bool = False
     checkpointing: bool = False
     four_bits: bool = False
@@ -77,50 +85,56 @@ class Load:
 
 
 def config_of(options: ModelOptions) -> Any:
-    """The model's config, from a folder or the cache; of an adapter its base model's. `ModelError` where it is neither.
+    """Return the model's config from a folder or the Hub cache; for an adapter, the config of its base model.
 
-    The second value of the error's text says whether the Hub would have to be asked.
+    Raises:
+        ModelError: there is no config in a folder or in the cache.
     """
     from transformers import AutoConfig
 
-    adapter = Path(options.place) / "adapter_config.json"
+    adapter = Path(options.location) / "adapter_config.json"
     if adapter.exists():
         from peft import PeftConfig
 
-        base = PeftConfig.from_pretrained(options.place).base_model_name_or_path
+        base = PeftConfig.from_pretrained(options.location).base_model_name_or_path
         return config_of(ModelOptions(str(base), trust_remote_code=options.trust_remote_code))
     try:
-        place = options.place if Path(options.place).exists() else _cached(options.place)
-        return AutoConfig.from_pretrained(place, trust_remote_code=options.trust_remote_code, local_files_only=True)
+        folder = options.location if Path(options.location).exists() else _cached_folder(options.location)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{options.place} has no config that can be read here: {_line(error)}") from None
+        raise ModelError(f"Cannot read a model config for {options.location}: {_one_line(error)}") from None
 
 
-def _cached(repo: str) -> str:
-    """The folder of a Hub model in the cache. AutoConfig itself asks the Hub about one that is not there, whatever
-    `local_files_only` says; hence this look beforehand.
+def _cached_folder(repo: str) -> str:
+    """Return the folder of a Hub model in the cache; raise `OSError` if it is not there.
+
+    The cache is checked before AutoConfig is called, because AutoConfig asks the Hub about a missing model even with
+    `local_files_only`.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, "config.json")
-    if not isinstance(found, str):
-        raise OSError("it is not in the cache")
-    return str(Path(found).parent)
+    path = try_to_load_from_cache(repo, "config.json")
+    if not isinstance(path, str):
+        raise OSError("it is not in the Hub cache")
+    return str(Path(path).parent)
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
 def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None, max_length: int) -> ModelShape:
-    """A model's shape, from its config alone: built on torch's meta device, where tensors have no data.
+    """Return a model's shape from its config alone. The model is built on torch's meta device, without data.
+
+    Cost: about a second for a hundred layers or more, and the import of transformers.
 
     Args:
-        options: how the model would be loaded.
-        adapt: puts the adapter on; None where all weights train.
-        max_length: longest text, which the spectrum's matrices depend on.
+        options: options for loading the model.
+        adapt: function that adds the adapter to the model; None if all weights are trained.
+        max_length: length of the longest text, which determines the size of the spectrum's matrices.
 
-    Cost: a second for some hundred layers, and the import of transformers.
+    Raises:
+        ModelError: the config cannot be read, or is not that of a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
@@ -131,7 +145,7 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
                 config, trust_remote_code=options.trust_remote_code
             )
         except (ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"{options.place} is no causal language model: {_line(error)}") from None
+            raise ModelError(f"{options.location} is not a causal language model: {_one_line(error)}") from None
         head = model.get_output_embeddings()  # type: ignore[operator]
         weights = sum(p.numel() for p in model.parameters())
         layers = [m for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D") and m is not head]
@@ -139,18 +153,18 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
         if adapt is not None:
             model = adapt(model)
     trained = weights if adapt is None else sum(p.numel() for p in model.parameters() if p.requires_grad)
-    width = _width(options, config)
-    text = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
-    return _shaped(text, weights, linear, trained, width, adapt is not None, options, max_length)
+    width = _weight_bytes(options, config)
+    text_config = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
+    return _shape_of(text_config, weights, linear, trained, width, adapt is not None, options, max_length)
 
 
-def _shaped(
+def _shape_of(
     config: Any, weights: int, linear: int, trained: int, width: int, adapter: bool, options: ModelOptions, length: int
 ) -> ModelShape:
     d, heads = int(config.hidden_size), int(config.num_attention_heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * d)
-    if routed := getattr(config, "num_experts_per_tok", None):
-        inner = int(getattr(config, "moe_intermediate_size", None) or inner) * int(routed)
+    if active_experts := getattr(config, "num_experts_per_tok", None):
+        inner = int(getattr(config, "moe_intermediate_size", None) or inner) * int(active_experts)
     head_dim = int(getattr(config, "head_dim", None) or d // heads)
     return ModelShape(
         weights=weights,
@@ -168,38 +182,40 @@ def _shaped(
     )
 
 
-def _width(options: ModelOptions, config: Any) -> int:
-    """Bytes of a weight: as asked for, else as the config says, else as the first file of weights has it, else 4."""
-    asked = options.dtype if options.dtype != "auto" else getattr(config, "dtype", None) or _stored(options.place)
-    kind = getattr(torch, asked) if isinstance(asked, str) else asked
-    return int(kind.itemsize) if isinstance(kind, torch.dtype) else 4
+def _weight_bytes(options: ModelOptions, config: Any) -> int:
+    """Return the bytes of a weight: from the requested dtype, else the config, else the first weights file, else 4."""
+    named = (
+        options.dtype if options.dtype != "auto" else getattr(config, "dtype", None) or _file_dtype(options.location)
+    )
+    dtype = getattr(torch, named) if isinstance(named, str) else named
+    return int(dtype.itemsize) if isinstance(dtype, torch.dtype) else 4
 
 
-def _stored(place: str) -> str | None:
-    """The precision of a folder's weights, from the header of the first file."""
+def _file_dtype(folder: str) -> str | None:
+    """Return the data type of a folder's weights from the header of the first safetensors file, or None."""
     from safetensors import safe_open
 
     names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    for path in sorted(Path(place).glob("*.safetensors")):
+    for path in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             return names.get(file.get_slice(next(iter(file.keys()))).get_dtype())
     return None
 
 
-def footprint(shape: ModelShape, load: Load) -> dict[str, int]:
-    """Bytes on the device by part, each at its greatest; `peak` is the greatest sum that is there at once.
+def estimate_memory(shape: ModelShape, load: Load) -> dict[str, int]:
+    """Return the maximum bytes on the device of each part of a run, and `peak`, the largest sum in use at one time.
 
-    weights      N·w, in 4 bits 0.516 for a weight of a linear layer; a trained adapter's 4·T
-    casts        2·(weights of linear layers), where float32 weights compute in bfloat16
+    weights      N·w; in 4 bits 0.516 for each weight of a linear layer; plus 4·T for a trained adapter
+    casts        2·(weights of linear layers), if float32 weights compute in bfloat16
     gradients    T·w_T;  Adam's state: 2·T·w_T
-    activations  see `activations`; with gradient checkpointing n·w·d a token and one layer's
-    loss         4·min(tokens·V·4, logits budget): logits, their softmax, both gradients
-    scoring      scored tokens · `bytes_per_token`, and 2·(slice of logits)
-    measuring    activations and loss of the texts of a measuring pass, and 4·T for every gradient that is held
+    activations  see `activations`; with gradient checkpointing n·w·d per token, plus those of one layer
+    loss         4·min(tokens·V·4, logits budget): logits, their softmax, and the gradients of both
+    scoring      scored tokens · `bytes_per_token`, plus 2·(slice of logits)
+    measuring    activations and loss of the texts in a measuring pass, plus 4·T for every gradient that is held
     peak         weights + Adam + selector + max(gradients + activations + loss + casts, scoring, measuring)
     """
-    bits = FOUR_BITS if load.four_bits else shape.width
-    weights = int(shape.linear * bits + (shape.weights - shape.linear) * shape.width)
+    linear_bytes = NF4_BYTES if load.four_bits else shape.width
+    weights = int(shape.linear * linear_bytes + (shape.weights - shape.linear) * shape.width)
     adapter = (
         shape.trained * shape.trained_width
         if shape.trained_width != shape.width or shape.trained != shape.weights
@@ -213,31 +229,31 @@ def footprint(shape: ModelShape, load: Load) -> dict[str, int]:
         "activations": activations(shape, load, tokens),
         "loss": _loss(shape, load, tokens),
         "scoring": _scoring(shape, load),
-        "selector": load.chosen_by,
+        "selector": load.selector_bytes,
     }
     if measured:
         parts["measuring"] = (
             activations(shape, load, measured) + _loss(shape, load, measured) + 4 * shape.trained * load.kept
         )
     training = parts["gradients"] + parts["activations"] + parts["loss"]
-    passing = max(training, parts["scoring"], parts.get("measuring", 0))
-    parts["peak"] = parts["weights"] + parts["optimizer"] + parts["selector"] + passing
+    largest_pass = max(training, parts["scoring"], parts.get("measuring", 0))
+    parts["peak"] = parts["weights"] + parts["optimizer"] + parts["selector"] + largest_pass
     return {name: value for name, value in parts.items() if value}
 
 
 def activations(shape: ModelShape, load: Load, tokens: int) -> int:
-    """What is kept of `tokens` tokens for the backward pass, with the working set of one layer.
+    """Return the bytes that `tokens` tokens keep for the backward pass, plus the working set of one layer.
 
-    A layer of a Llama-like decoder keeps a token's residual stream twice around its norms, queries, keys, values,
-    attention's output, and the two sides of its MLP with their product:
+    For each token, a layer of a Llama-like decoder keeps the residual stream twice around its norms, the queries, keys
+    and values, the output of attention, and the two branches of the MLP with their product. Bytes per token and layer:
 
         float32            4·(8.5·d + 2·kv + 4·m)
-        16 bits            2·(11·d + 2·kv + 4·m)        norms work in float32
-        bfloat16 autocast  32·d + 2·(2·kv + 4·m)        the stream stays float32
-        16 bits, adapters  + 4·(6·d + m)                PEFT casts what its float32 adapters read
+        16 bits            2·(11·d + 2·kv + 4·m)        norms compute in float32
+        bfloat16 autocast  32·d + 2·(2·kv + 4·m)        the residual stream stays float32
+        16 bits, adapters  + 4·(6·d + m)                PEFT casts the inputs of its float32 adapters
         eager attention    + 2·w·heads·L
 
-    Fitted to what torch saves for backward in Llamas of 256 and 512 dimensions, within 15 %.
+    The factors are fitted to what torch saves for the backward pass in Llamas of 256 and 512 dimensions, within 15 %.
     """
     if not tokens:
         return 0
@@ -270,12 +286,14 @@ def _scoring(shape: ModelShape, load: Load) -> int:
 
 
 def saved(shape: ModelShape, checkpoints: int, extra: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Bytes on disk: what trains, once as the result and in each checkpoint with Adam's two moments.
+    """Return the bytes on disk: the trained weights as the result, and the checkpoints.
+
+    Each checkpoint holds the trained weights and Adam's two moments.
 
     Args:
-        shape: of the model.
-        checkpoints: how many there are at once, the one that is being written among them.
-        extra: what else every checkpoint holds, by name.
+        shape: shape of the model.
+        checkpoints: number of checkpoints that exist at one time, including the one being written.
+        extra: bytes of other files in every checkpoint, by name.
     """
     one = shape.trained * shape.trained_width
     return {"model": one, "checkpoints": checkpoints * (3 * one + sum((extra or {}).values()))}

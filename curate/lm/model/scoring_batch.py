@@ -1,4 +1,7 @@
-"""How many tokens a device can score at once: a fixed rule, so that a resumed run makes the same micro-batches."""
+"""Choose the number of tokens in a scoring micro-batch.
+
+The rule is fixed and does not look at free memory, so that a resumed run makes the same micro-batches.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,27 @@ from torch import nn
 from .load import base_of
 
 CPU_TOKENS = 4096
-"""On a CPU larger micro-batches gain nothing: products of this many rows keep its cores busy."""
+"""Tokens of a micro-batch on a CPU. Matrix products of this many rows keep its cores busy; more gains nothing."""
 
-SHARE = 0.1
-"""Of a GPU's whole memory, for scoring: most of the rest may hold weights and optimizer, which nobody can ask for
-without the answer changing from run to run."""
+MEMORY_SHARE = 0.1
+"""Share of a GPU's total memory for scoring. Weights and optimizer may hold most of the rest.
 
-FEWEST, MOST = 1024, 262_144
+Free memory is not measured, because the measurement would change from run to run.
+"""
+
+MIN_TOKENS, MAX_TOKENS = 1024, 262_144
 
 
 def default_score_tokens(model: nn.Module, device: torch.device, *, max_length: int = 512) -> int:
-    """Padded tokens of a scoring micro-batch: a power of two, from the model's shape and the device's whole memory.
+    """Return the padded tokens of a scoring micro-batch.
+
+    On a GPU it is a power of two that depends on the model's shape and the device's total memory. On a CPU it is
+    `CPU_TOKENS`.
 
     Args:
-        model: with or without adapters.
-        device: where it scores.
-        max_length: longest text; the spectrum's matrices are as large as its square.
+        model: model with or without adapters.
+        device: device that scores.
+        max_length: length of the longest text; the spectrum's matrices grow with its square.
     """
     if device.type != "cuda":
         return CPU_TOKENS
@@ -37,21 +45,22 @@ def default_score_tokens(model: nn.Module, device: torch.device, *, max_length: 
 
 
 def fitting_tokens(memory: int, per_token: int) -> int:
-    """The power of two that `SHARE` of the memory holds, within reason."""
-    return min(MOST, max(FEWEST, 1 << int(math.log2(max(1.0, SHARE * memory / per_token)))))
+    """Return the largest power of two of tokens that fits into `MEMORY_SHARE` of the memory, within the limits."""
+    return min(MAX_TOKENS, max(MIN_TOKENS, 1 << int(math.log2(max(1.0, MEMORY_SHARE * memory / per_token)))))
 
 
 def bytes_per_token(config: Any, width: int, max_length: int) -> int:
-    """What a scored token takes at the most: activations of one layer, or hidden states and spectrum in float32/64.
+    """Return an upper bound of the memory that scoring needs per token.
 
-    A layer holds its input and output, queries, keys, values and their attention (8·d), and the two sides of the MLP
-    with their product (3·m), in the weights' precision. Scoring holds four copies of the hidden states in float32, and
-    of the n×n matrices (n = min(L, d)) of the spectrum six in float64.
+    It sums the activations of one layer, and the hidden states and spectrum in float32 and float64. A layer holds its
+    input and output, the queries, keys, values and their attention (8·d), and the two branches of the MLP with their
+    product (3·m), in the precision of the weights. Scoring holds four copies of the hidden states in float32, and six
+    n×n matrices (n = min(L, d)) of the spectrum in float64.
 
     Args:
-        config: the text model's.
+        config: config of the text model.
         width: bytes of a weight.
-        max_length: longest text.
+        max_length: length of the longest text.
     """
     d = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * d)

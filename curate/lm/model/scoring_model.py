@@ -1,4 +1,7 @@
-"""A loaded model as selectors see it: hidden states and the factored LM head, verified against its logits."""
+"""Wrap a loaded model for scoring: hidden states and the factored LM head.
+
+Signals compute logits from these two parts. `verify_head` checks that the result equals the model's own logits.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ from .packing import Packed, can_pack
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """A model as the signals see it: hidden states, and what turns them into logits.
+    """A model in the form that signals use: a backbone that gives hidden states, and a head that gives logits.
 
     Attributes:
-        model: the whole model, adapters included.
-        backbone: it without its head.
+        model: the whole model, including adapters.
+        backbone: the model without its head.
         projection: the head as a module.
-        head: the head's factors.
-        autocast: lower precision to compute hidden states in, or None.
-        packs: leave padding out of scoring passes (`packing.py`).
+        head: the factors of the head.
+        autocast: lower precision for computing hidden states, or None.
+        packs: remove padding from scoring passes (`packing.py`).
     """
 
     model: nn.Module
@@ -38,15 +41,15 @@ class ScoringModel:
     packs: bool = False
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states, (b, L, d): what the head is given.
+        """Return the last hidden states (b, L, d), which are the input of the head.
 
-        Where gradients are taken the model sees what training sees. Otherwise it sees no mask: padding is on the right
-        and attention is causal, so no real token looks at it (`prove` makes sure), and attention without a mask is
-        faster and waits for nothing. What stands at padded positions means nothing either way.
+        With gradients enabled, the attention mask is passed as in training. Without gradients it is omitted: padding is
+        on the right and attention is causal, so real tokens never attend to it (`verify_head` checks this). Unmasked
+        attention is faster and avoids a GPU sync. In both cases the values at padded positions have no meaning.
 
         Args:
             input_ids: (b, L), on the model's device.
-            attention_mask: (b, L), there or on the CPU.
+            attention_mask: (b, L), on the model's device or on the CPU.
         """
         with torch.autocast(input_ids.device.type, self.autocast, enabled=self.autocast is not None):
             if torch.is_grad_enabled():
@@ -57,19 +60,22 @@ class ScoringModel:
             return self._states(input_ids=input_ids)
 
     def _states(self, **inputs: Any) -> Tensor:
-        """The one call of the backbone. Layers that are gathered in inference mode could never be trained through."""
+        """Call the backbone. All calls are made here.
+
+        A sharded backbone never runs in inference mode: layers that are gathered in it could not be trained afterwards.
+        """
         inference, gradients = torch.is_inference_mode_enabled() and not self.sharded, torch.is_grad_enabled()
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # leaving the one turns on the other
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # leaving inference mode enables them
             states: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
         return states
 
     @property
     def sharded(self) -> bool:
-        """Its layers are shared out over processes, all of which must call it equally often (`sharded.py`)."""
+        """True if the layers are sharded over processes, which must all call the model equally often (`fsdp.py`)."""
         return isinstance(self.backbone, FSDPModule)
 
     def project(self, rows: Tensor) -> Tensor:
-        """Logits of hidden states through the head as it is, adapters and gradients included: (n, d) -> (n, V)."""
+        """Return the logits (n, V) of hidden states (n, d) from the current head, with its adapters and gradients."""
         z = self.projection(rows.to(self.head.weight.dtype)).float()
         if self.head.scale != 1.0:
             z = z * self.head.scale
@@ -77,10 +83,10 @@ class ScoringModel:
 
     @contextmanager
     def eval_mode(self, *, refresh: bool = True) -> Iterator[None]:
-        """Evaluation mode, and back to what each module was in.
+        """Set evaluation mode, and restore the mode of each module on exit.
 
         Args:
-            refresh: look afresh at a head that trains; its factors cost V·d² (a frozen one's are made once).
+            refresh: recompute the factors of a trainable head, which costs V·d². A frozen head is factored once.
         """
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
@@ -97,13 +103,19 @@ class ScoringModel:
 def make_scoring_model(model: nn.Module, *, autocast: torch.dtype | None = None) -> ScoringModel:
     """Factor a model's head.
 
-    Known: a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling` divides,
-    and multiplies in hyperclovax), a final soft-cap. `prove` tells whether that is all the model does.
+    Supported are a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling`
+    divides, except in hyperclovax, where it multiplies) and a final soft-cap. `verify_head` checks that the model does
+    nothing else to its logits.
+
+    Raises:
+        ModelError: the model has no language-model head, or its head cannot be factored.
     """
     base = base_of(model)
     projection = base.get_output_embeddings()  # type: ignore[operator]
     if projection is None or not hasattr(projection, "weight"):
-        raise ModelError(f"{type(base).__name__} has no language-model head that curate can factor.")
+        raise ModelError(
+            f"{type(base).__name__} has no language-model head that curate can factor. Give a causal language model."
+        )
     config = base.config.get_text_config()  # type: ignore[union-attr, operator]
     head = Head(
         _weight_of(projection),
@@ -116,23 +128,26 @@ def make_scoring_model(model: nn.Module, *, autocast: torch.dtype | None = None)
 
 
 def _weight_of(projection: Any) -> Tensor:
-    """The head's matrix as it is now, with any adapter's part added."""
+    """Return the current matrix of the head, including the contribution of adapters."""
     if hasattr(projection, "modules_to_save"):
         projection = projection.modules_to_save[projection.active_adapters[0]]
     if not getattr(projection, "base_layer", projection).weight.is_floating_point():
-        raise ModelError("The language-model head is quantised, and signals need its matrix. Load one whose is not.")
+        raise ModelError(
+            "The language-model head is quantised, but signals need its matrix. Load a model with a head that is not "
+            "quantised."
+        )
     if not hasattr(projection, "base_layer"):
         weight: Tensor = projection.weight
         return weight
     if not hasattr(projection, "get_delta_weight"):
         raise ModelError(
-            f"The adapter on the language-model head ({type(projection).__name__}) cannot be factored. Leave the head "
-            "out of --lora-target-modules."
+            f"The adapter on the language-model head ({type(projection).__name__}) cannot be factored. Remove the head "
+            "from --lora-target-modules."
         )
-    base: Tensor = projection.base_layer.weight.detach()
+    total: Tensor = projection.base_layer.weight.detach()
     for adapter in projection.active_adapters:
-        base = base + projection.get_delta_weight(adapter).to(base.dtype)
-    return base
+        total = total + projection.get_delta_weight(adapter).to(total.dtype)
+    return total
 
 
 def _scale_of(config: Any) -> float:
@@ -147,8 +162,13 @@ def _scale_of(config: Any) -> float:
 
 @torch.no_grad()
 def verify_head(scoring_model: ScoringModel) -> ScoringModel:
-    """Check on two short texts that hidden states and the head's factors give the model's own logits, whether or not
-    the shorter one's padding is masked; `ModelError` where they do not.
+    """Check that hidden states and the factored head give the model's own logits, and return the scoring model.
+
+    The check uses two short texts of different length. The model's own logits are computed with the padding masked, the
+    others without a mask. The limit of the relative difference is 0.01 % if all weights are float32, else 2 %.
+
+    Raises:
+        ModelError: the logits differ by more than the limit.
     """
     config = base_of(scoring_model.model).config.get_text_config()  # type: ignore[operator, union-attr]
     device = scoring_model.head.weight.device

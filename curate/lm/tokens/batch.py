@@ -1,4 +1,4 @@
-"""Batches of texts: those of some rows, and one that trains nothing."""
+"""Pad texts to batches, take rows of a batch, and make a batch that trains nothing."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .chat import NO_MASK as NO_MASK
 from .chat import MaskError as MaskError
 
 Batch = dict[str, Tensor]
-"""`input_ids`, `attention_mask`, `labels` (b, L); perhaps `loss_weights` (b,)."""
+"""`input_ids`, `attention_mask` and `labels` (b, L); optionally `loss_weights` (b,)."""
 
 
-def take_rows(whole: Batch, rows: Tensor) -> Batch:
-    """Those rows, without the columns that pad all of them."""
-    longest = int(whole["attention_mask"][rows].sum(1).max())
-    return {key: value[rows, :longest] for key, value in whole.items()}
+def take_rows(batch: Batch, rows: Tensor) -> Batch:
+    """Return some rows of a batch, without the columns that are padding in all of them."""
+    longest = int(batch["attention_mask"][rows].sum(1).max())
+    return {key: value[rows, :longest] for key, value in batch.items()}
 
 
 def empty_batch(pad_token_id: int, device: torch.device | str = "cpu") -> Batch:
-    """One text of one token and no target: it holds a place where a micro-batch is waited for, and adds no loss."""
+    """Return a batch with one text of one token and no target. It stands for a missing micro-batch and adds no loss."""
     ids = torch.full((1, 1), pad_token_id, device=device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, IGNORE)}
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels` (b, L)."""
+    """Pad rows on the right to the longest and stack them: `input_ids`, `attention_mask`, `labels` (b, L) int64."""
     longest = max(len(row["input_ids"]) for row in rows)
     shape = (len(rows), longest)
     ids = torch.full(shape, pad_token_id, dtype=torch.int64)

@@ -1,9 +1,9 @@
-"""From a conversation to tokens, and which of them the loss trains on.
+"""Encode a conversation to tokens and a loss mask.
 
-The tokenizer's own chat template renders the conversation. Where the template marks what the assistant generates, those
-marks are the mask; where it does not, each assistant turn is what rendering one more message adds to the prefix before
-it. A sample for which neither works is refused, never trained on wrongly. Special tokens are those that the template
-puts there: typed ones are text (control.py).
+The tokenizer's own chat template renders the conversation. If the template has `{% generation %}` marks, they give the
+mask. If it has none, an assistant turn is the text that rendering one more message adds to the prefix before it. A
+sample for which neither works is rejected, so no sample is trained on with a wrong mask. Only the template adds special
+tokens; special tokens in the text of a message are encoded as plain text (special_tokens.py).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ LossOn = Literal["assistant", "all"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample as the model will see it.
+    """An encoded sample.
 
     Attributes:
-        input_ids: (L,) int32, cut to the greatest length.
-        target: (L,) bool: the loss trains on predicting this token.
-        length: tokens before the cut.
+        input_ids: (L,) int32, truncated to the maximum length.
+        target: (L,) bool, True if the loss trains on predicting the token.
+        length: number of tokens before truncation.
     """
 
     input_ids: np.ndarray[Any, np.dtype[np.int32]]
@@ -40,36 +40,36 @@ class Encoded:
 
     @property
     def truncated(self) -> bool:
-        """Some tokens were cut off."""
+        """True if tokens were cut off."""
         return self.length > len(self.input_ids)
 
     @property
     def target_tokens(self) -> int:
-        """Tokens that the loss trains on; the first token of a text is never predicted."""
+        """Number of tokens that the loss trains on. The first token of a text is never predicted."""
         return int(self.target[1:].sum())
 
     @property
     def reject_reason(self) -> str | None:
-        """Why it cannot be trained on, in a few words, or None."""
+        """Short reason why the sample cannot be trained on, or None."""
         if self.target_tokens:
             return None
-        return "nothing left to train on after the cut" if self.truncated else "empty mask"
+        return "no target tokens left after truncation" if self.truncated else "no target tokens"
 
     def truncate(self, max_length: int) -> Encoded:
-        """The same without what comes after `max_length` tokens."""
+        """Return the first `max_length` tokens; `length` does not change."""
         return Encoded(self.input_ids[:max_length], self.target[:max_length], self.length)
 
 
 class Encoder:
-    """Encodes samples for one tokenizer.
+    """Encode samples with one tokenizer.
 
     Args:
-        tokenizer: with a chat template.
-        max_length: longer texts are cut at the end.
-        loss_on: `assistant` turns, or `all` tokens.
+        tokenizer: tokenizer with a chat template.
+        max_length: maximum number of tokens; longer texts are truncated at the end.
+        loss_on: `assistant` trains on assistant turns, `all` on all tokens.
 
     Attributes:
-        marks: the chat template marks what the assistant generates, and its marks are the mask.
+        has_generation_marks: True if the chat template has `{% generation %}` marks, which then give the mask.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, loss_on: LossOn = "assistant") -> None:
@@ -77,12 +77,15 @@ class Encoder:
         self.max_length = max_length
         self.loss_on = loss_on
         self.special_tokens = SpecialTokens(tokenizer)
-        self.marks = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
-            tokenizer.chat_template or ""
-        )
+        template = tokenizer.chat_template or ""
+        self.has_generation_marks = "{% generation" in template or "{%- generation" in template
 
     def __call__(self, sample: Sample) -> Encoded:
-        """Tokens and mask; `MaskError` when the mask cannot be told."""
+        """Return the tokens and the loss mask of a sample.
+
+        Raises:
+            MaskError: the sample cannot be rendered, or its assistant tokens cannot be identified.
+        """
         ids, target = self._text(sample) if sample.is_text else self._chat(sample)
         if self.loss_on == "all":
             target = [True] * len(ids)
@@ -90,13 +93,13 @@ class Encoder:
         return whole.truncate(self.max_length)
 
     def prompt(self, sample: Sample) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """What the model is given to answer, (L,): all before the last turn, and the beginning of the answer's turn.
+        """Return the prompt for the last answer, (L,) int32: all earlier turns and the beginning of the answer's turn.
 
         Args:
-            sample: its last message is the assistant's.
+            sample: sample whose last message is the assistant's.
 
         Raises:
-            MaskError: the chat template does not take it.
+            MaskError: the chat template cannot render the sample.
         """
         chat = Chat(self.special_tokens, sample)
         return np.asarray(chat.tokens(chat.render(len(chat.messages) - 1, prompt=True))[0], dtype=np.int32)
@@ -109,7 +112,7 @@ class Encoder:
 
     def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
         chat = Chat(self.special_tokens, sample)
-        if self.marks and not chat.typed:
+        if self.has_generation_marks and not chat.has_special_tokens:
             with template_errors(sample):
                 out: Any = self.tokenizer.apply_chat_template(
                     chat.messages,
@@ -118,16 +121,16 @@ class Encoder:
                     return_dict=True,
                     return_assistant_tokens_mask=True,
                 )
-            return list(out["input_ids"]), [bool(mark) for mark in out["assistant_masks"]]
-        whole = chat.render(len(chat.messages), marks=self.marks)
-        ids, places = chat.tokens(whole)
+            return list(out["input_ids"]), [bool(flag) for flag in out["assistant_masks"]]
+        whole = chat.render(len(chat.messages), with_spans=self.has_generation_marks)
+        ids, offsets = chat.tokens(whole)
         if self.loss_on == "all":
             return ids, [True] * len(ids)
-        spans = whole.spans if self.marks else self._spans(chat, whole.text)
-        return ids, [any(start < to and at < end for start, end in spans) for at, to in places]
+        spans = whole.spans if self.has_generation_marks else self._spans(chat, whole.text)
+        return ids, [any(start < to and at < end for start, end in spans) for at, to in offsets]
 
     def _spans(self, chat: Chat, whole: str) -> list[tuple[int, int]]:
-        """Where the assistant's turns are in the rendered text, by prefixes."""
+        """Return the (start, end) of each assistant turn in the rendered text, found by comparing prefixes."""
         spans = []
         for turn, message in enumerate(chat.messages):
             if message["role"] != "assistant":
@@ -137,7 +140,7 @@ class Encoder:
             if not (whole.startswith(before) and whole.startswith(after) and len(before) <= len(after)):
                 raise MaskError(
                     f"Sample {chat.sample.sample_id}: the chat template has no generation marks and renders turn "
-                    f"{turn + 1} differently once more turns follow, so its assistant tokens cannot be told apart. "
+                    f"{turn + 1} differently when more turns follow, so {NO_MASK}. "
                     "Give a --chat-template with {% generation %} marks, or --loss-on all."
                 )
             spans.append((len(before), len(after)))
@@ -145,16 +148,22 @@ class Encoder:
 
 
 def encode_all(
-    samples: Iterable[tuple[int, Sample]], encoder: Encoder, refuse: dict[str, str]
+    samples: Iterable[tuple[int, Sample]], encoder: Encoder, rejected: dict[str, str]
 ) -> Iterator[tuple[int, str, Encoded]]:
-    """Encode samples with their positions; one that cannot be trained on goes to `refuse`: id -> short reason."""
+    """Encode samples; yield (position, sample id, encoded sample) for each that can be trained on.
+
+    Args:
+        samples: pairs of position in the pool and sample.
+        encoder: encoder for all samples.
+        rejected: receives the samples that cannot be trained on, as sample id -> short reason.
+    """
     for position, sample in samples:
         try:
             row = encoder(sample)
         except MaskError as error:
-            refuse[sample.sample_id] = error.reason
+            rejected[sample.sample_id] = error.reason
             continue
         if row.reject_reason:
-            refuse[sample.sample_id] = row.reject_reason
+            rejected[sample.sample_id] = row.reject_reason
         else:
             yield position, sample.sample_id, row

@@ -1,4 +1,4 @@
-"""Adam's state, and what it makes of gradients: a step's metric, a sample's update."""
+"""Read Adam's state and apply it to gradients: the metric of a step, and the update of a single sample."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Adam:
     """Adam's state before a step.
 
     Attributes:
-        rate: η of the coming step.
-        beta1, beta2, eps: Adam's.
-        steps: steps taken so far.
-        first, second: m and v by parameter name; empty before the first step.
+        rate: learning rate η of the coming step.
+        beta1, beta2, eps: Adam's hyperparameters.
+        steps: number of steps taken so far.
+        first, second: Adam's moments m and v by parameter name; empty before the first step.
     """
 
     rate: float
@@ -33,10 +33,17 @@ class Adam:
 
     @classmethod
     def of(cls, optimizer: Any, model: nn.Module) -> Adam:
-        """Read from a torch Adam or AdamW, as the Trainer holds it."""
+        """Read the state of a torch Adam or AdamW, with or without the Trainer's wrapper.
+
+        Raises:
+            ModelError: the optimizer is neither.
+        """
         inner = getattr(optimizer, "optimizer", optimizer)
         if not isinstance(inner, torch.optim.Adam):
-            raise ModelError(f"Adam's state is wanted, and the optimizer is {type(inner).__name__}.")
+            raise ModelError(
+                f"Gradient selectors need the state of Adam, but the optimizer is {type(inner).__name__}. Train with "
+                "Adam or AdamW."
+            )
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         states = {
             names[id(p)]: inner.state[p] for group in inner.param_groups for p in group["params"] if p in inner.state
@@ -45,7 +52,7 @@ class Adam:
 
     @classmethod
     def from_states(cls, states: Mapping[str, Mapping[str, Any]], group: Mapping[str, Any]) -> Adam:
-        """From torch's per-parameter states by parameter name, and a parameter group's settings."""
+        """Read torch's per-parameter states, by parameter name, and the settings of a parameter group."""
         return cls(
             rate=float(group["lr"]),
             beta1=float(group["betas"][0]),
@@ -57,22 +64,32 @@ class Adam:
         )
 
     def preconditioner(self, name: str, mean_square: Tensor) -> Tensor:
-        """P = 1 / (√v̄ + ε) for a parameter, v̄ = (β₂v + (1 − β₂)·E[G²]) / (1 − β₂^τ), τ the coming step.
+        """Return P = 1 / (√v̄ + ε) for a parameter, with v̄ = (β₂v + (1 − β₂)·E[G²]) / (1 − β₂^τ), τ the coming step.
 
-        E[G²] is over the candidates' own gradients: a frozen v says nothing of the coming step in the first dozens. A
-        constant factor (the rate, β₁'s correction) is left out: it changes no choice.
+        E[G²] is the mean over the candidates' own gradients, because in the first dozens of steps the stored v alone
+        does not describe the coming step. Constant factors (the learning rate, the correction by β₁) are omitted,
+        because they do not change the selection.
+
+        Args:
+            name: name of the parameter.
+            mean_square: E[G²], in the shape of the parameter.
         """
-        fresh = (1 - self.beta2) * mean_square
+        v = (1 - self.beta2) * mean_square
         if name in self.second:
-            fresh = fresh + self.beta2 * self.second[name]
-        return 1 / ((fresh / (1 - self.beta2 ** (self.steps + 1))).sqrt() + self.eps)
+            v = v + self.beta2 * self.second[name]
+        return 1 / ((v / (1 - self.beta2 ** (self.steps + 1))).sqrt() + self.eps)
 
     def update(self, name: str, block: Tensor, *, eps_mode: str = "adam") -> Tensor:
-        """The direction of Adam's next step if G (n, ...) were its gradient, for each sample: LESS's Γ.
+        """Return the direction of Adam's next step if the sample's gradient were its gradient (Γ of LESS), per sample.
 
         `adam`: m̂ / (√v̂ + ε), with bias correction.
-        `less`, as published: (β₁m + (1 − β₁)g) / √(β₂v + (1 − β₂)g² + 1e-8),
-        at fine-tuning gradients (1e-4 and less) its constant outweighs v, which switches the preconditioner off.
+        `less`, as published: (β₁m + (1 − β₁)g) / √(β₂v + (1 − β₂)g² + 1e-8). Gradients in fine-tuning are 1e-4 or less,
+        so the constant 1e-8 outweighs v and disables the preconditioner.
+
+        Args:
+            name: name of the parameter.
+            block: per-sample gradients G, (n, ...).
+            eps_mode: `adam` or `less`.
         """
         m = (1 - self.beta1) * block
         v = (1 - self.beta2) * block.square()

@@ -1,7 +1,7 @@
-"""Gradients of candidates and of a target, measured under the current weights and in the metric of the optimizer.
+"""Measure gradients of candidates and of a target at the current weights, in the metric of the optimizer.
 
-One backward pass over the candidates gives every number that the gradient selectors ask for; for small trainable parts
-(LoRA) the per-sample gradients are kept, so that the kept samples' weighted gradient needs no second pass.
+One backward pass over the candidates gives every number that gradient selectors request. If few parameters are trained
+(LoRA), the per-sample gradients are held, so that the weighted gradient of the kept samples needs no second pass.
 """
 
 from __future__ import annotations
@@ -36,15 +36,20 @@ from ..process_group import ProcessGroup
 from ..target_sampler import TargetSampler
 from .adam import Adam
 
-LOGITS_BUDGET = 64 << 20
+LOGITS_BUDGET = 64 << 20  # bytes
 
 CPU_ROWS = 256
-"""Positions whose logits are formed at once on a CPU: small products that stay in its cache are faster than large."""
+"""Positions whose logits are formed at once on a CPU. Products that fit into its cache are faster than large ones."""
 
 
 @dataclass
 class CandidateMeasurements:
-    """What a backward pass over the candidates of a step gave: numbers for the selector, blocks for the update."""
+    """Result of a backward pass over the candidates of a step.
+
+    Attributes:
+        values, pairs, scalars: by name, numbers per candidate (n, ...), per pair of candidates (n, n), and per step.
+        kept: per-sample gradients by parameter name, for the update.
+    """
 
     values: dict[str, Tensor] = field(default_factory=dict)
     pairs: dict[str, Tensor] = field(default_factory=dict)
@@ -52,7 +57,7 @@ class CandidateMeasurements:
     kept: Blocks = field(default_factory=dict)
 
     def first(self, count: int) -> CandidateMeasurements:
-        """Of the first so many candidates only."""
+        """Return the measurements of the first `count` candidates."""
         return CandidateMeasurements(
             {name: value[:count] for name, value in self.values.items()},
             {name: value[:count, :count] for name, value in self.pairs.items()},
@@ -62,18 +67,18 @@ class CandidateMeasurements:
 
 
 class GradientEngine:
-    """Measures what `GradientNeeds` names.
+    """Measure the gradients that `GradientNeeds` names.
 
     Args:
         scoring_model: the model.
-        target: where target batches come from, or None.
-        adam: the optimizer's state now.
+        target: sampler of target batches, or None.
+        adam: function that returns the current state of the optimizer.
         keep: hold the per-sample gradients for the update (`update: reuse`).
-        coverage: `all`: a trainable parameter that is in no linear layer is an error; `linear`: it is left out.
-        micro_batch: texts in one pass.
-        seed: of dropout.
-        ranks: the processes whose candidates are looked at together. The target's gradient and E[G²] are theirs in
-            common; for a Gram matrix, per-sample gradients are put together layer by layer.
+        coverage: `all` makes a trainable parameter outside linear layers an error; `linear` ignores it.
+        micro_batch: number of texts in one backward pass.
+        seed: seed of dropout.
+        ranks: processes that measure their candidates together. They share the target's gradient and E[G²]. For a Gram
+            matrix, per-sample gradients are gathered layer by layer.
     """
 
     def __init__(
@@ -88,15 +93,15 @@ class GradientEngine:
         seed: int = 0,
         ranks: ProcessGroup | None = None,
     ) -> None:
-        left_out = uncovered(scoring_model.model)
-        if left_out and coverage == "all":
+        outside = uncovered(scoring_model.model)
+        if outside and coverage == "all":
             raise ModelError(
-                f"Gradients are captured in linear layers, and {len(left_out)} trainable parameters are elsewhere: "
-                f"{', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''}. Train a LoRA adapter, or choose by "
+                f"Gradients are captured in linear layers, but {len(outside)} trainable parameters are elsewhere: "
+                f"{', '.join(outside[:3])}{', ...' if len(outside) > 3 else ''}. Train a LoRA adapter, or select by "
                 "the linear layers alone with --gradient-coverage linear (from Python: coverage='linear')."
             )
         if not trained_layers(scoring_model.model):
-            raise ModelError("No linear layer of the model is trained, so there are no gradients to choose by.")
+            raise ModelError("No linear layer of the model is trained, so no gradients exist. Train a LoRA adapter.")
         self.scoring_model = scoring_model
         self.target = target
         self.adam = adam
@@ -106,49 +111,50 @@ class GradientEngine:
         self.ranks = ranks or ProcessGroup()
 
     def measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, *, count: int | None = None
+        self, batch: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, *, count: int | None = None
     ) -> CandidateMeasurements:
-        """The candidates' gradients, and the target's, in the metric that holds at `step`.
+        """Measure the gradients of the candidates and of the target, in the metric that applies at `step`.
 
-        Values and pairs are of the candidates of all processes; kept blocks are of this one's.
+        Values and pairs cover the candidates of all processes; kept blocks cover those of this process.
 
         Args:
-            whole: this process's candidates.
-            needs: what is asked.
-            step: the optimizer step, from 1.
-            timer: told the time by part.
-            count: only the first so many are candidates; the others keep processes in step and are forgotten.
+            batch: candidates of this process.
+            needs: the requested measurements.
+            step: optimizer step, from 1.
+            timer: timer that counts the seconds of each part.
+            count: number of candidates at the beginning of `batch`; None for all. The other texts only keep the
+                processes in step, and their results are dropped.
         """
         self.scoring_model.model.train()
-        n = len(whole["input_ids"])
+        n = len(batch["input_ids"])
         while True:
             try:
-                return self._measure(whole, needs, step, timer, n if count is None else count)
+                return self._measure(batch, needs, step, timer, n if count is None else count)
             except torch.OutOfMemoryError:
-                halves = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.scoring_model.sharded
-                if not halves:
-                    raise _too_large(whole) from None
+                can_halve = n > 1 and self.micro_batch > 1 and self.ranks.size == 1 and not self.scoring_model.sharded
+                if not can_halve:
+                    raise _too_large(batch) from None
             self.micro_batch = min(self.micro_batch, n) // 2
-            LOGGER.warning(f"Out of memory in a backward pass: from here on {self.micro_batch} texts at once.")
+            LOGGER.warning(f"Out of memory in a backward pass. Continuing with {self.micro_batch} texts at once.")
 
     def _measure(
-        self, whole: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
+        self, batch: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
     ) -> CandidateMeasurements:
         adam = self.adam()
         metric = needs.metric if step > needs.warmup_steps else "plain"
-        n = len(whole["input_ids"])
+        n = len(batch["input_ids"])
         target: Blocks = {}
         if needs.target:
             with timer.part("target_gradient"):
                 target = self.target_gradient(step)
         keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
-        wanted = (
+        request = (
             GradientRequest(keep=True)
             if keep
             else GradientRequest(target=target or None, gram=needs.gram, norms=needs.norms)
         )
         with timer.part("candidate_gradients"):
-            found = self.pass_over(whole, wanted, step).first(count)
+            found = self.pass_over(batch, request, step).first(count)
         with timer.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
@@ -164,7 +170,7 @@ class GradientEngine:
     def _from_blocks(
         self, found: CandidateMeasurements, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam
     ) -> None:
-        """Everything asked for, from kept per-sample gradients."""
+        """Compute all requested measurements from kept per-sample gradients, and add them to `found`."""
         root: Blocks | None = None
         if metric != "plain":
             p = {name: adam.preconditioner(name, square) for name, square in self._mean_squares(found.kept).items()}
@@ -180,18 +186,18 @@ class GradientEngine:
             found.scalars["target_square"] = float(sum((t.double() * h[n].double()).sum() for n, t in target.items()))
 
     def _mean_squares(self, kept: Blocks) -> Blocks:
-        """E[G²] over the candidates of all processes whose gradients are finite."""
+        """Return E[G²] over the candidates of all processes, without those whose gradients are not finite."""
         finite = torch.stack([block.flatten(1).isfinite().all(1) for block in kept.values()]).all(0)
         count = self.ranks.sum(finite.sum().float())
         return {name: self.ranks.sum(block[finite].square().sum(0)) / count for name, block in kept.items()}
 
     def combine(self, kept: Blocks, rows: Tensor, weights: Tensor) -> Blocks:
-        """Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give.
+        """Return Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give.
 
         Args:
             kept: per-sample gradients of this process's candidates.
-            rows: (k,) places among the candidates of all processes.
-            weights: (k,).
+            rows: (k,) indices of the kept rows among the candidates of all processes.
+            weights: (k,) weights w_i of the kept rows.
         """
         own = next(iter(kept.values()))
         counts = self.ranks.counts(len(own), own.device)
@@ -201,25 +207,26 @@ class GradientEngine:
         total = weighted_sum({name: block[local] for name, block in kept.items()}, weights[mine])
         return {name: self.ranks.sum(block) for name, block in total.items()}
 
-    def pass_over(self, whole: Batch, wanted: GradientRequest, step: int = 0) -> CandidateMeasurements:
-        """One forward and backward pass over texts, shortest first, `micro_batch` at a time; results in order.
+    def pass_over(self, batch: Batch, request: GradientRequest, step: int = 0) -> CandidateMeasurements:
+        """Run one forward and backward pass over texts, shortest first, in micro-batches.
 
-        The parameters' own `.grad` are left as they were, and so is the random state.
+        The results are in the order of the texts. The `.grad` of the parameters and the random state do not change. A
+        Gram matrix needs all texts in one micro-batch. Dropout depends on `step`.
         """
-        whole = self._placed(whole)
-        order = torch.argsort(whole["attention_mask"].sum(1), stable=True)
+        batch = self._on_device(batch)
+        order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
         losses, recorders = [], []
-        with self._own_gradients(), self._own_dropout(step):
-            for rows in torch.split(order, len(order) if wanted.gram else self.micro_batch):
-                recorder = Recorder(self.scoring_model.model, wanted, len(rows), order.device)
+        with self._restored_gradients(), self._seeded_dropout(step):
+            for rows in torch.split(order, len(order) if request.gram else self.micro_batch):
+                recorder = Recorder(self.scoring_model.model, request, len(rows), order.device)
                 with capture(self.scoring_model.model, recorder.take):
-                    loss = self._losses(take_rows(whole, rows))
+                    loss = self._losses(take_rows(batch, rows))
                     torch.autograd.backward(loss.sum())
                 losses.append(loss.detach())
                 recorders.append(recorder.result)
         back = order.argsort()
         out = CandidateMeasurements({"loss": torch.cat(losses)[back]})
-        if wanted.keep:
+        if request.keep:
             out.kept = {name: torch.cat([f.kept[name] for f in recorders])[back] for name in recorders[0].kept}
         for name, field_ in (("alignment", "dots"), ("squares", "squares"), ("sketch", "sketch")):
             parts = [getattr(found, field_) for found in recorders]
@@ -232,38 +239,38 @@ class GradientEngine:
         return out
 
     def target_gradient(self, step: int) -> Blocks:
-        """g_T: the mean of the gradients of a target batch's mean losses, for the parameters of linear layers."""
+        """Return g_T, the mean gradient of the mean losses of a target batch, for the parameters of linear layers."""
         assert self.target is not None
-        whole = self._placed(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
+        batch = self._on_device(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
         covered = trained_layers(self.scoring_model.model)
-        with self._own_gradients(), self._own_dropout(-step):
-            for rows in torch.split(torch.arange(len(whole["input_ids"])), self.micro_batch):
-                torch.autograd.backward(self._losses(take_rows(whole, rows)).sum() / self.target.size)
+        with self._restored_gradients(), self._seeded_dropout(-step):
+            for rows in torch.split(torch.arange(len(batch["input_ids"])), self.micro_batch):
+                torch.autograd.backward(self._losses(take_rows(batch, rows)).sum() / self.target.size)
             return {
                 name: self.ranks.sum(p.grad.float())
                 for name, p in self.scoring_model.model.named_parameters()
                 if p.grad is not None and name.rpartition(".")[0] in covered
             }
 
-    def _placed(self, batch: Batch) -> Batch:
-        """On the model's device."""
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return the batch on the model's device."""
         device = self.scoring_model.head.weight.device
         return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
     def _losses(self, batch: Batch) -> Tensor:
-        """ℓ_i of each text. A head that trains must see samples as rows, and so forms all logits of the micro-batch."""
+        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once."""
         hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
         if self.scoring_model.head.frozen:
-            cached = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
-            budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cached)
+            cpu_budget = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
+            budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
             return mean_losses(self.scoring_model, hidden, batch["labels"], budget)
         targets = next_token_labels(batch["labels"])
         losses = nn.functional.cross_entropy(self.scoring_model.project(hidden).mT, targets, reduction="none")
         return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
 
     @contextmanager
-    def _own_gradients(self) -> Iterator[None]:
-        """Gradients made inside are not left behind."""
+    def _restored_gradients(self) -> Iterator[None]:
+        """Clear the `.grad` of all parameters, and restore it on exit."""
         parameters = list(self.scoring_model.model.parameters())
         before = [p.grad for p in parameters]
         for p in parameters:
@@ -275,17 +282,17 @@ class GradientEngine:
                 p.grad = grad
 
     @contextmanager
-    def _own_dropout(self, step: int) -> Iterator[None]:
-        """Dropout from (seed, step): the Trainer restores its random state only after a resumed run's first choice."""
+    def _seeded_dropout(self, step: int) -> Iterator[None]:
+        """Seed dropout by (seed, step). A resumed Trainer restores its random state only after the first selection."""
         device = self.scoring_model.head.weight.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield
 
 
-def _too_large(whole: Batch) -> TrainingError:
-    count, length = whole["input_ids"].shape
+def _too_large(batch: Batch) -> TrainingError:
+    count, length = batch["input_ids"].shape
     return TrainingError(
-        f"Out of memory in a backward pass over candidates, of which there are {count} of up to {length} tokens. Lower "
+        f"Out of memory in a backward pass over {count} candidates of up to {length} tokens. Lower "
         "--score-batch-size, --candidates or --max-length, or give --gradient-checkpointing or --update rerun."
     )

@@ -1,7 +1,9 @@
-"""Gradient features, at a checkpoint of a warm-up run or of a model in training: what LESS and ClusterUCB compare.
+"""Compute gradient features at a checkpoint of a warm-up run, or of a model in training. LESS and ClusterUCB use them.
 
-Source: LESS, Xia et al., ICML 2024: of a training sample the direction of Adam's update with its gradient, of a target
-sample the plain gradient, both sketched and brought to unit length.
+The feature of a training sample is the direction of Adam's update with its gradient. The feature of a target sample is
+its plain gradient. Both are sketched and normalised to unit length.
+
+Source: LESS, Xia et al., ICML 2024.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ from .engine import GradientEngine
 
 
 class GradientFeatures:
-    """Gradient features of texts under a model and its optimizer's state.
+    """Compute gradient features of texts with a model and the state of its optimizer.
 
     Args:
-        engine: the model and the optimizer's state. Before its first step features are plain gradients.
-        sketch: what sketches gradients.
+        engine: engine with the model and the optimizer's state. Before the optimizer's first step, features are plain
+            gradients.
+        sketch: projection that sketches gradients.
         eps_mode: `adam` or `less`, see `Adam.update`.
     """
 
@@ -45,39 +48,56 @@ class GradientFeatures:
     def at(
         cls, options: ModelOptions, sketch: SignHash, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
     ) -> GradientFeatures:
-        """The same at a checkpoint of a run: `options.place` is the checkpoint."""
+        """Load a checkpoint of a run and compute features with its model and optimizer.
+
+        Args:
+            options: options for loading the model; `options.location` is the checkpoint.
+            sketch: projection that sketches gradients.
+            eps_mode: `adam` or `less`, see `Adam.update`.
+            coverage: `all` or `linear`, see `GradientEngine`.
+            micro_batch: number of texts in a backward pass.
+
+        Raises:
+            ModelError: the model or the optimizer's state cannot be loaded.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(options, trainable=True).to(device)
-        adam = adam_of(Path(options.place), model)
+        adam = adam_of(Path(options.location), model)
         engine = GradientEngine(
             make_scoring_model(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch
         )
         return cls(engine, sketch, eps_mode=eps_mode)
 
     def features(self, table: TokenTable, rows: Sequence[int], *, target: bool = False) -> Tensor:
-        """Unit sketches (n, D) float32 on the CPU; NaN for a text whose gradient is not finite.
+        """Return unit sketches (n, D) float32 on the CPU. A text with a gradient that is not finite gives NaN.
 
         Args:
             table: encoded texts.
-            rows: which of them.
-            target: plain gradients, as of target samples, instead of updates.
+            rows: n rows of the table.
+            target: use plain gradients, as for target samples, instead of updates.
         """
         batch = collate([table[row] for row in rows], pad_token_id=0)
         scoring_model, adam = self.engine.scoring_model, self.engine.adam()
         update = functools.partial(adam.update, eps_mode=self.eps_mode)
-        wanted = GradientRequest(sketch=self.sketch, transform=None if target or not adam.steps else update)
+        request = GradientRequest(sketch=self.sketch, transform=None if target or not adam.steps else update)
         with scoring_model.eval_mode(refresh=False):
-            sketches = self.engine.pass_over(batch, wanted).values["sketch"]
+            sketches = self.engine.pass_over(batch, request).values["sketch"]
         unit = normalize(sketches.float(), dim=1)
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()
 
 
 def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
-    """Adam's state from a checkpoint of the Trainer: by name, or by number in the order of its parameter groups."""
+    """Read Adam's state from a checkpoint of the Trainer.
+
+    Parameters are matched by name, or by number in the order of the Trainer's parameter groups.
+
+    Raises:
+        ModelError: the optimizer's state is missing, empty, or does not fit the model.
+    """
     file = checkpoint / "optimizer.pt"
     if not file.exists():
         raise ModelError(
-            f"{checkpoint} has no optimizer state (optimizer.pt): train the warm-up run with curate train."
+            f"{checkpoint} has no optimizer state (optimizer.pt). Train the warm-up run with curate train."
         )
     state = torch.load(file, map_location="cpu", weights_only=True)
     device = next(model.parameters()).device
@@ -88,38 +108,43 @@ def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
         if entry is None:
             continue
         if name not in trained:
-            raise ModelError(f"The optimizer state in {file} does not fit the model, which does not train '{name}'.")
+            raise ModelError(
+                f"The optimizer state in {file} does not fit the model: the model does not train '{name}'."
+            )
         if entry["exp_avg"].shape != trained[name].shape:
             raise ModelError(f"The optimizer state in {file} does not fit the model: '{name}' has another shape.")
         states[name] = {k: v.to(device) if torch.is_tensor(v) and v.dim() else v for k, v in entry.items()}
     if not states:
-        raise ModelError(f"The optimizer state in {file} is empty: let the warm-up run take some steps first.")
+        raise ModelError(f"The optimizer state in {file} is empty. Train the warm-up run for some steps first.")
     return Adam.from_states(states, state["param_groups"][0])
 
 
 def _names(state: Any, model: nn.Module, trained: dict[str, nn.Parameter]) -> dict[Any, str]:
-    """Key of the state -> parameter name, in any of torch's layouts."""
+    """Return the parameter name of each key of the optimizer's state, for all layouts that torch writes."""
     if all(isinstance(key, str) for key in state["state"]):
         return {key: key for key in state["state"]}
     names: dict[Any, str] = {}
     groups = state["param_groups"]
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
-    ours = [[n for n in trained if n in decayed], [n for n in trained if n not in decayed]]
-    for group, own in zip(groups, [list(trained)] if len(groups) == 1 else ours, strict=False):
-        listed = group.get("param_names") or own
-        if len(listed) != len(group["params"]):
+    by_decay = [[n for n in trained if n in decayed], [n for n in trained if n not in decayed]]
+    for group, expected in zip(groups, [list(trained)] if len(groups) == 1 else by_decay, strict=False):
+        group_names = group.get("param_names") or expected
+        if len(group_names) != len(group["params"]):
             raise ModelError(
-                f"The optimizer state has {len(group['params'])} parameters in a group and the model {len(listed)}: it "
-                "is of another model or adapter."
+                f"The optimizer state has {len(group['params'])} parameters in a group, but the model has "
+                f"{len(group_names)}. The state belongs to another model or adapter."
             )
-        names.update(zip(group["params"], listed, strict=True))
+        names.update(zip(group["params"], group_names, strict=True))
     return names
 
 
 def mean_rates(run: Sequence[Path]) -> list[float]:
-    """The mean learning rate that was logged between each checkpoint and the one before it, as shares of their sum.
+    """Return the mean learning rate logged since the previous checkpoint, for each checkpoint, as shares of the sum.
 
-    Where nothing was logged between them, the rate that was logged nearest counts.
+    If no rate was logged between two checkpoints, the rate logged at the nearest step is used.
+
+    Args:
+        run: checkpoint folders of a run, oldest first.
     """
     states = [json.loads((path / "trainer_state.json").read_text(encoding="utf-8")) for path in run]
     steps = [int(state["global_step"]) for state in states]

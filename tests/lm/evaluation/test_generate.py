@@ -1,4 +1,4 @@
-"""Greedy decoding in batches against the obvious loop, and where an answer ends."""
+"""Greedy decoding in batches equals a token-by-token loop, and an answer ends where its turn ends."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from transformers import GenerationConfig
 
 from curate.errors import ModelError
-from curate.lm.evaluation.generate import Generator, closing_of
+from curate.lm.evaluation.generate import Generator, turn_end_of
 from curate.lm.evaluation.losses import last_turn, row_of
 from curate.lm.model.load import add_lora, base_of, load_model, load_tokenizer
 from curate.lm.tokens.encode import Encoder
 from curate.samples import Sample
 
-ASKED = ("Capital of red?", "And of the green one, in a long question?", "Add 4 and 8.", "Who?", "Say it.")
+PROMPTS = ("Capital of red?", "And of the green one, in a long question?", "Add 4 and 8.", "Who?", "Say it.")
 
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_answers_are_those_of_greedy_decoding_token_by_token(options: Any, batch: int) -> None:
-    """An untrained model says something for as long as it may, whatever its own settings say of how to."""
+    """An untrained model generates up to the maximum length. Its own generation settings are ignored."""
     torch.manual_seed(3)
     tokenizer = load_tokenizer(options)
     model = add_lora(load_model(options), r=2, alpha=4, dropout=0.0, target_modules="all-linear").eval()
@@ -31,10 +31,10 @@ def test_answers_are_those_of_greedy_decoding_token_by_token(options: Any, batch
             torch.nn.init.normal_(weight)
     for part in (model, base_of(model)):
         part.generation_config = GenerationConfig(do_sample=True, repetition_penalty=3.0, max_length=5)
-    prompts = [np.array(tokenizer(ask)["input_ids"], dtype=np.int32) for ask in ASKED]
-    speaker = Generator(model, tokenizer, max_new_tokens=12, batch_size=batch)
+    prompts = [np.array(tokenizer(ask)["input_ids"], dtype=np.int32) for ask in PROMPTS]
+    generator = Generator(model, tokenizer, max_new_tokens=12, batch_size=batch)
     advanced: list[int] = []
-    answers = speaker(prompts, advance=advanced.append)
+    answers = generator(prompts, advance=advanced.append)
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = torch.tensor(prompt, dtype=torch.int64)[None]
         for _ in range(12):
@@ -42,39 +42,39 @@ def test_answers_are_those_of_greedy_decoding_token_by_token(options: Any, batch
             if ids[0, -1] == tokenizer.eos_token_id:
                 break
         assert answer == tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True)
-    assert sum(advanced) == len(ASKED) and any(answers)
-    assert speaker.has_room(np.zeros(116, np.int32)) and not speaker.has_room(np.zeros(117, np.int32))
+    assert sum(advanced) == len(PROMPTS) and any(answers)
+    assert generator.has_room(np.zeros(116, np.int32)) and not generator.has_room(np.zeros(117, np.int32))
 
 
 def test_an_answer_ends_where_the_template_ends_a_turn(options: Any) -> None:
     tokenizer = load_tokenizer(options)
-    assert closing_of(tokenizer) == "<|im_end|>"
-    assert closing_of(load_tokenizer(replace(options, chat_template="plain"))) == tokenizer.eos_token
+    assert turn_end_of(tokenizer) == "<|im_end|>"
+    assert turn_end_of(load_tokenizer(replace(options, chat_template="plain"))) == tokenizer.eos_token
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}[/END]\n{% endfor %}"
-    model, said = load_model(options).eval(), tokenizer("Blue 7[/END]\nuser: what")["input_ids"]
-    speaker = Generator(model, tokenizer, max_new_tokens=len(said), batch_size=2)
-    model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor([said])], dim=1)  # type: ignore[method-assign]
-    assert speaker([np.array([5, 6], np.int32)], advance=lambda _: None) == ["Blue 7"]
+    model, generated = load_model(options).eval(), tokenizer("Blue 7[/END]\nuser: what")["input_ids"]
+    generator = Generator(model, tokenizer, max_new_tokens=len(generated), batch_size=2)
+    model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor([generated])], dim=1)  # type: ignore[method-assign]
+    assert generator([np.array([5, 6], np.int32)], advance=lambda _: None) == ["Blue 7"]
 
 
-def test_where_memory_does_not_hold_a_batch_it_is_halved(options: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_is_halved_when_memory_runs_out(options: Any, caplog: pytest.LogCaptureFixture) -> None:
     model, tokenizer = load_model(options).eval(), load_tokenizer(options)
     prompts = [np.array([5 + i, 6], np.int32) for i in range(5)]
     whole = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)(prompts, advance=lambda _: None)
-    generate, room = model.generate, 1
+    generate, most = model.generate, 1
 
     def small(input_ids: torch.Tensor, **options: Any) -> Any:
-        if len(input_ids) > room:
+        if len(input_ids) > most:
             raise torch.OutOfMemoryError("no")
         return generate(input_ids=input_ids, **options)
 
     model.generate = small  # type: ignore[method-assign]
-    speaker = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)
-    assert speaker(prompts, advance=lambda _: None) == whole
-    assert speaker.batch_size == 1 and "--generate-batch-size 1 spares the attempt" in caplog.text
-    room = 0
+    generator = Generator(model, tokenizer, max_new_tokens=3, batch_size=8)
+    assert generator(prompts, advance=lambda _: None) == whole
+    assert generator.batch_size == 1 and "--generate-batch-size 1 to start with this size" in caplog.text
+    most = 0
     with pytest.raises(ModelError, match="Lower --max-new-tokens"):
-        speaker(prompts, advance=lambda _: None)
+        generator(prompts, advance=lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A model's head is factored rightly, or refused."""
+"""A model's head is factored correctly, or loading it is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE |= {
 
 
 def model_of(kind: str) -> nn.Module:
-    """Tiny models of random weights whose heads differ: a bias, a scale, a quotient, a soft-cap, tied weights."""
+    """Return a tiny model with random weights and one kind of head: bias, scale, quotient, soft-cap or tied weights."""
     import transformers
 
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ def test_the_chunked_loss_has_the_models_loss_and_gradient(kind: str) -> None:
             torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_head_that_trains_is_looked_at_afresh_and_a_frozen_one_is_not() -> None:
+def test_a_trainable_head_is_factored_again_and_a_frozen_one_is_not() -> None:
     inputs = inputs_of()
     for train, changes in ((True, True), (False, False)):
         model = model_of("llama").requires_grad_(train)
@@ -126,7 +126,7 @@ def test_an_adapter_on_the_head_counts() -> None:
     torch.testing.assert_close(measure_utility(scoring_model, inputs), wanted, rtol=1e-4, atol=0)
 
 
-def test_looking_restores_the_mode_of_every_module() -> None:
+def test_eval_mode_restores_the_mode_of_every_module() -> None:
     model = model_of("llama").train()
     model.get_decoder().layers[0].eval()  # type: ignore[operator]
     before = [module.training for module in model.modules()]
@@ -135,7 +135,7 @@ def test_looking_restores_the_mode_of_every_module() -> None:
     assert [module.training for module in model.modules()] == before
 
 
-def test_a_head_that_does_something_unknown_is_refused() -> None:
+def test_a_head_with_an_unknown_transformation_is_an_error() -> None:
     model = model_of("llama")
     own = model.forward
 
@@ -160,8 +160,8 @@ def test_a_text_that_is_not_finite_is_nan_and_leaves_the_others_alone() -> None:
     torch.testing.assert_close(found[~hit], clean[~hit])
 
 
-def test_a_wrong_path_is_said_in_a_sentence() -> None:
-    with pytest.raises(ModelError, match="No model could be loaded from"):
+def test_a_wrong_path_is_an_error_with_a_message() -> None:
+    with pytest.raises(ModelError, match="Cannot load a model from"):
         load_model(ModelOptions("./nothing-here"))
 
 

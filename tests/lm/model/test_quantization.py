@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
-from curate.lm.model.quantization import four_bits, is_quantized
+from curate.lm.model.quantization import is_quantized, nf4_arguments
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.selectors import SELECTORS, GradientNeeds, RunInfo, make_selector
 from curate.signals import Loss, measure
@@ -31,7 +31,7 @@ def inputs_of() -> dict[str, Tensor]:
 
 @pytest.fixture
 def adapted(options: ModelOptions) -> nn.Module:
-    """The tiny model in 4 bits with an adapter that already does something."""
+    """The tiny model in 4 bits with an adapter whose weights are not zero."""
     torch.manual_seed(0)
     model = load_model(replace(options, load_in_4bit=True))
     adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")
@@ -106,19 +106,19 @@ def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
 
 
 @needs_bitsandbytes
-def test_full_fine_tuning_is_refused_by_name(options: ModelOptions) -> None:
+def test_full_fine_tuning_is_an_error_that_names_the_flags(options: ModelOptions) -> None:
     with pytest.raises(ModelError, match=r"--full .* --load-in-4bit"):
         train_all(load_model(replace(options, load_in_4bit=True)))
     assert all(p.requires_grad for p in train_all(load_model(options)).parameters())
 
 
-def test_without_the_package_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r'pip install "curate\[quantized\]"'):
-        four_bits()
+        nf4_arguments()
 
 
-def test_a_quantised_head_is_refused(options: ModelOptions) -> None:
+def test_a_quantised_head_is_an_error(options: ModelOptions) -> None:
     model = load_model(options)
     head = model.get_output_embeddings()  # type: ignore[operator]
     head.weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)

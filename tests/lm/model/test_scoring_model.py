@@ -1,4 +1,4 @@
-"""The pass that scores sees each text as if it were alone: no padding, no mask, nothing kept for a backward pass."""
+"""A scoring pass gives each text the states that it has alone: no padding, no mask, no graph for a backward pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inputs_of(lengths: tuple[int, ...] = (20, 3, 11, 7, 16)) -> dict[str, Tensor
 
 @torch.no_grad()
 def alone(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """Last hidden states of each text by itself: the slow obvious twin."""
+    """Return the last hidden states of each text by itself: the slow reference."""
     backbone = make_scoring_model(model).backbone
     lengths = inputs["attention_mask"].sum(1).tolist()
     return [backbone(ids[None, :n]).last_hidden_state[0] for ids, n in zip(inputs["input_ids"], lengths, strict=True)]
@@ -87,8 +87,8 @@ def test_unpacking_puts_every_token_back_and_zeros_between() -> None:
     packed = Packed.of(inputs["input_ids"], inputs["attention_mask"])
     back = packed.unpack(packed.inputs["input_ids"][..., None].float())[..., 0]
     assert torch.equal(back, inputs["input_ids"].float())
-    places = torch.arange(20).expand(5, -1)[inputs["attention_mask"].bool()]
-    assert torch.equal(packed.inputs["position_ids"][0], places)
+    positions = torch.arange(20).expand(5, -1)[inputs["attention_mask"].bool()]
+    assert torch.equal(packed.inputs["position_ids"][0], positions)
 
 
 def test_only_flash_attention_and_nothing_but_attention_is_packed() -> None:
@@ -115,7 +115,7 @@ def test_a_text_that_fills_the_batch_is_not_packed() -> None:
     assert seen[0]["input_ids"].shape == (2, 20)
 
 
-def test_where_gradients_are_taken_the_model_is_given_the_mask() -> None:
+def test_with_gradients_enabled_the_model_gets_the_mask() -> None:
     model, inputs = model_of(), inputs_of()
     scoring_model, seen = make_scoring_model(model), []
     scoring_model.backbone.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
@@ -123,7 +123,7 @@ def test_where_gradients_are_taken_the_model_is_given_the_mask() -> None:
     assert torch.equal(seen[0]["attention_mask"], inputs["attention_mask"])
 
 
-def test_a_model_that_looks_at_what_follows_is_refused() -> None:
+def test_a_model_that_is_not_causal_is_an_error() -> None:
     """Without a mask its real tokens would see padding."""
     model = model_of(attention="eager").eval()
     backbone = make_scoring_model(model).backbone
@@ -164,7 +164,7 @@ def test_scoring_recomputes_nothing_and_keeps_nothing_for_a_backward_pass() -> N
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_without_gradients_there_is_no_graph_whatever_the_mode(sharded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradients_there_is_no_graph_in_any_mode(sharded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScoringModel, "sharded", sharded)
     model = add_lora(model_of(), r=2, alpha=4, dropout=0.0, target_modules="all-linear")
     scoring_model, inputs = make_scoring_model(model), inputs_of()
@@ -192,7 +192,7 @@ def test_the_default_budget_is_a_power_of_two_that_a_tenth_of_the_memory_holds()
     assert bytes_per_token(model.config, 2, 512) < per_token
 
 
-def test_what_a_score_is_made_of_does_not_depend_on_packing() -> None:
+def test_signals_do_not_depend_on_packing() -> None:
     from curate.numerics.srft import TwoSided
 
     model, inputs = model_of().eval(), inputs_of()

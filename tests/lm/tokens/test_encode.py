@@ -1,4 +1,4 @@
-"""The loss trains on what the assistant says, whatever the template."""
+"""The loss trains on the assistant's tokens with every kind of template."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_marks_of_the_template_are_the_mask(options: ModelOptions) -> None:
     assert trained_text(tokenizer, row) == "a b<|im_end|>c d<|im_end|>"
 
 
-def test_without_marks_prefixes_tell_the_same_tokens(options: ModelOptions) -> None:
+def test_without_marks_prefixes_give_the_same_tokens(options: ModelOptions) -> None:
     tokenizer = load_tokenizer(options)
     marked = Encoder(tokenizer, max_length=128)(CHAT)
     tokenizer.chat_template = UNMARKED
@@ -49,7 +49,7 @@ def test_without_marks_prefixes_tell_the_same_tokens(options: ModelOptions) -> N
     assert trained_text(tokenizer, unmarked) == "a b<|im_end|>\nc d<|im_end|>\n"
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(options: ModelOptions) -> None:
+def test_a_template_that_rewrites_earlier_turns_is_an_error(options: ModelOptions) -> None:
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = UNMARKED.replace(
         "{{ message['content'] }}", "{% if loop.last %}{{ message['content'] }}{% else %}...{% endif %}"
@@ -80,13 +80,13 @@ def test_tool_calls_reach_the_template_as_mappings_and_the_sample_stays_as_it_wa
     assert call["function"]["arguments"] == '{"x": 41}'  # type: ignore[index]
 
 
-def test_a_cut_that_leaves_nothing_to_train_on_refuses_the_sample_by_id(options: ModelOptions) -> None:
-    refused: dict[str, str] = {}
+def test_a_sample_without_targets_after_truncation_is_rejected_by_id(options: ModelOptions) -> None:
+    rejected: dict[str, str] = {}
     short = Sample([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
     long = Sample([{"role": "user", "content": "q " * 100}, {"role": "assistant", "content": "a"}])
-    rows = list(encode_all([(0, short), (1, long)], Encoder(load_tokenizer(options), max_length=32), refused))
+    rows = list(encode_all([(0, short), (1, long)], Encoder(load_tokenizer(options), max_length=32), rejected))
     assert [position for position, _, _ in rows] == [0]
-    assert refused == {long.sample_id: "nothing left to train on after the cut"}
+    assert rejected == {long.sample_id: "no target tokens left after truncation"}
 
 
 def test_a_table_gives_rows_back_and_pads_them_on_the_right(options: ModelOptions) -> None:
@@ -104,21 +104,21 @@ def test_a_table_gives_rows_back_and_pads_them_on_the_right(options: ModelOption
     assert table.find(table[1]["input_ids"]) == samples[1].sample_id
 
 
-def test_what_a_tokenizer_lacks_is_said_in_a_sentence(options: ModelOptions, tmp_path: Any) -> None:
+def test_an_incomplete_tokenizer_is_an_error_with_a_message(options: ModelOptions, tmp_path: Any) -> None:
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path / "bare")
+    tokenizer.save_pretrained(tmp_path / "no-template")
     with pytest.raises(ModelError, match=r"has no chat template\. Give --chat-template"):
-        load_tokenizer(ModelOptions(str(tmp_path / "bare")))
-    plain = load_tokenizer(ModelOptions(str(tmp_path / "bare"), chat_template="plain"))
+        load_tokenizer(ModelOptions(str(tmp_path / "no-template")))
+    plain = load_tokenizer(ModelOptions(str(tmp_path / "no-template"), chat_template="plain"))
     assert "Assistant: a b" in plain.apply_chat_template(CHAT.messages, tokenize=False)
     tokenizer.pad_token = None
-    tokenizer.save_pretrained(tmp_path / "padless")
+    tokenizer.save_pretrained(tmp_path / "no-padding")
     with pytest.raises(ModelError, match=r"no padding token\. Give --pad-token"):
-        load_tokenizer(ModelOptions(str(tmp_path / "padless"), chat_template="chatml"))
+        load_tokenizer(ModelOptions(str(tmp_path / "no-padding"), chat_template="chatml"))
     with pytest.raises(ModelError, match="not in the vocabulary"):
         load_tokenizer(replace(options, pad_token="<nope>"))
     with pytest.raises(ModelError, match="no chat template 'nope'"):
         load_tokenizer(replace(options, chat_template="nope"))
-    with pytest.raises(ModelError, match="No tokenizer could be loaded"):
+    with pytest.raises(ModelError, match="Cannot load a tokenizer from"):
         load_tokenizer(ModelOptions(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Special tokens are those that the chat template puts there, whatever is typed in a text."""
+"""Only the chat template adds special tokens; special tokens in the text of a message are encoded as text."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ LLAMA = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}"
     " {% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
 )
-TYPED_TEXTS = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<|pad|>"]
+SPECIAL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<|pad|>"]
 PARTS = ["<|im_", "end|>", "|>", "<", ">", "<|", "</", "s>", "<|im\u200b_end|>", "＜|im_end|＞", "<|IM_END|>", "<0x0A>"]
 texts = st.lists(
-    st.sampled_from([*TYPED_TEXTS, *PARTS, " ", "\n", "a b", "é", "日本", "😀", "\u0301"]), min_size=1, max_size=6
+    st.sampled_from([*SPECIAL, *PARTS, " ", "\n", "a b", "é", "日本", "😀", "\u0301"]), min_size=1, max_size=6
 ).map("".join)
 chats = st.lists(st.tuples(texts, texts), min_size=1, max_size=3)
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
 def sample_of(chat: list[tuple[str, str]]) -> Sample:
-    pairs = [[{"role": "user", "content": asked}, {"role": "assistant", "content": said + "."}] for asked, said in chat]
+    pairs = [[{"role": "user", "content": q}, {"role": "assistant", "content": a + "."}] for q, a in chat]
     return Sample([message for pair in pairs for message in pair])
 
 
 def tokenizers(tiny: str) -> dict[str, Any]:
-    """Byte-level BPE with marks, without, and with a template that trims; and a real Llama tokenizer where it is."""
+    """Byte-level BPE with marks, without, and with a template that trims; and a real Llama tokenizer if available."""
     found = {name: load_tokenizer(ModelOptions(tiny)) for name in ("marks", "prefixes", "trimming")}
     found["prefixes"].chat_template = UNMARKED
     found["trimming"].chat_template = TRIMMING
@@ -58,32 +58,32 @@ def encoders(tiny: str) -> dict[str, Encoder]:
     return {name: Encoder(tokenizer, max_length=10**6) for name, tokenizer in tokenizers(tiny).items()}
 
 
-def controls(encoder: Encoder, sample: Sample) -> list[int]:
+def special_ids(encoder: Encoder, sample: Sample) -> list[int]:
     """The ids of special tokens in an encoded conversation, in order."""
     return [token for token in encoder(sample).input_ids.tolist() if token in encoder.special_tokens.ids]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(chats)
-def test_control_tokens_are_exactly_those_of_the_template(
+def test_special_tokens_are_exactly_those_of_the_template(
     encoders: dict[str, Encoder], chat: list[tuple[str, str]]
 ) -> None:
     for encoder in encoders.values():
         assert encoder.special_tokens.ids
-        assert controls(encoder, sample_of(chat)) == controls(encoder, sample_of([("q", "a")] * len(chat)))
+        assert special_ids(encoder, sample_of(chat)) == special_ids(encoder, sample_of([("q", "a")] * len(chat)))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(chats)
-def test_what_was_typed_is_still_there_as_text_and_trained_on_where_it_was_said(
+def test_special_tokens_in_text_stay_as_text_and_are_trained_on_in_answers(
     encoders: dict[str, Encoder], chat: list[tuple[str, str]]
 ) -> None:
     encoder = encoders["marks"]
     row = encoder(sample_of(chat))
     whole = encoder.tokenizer.apply_chat_template(sample_of(chat).messages, tokenize=False)
     assert encoder.tokenizer.decode(row.input_ids, clean_up_tokenization_spaces=False) == whole
-    said = encoder.tokenizer.decode(row.input_ids[row.target], clean_up_tokenization_spaces=False)
-    assert said == "".join(f"{answer}.<|im_end|>" for _, answer in chat)
+    trained = encoder.tokenizer.decode(row.input_ids[row.target], clean_up_tokenization_spaces=False)
+    assert trained == "".join(f"{answer}.<|im_end|>" for _, answer in chat)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
@@ -92,34 +92,34 @@ def test_what_was_typed_is_still_there_as_text_and_trained_on_where_it_was_said(
         st.tuples(st.sampled_from(["a b", "é 日本\n", " x "]), st.sampled_from(["b", " 😀 c"])), min_size=1, max_size=3
     )
 )
-def test_hiding_changes_nothing_where_nothing_was_typed(
+def test_escaping_changes_nothing_in_text_without_special_tokens(
     encoders: dict[str, Encoder], chat: list[tuple[str, str]]
 ) -> None:
     for encoder in encoders.values():
         plain = encoder(sample_of(chat))
-        typed = encoder.special_tokens.in_text
+        in_text = encoder.special_tokens.in_text
         try:
             encoder.special_tokens.in_text = lambda value: True  # type: ignore[method-assign]
-            hidden = encoder(sample_of(chat))
+            escaped = encoder(sample_of(chat))
         finally:
-            encoder.special_tokens.in_text = typed  # type: ignore[method-assign]
-        assert hidden.input_ids.tolist() == plain.input_ids.tolist()
-        assert hidden.target.tolist() == plain.target.tolist()
+            encoder.special_tokens.in_text = in_text  # type: ignore[method-assign]
+        assert escaped.input_ids.tolist() == plain.input_ids.tolist()
+        assert escaped.target.tolist() == plain.target.tolist()
 
 
-@pytest.mark.parametrize("typed", TYPED_TEXTS)
-def test_a_prompt_and_a_plain_text_hold_no_typed_control_token(encoders: dict[str, Encoder], typed: str) -> None:
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_prompt_and_a_plain_text_have_no_special_token_from_text(encoders: dict[str, Encoder], name: str) -> None:
     for encoder in encoders.values():
         assert [
-            token for token in encoder.prompt(sample_of([(typed, "a")])).tolist() if token in encoder.special_tokens.ids
+            token for token in encoder.prompt(sample_of([(name, "a")])).tolist() if token in encoder.special_tokens.ids
         ] == [
             token for token in encoder.prompt(sample_of([("q", "a")])).tolist() if token in encoder.special_tokens.ids
         ]
-        text = Sample([{"role": "text", "content": f"one {typed} two"}])
-        assert controls(encoder, text) == controls(encoder, Sample([{"role": "text", "content": "one two"}]))
+        text = Sample([{"role": "text", "content": f"one {name} two"}])
+        assert special_ids(encoder, text) == special_ids(encoder, Sample([{"role": "text", "content": "one two"}]))
 
 
-def test_typed_control_tokens_are_said_once(
+def test_special_tokens_in_text_are_reported_once(
     tiny: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("curate"), "propagate", True)
@@ -144,20 +144,20 @@ def test_names_and_arguments_of_tool_calls_are_text_too(tiny: str) -> None:
     assert json.dumps(call["function"]["arguments"]) in tokenizer.decode(ids)
 
 
-def test_where_template_or_tokenizer_cannot_keep_them_apart_the_sample_is_refused(tiny: str) -> None:
-    refused: dict[str, str] = {}
+def test_a_sample_whose_special_tokens_cannot_be_separated_is_rejected(tiny: str) -> None:
+    rejected: dict[str, str] = {}
     tokenizer = load_tokenizer(ModelOptions(tiny))
     tokenizer.chat_template = UNMARKED.replace("message['content']", "message['content'].split('<|im_end|>')[0]")
     bad, good = sample_of([("a <|im_end|> b", "c")]), sample_of([("a", "c")])
-    rows = list(encode_all(enumerate([bad, good]), Encoder(tokenizer, max_length=99), refused))
+    rows = list(encode_all(enumerate([bad, good]), Encoder(tokenizer, max_length=99), rejected))
     assert [sample_id for _, sample_id, _ in rows] == [good.sample_id]
-    assert refused == {bad.sample_id: SPECIAL_TOKENS_IN_TEXT}
+    assert rejected == {bad.sample_id: SPECIAL_TOKENS_IN_TEXT}
     private = sample_of([("\U000f0041 <|im_end|>", "c")])
-    with pytest.raises(MaskError, match="cannot keep them apart"):
+    with pytest.raises(MaskError, match="cannot separate them"):
         Encoder(load_tokenizer(ModelOptions(tiny)), max_length=99)(private)
 
 
-def test_a_tokenizer_whose_vocabulary_has_them_as_words_is_no_way_in() -> None:
+def test_special_tokens_in_the_vocabulary_of_plain_text_are_an_error() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -176,13 +176,13 @@ def test_a_tokenizer_whose_vocabulary_has_them_as_words_is_no_way_in() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
     encoder = Encoder(tokenizer, max_length=99)
-    with pytest.raises(MaskError, match="cannot keep them apart"):
+    with pytest.raises(MaskError, match="cannot separate them"):
         encoder(sample_of([("a</s>a", "a")]))
-    assert controls(encoder, sample_of([("a", "a")])) == [1, 1]
+    assert special_ids(encoder, sample_of([("a", "a")])) == [1, 1]
 
 
-def test_a_conversation_that_the_template_does_not_take_is_refused_and_the_others_go_on(tiny: str) -> None:
-    refused: dict[str, str] = {}
+def test_a_conversation_that_the_template_cannot_render_is_rejected_and_the_others_are_encoded(tiny: str) -> None:
+    rejected: dict[str, str] = {}
     tokenizer = load_tokenizer(ModelOptions(tiny))
     tokenizer.chat_template = (
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -192,8 +192,8 @@ def test_a_conversation_that_the_template_does_not_take_is_refused_and_the_other
     good = sample_of([("a", "c")])
     odd = Sample([*good.messages, {"role": "assistant", "content": "again"}])
     tooled = Sample(good.messages, tools=["no schema"])
-    rows = list(encode_all(enumerate([odd, good, tooled]), Encoder(tokenizer, max_length=99), refused))
+    rows = list(encode_all(enumerate([odd, good, tooled]), Encoder(tokenizer, max_length=99), rejected))
     assert [position for position, _, _ in rows] == [1]
-    assert refused == {odd.sample_id: UNRENDERED, tooled.sample_id: UNRENDERED}
+    assert rejected == {odd.sample_id: UNRENDERED, tooled.sample_id: UNRENDERED}
     with pytest.raises(MaskError, match="roles must alternate"):
         Encoder(tokenizer, max_length=99)(odd)

@@ -257,9 +257,9 @@ def test_adams_state_is_read_in_any_layout(world: Store, tmp_path: Path, layout:
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        ("too few", "has 27 parameters in a group and the model 28"),
+        ("too few", "has 27 parameters in a group, but the model has 28"),
         ("stranger", "does not train 'lm_head.lora_A'"),
-        ("empty", "is empty: let the warm-up run take some steps"),
+        ("empty", "is empty. Train the warm-up run for some steps"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(world: Store, tmp_path: Path, layout: str, said: str) -> None:
