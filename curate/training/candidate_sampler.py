@@ -83,7 +83,7 @@ class CandidateSampler(BatchSampler):
         seed: seed of the order. The order is drawn as in accelerate, so with one process it equals a plain Trainer's.
         rank: index of this process, from 0.
         ranks: number of processes.
-        course: rows of an epoch and their order; None: all rows once, shuffled.
+        sampling_order: rows of an epoch and their order; None: all rows once, shuffled.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class CandidateSampler(BatchSampler):
         seed: int,
         rank: int = 0,
         ranks: int = 1,
-        course: SamplingOrder | None = None,
+        sampling_order: SamplingOrder | None = None,
     ) -> None:
-        self.course = course or SamplingOrder([range(count)])
-        self.count = len(self.course)
+        self.sampling_order = sampling_order or SamplingOrder([range(count)])
+        self.count = len(self.sampling_order)
         self.candidates = candidates
         self.size = candidates // (accumulation * ranks)
         self.rank = rank
@@ -111,7 +111,7 @@ class CandidateSampler(BatchSampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.course.order(self.seed, self.epoch)
+        order = self.sampling_order.order(self.seed, self.epoch)
         self.epoch += 1
         for start in range(0, self.count, self.candidates):
             yield from self._own_part(order[start : start + self.candidates], order)

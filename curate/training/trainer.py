@@ -78,7 +78,7 @@ class CurateTrainer(Trainer):
             seed=args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
             ranks=args.world_size,
-            course=self.order,
+            sampling_order=self.order,
         )
         return CandidateLoader(rows, batch_sampler=sampler, collate_fn=list)
 

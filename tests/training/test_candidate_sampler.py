@@ -91,8 +91,10 @@ def test_processes_share_the_steps_of_one_with_any_sampling_order(
     drawn: tuple[int, SamplingOrder], per: int, ranks: int, epoch: int
 ) -> None:
     count, order = drawn
-    alone = CandidateSampler(count, per * ranks, 1, seed=3, course=order)
-    shares = [CandidateSampler(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, course=order) for r in range(ranks)]
+    alone = CandidateSampler(count, per * ranks, 1, seed=3, sampling_order=order)
+    shares = [
+        CandidateSampler(count, per * ranks, 1, seed=3, rank=r, ranks=ranks, sampling_order=order) for r in range(ranks)
+    ]
     for stream in (alone, *shares):
         stream.set_epoch(epoch)
     whole = steps(alone, 1)
@@ -116,7 +118,7 @@ def test_even_weights_and_one_round_are_the_plain_stream_to_the_bit(
 
 def test_a_sequence_is_its_rounds_as_they_are_listed_in_every_epoch() -> None:
     order = SamplingOrder([[3, 1], [3, 1, 0, 2]], sequence=True)
-    stream = CandidateSampler(4, 4, 1, seed=1, course=order)
+    stream = CandidateSampler(4, 4, 1, seed=1, sampling_order=order)
     assert list(stream) == list(stream) == [[3, 1, 3, 1], [0, 2]]
 
 
