@@ -56,19 +56,19 @@ def test_the_pool_is_counted_before_and_after_the_cut(
 ) -> None:
     out = curate("inspect", "--pool", "pool", "--model", tiny, "--max-length", "40").out
     fact = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in out.splitlines()}
-    assert (fact["samples"], fact["cut"], fact["refused"]) == ("4", "2", "1")
-    assert "generation marks" in fact["trained on"]
+    assert (fact["samples"], fact["cut"], fact["rejected"]) == ("4", "2", "1")
+    assert "generation tags" in fact["trained on"]
     assert re.search(rf"nothing left to train on after the cut +1, such as {pool[1]}", out)
     assert re.search(r"^ +a +3 .*\n +b +1 ", out, re.MULTILINE)
     before = re.search(r"before the cut +(\d+) +\d+ +\d+ +\d+ +(\d+)", out)
     assert int(before[1]) <= 40 < int(before[2])
 
 
-def test_without_marks_the_prefixes_are_named_and_refusals_said_at_length(
+def test_without_generation_tags_the_method_is_prefixes_and_rejections_are_explained(
     curate: Callable[..., Any], tiny: str, tmp_path: Path, pool: dict[int, str]
 ) -> None:
     out = curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "chatml").out
-    assert "generation marks" in out
+    assert "generation tags" in out
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     (tmp_path / "plain.jinja").write_text(plain)
     assert "by prefixes" in curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "plain.jinja").out

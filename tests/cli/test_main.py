@@ -163,10 +163,10 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
         (["toy", "--name", "t", "--rows", "0"], 1, "rows: Input should be greater than 0 (got 0)"),
         (["toy", "--name", "t", "--set", "rws=1"], 1, "Unknown key 'rws'. Did you mean 'rows'?"),
         (["toy", "--name", "t", "--set", "rows"], 1, "--set wants key=value"),
-        (["toy", "--name", "t", "--options", "x"], 1, "--options wants key=value, not 'x'"),
+        (["toy", "--name", "t", "--options", "x"], 1, "--options needs key=value, not 'x'"),
         (["toy", "--name", "t", "--config", "none.yaml"], 1, "There is no config file none.yaml"),
         (["toy", "--name", "t", "--parent", "p"], 1, "There is nothing named 'p' in the store store"),
-        (["query"], 1, "Say what to ask"),
+        (["query"], 1, "The query is missing"),
         (["status"], 1, "There is no store in store"),
         (["run", "none.yaml"], 1, "There is no config file none.yaml"),
     ],
@@ -229,10 +229,10 @@ def test_status_shows_what_is_there_what_is_stale_and_what_is_unfinished(
         ["base", "toy", "3"],
         ["child", "toy", "3"],
     ]
-    assert "going (toy): go on with: curate resume going\n" in fresh.out
+    assert "going (toy): resume it with: curate resume going\n" in fresh.out
 
     curate("toy", "--name", "base", "--rows", "5")
-    assert "child: parent 'base' has been made anew" in curate("status").out
+    assert "child: parent 'base' has been made again" in curate("status").out
     (tmp_path / "d.jsonl").write_text("2")
     assert "child: data 'd.jsonl' has changed" in curate("status").out
     (tmp_path / "d.jsonl").unlink()
@@ -244,7 +244,7 @@ def test_resume_finishes_what_was_begun_with_the_config_it_was_begun_with(curate
     result = curate("resume", "going")
     assert result.code == 0 and result.err.startswith("made going (toy)")
     assert Store("store").get("going").config["rate"] == 0.9
-    assert "Nothing unfinished is named 'going'" in curate("resume", "going").err
+    assert "No unfinished artifact is named 'going'" in curate("resume", "going").err
 
 
 def test_resume_refuses_when_an_input_has_changed(curate: Call, toy: ModuleType) -> None:
@@ -252,4 +252,4 @@ def test_resume_refuses_when_an_input_has_changed(curate: Call, toy: ModuleType)
     curate("toy", "--name", "going", "--parent", "base", "--options", "fail_at=1")
     curate("toy", "--name", "base", "--rows", "5")
     result = curate("resume", "going")
-    assert result.code == 1 and "'going' cannot go on: parent changed since it was begun" in result.err
+    assert result.code == 1 and "'going' cannot be resumed: parent changed since it was started" in result.err

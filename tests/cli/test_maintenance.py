@@ -209,9 +209,9 @@ def test_the_commands_say_it_and_end_with_the_right_code(
     assert call("verify")[0] == call("verify", "a")[0] == call("gc")[0] == call("repair")[0] == 0
     flip(made.files / "model.safetensors")
     code, out, err = call("verify")
-    assert code == 1 and "model.safetensors has other content" in out and "1 thing is wrong" in err
+    assert code == 1 and "model.safetensors has other content" in out and "1 defect found" in err
     assert call("verify", "a")[0] == 1 and call("verify", "nobody")[0] == 1
-    assert "cannot be made again" in call("repair")[2]
+    assert "cannot rebuild this file" in call("repair")[2]
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
     assert "unfinished" not in call("gc", "--yes")[1] and len(store.drafts()) == 1

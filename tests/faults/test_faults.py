@@ -97,8 +97,8 @@ def test_the_commands_themselves_find_collect_and_verify(shop: Workshop) -> None
     said = shop.commands.done(folder, "gc", "--drafts")
     assert "'it' (embed), unfinished" in said.out and "--yes" in said.err
     assert "'it' (embed), unfinished" in shop.commands.done(folder, "gc", "--drafts", "--yes").out
-    assert "Nothing is left over" in shop.commands.done(folder, "gc").err
-    assert "all is as it was written" in shop.commands.done(folder, "verify").err
+    assert "There is nothing to remove" in shop.commands.done(folder, "gc").err
+    assert "all files are as they were written" in shop.commands.done(folder, "verify").err
     shop.must_be_as_ever("embed", folder, shop.run("embed", folder))
 
 
