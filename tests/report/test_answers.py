@@ -126,8 +126,8 @@ def test_the_map_is_coloured_by_what_is_asked_for(browser: Page, pages: Pages) -
     page.run(choose, 0, "source")
     assert page.run(pixels) != before
     sources = content["samples"]["labels"]["source"]
-    told = page.texts("#map .key-button")
-    assert sorted(told) == sorted(f"{name}{sources['codes'].count(n)}" for n, name in enumerate(sources["values"]))
+    keys = page.texts("#map .key-button")
+    assert sorted(keys) == sorted(f"{name}{sources['codes'].count(n)}" for n, name in enumerate(sources["values"]))
     page.run(choose, 0, "times kept")
     first = page.texts("#map .key-button")
     page.run(choose, 1, "2")

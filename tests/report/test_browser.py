@@ -133,8 +133,8 @@ def test_runs_beside_each_other_share_axes_and_are_told_apart_without_colour(bro
 def test_what_is_missing_says_so_with_its_command_and_draws_nothing(browser: Page, pages: Pages) -> None:
     path, content = pages["bare"]
     page = browser.open(path)
-    told = page.texts(".absent")
-    assert set(content["missing"].values()) | set(content["runs"][0]["missing"].values()) <= set(told)
+    sentences = page.texts(".absent")
+    assert set(content["missing"].values()) | set(content["runs"][0]["missing"].values()) <= set(sentences)
     commands = page.texts(".absent code")
     assert content["missing"]["map"].split(": ", 1)[1] in commands
     assert page.all(".plot, .map, .samples") == []

@@ -1,4 +1,4 @@
-"""A little artifact, one that is stopped on the way, and ways to damage a file."""
+"""A small artifact, one that is stopped before it is finished, and ways to damage a file."""
 
 from __future__ import annotations
 
