@@ -22,7 +22,7 @@ Call = Callable[..., Any]
 def imported_by(*args: str, cwd: Path | None = None) -> set[str]:
     """Top-level modules that a command line imports, in a process of its own."""
     code = (
-        "import sys\nfrom curate.cli import main\n"
+        "import sys\nfrom curate.cli.main import main\n"
         f"try: main({list(args)!r})\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
         "finally: print('MODULES', *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )

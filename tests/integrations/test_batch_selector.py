@@ -142,7 +142,7 @@ def test_a_loop_that_resumes_from_a_checkpoint_chooses_as_one_that_was_not_stopp
         train(model, selector, range(3, 5), optimizer)
         raise KeyboardInterrupt
     assert "mine (script): resume it with the script that started it" in "\n".join(report(other))
-    with pytest.raises(StoreError, match="was started by a script. Run the script again"):
+    with pytest.raises(StoreError, match="was started by a script"):
         unfinished(other, "mine")
     assert len(other.drafts()) == 1 and not other.has("mine")
 
