@@ -21,7 +21,7 @@ def test_a_search_for_all_words_narrows_the_list_and_says_how_far(browser: Page,
     assert page.one(".count").get_attribute("aria-live") == "polite"
     page.search("no sample has these words")
     assert page.text(".count") == f"0 of {SAMPLES} samples."
-    assert "No sample fits" in page.text(".samples tbody")
+    assert "No sample matches" in page.text(".samples tbody")
 
 
 def test_columns_sort_both_ways_with_what_is_not_known_last(browser: Page, pages: Pages) -> None:
