@@ -208,7 +208,7 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
         "loss": {"step": steps.tolist(), "value": _rounded(fall + chance.normal(0, 0.15, 120))},
         "eval": {"step": times, "value": _rounded(fall[np.array(times) - 1])},
         "kept_share": {"step": steps.tolist(), "value": [0.125] * 120, "tokens": _rounded(chance.beta(40, 280, 120))},
-        "scores": [_course(chance, part, steps) for part in parts],
+        "scores": [_curve(chance, part, steps) for part in parts],
         "distributions": [_distribution(chance, part) for part in parts],
         "time": [
             {"part": part, "seconds": round(float(chance.uniform(2, 30)), 2)}
@@ -218,7 +218,7 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
     }
 
 
-def _course(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:
+def _curve(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:
     passed = np.sin(steps / 30) * 0.2 + chance.normal(0, 0.05, len(steps))
     kept = passed + 0.8 + chance.normal(0, 0.05, len(steps))
     return {"name": name, "step": steps.tolist(), "kept": _rounded(kept), "passed": _rounded(passed)}
