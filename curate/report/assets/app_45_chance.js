@@ -77,7 +77,7 @@ function favoured(ratios) {
   };
   const more = some("more", (entry) => -entry.ratio);
   const less = some("less", (entry) => entry.ratio);
-  if (!more && !less) return "the same as a random choice";
+  if (!more && !less) return "the same as by chance";
   return [more && `more of ${more}`, less && `less of ${less}`].filter(Boolean).join("; ");
 }
 
@@ -99,7 +99,7 @@ function chanceDrawing(width, rows, ratios) {
     width,
     height,
     ratioAxis(across, height),
-    valueCells(width, 12, "unit", ["kept", "random", "multiple"]),
+    valueCells(width, 12, "unit", ["kept", "by chance", "multiple"]),
   );
   rows.forEach((row, place) => {
     const top = 24 + place * tall;
@@ -123,7 +123,7 @@ function chanceDrawing(width, rows, ratios) {
 
 function ratioAxis(across, height) {
   const ticks = across.ticks(Math.max(2, (across.range()[1] - across.range()[0]) / 110));
-  const write = (tick) => (tick === 1 ? "random" : `${tick}×`);
+  const write = (tick) => (tick === 1 ? "chance" : `${tick}×`);
   return rules(across, ticks, { top: 22, bottom: height - 20, at: 16, write, mark: 1 });
 }
 
@@ -138,7 +138,7 @@ function chanceMark(cell, index, across, y, width) {
       h(
         "div",
         {},
-        `${share(cell.kept)} of the kept samples; random choice ${share(cell.chance)}, in 19 of 20 cases ${share(cell.low * cell.chance)} to ${share(cell.high * cell.chance)}`,
+        `${share(cell.kept)} of the kept samples; by chance ${share(cell.chance)}, in 19 of 20 random choices ${share(cell.low * cell.chance)} to ${share(cell.high * cell.chance)}`,
       ),
     );
   return svg(
@@ -180,13 +180,13 @@ const valueCells = (width, y, kind, words) =>
       : svg("text", { class: kind, x: width - 76 * (2 - place), y, dy: "0.32em", "text-anchor": "end" }, word),
   );
 
-const VERDICTS = { more: "more than random", less: "less than random", chance: "as random" };
+const VERDICTS = { more: "more than by chance", less: "less than by chance", chance: "same as by chance" };
 
 function groupTable(group, ratios) {
   const heads = [
     { text: BY[group.by] ?? group.by, sort: true },
     ...(several ? [{ text: "run", sort: true }] : []),
-    ...["of the pool", "random choice", "kept"].map((text) => ({ text, numeric: true, write: share, sort: true })),
+    ...["of the pool", "by chance", "kept"].map((text) => ({ text, numeric: true, write: share, sort: true })),
     { text: "multiple", numeric: true, write: times, sort: true },
     { text: "verdict", sort: true },
   ];

@@ -11,11 +11,11 @@ function agreementFigure({ runs: names, jaccard, shared, chance }) {
       { class: a === b ? "cell same" : "cell", style: { "--strength": `${strength}%` } },
       h("b", {}, a === b ? "all" : share(jaccard[a][b])),
       h("small", {}, `${count(shared[a][b])} samples`),
-      known(chance?.[a][b]) ? h("small", {}, `random: ${share(chance[a][b])}`) : null,
+      known(chance?.[a][b]) ? h("small", {}, `by chance ${share(chance[a][b])}`) : null,
     );
   };
   const note =
-    "Each cell shows the share of samples that both runs kept, among the samples that at least one of them kept, and their number" +
+    "Each cell shows the share and the number of samples that both runs kept, among the samples that at least one of them kept" +
     (chance
       ? ". Below is the share for two runs that keep as many samples at random. Only samples that were offered to both runs count."
       : ".");

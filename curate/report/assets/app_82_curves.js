@@ -9,7 +9,7 @@ function curveSection() {
   const tokens = (run) => run.kept_share?.tokens && { step: run.kept_share.step, value: run.kept_share.tokens };
   return section(
     "curves",
-    "Over the steps",
+    "Losses and kept shares over the steps",
     steady ? `Every step kept ${share([...kept[0]][0])} of its candidates.` : null,
     h(
       "div",
@@ -79,15 +79,15 @@ function groupSection() {
         "ul",
         { class: "keys" },
         keyEntry("band", "19 of 20 random choices"),
-        keyEntry("dot-full", "more or less than random"),
-        keyEntry("dot-hollow", "as random"),
+        keyEntry("dot-full", "more or less than by chance"),
+        keyEntry("dot-hollow", "same as by chance"),
       )
     : null;
   return section(
     "kept",
     "Kept samples by group",
     data.groups.length
-      ? "The share of each group among the kept samples, as a multiple of its share for a random choice from the same candidates. At 1×, the selector does not prefer the group."
+      ? "The share of each group among the kept samples, as a multiple of its share by chance, which is a random choice from the same candidates. At 1×, the selector does not prefer the group."
       : null,
     key,
     data.groups.map(groupFigure),
