@@ -1,4 +1,4 @@
-"""`curate inspect` shows what the loss trains on, and counts what it will not."""
+"""Tests of `curate inspect`: it shows the tokens that the loss trains on, and counts rejected samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def pool(curate: Callable[..., Any], tmp_path: Path) -> dict[int, str]:
-    """A pool of two sources; its sample ids by position."""
+    """Make a pool of two sources and return its sample ids by position."""
     for name, rows in {"a": ROWS[:3], "b": ROWS[3:]}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert curate("ingest", "--name", "pool", "--data", "a.jsonl", "--data", "b.jsonl").code == 0

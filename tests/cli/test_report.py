@@ -60,7 +60,7 @@ def test_a_file_is_left_alone_unless_it_may_be_replaced(curate: Call, store: Sto
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         (["a", "far"], 1, "The runs a and far are over different pools"),
         (["a", "a"], 1, "A run is named twice"),
@@ -79,10 +79,12 @@ def test_a_file_is_left_alone_unless_it_may_be_replaced(curate: Call, store: Sto
         ([], 2, "RUN..."),
     ],
 )
-def test_a_report_that_cannot_be_made_is_an_error_with_its_reason(curate: Call, store: Store, args: list[str], code: int, said: str) -> None:
+def test_a_report_that_cannot_be_made_is_an_error_with_its_reason(
+    curate: Call, store: Store, args: list[str], code: int, message: str
+) -> None:
     done = curate("report", *args)
     assert (done.code, done.out) == (code, "") and not Path("report.html").exists()
-    assert said in done.err and "Traceback" not in done.err
+    assert message in done.err and "Traceback" not in done.err
 
 
 def test_a_column_with_a_value_a_row_is_nothing_to_group_by(
@@ -145,17 +147,15 @@ def commands_in(content: dict[str, Any]) -> dict[str, list[str]]:
     """Section -> the command lines that its missing sentence gives."""
     sentences = dict(content["missing"])
     for run in content["runs"]:
-        sentences |= {f"{run['name']}: {section}": said for section, said in run["missing"].items()}
-    assert all(": curate " in said for said in sentences.values())
+        sentences |= {f"{run['name']}: {section}": message for section, message in run["missing"].items()}
+    assert all(": curate " in message for message in sentences.values())
     return {
-        section: [f"curate {part}" for part in f"&& {said.partition(': ')[2]}".split("&& curate ")[1:]]
-        for section, said in sentences.items()
+        section: [f"curate {part}" for part in f"&& {message.partition(': ')[2]}".split("&& curate ")[1:]]
+        for section, message in sentences.items()
     }
 
 
-def test_a_missing_part_gives_a_command_that_can_be_typed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_part_gives_a_command_that_can_be_typed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     monkeypatch.setattr(curate.cli.stage, "make_and_print", lambda store, stage, config: built.append((stage, config)))
     rows = [row | {"score": None, "loss": None, "parts": []} for row in LEDGERS["a"]]

@@ -1,4 +1,4 @@
-"""The list of samples and the map of a report answer, in a real browser."""
+"""Tests of the list of samples and the map of a report, in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `curate report` says of runs, each number against the plain loop over the ledger that it was made from."""
+"""Tests of the numbers of runs in `curate report`, against plain loops over the ledgers."""
 
 from __future__ import annotations
 

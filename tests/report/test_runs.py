@@ -1,4 +1,4 @@
-"""A report of real runs of a tiny model: every section is filled, from what the other stages have made."""
+"""Tests of a report about real runs of a tiny model: other stages fill every section."""
 
 from __future__ import annotations
 

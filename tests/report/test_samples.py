@@ -1,4 +1,4 @@
-"""The samples that `curate report` shows, and how far runs agree on them, against the plain loop over the ledger."""
+"""Tests of the samples and the agreement of `curate report`, against plain loops over the ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(made: Path) -> Row:
-    """What the page of the runs a and b says."""
+    """Return the content of the page about the runs a and b."""
     return page_content(Store(made), "a", "b", by=("task",))
 
 
@@ -101,8 +101,8 @@ def test_agreement_is_of_what_both_were_offered(page: Row, made: Path) -> None:
     chance = len(a) * len(b) / len(both)
     assert found["chance"][0] == [None, near(chance / (len(a) + len(b) - chance))]
     assert found["offered"][0] == [None, len(both)]
-    said = Store(made).query("SELECT jaccard FROM selector_agreement WHERE run = 'a' AND other = 'b'").to_pylist()
-    assert found["jaccard"][0][1] == near(said[0]["jaccard"])
+    expected = Store(made).query("SELECT jaccard FROM selector_agreement WHERE run = 'a' AND other = 'b'").to_pylist()
+    assert found["jaccard"][0][1] == near(expected[0]["jaccard"])
 
 
 # Texts
