@@ -1,4 +1,4 @@
-"""Tests of pipelines: all entries are checked before the first runs, they run in order, and a rerun finds its results."""
+"""Tests of pipelines: all entries are checked before the first runs, they run in order, and a rerun finds results."""
 
 from __future__ import annotations
 
