@@ -1,1 +1,4 @@
-"""The command line: one file a command. Importing this package imports no command."""
+"""The command line of curate, with one module per command.
+
+Importing this package imports no command, so that `curate --help` starts fast.
+"""

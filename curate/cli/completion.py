@@ -1,4 +1,7 @@
-"""What the shell may complete: names in the store, saved questions, pipelines. Only file names are read."""
+"""Completions for the shell: names in the store, saved questions and pipelines.
+
+The shell calls this code at every press of Tab. So it reads only file names and small JSON files, never the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,34 @@ from ..runtime import bundled
 
 
 def artifacts(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of what is in the store that the command line means so far."""
-    return _beginning(incomplete, (file.stem for file in (_root(context) / "names").glob("*.json")))
+    """Return the names of the artifacts in the store. The `--store` that is already typed counts."""
+    return _starting_with(incomplete, (file.stem for file in (_root(context) / "names").glob("*.json")))
 
 
 def unfinished(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of what was begun."""
+    """Return the names of the unfinished artifacts in the store."""
     import json
 
     drafts = (_root(context) / "artifacts").glob("*/*/draft.json")
-    return _beginning(incomplete, (str(json.loads(file.read_text(encoding="utf-8")).get("name")) for file in drafts))
+    return _starting_with(
+        incomplete, (str(json.loads(file.read_text(encoding="utf-8")).get("name")) for file in drafts)
+    )
 
 
 def questions(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of saved questions."""
+    """Return the names of the saved questions."""
     own = (file.stem for file in (_root(context) / "queries").glob("*.sql"))
-    return _beginning(incomplete, [*bundled.names("queries"), *own])
+    return _starting_with(incomplete, [*bundled.names("queries"), *own])
 
 
 def pipelines(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the pipelines that come with curate; with a slash in it, files are the shell's to complete."""
-    return _beginning(incomplete, bundled.names("pipelines"))
+    """Return the names of the pipelines that come with curate. The shell itself completes paths of files."""
+    return _starting_with(incomplete, bundled.names("pipelines"))
 
 
 def _root(context: typer.Context) -> Path:
     return Path(context.params.get("store") or os.environ.get("CURATE_STORE") or "store")
 
 
-def _beginning(text: str, names: Iterable[str]) -> list[str]:
-    return sorted({name for name in names if name.startswith(text)})
+def _starting_with(prefix: str, names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.startswith(prefix)})

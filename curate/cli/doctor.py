@@ -1,4 +1,8 @@
-"""The command line of `curate doctor`. Its flags are those of a training, where these can be made at all."""
+"""The command `curate doctor`: report on the software, the devices and the store, and estimate a planned run.
+
+Its flags are those of `curate train`. They come from the config of a training run, which needs torch. If torch cannot
+be imported, the command still works, with fewer flags and without the estimate.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..doctor import devices, packages, storage
-from ..doctor.finding import Finding, as_data, failures, lines, said_by
+from ..doctor.finding import Finding, as_data, failures, lines, one_line
 
 if TYPE_CHECKING:
     from ..doctor.plan import PlannedRun
@@ -22,27 +26,27 @@ curate doctor --model Qwen/Qwen2.5-0.5B --pool pool --selector uds --candidates 
 curate doctor --json > doctor.json
 """
 
-ESTIMATES = "Planned run (estimates for one process, with every text --max-length tokens long)"
+ESTIMATES = "Planned run (estimates for one process, if every text has --max-length tokens)"
 
 
 def examine(store: Path, planned: PlannedRun | None = None) -> dict[str, list[Finding]]:
-    """All that there is to say, by section.
+    """Return all findings by section.
 
     Args:
-        store: its folder.
-        planned: a run to estimate, or None.
+        store: the folder of the store. It need not exist.
+        planned: the run to estimate, or None.
     """
-    there, device = devices.look()
-    sections = {"Software": packages.software(), "Devices": there, "Store": storage.look(store)}
+    found, device = devices.detect()
+    sections = {"Software": packages.software(), "Devices": found, "Store": storage.check(store)}
     if planned is not None and planned.is_given:
-        from ..doctor.plan import Resources, look
+        from ..doctor.plan import Resources, estimate
 
-        sections[ESTIMATES] = look(planned, store, Resources(device, devices.memory(), storage.free_at(store)))
+        sections[ESTIMATES] = estimate(planned, store, Resources(device, devices.memory(), storage.free_at(store)))
     return sections
 
 
 def print_findings(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
-    """Print the findings; exit with 1 where one of them would stop a run."""
+    """Print the findings. Exit with code 1 if one of them would stop a run."""
     print(json.dumps(as_data(sections), indent=2, ensure_ascii=False) if as_json else "\n".join(lines(sections)))
     if failures(sections):
         raise typer.Exit(1)
@@ -59,16 +63,20 @@ def _with_plan() -> Callable[..., None]:
 
 
 def _without_plan(reason: BaseException) -> Callable[..., None]:
-    """Where what training needs cannot be imported, there is nothing to plan, and all the more to look at."""
+    """Return the command for a machine on which the training code cannot be imported: it reports, but estimates no run.
+
+    Args:
+        reason: the error of the import.
+    """
 
     def doctor(
-        as_json: Annotated[bool, typer.Option("--json/--no-json", help="Print it for machines.")] = False,
+        as_json: Annotated[bool, typer.Option("--json/--no-json", help="Print the findings as JSON.")] = False,
         store: Annotated[Path, typer.Option("--store", envvar="CURATE_STORE", metavar="DIR")] = Path("store"),
         ignored: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
     ) -> None:
         sections = examine(store)
-        said = f"cannot be estimated before this is mended: {said_by(reason)}"
-        sections["Planned run"] = [Finding("plan", said, "wrong")]
+        message = f"cannot be estimated until this is fixed: {one_line(reason)}"
+        sections["Planned run"] = [Finding("plan", message, "wrong")]
         print_findings(sections, as_json=as_json)
 
     return doctor
@@ -76,5 +84,5 @@ def _without_plan(reason: BaseException) -> Callable[..., None]:
 
 try:
     doctor = _with_plan()
-except (ImportError, OSError, RuntimeError) as broken:  # torch with libraries of another machine raises any of these
+except (ImportError, OSError, RuntimeError) as broken:  # a broken build of torch raises any of these
     doctor = _without_plan(broken)

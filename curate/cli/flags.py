@@ -1,6 +1,7 @@
-"""Command-line flags from a config: every field is a flag, described once, where it is declared.
+"""Make the flags of a command from its config class. The declaration of a field is the only description of its flag.
 
-A flag that is not given stays None, so that a config file comes first, flags go over it and `--set` over both.
+A flag that the user does not give stays None. So a config file is read first, flags override it, and `--set` overrides
+both.
 """
 
 from __future__ import annotations
@@ -23,22 +24,24 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ALIASES = {"model": ("--model-name-or-path",)}
-"""Further spellings of a flag, as other tools have it."""
+"""Additional spellings of a flag, as other tools spell it."""
 
 StoreFlag = Annotated[
-    Path, typer.Option("--store", envvar="CURATE_STORE", metavar="DIR", help="Where everything made is kept.")
+    Path,
+    typer.Option("--store", envvar="CURATE_STORE", metavar="DIR", help="Folder of the store, which holds all results."),
 ]
 ConfigFlag = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of the options above; flags go over it.")
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with the options above. Flags override it.")
 ]
-FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.")]
+FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Config file: the same as --config FILE.")]
 SetFlag = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, also nested: key.sub=value.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any option, also a nested one: key.sub=value. [repeatable]"),
 ]
 
 
 def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable[..., None]:
-    """A function that Typer reads as a command: a flag for every field of `cls`; it calls `act(store, config)`."""
+    """Return a function that Typer makes a command of: one flag per field of `cls`. It calls `act(store, config)`."""
     refs = cls.fields_with(REF)
     own = [_parameter(name, field, refs) for name, field in cls.model_fields.items()]
     common = [
@@ -52,7 +55,7 @@ def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable
         *, file: Path | None, config_file: Path | None, sets: list[str] | None, store: Path, **given: Any
     ) -> None:
         if file is not None and config_file is not None:
-            raise ConfigError(f"Give one config file: {file} or --config {config_file}.")
+            raise ConfigError(f"Give one config file, not two: {file} and --config {config_file}.")
         act(store, load(cls, file=file or config_file, flags=_read(cls, given), sets=sets or ()))
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
@@ -74,16 +77,16 @@ def _parameter(name: str, field: FieldInfo, refs: Collection[str]) -> inspect.Pa
 
 
 def _members(field: FieldInfo) -> list[Any]:
-    """The types that a field may hold, apart from None, each without its `Annotated`."""
+    """Return the types that a field may hold, without None and without the wrapper `Annotated`."""
     annotation = field.annotation
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     parts = typing.get_args(annotation) if union else (annotation,)
-    bare = [typing.get_args(part)[0] if typing.get_origin(part) is Annotated else part for part in parts]
-    return [part for part in bare if part is not type(None)]
+    plain = [typing.get_args(part)[0] if typing.get_origin(part) is Annotated else part for part in parts]
+    return [part for part in plain if part is not type(None)]
 
 
 def _kind(field: FieldInfo) -> str:
-    """How a field is given: bool, many (a list), pairs (a mapping), any (YAML decides) or one."""
+    """Return the kind of a field's flag: bool, many (a list), pairs (a mapping), any (YAML decides the type) or one."""
     members = _members(field)
     origins = [typing.get_origin(member) or member for member in members]
     if members == [bool]:
@@ -102,7 +105,7 @@ def _is_model(origin: Any) -> bool:
 
 
 def _plain(field: FieldInfo) -> Any:
-    """The type that Typer checks and shows: numbers and choices as they are, all else as text."""
+    """Return the type that Typer checks and shows: numbers and choices as they are, all other types as text."""
     members = _members(field)
     if len(members) == 1 and (members[0] in (int, float) or typing.get_origin(members[0]) is Literal):
         return members[0]
@@ -114,20 +117,20 @@ def _help(field: FieldInfo, kind: str) -> str:
     if field.is_required():
         notes.append("required")
     elif (default := field.get_default(call_default_factory=True)) not in (None, (), [], {}, ""):
-        notes.append(f"default: {_shown(default)}")
+        notes.append(f"default: {_default_text(default)}")
     return (field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
 
 
-def _shown(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (list, tuple)):
-        return ",".join(_shown(part) for part in value)
+        return ",".join(_default_text(part) for part in value)
     return str(value)
 
 
 def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given on the command line as values for the config. Lists may be written with commas, paths may not."""
+    """Return the values of the given flags for the config. Commas separate the values of a list, but not paths."""
     values: dict[str, Any] = {}
     paths = cls.fields_with(EXTERNAL)
     for name, value in given.items():
@@ -136,8 +139,8 @@ def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if kind == "pairs":
-            pieces = [piece for text in value for piece in re.split(r",(?=[\w.-]+=)", text)]
-            values[name] = dict(_pair(piece, flag_of(name, field), textual=_holds_text(field)) for piece in pieces)
+            parts = [part for text in value for part in re.split(r",(?=[\w.-]+=)", text)]
+            values[name] = dict(_pair(part, flag_of(name, field), is_text=_holds_text(field)) for part in parts)
         elif kind == "many":
             values[name] = list(value) if name in paths else [part for text in value for part in text.split(",")]
         else:
@@ -145,13 +148,13 @@ def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _pair(text: str, flag: str, *, textual: bool) -> tuple[str, Any]:
+def _pair(text: str, flag: str, *, is_text: bool) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--{flag} wants key=value, not '{text}'.")
-    return key, value if textual else scalar(value)
+        raise ConfigError(f"--{flag} needs key=value, not '{text}'.")
+    return key, value if is_text else scalar(value)
 
 
 def _holds_text(field: FieldInfo) -> bool:
-    """Whether a mapping's values are text, which YAML must not read: `2024` stays as it is written."""
+    """Return whether the values of a mapping are text. YAML does not parse text: `2024` stays the text "2024"."""
     return any(typing.get_args(member)[1:] == (str,) for member in _members(field))

@@ -1,5 +1,7 @@
-"""`curate inspect`: a pool as a model will see it. Which tokens the loss trains on is the quietest thing to get wrong,
-so it can be looked at before anything is trained: a few samples token by token, then the whole pool in numbers.
+"""The command `curate inspect`: show a pool as the model will see it, before any training.
+
+A loss on the wrong tokens raises no error. So the command shows a few samples token by token, with the tokens that the
+loss trains on marked, and then counts the tokens of the whole pool.
 """
 
 from __future__ import annotations
@@ -38,77 +40,93 @@ curate inspect --pool pool --model M --sample-id 3f0c5d2e9b7a41f68c1d0e2b4a59768
 BOLD_UNDERLINED, PLAIN = "\x1b[1;4m", "\x1b[0m"
 PERCENTILES = (50, 90, 95, 99, 100)
 NAMED = 3
-"""Refused samples that are named for each reason."""
+"""Number of rejected samples that the summary names for each reason."""
 
 
 class InspectConfig(TokenizerSettings, Options):
-    """What is looked at, and with whose tokenizer."""
+    """The options of `curate inspect`: the pool, the tokenizer and the samples to show."""
 
-    pool: Ref = Field(description="The pool, as named at ingest.")
-    samples: int = Field(3, ge=0, description="Samples to show, chosen at random.")
-    sample_id: str | None = Field(None, description="Show this sample instead.")
-    seed: int = Field(0, ge=0, description="Seed of the choice.")
+    pool: Ref = Field(description="Name of the pool, as given to curate ingest.")
+    samples: int = Field(3, ge=0, description="Number of samples to show. They are drawn at random.")
+    sample_id: str | None = Field(None, description="Show only the sample with this id.")
+    seed: int = Field(0, ge=0, description="Seed of the random draw.")
 
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """A sample and what became of it: `row` is None where its mask cannot be told.
+    """A sample with its tokens.
 
     Attributes:
-        position: row of the pool.
+        position: the row of the sample in the pool.
         sample: the conversation.
-        row: all of its tokens, before the cut.
-        refusal: why it cannot be trained on, in a few words.
-        reason: the same at length.
+        encoded: all tokens of the sample, before truncation; None if the loss mask cannot be determined.
+        reject_reason: the reason why training rejects the sample, in a few words; None if training accepts it.
+        explanation: the same reason in full.
     """
 
     position: int
     sample: Sample
-    row: Encoded | None
-    refusal: str | None = None
-    reason: str | None = None
+    encoded: Encoded | None
+    reject_reason: str | None = None
+    explanation: str | None = None
 
 
 @dataclass
 class Counts:
-    """Samples of a pool, or of one of its sources, and the tokens of those whose mask can be told."""
+    """Counts of a pool, or of one of its sources. Only samples with a known loss mask add to the numbers of tokens.
+
+    Attributes:
+        samples: number of samples.
+        rejected: number of samples that training rejects.
+        cut: number of samples that are longer than the limit.
+        before: number of tokens of each sample, before truncation.
+        trained: number of tokens of each sample that the loss trains on, after truncation.
+    """
 
     samples: int = 0
-    refused: int = 0
+    rejected: int = 0
     cut: int = 0
     before: list[int] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
 
     def totals(self) -> dict[str, Any]:
-        """Sums over samples."""
+        """Return the sums over the samples, by the label that the command prints."""
         sums = {"tokens": sum(self.before), "tokens trained on": sum(self.trained)}
-        return {"samples": self.samples, **sums, "cut": self.cut, "refused": self.refused}
+        return {"samples": self.samples, **sums, "cut": self.cut, "rejected": self.rejected}
 
 
 @dataclass
 class PoolStatistics:
-    """The whole pool in numbers."""
+    """Statistics of a whole pool.
+
+    Attributes:
+        max_length: the limit of tokens per sample.
+        whole: counts of all samples.
+        by_source: counts of the samples of each source.
+        rejected: for each reason, how often each sample id was rejected.
+    """
 
     max_length: int
-    everything: Counts = field(default_factory=Counts)
+    whole: Counts = field(default_factory=Counts)
     by_source: dict[str, Counts] = field(default_factory=dict)
-    refused: dict[str, Counter[str]] = field(default_factory=dict)
+    rejected: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def add(self, seen: TokenizedSample) -> None:
-        """Count a sample."""
-        for counts in (self.everything, self.by_source.setdefault(seen.sample.source, Counts())):
+    def add(self, tokenized: TokenizedSample) -> None:
+        """Count one sample."""
+        encoded = tokenized.encoded
+        for counts in (self.whole, self.by_source.setdefault(tokenized.sample.source, Counts())):
             counts.samples += 1
-            counts.refused += seen.refusal is not None
-            if seen.row is not None:
-                counts.before.append(seen.row.length)
-                counts.trained.append(seen.row.truncate(self.max_length).target_tokens)
-                counts.cut += seen.row.length > self.max_length
-        if seen.refusal:
-            self.refused.setdefault(seen.refusal, Counter())[seen.sample.sample_id] += 1
+            counts.rejected += tokenized.reject_reason is not None
+            if encoded is not None:
+                counts.before.append(encoded.length)
+                counts.trained.append(encoded.truncate(self.max_length).target_tokens)
+                counts.cut += encoded.length > self.max_length
+        if tokenized.reject_reason:
+            self.rejected.setdefault(tokenized.reject_reason, Counter())[tokenized.sample.sample_id] += 1
 
 
 def inspect(store: Store, config: InspectConfig) -> None:
-    """`curate inspect`: print samples as the model will see them, and the pool in tokens."""
+    """Run `curate inspect`: print samples as the model will see them, then the statistics of the pool."""
     from ..lm.model.load import load_tokenizer
     from ..lm.tokens.encode import Encoder
 
@@ -116,108 +134,115 @@ def inspect(store: Store, config: InspectConfig) -> None:
     pool = inputs.artifacts["pool"]
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     encoder = Encoder(tokenizer, max_length=sys.maxsize, loss_on=config.loss_on)
-    wanted = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
+    drawn = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
     chosen: dict[str, TokenizedSample] = {}
-    census = PoolStatistics(config.max_length)
-    for seen in look(pool, encoder, config.max_length):
-        census.add(seen)
-        if seen.sample.sample_id == config.sample_id or (config.sample_id is None and seen.position in wanted):
-            chosen.setdefault(seen.sample.sample_id, seen)
+    statistics = PoolStatistics(config.max_length)
+    for tokenized in tokenize(pool, encoder, config.max_length):
+        statistics.add(tokenized)
+        sample_id = tokenized.sample.sample_id
+        if sample_id == config.sample_id or (config.sample_id is None and tokenized.position in drawn):
+            chosen.setdefault(sample_id, tokenized)
     if config.sample_id is not None and not chosen:
         raise DataError(
             f"The pool '{pool.name}' has no sample {config.sample_id}. Find one with curate query \"SELECT sample_id "
             f"FROM samples WHERE pool = '{pool.name}'\"."
         )
-    marks = (BOLD_UNDERLINED, PLAIN) if sys.stdout.isatty() else ("⟦", "⟧")
-    lines = [f"Tokens that the loss trains on are shown {marks[0]}like this{marks[1]}.", ""] if chosen else []
-    for seen in chosen.values():
-        lines += [*shown(seen, pool, tokenizer, config.max_length, marks), ""]
-    print("\n".join([*lines, *summary(numbers(config, encoder, census))]))
+    brackets = (BOLD_UNDERLINED, PLAIN) if sys.stdout.isatty() else ("⟦", "⟧")
+    lines = [f"Tokens that the loss trains on are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
+    for tokenized in chosen.values():
+        lines += [*sample_lines(tokenized, pool, tokenizer, config.max_length, brackets), ""]
+    print("\n".join([*lines, *summary(pool_summary(config, encoder, statistics))]))
 
 
-def look(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[TokenizedSample]:
-    """Every row of a pool with its tokens."""
+def tokenize(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[TokenizedSample]:
+    """Yield every row of a pool with its tokens."""
     from ..lm.tokens.encode import MaskError
 
     with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
         for position, sample in pool_samples(pool):
             progress.update()
             try:
-                row = encoder(sample)
+                encoded = encoder(sample)
             except MaskError as error:
                 yield TokenizedSample(position, sample, None, error.reason, str(error))
                 continue
-            refusal = row.truncate(max_length).reject_reason
-            yield TokenizedSample(position, sample, row, refusal, refusal)
+            reason = encoded.truncate(max_length).reject_reason
+            yield TokenizedSample(position, sample, encoded, reason, reason)
 
 
-def shown(
-    seen: TokenizedSample, pool: Artifact, tokenizer: PreTrainedTokenizerBase, max_length: int, marks: tuple[str, str]
+def sample_lines(
+    tokenized: TokenizedSample,
+    pool: Artifact,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    brackets: tuple[str, str],
 ) -> list[str]:
-    """A sample: where it is, its text with marks around what is trained on, its token ids."""
-    title = f"Sample {seen.sample.sample_id} (row {seen.position} of {pool.name}, from {seen.sample.source})"
-    if seen.row is None:
-        return [title, f"refused: {seen.reason}"]
-    row = seen.row.truncate(max_length)
-    about = f"{row.length} tokens, {row.target_tokens} trained on"
-    if row.truncated:
-        about += f"; cut to {len(row.input_ids)}"
-    if seen.reason:
-        about += f"; refused: {seen.reason}"
-    end = ["[cut here]"] if row.truncated else []
-    ids = " ".join(map(str, row.input_ids.tolist()))
-    return [title, about, "", marked(row, tokenizer, marks), *end, "", f"ids {ids}"]
+    """Return the printed lines of a sample: its row, its text with the trained tokens marked, and its token ids."""
+    sample = tokenized.sample
+    title = f"Sample {sample.sample_id} (row {tokenized.position} of {pool.name}, from {sample.source})"
+    if tokenized.encoded is None:
+        return [title, f"rejected: {tokenized.explanation}"]
+    encoded = tokenized.encoded.truncate(max_length)
+    about = f"{encoded.length} tokens, {encoded.target_tokens} trained on"
+    if encoded.truncated:
+        about += f"; cut to {len(encoded.input_ids)}"
+    if tokenized.explanation:
+        about += f"; rejected: {tokenized.explanation}"
+    end = ["[cut here]"] if encoded.truncated else []
+    ids = " ".join(map(str, encoded.input_ids.tolist()))
+    return [title, about, "", mark_trained(encoded, tokenizer, brackets), *end, "", f"ids {ids}"]
 
 
-def marked(row: Encoded, tokenizer: PreTrainedTokenizerBase, marks: tuple[str, str]) -> str:
-    """The tokens' text with `marks` around each stretch that the loss trains on."""
-    target = row.target.copy()
+def mark_trained(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, brackets: tuple[str, str]) -> str:
+    """Return the text of the tokens, with `brackets` around each run of tokens that the loss trains on."""
+    target = encoded.target.copy()
     target[:1] = False  # the first token is never predicted
     ends = [i for i in range(1, len(target) + 1) if i == len(target) or target[i] != target[i - 1]]
     parts, before = [], ""
     for end in ends:
-        # Decoded from the start, because some tokenizers drop a space where a text begins. A character whose bytes
-        # are on both sides of an end (U+FFFD until it is whole) belongs to what comes after.
-        text = str(tokenizer.decode(row.input_ids[:end].tolist(), clean_up_tokenization_spaces=False))
+        # Decode from the start each time, because some tokenizers drop a space at the start of a text. If the bytes of
+        # a character are on both sides of an end (U+FFFD until it is whole), the character belongs to the next part.
+        text = str(tokenizer.decode(encoded.input_ids[:end].tolist(), clean_up_tokenization_spaces=False))
         text = text if end == len(target) else text.rstrip("\ufffd")
         part = printable(text[len(before) :])
-        parts.append(f"{marks[0]}{part}{marks[1]}" if target[end - 1] else part)
+        parts.append(f"{brackets[0]}{part}{brackets[1]}" if target[end - 1] else part)
         before = text
     return "".join(parts)
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer the terminal: control characters but tab and new line as escapes."""
+    """Escape control characters, except tab and newline, so that the text cannot control the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def numbers(config: InspectConfig, encoder: Encoder, census: PoolStatistics) -> dict[str, Any]:
-    """The whole pool, for people."""
-    everything = census.everything
+def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatistics) -> dict[str, Any]:
+    """Return the statistics of the whole pool, by the label that the command prints."""
+    whole = statistics.whole
     values = {"pool": config.pool, "model": config.model, "max_length": config.max_length}
-    values |= {"trained on": how(config, encoder), **everything.totals()}
-    lengths = {"before the cut": everything.before, "trained on": everything.trained}
-    values["tokens of a sample"] = [{"": what, **percentiles(counts)} for what, counts in lengths.items() if counts]
-    if census.refused:
-        values["refused, by reason"] = {
-            reason: f"{ids.total()}, such as {', '.join(list(ids)[:NAMED])}" for reason, ids in census.refused.items()
+    values |= {"trained on": mask_method(config, encoder), **whole.totals()}
+    lengths = {"before the cut": whole.before, "trained on": whole.trained}
+    values["tokens per sample"] = [{"": label, **percentiles(counts)} for label, counts in lengths.items() if counts]
+    if statistics.rejected:
+        values["rejected, by reason"] = {
+            reason: f"{ids.total()}, such as {', '.join(list(ids)[:NAMED])}"
+            for reason, ids in statistics.rejected.items()
         }
-    if len(census.by_source) > 1:
-        values["by source"] = [{"source": source, **counts.totals()} for source, counts in census.by_source.items()]
+    if len(statistics.by_source) > 1:
+        values["by source"] = [{"source": source, **counts.totals()} for source, counts in statistics.by_source.items()]
     return values
 
 
-def how(config: InspectConfig, encoder: Encoder) -> str:
-    """Which way the mask was found."""
+def mask_method(config: InspectConfig, encoder: Encoder) -> str:
+    """Return in words how the encoder found the tokens that the loss trains on."""
     if config.loss_on == "all":
         return "all tokens"
     if encoder.has_generation_marks:
-        return "assistant tokens, by the generation marks of the chat template"
-    return "assistant tokens, by prefixes: the chat template has no generation marks"
+        return "assistant tokens, by the generation tags of the chat template"
+    return "assistant tokens, by prefixes: the chat template has no generation tags"
 
 
 def percentiles(counts: list[int]) -> dict[str, int]:
-    """Lengths that this share of samples does not exceed; each is the length of some sample."""
+    """Return the percentiles of the lengths. Each percentile is the length of some sample (no interpolation)."""
     import numpy as np
 
     values = np.percentile(counts, PERCENTILES, method="inverted_cdf").tolist()

@@ -1,7 +1,8 @@
-"""The command line: parse, one call, print. A command's flags are built when it is invoked, and not before.
+"""The entry point of the command line: parse the arguments, call one function, print the result.
 
-stdout carries data; logs, progress and messages go to stderr. Exit 0 done, 1 an error that the user can mend, 2 wrong
-usage, 130 interrupted.
+The flags of a command are built when the user calls the command, so that `curate --help` imports nothing slow. stdout
+carries data. Logs, progress and messages go to stderr. Exit codes: 0 for success, 1 for an error that the user can fix,
+2 for wrong usage, 130 for an interrupt.
 """
 
 from __future__ import annotations
@@ -35,48 +36,60 @@ if TYPE_CHECKING:
 COMMANDS = {
     "inspect": (
         "curate.cli.inspect:command",
-        "Show samples as a model will see them, and a pool in tokens.",
+        "Show samples as the model will see them, and count the tokens of a pool.",
     ),
-    "query": ("curate.cli.query:query", "Ask the store in SQL (read-only)."),
-    "run": ("curate.cli.run:command", "Run a pipeline: a YAML list of stages."),
-    "report": ("curate.cli.report:report", "Show runs in one page that opens offline: what was kept, and why."),
-    "status": ("curate.cli.status:status", "Show what the store holds, what is stale, what is unfinished."),
-    "resume": ("curate.cli.status:resume", "Go on with something that was begun and not finished."),
-    "verify": ("curate.cli.maintenance:verify", "Check every file of the store, and the catalogue."),
-    "gc": ("curate.cli.maintenance:gc", "Remove what killed processes have left over."),
-    "repair": ("curate.cli.maintenance:repair", "Make again what is derived: the catalogue, indexes."),
-    "doctor": ("curate.cli.doctor:doctor", "Show versions, devices, the store, and whether a planned run fits."),
+    "query": ("curate.cli.query:query", "Run a read-only SQL query on the store."),
+    "run": ("curate.cli.run:command", "Run a pipeline, which is a list of stages in a YAML file."),
+    "report": (
+        "curate.cli.report:report",
+        "Write an HTML page about one or more runs: the kept samples, the scores and the losses.",
+    ),
+    "status": (
+        "curate.cli.status:status",
+        "List the artifacts of the store, and which of them are stale or unfinished.",
+    ),
+    "resume": ("curate.cli.status:resume", "Resume an unfinished artifact."),
+    "verify": ("curate.cli.maintenance:verify", "Check every file of the store and the catalogue for damage."),
+    "gc": ("curate.cli.maintenance:gc", "List or remove files that killed processes left behind."),
+    "repair": (
+        "curate.cli.maintenance:repair",
+        "Rebuild damaged files that are derived from others: the catalogue and the indexes.",
+    ),
+    "doctor": (
+        "curate.cli.doctor:doctor",
+        "Check versions, devices and the store, and estimate whether a planned run fits.",
+    ),
 }
-"""Command that makes no artifact -> "module:function" and its description in one line.
+"""Name of a command that makes no artifact -> ("module:function", one-line help).
 
-The function's signature gives the flags.
+The signature of the function gives the flags.
 """
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Stages(TyperGroup):
-    """Every stage and command by name and line; each becomes a command only when it is asked for."""
+    """The group of all stages and commands. It builds a command only when the user calls it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, in the order of a day's work."""
+        """Return the names, in the order in which a user needs them."""
         return [*STAGES, *COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, built now."""
+        """Build a command, or return None if there is no such command."""
         if cmd_name in STAGES:
             return stage_command(cmd_name)
         return plain_command(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As Typer does it, with our suggestion."""
+        """Resolve a command as Typer does, and suggest the nearest name for an unknown one."""
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"There is no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Names and lines, from the tables alone."""
-        with formatter.section("Stages, each of which makes something in the store"):
+        """Write the names and the one-line helps. This imports no command."""
+        with formatter.section("Stages (each makes an artifact in the store)"):
             formatter.write_dl(list(STAGES.items()))
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -96,7 +109,7 @@ def _build(name: str, function: Callable[..., Any], text: str, examples: str) ->
 
 
 def stage_command(stage: str) -> click.Command:
-    """A stage as a command, with its flags from its config."""
+    """Return the command of a stage. The fields of its config give the flags."""
     from ..store import Store
     from .flags import with_flags
     from .stage import make_and_print
@@ -109,7 +122,7 @@ def stage_command(stage: str) -> click.Command:
 
 
 def plain_command(name: str) -> click.Command:
-    """Return a command that makes no artifact, with its flags from its function's signature."""
+    """Return a command that makes no artifact. The signature of its function gives the flags."""
     target, line = COMMANDS[name]
     module_name, _, function_name = target.partition(":")
     module = import_module(module_name)
@@ -123,29 +136,29 @@ def _show_version(given: bool) -> None:
 
 
 def build_app() -> click.Command:
-    """The whole command line."""
+    """Return the whole command line."""
     app = _typer(completion=True, cls=Stages, no_args_is_help=True, context_settings=SETTINGS)
 
     @app.callback()
     def top(
         version: Annotated[
-            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
-        """Choose the data that language models are fine-tuned on. Begin with: curate ingest --help"""
+        """Select the data for fine-tuning of language models. Start with: curate ingest --help"""
 
     return get_command(app)
 
 
 def spelled(args: Sequence[str]) -> list[str]:
-    """Arguments with `--max_length` spelt `--max-length`: both are understood."""
+    """Return the arguments with `-` for `_` in names of flags, so that `--max_length` means `--max-length`."""
     return [re.sub(r"^--[^=]+", lambda flag: flag[0].replace("_", "-"), arg) for arg in args]
 
 
-def _heed_interrupts() -> None:
-    """The first Ctrl-C stops in good order; one more, or one on the way out, ends the process where it is.
+def _handle_interrupts() -> None:
+    """Let the first Ctrl-C stop the command in good order, and a second one, or one at exit, end the process at once.
 
-    The store survives that as well.
+    The store stays sound in both cases.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -158,10 +171,10 @@ def _heed_interrupts() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit."""
+    """Run the command line and exit with its code."""
     log.setup()
     if args is None:
-        _heed_interrupts()
+        _handle_interrupts()
     if rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
@@ -175,10 +188,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if is_interrupt(error):
             code = 130
-        elif (said := of_system(error)) is None:
+        elif (message := of_system(error)) is None:
             raise
         else:
-            print(f"Error: {said}", file=sys.stderr)
+            print(f"Error: {message}", file=sys.stderr)
             sys.exit(1)
     if code == 130:
         print("\nInterrupted: run the same command again to resume.", file=sys.stderr)

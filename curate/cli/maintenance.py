@@ -1,4 +1,8 @@
-"""`curate verify`, `curate gc`, `curate repair`: whether a store is sound, what may go, what can be made again."""
+"""The commands `curate verify`, `curate gc` and `curate repair`, which maintain a store.
+
+`verify` reports damaged files. `gc` removes files that killed processes left behind. `repair` rebuilds damaged files
+that are derived from others, and removes damaged checkpoints of unfinished runs.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,14 @@ curate repair
 
 def verify(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only what has this name; else all, and the catalogue.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Artifact to check. By default all artifacts and the catalogue are checked."
+        ),
     ] = None,
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate verify`: read every file through; print what is wrong, and what to do about it."""
+    """Run `curate verify`: read every file to its end, and print each defect with its remedy."""
     from ..store import Store
     from ..store.maintenance.verify import find_defects, without_manifest
 
@@ -40,20 +47,23 @@ def verify(
         print(f"{problem.path} {problem.wrong}.\n  {problem.remedy}")
     if older := without_manifest(opened):
         names = ", ".join(artifact.name for artifact in older[:5]) + (", ..." if len(older) > 5 else "")
-        LOGGER.info(f"Made by an older curate, which recorded no checksums of files: {names}. They are not looked at.")
+        LOGGER.info(f"Not checked: {names}. An older version of curate made them and recorded no checksums.")
     if count:
-        raise StoreError(f"{count} {'thing is' if count == 1 else 'things are'} wrong in {store}, see above.")
-    LOGGER.info(f"{name or store}: all is as it was written.")
+        raise StoreError(f"{count} {'defect' if count == 1 else 'defects'} found in {store}. See the remedies above.")
+    LOGGER.info(f"{name or store}: all files are as they were written.")
 
 
 def gc(
-    yes: Annotated[bool, typer.Option("--yes/--dry-run", help="Remove it; else only say what would go.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes/--dry-run", help="Remove the files. Without this flag, they are only listed.")
+    ] = False,
     drafts: Annotated[
-        bool, typer.Option("--drafts/--keep-drafts", help="Also what is unfinished and could be resumed.")
+        bool,
+        typer.Option("--drafts/--keep-drafts", help="Include unfinished artifacts, which could still be resumed."),
     ] = False,
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate gc`: what killed processes have left and nobody uses; a line each, and how much it is."""
+    """Run `curate gc`: list files that killed processes left behind and no process uses, with their sizes."""
     from ..store import Store
     from ..store.maintenance.gc import find_leftovers, remove
 
@@ -63,32 +73,36 @@ def gc(
     freed = 0
     for leftover in found:
         if yes and not remove(opened, leftover):
-            LOGGER.info(f"{leftover.path} is in use by now, and stays.")
+            LOGGER.info(f"Not removed: {leftover.path} is now in use by another process.")
             continue
         freed += leftover.bytes
         print(f"{size(leftover.bytes):>9}  {leftover.path}  {leftover.what}")
     if not found:
-        LOGGER.info(f"Nothing is left over in {store}.")
+        LOGGER.info(f"There is nothing to remove in {store}.")
     elif yes:
         LOGGER.info(f"Removed {size(freed)}.")
     else:
-        LOGGER.info(f"{size(freed)} could go: the same with --yes. (curate resume NAME goes on with a draft.)")
+        LOGGER.info(f"{size(freed)} can be removed: add --yes. (curate resume NAME finishes an unfinished artifact.)")
 
 
 def repair(store: StoreFlag = Path("store")) -> None:
-    """`curate repair`: make again what is derived and damaged: the catalogue and indexes."""
+    """Run `curate repair`: rebuild a damaged catalogue and damaged indexes, and remove damaged checkpoints.
+
+    Raises:
+        StoreError: a damaged file remains that cannot be rebuilt from others.
+    """
     from ..store import Store
-    from ..store.maintenance.repair import repair as mend
+    from ..store.maintenance.repair import repair as rebuild
     from ..store.maintenance.verify import find_defects
 
     opened = Store(store)
     opened.require()
-    for done in mend(opened):
-        print(done)
-    left = list(find_defects(opened))
-    if left:
+    for repaired in rebuild(opened):
+        print(repaired)
+    remaining = list(find_defects(opened))
+    if remaining:
         raise StoreError(
-            f"{left[0].path} {left[0].wrong}. {left[0].remedy} That cannot be made again from what is there; see all "
-            "with curate verify."
+            f"{remaining[0].path} {remaining[0].wrong}. {remaining[0].remedy} curate repair cannot rebuild this "
+            "file from others. curate verify lists all defects."
         )
-    LOGGER.info(f"{store}: all is as it was written.")
+    LOGGER.info(f"{store}: all files are as they were written.")

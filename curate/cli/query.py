@@ -1,4 +1,7 @@
-"""`curate query`: SQL over the store, from the command line, a file, a pipe or the saved questions."""
+"""The command `curate query`: run read-only SQL on the store and print the rows.
+
+The SQL comes from the command line, from a file, from stdin or from a saved question.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
     from ..store import Store
 
 LONGEST = 200
-"""Rows that a printed table shows at most, unless told otherwise."""
+"""Default for the largest number of rows in a printed table."""
 MOST_SQL = 1_000_000
-"""Bytes of a question."""
+"""Largest size of a SQL text, in bytes."""
 LONGEST_PATH = 4096
+"""Length in characters from which an argument is not looked up as a file."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that Excel, LibreOffice and Google Sheets run, and that may start programs or send cells away
-(OWASP, CSV injection)."""
+"""First characters of cells that Excel, LibreOffice and Google Sheets run as formulas. A formula may start programs or
+send cells to a server (OWASP, CSV injection)."""
 
 EXAMPLES = """
 curate query --list
@@ -49,47 +53,57 @@ def query(
         str | None,
         typer.Argument(
             metavar="SQL",
-            help="A statement, a .sql file, the name of a saved question, or -.",
+            help="SQL to run: a statement, a .sql file, the name of a saved question, or - for stdin.",
             autocompletion=completion.questions,
         ),
     ] = None,
     params: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Value of $name. [repeatable]")
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="Set the value of $NAME in the SQL. [repeatable]"),
     ] = None,
-    how: Annotated[
-        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="How rows are written to stdout.")
+    output_format: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Format of the rows on stdout.")
     ] = "table",
-    catalogue: Annotated[bool, typer.Option("--list", help="Show saved questions, tables and columns.")] = False,
+    catalogue: Annotated[
+        bool, typer.Option("--list", help="List the saved questions, and the tables with their columns.")
+    ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Cells of csv as they are, also those that spreadsheets run as formulas.")
+        bool, typer.Option("--raw", help="Write CSV cells unchanged, also those that a spreadsheet runs as formulas.")
     ] = False,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Stop a query that takes longer. [default: 600]"),
+        typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Stop the query after this many seconds."),
     ] = 600.0,
     memory: Annotated[
-        str, typer.Option("--memory", metavar="SIZE", help="Memory for the query and its answer. [default: 2GB]")
+        str,
+        typer.Option("--memory", metavar="SIZE", help="Limit the memory of the query and its answer."),
     ] = "2GB",
     allow_files: Annotated[
-        bool, typer.Option("--allow-files", help="Let the SQL read files outside the store.")
+        bool, typer.Option("--allow-files", help="Allow the SQL to read files outside the store.")
     ] = False,
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate query`: print what a read-only statement finds in the store."""
+    """Run `curate query`: print the rows that a read-only statement returns."""
     from ..store import Store
     from ..store.catalog.limits import Limits, bytes_of
 
     if catalogue:
         print("\n".join(describe(Store(store))))
     elif sql is None:
-        raise ConfigError("Say what to ask: a SQL statement, a file, or a saved question (curate query --list).")
+        raise ConfigError(
+            "The query is missing: give a SQL statement, a .sql file, or a saved question (curate query --list)."
+        )
     else:
         limits = Limits(timeout, bytes_of(memory), allow_files)
-        write(Store(store).query(find(sql, store), parameters(params or ()), limits), how, guard=not raw)
+        write(Store(store).query(find(sql, store), parameters(params or ()), limits), output_format, guard=not raw)
 
 
 def find(text: str, root: Path) -> str:
-    """The SQL that `text` stands for: itself, or what `-`, a file or a saved question holds."""
+    """Return the SQL for an argument: the content of stdin (`-`), a file or a saved question, else the text itself.
+
+    Raises:
+        QueryError: the text is a single name, but there is no such file and no such saved question.
+    """
     if text == "-":
         return _decoded(sys.stdin.buffer, "The SQL on stdin")
     if not re.fullmatch(r"[\w./\\~-]+", text):
@@ -104,36 +118,38 @@ def find(text: str, root: Path) -> str:
     raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
 
 
-def _decoded(file: BinaryIO, what: str) -> str:
+def _decoded(file: BinaryIO, name: str) -> str:
     content = file.read(MOST_SQL + 1)
     if len(content) > MOST_SQL:
-        raise QueryError(f"{what} is longer than {MOST_SQL // 10**6} MB, which is no question.")
+        raise QueryError(
+            f"{name} is longer than {MOST_SQL // 10**6} MB, which is the limit for SQL. Give a shorter query."
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise QueryError(f"{what} is not UTF-8: save it as UTF-8.") from None
+        raise QueryError(f"{name} is not UTF-8. Save it as UTF-8.") from None
 
 
 def saved(root: Path) -> dict[str, Path]:
-    """Saved questions by name: of the store, then of ./store, then those that come with curate."""
+    """Return the files of the saved questions by name. The store comes before ./store, and that before curate's own."""
     folders = [folder for folder in (bundled.folder("queries"), Path("store/queries"), root / "queries") if folder]
     paths = [path for folder in folders for path in folder.glob("*.sql")]
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def about(sql: str) -> str:
-    """The comment in the first line of a question."""
+    """Return the comment in the first line of a SQL text, or an empty text."""
     first = sql.lstrip().split("\n", 1)[0]
     return first.lstrip("- ").strip() if first.startswith("--") else ""
 
 
 def parameters(pairs: Iterable[str]) -> dict[str, Any]:
-    """`name=value` pairs, values read as YAML where they are YAML, else as the text they are (`runs=*`)."""
+    """Parse `name=value` pairs. A value that is not valid YAML, such as the one of `runs=*`, stays a text."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--param wants name=value, not '{pair}'.")
+            raise ConfigError(f"--param needs name=value, not '{pair}'.")
         try:
             values[name] = scalar(text)
         except ConfigError:
@@ -142,7 +158,7 @@ def parameters(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def describe(store: Store) -> list[str]:
-    """What can be asked: saved questions, then tables with their columns."""
+    """Return the lines of `curate query --list`: the saved questions, then the tables with their columns."""
     from ..store.catalog.query import dictionary
 
     questions = saved(store.root)
@@ -152,38 +168,48 @@ def describe(store: Store) -> list[str]:
     rows = dictionary(store)
     for name in dict.fromkeys(row["table"] for row in rows):
         columns = [row for row in rows if row["table"] == name]
-        said = next((row["comment"] for row in columns if not row["column"]), "")
-        lines += ["", f"{name}: {said}" if said else name]
-        named = table([row for row in columns if row["column"]], columns=["column", "type", "comment"])
-        lines += [f"  {line}" for line in named[2:]]
+        comment = next((row["comment"] for row in columns if not row["column"]), "")
+        lines += ["", f"{name}: {comment}" if comment else name]
+        described = table([row for row in columns if row["column"]], columns=["column", "type", "comment"])
+        lines += [f"  {line}" for line in described[2:]]
     return lines
 
 
-def write(result: pa.Table, how: str, *, longest: int = LONGEST, guard: bool = True) -> None:
-    """Rows to stdout; `table` is for people and stops at `longest` rows, the others are whole.
+def write(result: pa.Table, output_format: str, *, longest: int = LONGEST, guard: bool = True) -> None:
+    """Write the rows to stdout.
 
-    Of csv, which people open in spreadsheets, texts that would be formulas are written behind a ' (`guard`), and a line
-    in the log says how many; json and parquet are exact.
+    Args:
+        result: the rows.
+        output_format: `table`, `csv`, `json` or `parquet`. JSON and Parquet hold the exact values.
+        longest: the largest number of rows of a `table`. The other formats always hold all rows.
+        guard: write a ' before CSV cells that a spreadsheet would run as formulas, and log how many there are.
     """
-    if how == "parquet":
+    if output_format == "parquet":
         from ..store.catalog.query import parquet_bytes
 
         sys.stdout.buffer.write(parquet_bytes(result))
         return
-    rows = rows_of(result.slice(0, longest) if how == "table" else result)
+    rows = rows_of(result.slice(0, longest) if output_format == "table" else result)
     names = list(rows[0]) if rows else result.column_names
-    if how == "csv":
+    if output_format == "csv":
         _write_csv(names, rows, guard=guard)
-    elif how == "json":
+    elif output_format == "json":
         print("[" + ",\n ".join(_json(row) for row in rows) + "]")
     else:
         print("\n".join(table(rows, columns=names)))
         if len(result) > longest:
-            LOGGER.info(f"... and {len(result) - longest} more rows: curate query with --format csv shows all of them.")
+            LOGGER.info(f"... and {len(result) - longest} more rows. curate query --format csv shows all of them.")
 
 
 def rows_of(result: pa.Table) -> list[dict[str, Any]]:
-    """Rows as mappings. Columns of one name are told apart by a number, and times that Python has not got are text."""
+    """Return the rows as mappings from column to value.
+
+    Columns of the same name get a number (`name`, `name_2`). If a time does not fit Python's types, such as the year
+    200000, all times become text.
+
+    Raises:
+        QueryError: a value cannot be written as text.
+    """
     import pyarrow as pa
 
     names: dict[str, None] = {}
@@ -195,12 +221,12 @@ def rows_of(result: pa.Table) -> list[dict[str, Any]]:
     result = result.rename_columns(list(names))
     try:
         rows: list[dict[str, Any]] = result.to_pylist(maps_as_pydicts="lossy")
-    except (OverflowError, ValueError):  # the year 200000, infinity
+    except (OverflowError, ValueError):  # for example the year 200000, or infinity
         texts = [column.cast(pa.string()) if pa.types.is_temporal(column.type) else column for column in result.columns]
         try:
             rows = pa.table(texts, names=list(names)).to_pylist(maps_as_pydicts="lossy")
         except (OverflowError, ValueError, pa.ArrowException) as error:
-            raise QueryError(f"The answer holds what cannot be written as text: {error}. CAST it to VARCHAR.") from None
+            raise QueryError(f"The answer has a value that cannot be shown: {error}. CAST it to VARCHAR.") from None
     return rows
 
 
@@ -218,12 +244,12 @@ def _write_csv(names: Sequence[str], rows: Sequence[dict[str, Any]], *, guard: b
 
     quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for cells in ([cell(value) for value in values] for values in (names, *(row.values() for row in rows))):
-        # a bare carriage return ends a row for readers, and Python's writer does not quote it before 3.13
+        # Readers end a row at a lone carriage return, and Python's writer quotes it only from 3.13 on.
         (quoted if any("\r" in str(value) for value in cells) else writer).writerow(cells)
     if guarded:
         LOGGER.warning(
-            f"{guarded} cells that spreadsheets would run as formulas are written behind a '. Give --raw for them as "
-            "they are, or --format json."
+            f"{guarded} cells start with a ' now, because spreadsheets would run them as formulas. Give --raw or "
+            "--format json for the unchanged cells."
         )
 
 
@@ -232,7 +258,7 @@ def _flat(value: Any) -> Any:
 
 
 def _json(value: Any) -> str:
-    """JSON, with decimals as numbers, times as text, and null for what is no number in JSON (NaN, infinity)."""
+    """Return a value as JSON. Decimals become numbers, times become text, and NaN and infinity become null."""
     plain = _finite(value)
     return json.dumps(plain, ensure_ascii=False, default=lambda v: float(v) if isinstance(v, Decimal) else str(v))
 

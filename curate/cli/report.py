@@ -1,4 +1,7 @@
-"""`curate report`: the command. One page of one run, or of several side by side, written to a file."""
+"""The command `curate report`: write an HTML page about one run, or about several runs side by side.
+
+The package `curate.report` makes the content of the page.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +21,46 @@ curate report uds --map umap --max-samples 20000 --to uds.html
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs over one pool, side by side.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The page to write.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option("--title", help="Heading of the page; else the runs' names.")] = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Names of runs over the same pool. The page shows them side by side."),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    title: Annotated[
+        str | None, typer.Option("--title", help="Heading of the page. The default is the names of the runs.")
+    ] = None,
     max_samples: Annotated[
         int,
-        typer.Option("--max-samples", min=1, help="Of a larger pool, show the most kept, then chance."),
+        typer.Option(
+            "--max-samples", min=1, help="Show at most this many samples: the most often kept, then random ones."
+        ),
     ] = 50_000,
     features: Annotated[
         str | None,
-        typer.Option("--features", metavar="NAME", help="Features to draw the map by; else the newest of the pool."),
+        typer.Option(
+            "--features", metavar="NAME", help="Features for the map. The default is the newest features of the pool."
+        ),
     ] = None,
     clusters: Annotated[
-        str | None, typer.Option("--clusters", metavar="NAME", help="Clusters to group by; else the pool's newest.")
+        str | None,
+        typer.Option(
+            "--clusters", metavar="NAME", help="Clusters to group by. The default is the newest clusters of the pool."
+        ),
     ] = None,
     by: Annotated[
         list[str] | None,
-        typer.Option("--by", metavar="KEY", help="Group by this column of the pool, too. [repeatable]"),
+        typer.Option("--by", metavar="KEY", help="Also group the samples by this column of the pool. [repeatable]"),
     ] = None,
     method: Annotated[
-        Literal["pca", "umap"], typer.Option("--map", help="How the map is drawn; umap wants the package umap-learn.")
+        Literal["pca", "umap"],
+        typer.Option("--map", help="Method for the map. umap needs the package umap-learn."),
     ] = "pca",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate report`: write the page and print where it is."""
+    """Run `curate report`: write the page and print its path."""
     from ..log import LOGGER
-    from ..report.page import refuse_others, write
+    from ..report.page import check_target, write
     from ..report.payload import payload
     from ..report.runs import ReportRequest, report_context
     from ..runtime.terminal import size
@@ -52,12 +68,12 @@ def report(
     from ..store.catalog.session import QuerySession
 
     target = to.expanduser()
-    refuse_others(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite)
     keys = tuple(dict.fromkeys(part for text in by or () for part in text.split(",")))
-    wish = ReportRequest(tuple(runs), title, max_samples, features, clusters, keys, method)
+    request = ReportRequest(tuple(runs), title, max_samples, features, clusters, keys, method)
     source = Store(store)
     with QuerySession(source) as reader:
-        content = payload(report_context(source, reader, wish))
+        content = payload(report_context(source, reader, request))
     written = write(target, content)
     LOGGER.info(f"{size(written)} in {target}")
     print(target)

@@ -1,11 +1,13 @@
-"""Pipelines: YAML files that list stages, run in order. What is made is found, so a stopped pipeline goes on.
+"""The command `curate run`: run a pipeline, which is a YAML file with a list of stages.
 
     stages:
       - ingest: {name: pool, data: [pool.jsonl]}
       - train: {config: configs/uds.yaml, name: uds, pool: pool}
       - query: {file: compare_runs.sql, params: {run: uds}, timeout: 60}
 
-An entry's `config` names a YAML file that its other keys go over. Every entry is checked before any is run.
+The key `config` of an entry names a YAML file; the other keys of the entry override it. All entries are checked before
+the first one runs. The stages run in order. A stage finds what is already in the store, so a stopped pipeline resumes
+when it is run again.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
 
 QUERY = "query"
 LONGEST = 20
-"""Rows of an answer that a pipeline shows."""
+"""Largest number of rows that a pipeline shows of an answer."""
 
 
 def command(
@@ -50,32 +52,34 @@ def command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="The pipeline: a file, or the name of one that comes with curate.",
+            help="Pipeline to run: a YAML file, or the name of a pipeline that comes with curate.",
             autocompletion=completion.pipelines,
         ),
     ],
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME.KEY=VALUE", help="An option of what is made as NAME. [repeatable]"),
+        typer.Option(
+            "--set", metavar="NAME.KEY=VALUE", help="Set an option of the entry that makes NAME. [repeatable]"
+        ),
     ] = None,
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate run`: check every entry of a pipeline, then run them in order."""
+    """Run `curate run`: check every entry of a pipeline, then run the entries in order."""
     from ..store import Store
 
     entries = read(file, sets or (), store)
     print("\n".join(run(Store(store), entries)))
 
 
-class Question(QueryOptions, Options):
-    """What a query of a pipeline says."""
+class QueryEntry(QueryOptions, Options):
+    """Options of a `query` entry of a pipeline."""
 
-    file: str | None = Field(None, description="A file of SQL, or a saved question.")
-    sql: str | None = Field(None, description="The SQL itself.")
-    params: dict[str, Any] | None = Field(None, description="Values of $name.")
+    file: str | None = Field(None, description="File of SQL, or name of a saved question.")
+    sql: str | None = Field(None, description="SQL text.")
+    params: dict[str, Any] | None = Field(None, description="Values of the parameters $name in the SQL.")
 
     @model_validator(mode="after")
-    def _one_of(self) -> Self:
+    def _check_source(self) -> Self:
         if bool(self.file) == bool(self.sql):
             raise ValueError("give either file or sql")
         return self
@@ -83,21 +87,38 @@ class Question(QueryOptions, Options):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a pipeline: a stage with its config, or a question with its SQL."""
+    """One entry of a pipeline: a stage with its config, or a query with its SQL.
+
+    Attributes:
+        stage: the name of the stage, or `query`.
+        label: the name that messages show: the name of the artifact, or the file of the query.
+        config: the config of the stage; None for a query.
+        query: the options of the query; None for a stage.
+        sql: the SQL of the query; empty for a stage.
+    """
 
     stage: str
     label: str
     config: Config | None = None
-    question: Question | None = None
+    query: QueryEntry | None = None
     sql: str = ""
 
 
 def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
-    """Every entry of a pipeline, checked; `sets` are `name.key=value`, by the name of what an entry makes."""
-    asked, file = file, bundled.pipeline(file)
-    if not file.exists() and not asked.suffix:
+    """Read a pipeline and check every entry.
+
+    Args:
+        file: the YAML file, or the name of a pipeline that comes with curate.
+        sets: overrides `name.key=value`, where `name` is the name of the artifact that an entry makes.
+        root: the folder of the store, which may hold saved questions.
+
+    Raises:
+        ConfigError: the file, an entry or an override is wrong.
+    """
+    given, file = file, bundled.pipeline(file)
+    if not file.exists() and not given.suffix:
         raise ConfigError(
-            f"There is no file and no pipeline '{asked}'.{did_you_mean(asked.name, bundled.names('pipelines'))}"
+            f"There is no file and no pipeline '{given}'.{did_you_mean(given.name, bundled.names('pipelines'))}"
         )
     content = read_yaml(file)
     if unknown := [key for key in content if key != "stages"]:
@@ -105,7 +126,7 @@ def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> li
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
         raise ConfigError(
-            f"{file} lists no stages. It wants 'stages:' and below it one '- stage: {{key: value}}' each."
+            f"{file} lists no stages. Write 'stages:', and below it a line '- stage: {{key: value}}' for each stage."
         )
     raw = [_split(item, f"{file}, entry {number}") for number, item in enumerate(stages, 1)]
     _override(raw, sets, file)
@@ -115,19 +136,19 @@ def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> li
 def _split(item: Any, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(item, dict) or len(item) != 1:
         raise ConfigError(
-            f"{where}: wants one stage and its keys, as in '- ingest: {{name: pool, data: [pool.jsonl]}}'."
+            f"{where}: needs one stage and its keys, as in '- ingest: {{name: pool, data: [pool.jsonl]}}'."
         )
     stage, values = next(iter(item.items()))
     if stage not in (*STAGES, QUERY):
         raise ConfigError(f"{where}: there is no stage '{stage}'.{did_you_mean(str(stage), (*STAGES, QUERY))}")
     if not isinstance(values, dict):
-        raise ConfigError(f"{where} ({stage}): wants keys and values, not {values!r}.")
+        raise ConfigError(f"{where} ({stage}): needs keys and values, not {values!r}.")
     values = dict(values)
     if stage == QUERY or "config" not in values:
         return stage, values
     file = values.pop("config")
     if not isinstance(file, str):
-        raise ConfigError(f"{where} ({stage}): config wants the name of a YAML file, not {file!r:.80}.")
+        raise ConfigError(f"{where} ({stage}): config needs the name of a YAML file, not {file!r:.80}.")
     base = read_yaml(Path(file))
     return stage, {**base, **values}
 
@@ -146,33 +167,33 @@ def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
     if stage != QUERY:
         config = build_config(stage, values, where=f" in {where}")
         return Entry(stage, config.name, config=config)
-    question = build(Question, values, where=f" in {where}")
+    query = build(QueryEntry, values, where=f" in {where}")
     try:
-        sql = question.sql or find(question.file or "", root)
+        sql = query.sql or find(query.file or "", root)
     except CurateError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return Entry(stage, question.file or "sql", question=question, sql=sql)
+    return Entry(stage, query.file or "sql", query=query, sql=sql)
 
 
 def run(store: Store, entries: Sequence[Entry]) -> list[str]:
-    """Run the entries in order: a line each on stderr, the answers of queries on stdout.
+    """Run the entries in order. Log one line per entry to stderr, and print the answers of queries to stdout.
 
     Returns:
-        `what  where` lines: the folder of every data set that was written out, and the store's.
+        Lines `name  path`: the folder of every exported dataset, and the folder of the store.
     """
-    places: dict[str, Path] = {}
+    outputs: dict[str, Path] = {}
     for number, entry in enumerate(entries, 1):
         start = time.monotonic()
-        if entry.question is not None:
+        if entry.query is not None:
             print(f"\n{about(entry.sql) or entry.label}\n")
-            write(store.query(entry.sql, entry.question.params or {}, entry.question.limits), "table", longest=LONGEST)
+            write(store.query(entry.sql, entry.query.params or {}, entry.query.limits), "table", longest=LONGEST)
             end = "answered"
         elif entry.config is not None:
             artifact, fresh = make_or_find(store, entry.stage, entry.config)
             end = f"made in {time.monotonic() - start:.1f} s" if fresh else "found"
             if destination := getattr(entry.config, "destination", None):
-                places[f"dataset {artifact.name}"] = destination
+                outputs[f"dataset {artifact.name}"] = destination
         LOGGER.info(f"[{number}/{len(entries)}] {entry.stage} {entry.label} ... {end}")
-    places["store"] = store.root
-    width = max(map(len, places))
-    return [f"{what:<{width}}  {redacted(str(where))}" for what, where in places.items()]
+    outputs["store"] = store.root
+    width = max(map(len, outputs))
+    return [f"{name:<{width}}  {redacted(str(path))}" for name, path in outputs.items()]

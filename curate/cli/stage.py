@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
-    """Run a stage; the second value is False when all of it was there already."""
+    """Run a stage and return its artifact. The second value is False if the artifact was already in the store."""
     known = {artifact.fingerprint for artifact in store.artifacts()}
     artifact = run_stage(store, stage, config)
     return artifact, artifact.fingerprint not in known
 
 
 def make_and_print(store: Store, stage: str, config: Config) -> None:
-    """Run one stage: its summary to stdout, and to stderr where the artifact is."""
+    """Run one stage. Print its summary to stdout and the path of the artifact to stderr."""
     artifact, fresh = make_or_find(store, stage, config)
     if (show := stage_of(stage).show) is not None:
         print(show(config, artifact))

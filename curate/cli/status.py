@@ -1,4 +1,8 @@
-"""`curate status` and `curate resume`: what the store holds, what has grown old, and how what was begun goes on."""
+"""The commands `curate status`, which lists the artifacts of a store, and `curate resume`, which finishes one of them.
+
+An artifact is stale if one of its inputs is gone or has changed since it was made. The fingerprints of the inputs show
+this, without any network access.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +31,31 @@ curate resume uds
 
 
 def status(store: StoreFlag = Path("store")) -> None:
-    """`curate status`: print what the store holds."""
+    """Run `curate status`: list the artifacts, and which of them are stale or unfinished."""
     print("\n".join(report(Store(store))))
 
 
 def resume(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="As curate status shows it.", autocompletion=completion.unfinished)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of an unfinished artifact, as curate status shows it.",
+            autocompletion=completion.unfinished,
+        ),
     ],
     store: StoreFlag = Path("store"),
 ) -> None:
-    """`curate resume`: finish what was begun."""
+    """Run `curate resume`: finish an unfinished artifact."""
     make_and_print(Store(store), *unfinished(Store(store), name))
 
 
 def report(store: Store) -> list[str]:
-    """The store in lines: artifacts, what is stale, what is unfinished, what waits to be merged."""
+    """Return the lines of `curate status`: artifacts, stale ones, unfinished ones, and the state of the catalogue.
+
+    Raises:
+        StoreError: there is no store.
+    """
     from ..store.artifacts.files import size_of
 
     store.require()
@@ -57,11 +70,11 @@ def report(store: Store) -> list[str]:
         }
         for a in made
     ]
-    lines = [f"Store {store.root}", "", *(table(rows) if rows else ["Nothing is finished yet."])]
+    lines = [f"Store {store.root}", "", *(table(rows) if rows else ["There is no finished artifact yet."])]
     current = [a for a in made if store.has(a.name) and store.get(a.name).fingerprint == a.fingerprint]
     stale = [f"  {a.name}: {reason}" for a in current for reason in stale_inputs(store, a)]
     if stale:
-        lines += ["", "Stale: something that it was made from has changed since; run its command again", *stale]
+        lines += ["", "Stale: an input has changed since. Run the command of the artifact again.", *stale]
     if drafts:
         lines += ["", "Unfinished"]
         lines += [
@@ -73,23 +86,23 @@ def report(store: Store) -> list[str]:
 def _catalog(store: Store) -> list[str]:
     waiting = store.waiting()
     file = store.catalog.path
-    lines = [f"Catalogue {file}: {size(file.stat().st_size) if file.exists() else 'not begun'}"]
+    lines = [f"Catalogue {file}: {size(file.stat().st_size) if file.exists() else 'not created yet'}"]
     if waiting:
-        lines.append(f"{waiting} file(s) of facts wait to be merged into it; queries see them already.")
+        lines.append(f"{waiting} file(s) of records are not merged into the catalogue yet. Queries already see them.")
     return lines
 
 
 def _how_to_resume(store: Store, draft: Artifact, label: str) -> str:
     if store.is_being_made(draft):
-        return "being made right now"
+        return "a process is working on it"
     if draft.stage == SCRIPT:
-        return "go on with the script that began it, from its own checkpoint"
+        return "resume it with the script that started it, from the script's own checkpoint"
     where = "" if store.root == Path("store") else f" --store {store.root}"
-    return f"go on with: curate resume {label}{where}"
+    return f"resume it with: curate resume {label}{where}"
 
 
 def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
-    """A sentence for every input that is no longer what the artifact was made from. Asks no network."""
+    """Yield a sentence for each input that is gone or has changed since the artifact was made. No network is used."""
     if artifact.stage == SCRIPT:
         return
     try:
@@ -101,19 +114,19 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
         if not store.has(name):
             yield f"{field} '{name}' is gone"
         elif store.get(name).fingerprint != artifact.inputs.get(field):
-            yield f"{field} '{name}' has been made anew"
-    for key, text in _outside(config).items():
+            yield f"{field} '{name}' has been made again"
+    for key, text in _external_values(config).items():
         recorded = artifact.inputs.get(key, "")
-        field, bare = key.split(".")[0], text.split("=", 1)[-1]
-        if not Path(bare).expanduser().exists() and not store.has(bare):
+        field, path = key.split(".")[0], text.split("=", 1)[-1]
+        if not Path(path).expanduser().exists() and not store.has(path):
             if not recorded.startswith(("hub:", "url:")):
-                yield f"{field} '{bare}' is gone"
+                yield f"{field} '{path}' is gone"
         elif locate(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
-            yield f"{field} '{bare}' has changed"
+            yield f"{field} '{path}' has changed"
 
 
-def _outside(config: Config) -> dict[str, str]:
-    """Paths and Hub ids of a config, by the key that its inputs are recorded under."""
+def _external_values(config: Config) -> dict[str, str]:
+    """Return the paths and Hub ids of a config, by the key under which the artifact records the input."""
     entries: dict[str, str] = {}
     for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
@@ -122,27 +135,37 @@ def _outside(config: Config) -> dict[str, str]:
 
 
 def unfinished(store: Store, label: str) -> tuple[str, Config]:
-    """The stage and config of something begun, checked to be what going on would make."""
+    """Return the stage and the config of an unfinished artifact, after a check that it can be resumed.
+
+    Raises:
+        ArtifactNotFound: no unfinished artifact has this name.
+        StoreError: a script made the artifact, this version does not know its stage, a secret of its URL is not
+            recorded, or an input has changed.
+    """
     store.require()
     labels = store.display_names()
     drafts = {labels[draft.fingerprint]: draft for draft in store.drafts()}
     if label not in drafts:
-        raise ArtifactNotFound(f"Nothing unfinished is named '{label}' in {store.root}.{did_you_mean(label, drafts)}")
+        raise ArtifactNotFound(
+            f"No unfinished artifact is named '{label}' in {store.root}.{did_you_mean(label, drafts)}"
+        )
     draft = drafts[label]
     if draft.stage == SCRIPT:
-        raise StoreError(f"'{label}' was begun by a script: start that again, to go on from its own checkpoint.")
+        raise StoreError(f"'{label}' was started by a script. Run the script again to resume from its own checkpoint.")
     if draft.stage not in STAGES:
-        raise StoreError(f"'{label}' was begun by a stage '{draft.stage}' that this version does not know.")
+        raise StoreError(
+            f"'{label}' was started by the stage '{draft.stage}', which this version of curate does not know."
+        )
     if HIDDEN in str(draft.config):
         raise StoreError(
-            f"'{label}' reads a URL with a password or token, which is not written down: run its command again instead "
-            f"(curate {draft.stage} --name {draft.name} ...)."
+            f"'{label}' reads a URL with a password or token, and the store does not record secrets. Run its command "
+            f"again instead (curate {draft.stage} --name {draft.name} ...)."
         )
     config = build_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
     _, now = made_from(store, draft.stage, config)
     if changed := [field for field in {**now, **draft.inputs} if now.get(field) != draft.inputs.get(field)]:
         raise StoreError(
-            f"'{label}' cannot go on: {', '.join(sorted(changed))} changed since it was begun. Run its command anew "
-            f"(curate {draft.stage} --name {draft.name} ...), and delete {draft.path}."
+            f"'{label}' cannot be resumed: {', '.join(sorted(changed))} changed since it was started. Run its command "
+            f"again (curate {draft.stage} --name {draft.name} ...), and delete {draft.path}."
         )
     return draft.stage, config

@@ -1,5 +1,5 @@
-"""`curate doctor`: what a run here would stand on, and whether it would fit, told before it starts.
+"""Checks behind `curate doctor`: the software, the devices, the store, and whether a planned run fits.
 
-It looks at what may be broken, so every part of it works without the others: a package that cannot be imported is a
-line of the answer, not the end of it. Nothing asks a network.
+The checks look for broken parts, so each check works without the others. A package that cannot be imported is one line
+of the report and does not end it. No check uses the network.
 """

@@ -1,4 +1,7 @@
-"""The devices that a run could use, and how much memory they have: of the machine, of its GPUs, of this container."""
+"""The devices that a run could use, with their memory: the CPU, the GPUs, and the limit of the container.
+
+Importing torch and asking a driver may fail in many ways. Such a failure becomes a finding, never an exception.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,21 @@ from typing import Literal
 
 from ..runtime.distributed import cores
 from ..runtime.terminal import size
-from .finding import Finding, said_by
+from .finding import Finding, one_line
 
 CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says how much memory a container may use: version 2, version 1."""
+"""Files in which Linux gives the memory limit of a container: cgroup version 2, then version 1."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a run computes on.
+    """A device that a run computes on.
 
     Attributes:
-        kind: what torch calls it.
-        name: how it is shown.
-        total: bytes; free: bytes that nobody uses now.
+        kind: the type of the device in torch.
+        name: the name that messages show.
+        total: all memory of the device, in bytes.
+        free: memory that no process uses now, in bytes.
     """
 
     kind: Literal["cpu", "cuda", "mps"]
@@ -33,7 +37,7 @@ class Device:
 
 
 def memory() -> Device:
-    """The machine's memory, or what this container may use of it."""
+    """Return the CPU with the memory of the machine, or with the memory limit of this container if that is smaller."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = total
     try:
@@ -43,46 +47,44 @@ def memory() -> Device:
     except ImportError:
         if "SC_AVPHYS_PAGES" in os.sysconf_names:
             free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    limit = _limit()
+    limit = _container_limit()
     if limit is not None and limit < total:
         total, free = limit, min(free, limit)
     return Device("cpu", "cpu", total, free)
 
 
-def _limit() -> int | None:
+def _container_limit() -> int | None:
     for path in CGROUP:
         if path.is_file() and (text := path.read_text(encoding="ascii").strip()).isdigit():
             return int(text)
     return None
 
 
-def look() -> tuple[list[Finding], Device]:
-    """A line for every device, and the one that a run in one process would take: the first GPU, else the CPU."""
-    here = memory()
-    details = {"cores": cores(), **_room(here)}
-    cpu = Finding("cpu", f"{cores()} cores; {size(here.free)} of {size(here.total)} free", details=details)
+def detect() -> tuple[list[Finding], Device]:
+    """Return a finding per device, and the device that a single process would use: the first GPU, else the CPU."""
+    machine = memory()
+    details = {"cores": cores(), **_memory_details(machine)}
+    cpu = Finding("cpu", f"{cores()} cores; {size(machine.free)} of {size(machine.total)} free", details=details)
     try:
         import torch
-    except Exception as error:  # whatever a broken build raises
-        return [
-            cpu,
-            Finding("torch", f"cannot be imported: {said_by(error)}", "note", "GPUs are not looked for."),
-        ], here
-    lines = [Finding(cpu.what, f"{cpu.said}; torch uses {torch.get_num_threads()} threads", details=cpu.details)]
+    except Exception as error:  # a broken build may raise any exception
+        advice = "So GPUs cannot be detected."
+        return [cpu, Finding("torch", f"cannot be imported: {one_line(error)}", "note", advice)], machine
+    threads = f"{cpu.message}; torch uses {torch.get_num_threads()} threads"
+    lines = [Finding(cpu.what, threads, details=cpu.details)]
     try:
         gpus, found = _gpus()
-    except Exception as error:  # drivers fail in their own ways
-        broken = f"cannot be used: {said_by(error)}"
-        advice = "Mend the driver, or hide the GPUs: CUDA_VISIBLE_DEVICES="
-        return [*lines, Finding("gpu", broken, "wrong", advice)], here
+    except Exception as error:  # a driver may raise any exception
+        broken = f"cannot be used: {one_line(error)}"
+        advice = "Fix the driver, or hide the GPUs: CUDA_VISIBLE_DEVICES="
+        return [*lines, Finding("gpu", broken, "wrong", advice)], machine
     if not found and shutil.which("nvidia-smi"):
         build = torch.version.cuda or "no CUDA"
-        lines.append(
-            Finding("gpu", f"a driver is here, and torch (built for {build}) sees no GPU", "note", "See pytorch.org.")
-        )
+        message = f"a driver is installed, but torch (built for {build}) detects no GPU"
+        lines.append(Finding("gpu", message, "note", "See pytorch.org."))
     elif not found:
         lines.append(Finding("gpu", "none: training runs on the CPU"))
-    return [*lines, *gpus], found[0] if found else here
+    return [*lines, *gpus], found[0] if found else machine
 
 
 def _gpus() -> tuple[list[Finding], list[Device]]:
@@ -95,16 +97,20 @@ def _gpus() -> tuple[list[Finding], list[Device]]:
             about = torch.cuda.get_device_properties(number)
             free, total = torch.cuda.mem_get_info(number)
             devices.append(Device("cuda", f"cuda:{number}", total, free))
-            said = f"{about.name}; {size(free)} of {size(total)} free; bfloat16: {'yes' if half else 'no'}"
-            lines.append(Finding(f"cuda:{number}", said, details={**_room(devices[-1]), "bf16": half}))
+            message = f"{about.name}; {size(free)} of {size(total)} free; bfloat16: {'yes' if half else 'no'}"
+            lines.append(Finding(f"cuda:{number}", message, details={**_memory_details(devices[-1]), "bf16": half}))
     elif torch.backends.mps.is_available():
         total = int(torch.mps.recommended_max_memory())
         devices.append(Device("mps", "mps", total, total - int(torch.mps.driver_allocated_memory())))
         lines.append(
-            Finding("mps", f"Apple GPU; shares the machine's memory, {size(total)} of it", details=_room(devices[-1]))
+            Finding(
+                "mps",
+                f"Apple GPU; may use {size(total)} of the machine's memory",
+                details=_memory_details(devices[-1]),
+            )
         )
     return lines, devices
 
 
-def _room(device: Device) -> dict[str, int]:
+def _memory_details(device: Device) -> dict[str, int]:
     return {"total_bytes": device.total, "free_bytes": device.free}

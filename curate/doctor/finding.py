@@ -1,4 +1,4 @@
-"""What a look at one thing says: a line for people, the same for machines, and whether a run would stop at it."""
+"""The result of one check: a line for people, the same data as JSON, and whether the result would stop a run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, Literal
 
 Verdict = Literal["fine", "note", "wrong"]
 SIGNS: Mapping[Verdict, str] = {"fine": " ", "note": "!", "wrong": "x"}
-"""How a verdict is shown in front of its line."""
+"""Sign at the start of a line, by verdict."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line.
+    """One line of the report.
 
     Attributes:
-        what: the thing.
-        said: what was found, in plain words.
-        verdict: `wrong` would stop a run; a `note` is worth knowing.
-        advice: what to do, where something is to be done.
-        details: numbers for machines.
+        what: the subject of the line, such as a package or a device.
+        message: the result of the check, in words.
+        verdict: `wrong` would stop a run; `note` does not, but the user should know it; else `fine`.
+        advice: a sentence that says what to do; may be empty.
+        details: numbers for programs that read the JSON.
     """
 
     what: str
-    said: str
+    message: str
     verdict: Verdict = "fine"
     advice: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -34,24 +34,24 @@ Sections = Mapping[str, Sequence[Finding]]
 
 
 def lines(sections: Sections) -> list[str]:
-    """The findings as text, a heading each; what is wrong is said again at the end."""
+    """Return the findings as lines, with a heading for each section. The end repeats the findings that are wrong."""
     out: list[str] = []
     for title, findings in sections.items():
         width = max((len(finding.what) for finding in findings), default=0)
         out += [title, *(_line(finding, width) for finding in findings), ""]
     wrong = failures(sections)
     if not wrong:
-        return [*out, "Nothing is wrong." + (" Lines with ! are worth a look." if _any(sections, "note") else "")]
-    return [*out, f"Wrong ({len(wrong)}):", *(f"  {f.what}: {f.said}. {f.advice}".rstrip() for f in wrong)]
+        return [*out, "No problem found." + (" Please read the lines with !." if _any(sections, "note") else "")]
+    return [*out, f"Problems ({len(wrong)}):", *(f"  {f.what}: {f.message}. {f.advice}".rstrip() for f in wrong)]
 
 
 def _line(finding: Finding, width: int) -> str:
     advice = f"  {finding.advice}" if finding.advice else ""
-    return f"{SIGNS[finding.verdict]} {finding.what:<{width}}  {finding.said}{advice}".rstrip()
+    return f"{SIGNS[finding.verdict]} {finding.what:<{width}}  {finding.message}{advice}".rstrip()
 
 
 def failures(sections: Sections) -> list[Finding]:
-    """What would stop a run."""
+    """Return the findings that would stop a run."""
     return [finding for findings in sections.values() for finding in findings if finding.verdict == "wrong"]
 
 
@@ -60,18 +60,18 @@ def _any(sections: Sections, verdict: Verdict) -> bool:
 
 
 def as_data(sections: Sections) -> dict[str, Any]:
-    """The same for machines: `ok`, and the findings of every section."""
+    """Return the findings as data for JSON: `ok`, and the list of findings of each section."""
     return {"ok": not failures(sections)} | {
         title.partition(" (")[0].lower().replace(" ", "_"): [asdict(finding) for finding in findings]
         for title, findings in sections.items()
     }
 
 
-def said_by(error: BaseException, most: int = 200) -> str:
-    """An error in one line, of which the first words count."""
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return the text of an error as one line of at most `most` characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most].rstrip(".")
 
 
 def joined(names: Iterable[str]) -> str:
-    """`a, b, c`."""
+    """Return the names with commas between them: `a, b, c`."""
     return ", ".join(names)

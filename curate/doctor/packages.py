@@ -1,4 +1,7 @@
-"""Which packages are here, whether curate can work with their versions, and what the missing extras would add."""
+"""Checks of the installed packages: their versions, broken builds, and the extras that are not installed.
+
+The requirements come from the metadata of the installed curate, so that no list of them is kept here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from ..version import DISTRIBUTION, __version__, pip_install
-from .finding import Finding, joined, said_by
+from .finding import Finding, joined, one_line
 
 TRIED = {
     "numpy": "numpy",
@@ -20,10 +23,10 @@ TRIED = {
     "faiss-cpu": "faiss",
     "faiss-gpu": "faiss",
 }
-"""Packages with compiled parts, which may be here and broken, and what is imported to find out."""
+"""Package with compiled parts -> module that the check imports. Such a package may be installed but broken."""
 
 SERVES = {
-    "faiss": "searching and clustering large pools; numpy does it otherwise",
+    "faiss": "search and clustering of large pools (without it, numpy is used)",
     "gpu": "the same on GPUs",
     "ray": "--engine ray",
     "eval": "the tasks of curate evaluate",
@@ -32,14 +35,14 @@ SERVES = {
     "tensorboard": "--report-to tensorboard",
     "wandb": "--report-to wandb",
 }
-"""Extra -> what it is for; an extra that is not named here is shown without."""
+"""Extra -> its purpose. An extra that is not listed here is shown without a purpose."""
 
-UNASKED = ("dev",)
-"""Extras that users are not told of."""
+HIDDEN_EXTRAS = ("dev",)
+"""Extras that the report does not show to users."""
 
 
 def software() -> list[Finding]:
-    """Python, curate, every package that it needs, then the extras."""
+    """Return findings about Python, curate, every package that curate needs, and the extras."""
     found = [
         Finding("python", f"{platform.python_version()} ({sys.executable})", details={"platform": platform.platform()}),
         Finding("curate", __version__),
@@ -47,15 +50,15 @@ def software() -> list[Finding]:
     try:
         needed, extras = _declared()
     except PackageNotFoundError:
-        return [*found, Finding("packages", "curate is not installed, so its needs are not known", "note")]
+        return [*found, Finding("packages", "curate is not installed, so its requirements are unknown", "note")]
     except ImportError:
         return [*found, Finding("packaging", "is missing", "wrong", "pip install packaging")]
-    found += [finding for name, wanted in needed.items() if (finding := _required(name, wanted))]
+    found += [_required(name, versions) for name, versions in needed.items()]
     return [*found, *_extras(extras)]
 
 
 def _declared() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """What curate says that it needs here, and by extra: package -> range of versions."""
+    """Return the declared requirements for this platform: package -> range of versions, and the same by extra."""
     from packaging.requirements import Requirement
 
     needed: dict[str, str] = {}
@@ -66,26 +69,26 @@ def _declared() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         extra = _extra_of(str(marker or ""))
         if marker is None or marker.evaluate({"extra": extra}):
             (extras.setdefault(extra, {}) if extra else needed)[requirement.name] = str(requirement.specifier)
-    return needed, {name: those for name, those in extras.items() if name not in UNASKED}
+    return needed, {name: packages for name, packages in extras.items() if name not in HIDDEN_EXTRAS}
 
 
 def _extra_of(marker: str) -> str:
-    """`quantized` of `sys_platform == 'linux' and extra == 'quantized'`; "" of a marker without one."""
+    """Return the extra of a marker: `quantized` for `sys_platform == 'linux' and extra == 'quantized'`, else ""."""
     return marker.partition("extra == ")[2].strip("'\") ")
 
 
-def _required(name: str, wanted: str) -> Finding:
-    here = _version(name)
-    install = f"pip install '{name}{wanted}'"
-    if here is None:
+def _required(name: str, versions: str) -> Finding:
+    installed = _version(name)
+    install = f"pip install '{name}{versions}'"
+    if installed is None:
         return Finding(name, "is missing", "wrong", install)
-    if not _within(here, wanted):
-        return Finding(name, f"{here}, and curate needs {wanted}", "wrong", install)
-    return _tried(name, here, "wrong")
+    if not _within(installed, versions):
+        return Finding(name, f"{installed}, but curate needs {versions}", "wrong", install)
+    return _imported(name, installed, "wrong")
 
 
-def _tried(name: str, here: str, verdict: str) -> Finding:
-    """A package that is here, imported where that may fail; whatever it raises then is what is said."""
+def _imported(name: str, installed: str, verdict: str) -> Finding:
+    """Import an installed package if it is in `TRIED`, and report the error if the import fails."""
     if name in TRIED:
         try:
             import_module(TRIED[name])
@@ -93,39 +96,40 @@ def _tried(name: str, here: str, verdict: str) -> Finding:
             advice = f"pip install --force-reinstall --no-deps {name}"
             return Finding(
                 name,
-                f"{here} cannot be imported: {said_by(error)}",
+                f"{installed} cannot be imported: {one_line(error)}",
                 "wrong" if verdict == "wrong" else "note",
                 advice,
             )
-    return Finding(name, here, details={"version": here})
+    return Finding(name, installed, details={"version": installed})
 
 
 def _extras(extras: dict[str, dict[str, str]]) -> Iterator[Finding]:
-    """One line an extra: what is here of it, or how to have it."""
-    for extra, wanted in extras.items():
+    """Yield one finding per extra: its installed packages, or the command that installs it."""
+    for extra, needed in extras.items():
         if extra == "gpu" and "faiss" in extras and all(_version(name) for name in extras["faiss"]):
-            continue  # both own the same folder: who has the one must not be told to install the other
+            continue  # both packages install the same folder: do not advise to install both
         if extra == "faiss" and "gpu" in extras and all(_version(name) for name in extras["gpu"]):
             continue
-        there = {name: _version(name) for name in wanted}
+        versions = {name: _version(name) for name in needed}
         what, purpose = f"[{extra}]", SERVES.get(extra, "")
-        if missing := [name for name, here in there.items() if here is None]:
-            way = pip_install(extra)
-            yield Finding(what, f"{joined(missing)} missing: {purpose}".rstrip(": "), "fine", way, {"missing": missing})
+        install = pip_install(extra)
+        if missing := [name for name, installed in versions.items() if installed is None]:
+            message = f"{joined(missing)} missing: {purpose}".rstrip(": ")
+            yield Finding(what, message, "fine", install, {"missing": missing})
             continue
-        tried = [_tried(name, str(here), "note") for name, here in there.items()]
-        broken = next((finding for finding in tried if finding.verdict != "fine"), None)
-        old = [
-            f"{name} {here} (wants {wanted[name]})"
-            for name, here in there.items()
-            if not _within(str(here), wanted[name])
+        checked = [_imported(name, str(installed), "note") for name, installed in versions.items()]
+        broken = next((finding for finding in checked if finding.verdict != "fine"), None)
+        outdated = [
+            f"{name} {installed} (needs {needed[name]})"
+            for name, installed in versions.items()
+            if not _within(str(installed), needed[name])
         ]
         if broken:
-            yield Finding(what, f"{broken.what} {broken.said}", "note", broken.advice)
-        elif old:
-            yield Finding(what, joined(old), "note", pip_install(extra))
+            yield Finding(what, f"{broken.what} {broken.message}", "note", broken.advice)
+        elif outdated:
+            yield Finding(what, joined(outdated), "note", install)
         else:
-            yield Finding(what, joined(f"{name} {here}" for name, here in there.items()))
+            yield Finding(what, joined(f"{name} {installed}" for name, installed in versions.items()))
 
 
 def _version(name: str) -> str | None:
@@ -135,7 +139,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _within(here: str, wanted: str) -> bool:
+def _within(installed: str, versions: str) -> bool:
     from packaging.specifiers import SpecifierSet
 
-    return SpecifierSet(wanted).contains(here, prereleases=True)
+    return SpecifierSet(versions).contains(installed, prereleases=True)

@@ -1,13 +1,13 @@
-"""Whether a planned training would fit: what it would take on its device and on the disk, beside what there is.
+"""Estimates of the memory and disk that a planned training run needs, compared with the available memory and disk.
 
-Estimates, from the model's config, the options and the size of the pool; no weight is loaded and nothing is asked of a
-network. They are of one process, and as if every text were --max-length tokens long.
+The estimates use the config of the model, the options and the size of the pool. They load no weights and use no
+network. They are for one process and assume that every text has --max-length tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -20,83 +20,96 @@ from ..runtime.terminal import size
 from ..selectors import RunInfo, make_selector
 from ..stages.train.config import TrainConfig
 from .devices import Device
-from .finding import Finding, said_by
+from .finding import Finding, one_line
 
 if TYPE_CHECKING:
     from ..lm.model.memory import Load, ModelShape
     from ..store import Store
 
 LEDGER_ROW = 130
-"""Bytes of a candidate's row on disk: some 75 in its fragment, which is kept, and 52 in DuckDB. Measured at 64
-candidates a step with two parts of a score."""
+"""Bytes of a candidate's row on disk: about 75 in its Parquet file, which stays, and 52 in DuckDB. Measured with 64
+candidates per step and two parts of the score."""
 
 TOKEN = 5
-"""Bytes of a token of the pool in memory: its id, and whether the loss sees it."""
+"""Bytes of a token of the pool in memory: its id, and one byte for the loss mask."""
 
 LIBRARIES = 900 << 20
-"""Bytes that Python takes with torch, transformers and peft in it."""
+"""Bytes that a Python process uses after importing torch, transformers and peft."""
 
-ENOUGH = 0.7
-"""Of what is free: estimates above that may fit or not. Measured runs took 0.9 to 1.45 times what was estimated."""
+SAFE_SHARE = 0.7
+"""Share of the free memory below which an estimate fits. Above it, a run may fit or not: measured runs took 0.9 to 1.45
+times their estimate."""
 
 
 class PlannedRun(TrainConfig):
-    """The options of a training that is thought about; without a model, no training is."""
+    """The options of a planned training run. All are optional: without any option, no run is estimated."""
 
-    name: str = Field("planned", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="What the run would be called.")
-    pool: Ref | None = Field(None, description="The pool, as named at ingest.")  # type: ignore[assignment]
+    name: str = Field("planned", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the planned run.")
+    pool: Ref | None = Field(None, description="Name of the pool, as given to curate ingest.")  # type: ignore[assignment]
     model: Annotated[str | None, EXTERNAL] = Field(  # type: ignore[assignment]
-        None, description="Model of a planned run: a folder, a Hub id, or a name in the store."
+        None, description="Model of the planned run: a folder, a Hub id, or a name in the store."
     )
-    as_json: bool = Field(False, description="Print it for machines.", json_schema_extra={"flag": "json"})
+    as_json: bool = Field(False, description="Print the findings as JSON.", json_schema_extra={"flag": "json"})
 
     @property
     def is_given(self) -> bool:
-        """Whether a run is asked about at all."""
+        """True if the user gave options of a run to estimate."""
         return bool(self.model_fields_set - {"as_json"})
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
         if self.is_given and self.model is None:
-            raise ConfigError("A planned run is estimated from its model: give --model, or --config with one.")
+            raise ConfigError(
+                "The estimate of a planned run needs its model: give --model, or --config with a model in the file."
+            )
         return self
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is: the device that trains, the machine's own memory, and bytes of disk."""
+    """The available resources.
+
+    Attributes:
+        device: the device that trains.
+        machine: the CPU with the memory of the machine.
+        disk: the free disk space at the store, in bytes.
+    """
 
     device: Device
     machine: Device
     disk: int
 
 
-def look(config: PlannedRun, root: Path, room: Resources) -> list[Finding]:
-    """Everything that is told of a planned run."""
+def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Finding]:
+    """Return all findings about a planned run, with the store at `root`, which need not exist."""
     try:
         from ..store import Store
 
         store = Store(root)
         shape = counted(config, store)
-        load = load_of(config, shape, room.device)
+        load = load_of(config, shape, resources.device)
     except ModelError as error:
-        return [Finding("model", said_by(error, 500), "wrong")]
+        return [Finding("model", one_line(error, 500), "wrong")]
     except (CurateError, ImportError) as error:
-        return [Finding("plan", said_by(error, 500), "wrong")]
+        return [Finding("plan", one_line(error, 500), "wrong")]
     found = [
         Finding("model", _counts(shape), details={"weights": shape.weights, "trained": shape.trained}),
-        *_memory(config, shape, load, room),
+        *_memory(config, shape, load, resources),
     ]
     rows, pool = rows_of(config, store)
-    return [*found, *([pool] if pool else []), *_disk(config, shape, load, rows, room)]
+    return [*found, *([pool] if pool else []), *_disk(config, shape, load, rows, resources)]
 
 
 def counted(config: PlannedRun, store: Store) -> ModelShape:
-    """The model's shape with the adapter that would be trained; `ModelError` where its config is not here."""
+    """Return the shape of the model, with the adapter that would be trained.
+
+    Raises:
+        ModelError: the config of the model is not on this machine. Nothing is downloaded.
+    """
     from ..lm.model.load import add_lora
     from ..lm.model.memory import count
 
-    place = _place(store, str(config.model))
+    path = _model_path(store, str(config.model))
 
     def adapt(model: Any) -> Any:
         return add_lora(
@@ -108,17 +121,17 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
         )
 
     try:
-        return count(config.options(place), None if config.full else adapt, config.max_length)
+        return count(config.options(path), None if config.full else adapt, config.max_length)
     except ModelError:
-        if Path(place).exists() or "/" not in place:
+        if Path(path).exists() or "/" not in path:
             raise
         raise ModelError(
-            f"'{place}' is no folder and not in the Hub's cache on this machine: the Hub would have to be asked, which "
-            f"doctor does not. Download it first: hf download {place}"
+            f"'{path}' is not a folder and not in the Hub cache of this machine, and curate doctor uses no network. "
+            f"Download it first: hf download {path}"
         ) from None
 
 
-def _place(store: Store, text: str) -> str:
+def _model_path(store: Store, text: str) -> str:
     path = Path(text).expanduser()
     if path.exists():
         return str(path)
@@ -126,7 +139,7 @@ def _place(store: Store, text: str) -> str:
 
 
 def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
-    """What the run would ask of the model at once, in one process."""
+    """Return the load that the run puts on the model at a time, in one process."""
     from ..lm.model.memory import Load
     from ..lm.model.scoring_batch import CPU_TOKENS, fitting_tokens
     from ..numerics.head import SLICE_BYTES
@@ -154,76 +167,78 @@ def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
 
 
 def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | None]:
-    """How many samples an epoch goes through, and a line about the pool; None where no pool is named."""
+    """Return the number of samples in an epoch, and a finding about the pool. Both are None if no pool is given."""
     if config.pool is None:
         return None, None
     try:
         pool = store.get(config.pool, "ingest")
         rows = (store.get(config.subset) if config.subset else pool).rows or 0
     except ArtifactNotFound as error:
-        return None, Finding("pool", said_by(error, 500), "wrong")
+        return None, Finding("pool", one_line(error, 500), "wrong")
     if config.pool_selector and config.selection_budget is not None:
         budget = config.selection_budget
         rows = int(budget * rows) if budget < 1 else int(budget)
-    return rows, Finding("pool", f"{config.pool}: {rows} samples an epoch", details={"rows": rows})
+    return rows, Finding("pool", f"{config.pool}: {rows} samples per epoch", details={"rows": rows})
 
 
 def _counts(shape: ModelShape) -> str:
-    trained = "all of them" if shape.trained == shape.weights else f"an adapter of {_many(shape.trained)}"
-    return f"{_many(shape.weights)} weights of {shape.width} bytes; {trained} trained"
+    trained = "all of them" if shape.trained == shape.weights else f"an adapter of {_short(shape.trained)}"
+    return f"{_short(shape.weights)} weights of {shape.width} bytes; {trained} trained"
 
 
-def _many(count: int) -> str:
+def _short(count: int) -> str:
+    """Return a count with three digits and a unit, such as 494M."""
     number, units = float(count), ["", "k", "M", "G", "T"]
     while number >= 1000 and len(units) > 1:
         number, units = number / 1000, units[1:]
     return f"{number:.3g}{units[0]}"
 
 
-def _memory(config: PlannedRun, shape: ModelShape, load: Load, room: Resources) -> Iterator[Finding]:
-    """The parts, then the verdict on the device; where that is a GPU, on the machine's memory too."""
+def _memory(config: PlannedRun, shape: ModelShape, load: Load, resources: Resources) -> Iterator[Finding]:
+    """Yield the parts of the memory, then the verdict on the device and, for a GPU, on the memory of the machine."""
     from ..lm.model.memory import estimate_memory
 
-    device = room.device
+    device = resources.device
     parts = estimate_memory(shape, load)
     for name, count in parts.items():
         if name != "peak":
             yield Finding(name, f"about {size(count)}", details={"bytes": count})
     host = LIBRARIES + TOKEN * config.max_length * config.candidates
     need = parts["peak"] + (host if device.kind == "cpu" else 0)
-    yield _verdict("memory", need, device, lambda: _way_out(config, shape, load, device))
+    yield _verdict("memory", need, device, lambda: _remedy(config, shape, load, device))
     if device.kind == "cuda":
-        yield _verdict("machine", host + parts["weights"], room.machine, lambda: "Load the model where there is more.")
+        advice = "Use a machine with more memory."
+        yield _verdict("machine", host + parts["weights"], resources.machine, lambda: advice)
 
 
-def _verdict(what: str, need: int, device: Device, advice: Any) -> Finding:
+def _verdict(what: str, need: int, device: Device, advice: Callable[[], str]) -> Finding:
     details = {"needed_bytes": need, "free_bytes": device.free, "total_bytes": device.total}
     about = f"about {size(need)} of {size(device.free)} free on {device.name}"
-    if need <= ENOUGH * device.free:
+    if need <= SAFE_SHARE * device.free:
         return Finding(what, f"fits: {about}", details=details)
     if need <= device.free:
         return Finding(what, f"may just fit: {about}", "note", advice(), details)
-    if need <= ENOUGH * device.total:
-        others = f"others hold {size(device.total - device.free)}"
-        return Finding(what, f"does not fit beside what runs now: {about}; {others}", "wrong", advice(), details)
-    return Finding(what, f"does not fit: {about}, {size(device.total)} in all", "wrong", advice(), details)
+    if need <= SAFE_SHARE * device.total:
+        others = f"other processes use {size(device.total - device.free)}"
+        return Finding(what, f"does not fit while other processes run: {about}; {others}", "wrong", advice(), details)
+    return Finding(what, f"does not fit: {about}, {size(device.total)} in total", "wrong", advice(), details)
 
 
-def _way_out(config: PlannedRun, shape: ModelShape, load: Load, device: Device) -> str:
-    """The first change, or the first few together, with which the estimate fits."""
+def _remedy(config: PlannedRun, shape: ModelShape, load: Load, device: Device) -> str:
+    """Return a sentence with the fewest changes, in the order of `_changes`, that make the estimate fit."""
     from ..lm.model.memory import estimate_memory
 
     tried: list[str] = []
-    for flag, other, less in _changes(config, shape, load):
+    for flag, changed_shape, changed_load in _changes(config, shape, load):
         tried.append(flag)
-        need = estimate_memory(other, less)["peak"] + (LIBRARIES if device.kind == "cpu" else 0)
-        if need <= ENOUGH * device.free:
-            return f"It would with {' '.join(tried)}: about {size(need)}."
-    return f"It would not with {' '.join(tried)} either: take a smaller model, or a larger device." if tried else ""
+        need = estimate_memory(changed_shape, changed_load)["peak"] + (LIBRARIES if device.kind == "cpu" else 0)
+        if need <= SAFE_SHARE * device.free:
+            return f"It fits with {' '.join(tried)}: about {size(need)}."
+    return f"It does not fit with {' '.join(tried)} either: use a smaller model or a larger device." if tried else ""
 
 
 def _changes(config: PlannedRun, shape: ModelShape, load: Load) -> Iterator[tuple[str, ModelShape, Load]]:
-    """Options that save memory, each on top of those before it, the least harmful first."""
+    """Yield options that save memory, the least harmful first. Each one is added to those before it."""
     if load.texts > 1:
         load = replace(load, texts=1)
         yield "--per-device-train-batch-size 1", shape, load
@@ -244,14 +259,16 @@ def _changes(config: PlannedRun, shape: ModelShape, load: Load) -> Iterator[tupl
 
 
 def steps_of(config: PlannedRun, rows: int | None) -> int | None:
-    """Optimizer steps, as the Trainer counts them; None where neither they nor the pool are known."""
+    """Return the number of optimizer steps, as the Trainer counts them; None if it depends on an unknown pool."""
     if config.max_steps > 0:
         return config.max_steps
     return None if rows is None else math.ceil(rows * config.num_train_epochs / config.candidates)
 
 
-def _disk(config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, room: Resources) -> Iterator[Finding]:
-    """Ledger, checkpoints (those that are kept and the one that is being written) and the model at the end."""
+def _disk(
+    config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, resources: Resources
+) -> Iterator[Finding]:
+    """Yield the disk space of the ledger, the checkpoints (with the one being written) and the final model."""
     from ..lm.model.memory import saved
 
     steps = steps_of(config, rows)
@@ -267,14 +284,14 @@ def _disk(config: PlannedRun, shape: ModelShape, load: Load, rows: int | None, r
         )
     yield Finding(
         "checkpoints",
-        f"about {size(parts['checkpoints'])}: {checkpoints} at once",
+        f"about {size(parts['checkpoints'])}: {checkpoints} at a time",
         details={"bytes": parts["checkpoints"]},
     )
     need = sum(parts.values())
-    said = f"about {size(need)} of {size(room.disk)} free"
-    details = {"needed_bytes": need, "free_bytes": room.disk}
-    if need > room.disk:
-        way = "Make room, give another --store, or lower --save-total-limit."
-        yield Finding("disk", f"does not fit: {said}", "wrong", way, details)
+    message = f"about {size(need)} of {size(resources.disk)} free"
+    details = {"needed_bytes": need, "free_bytes": resources.disk}
+    if need > resources.disk:
+        advice = "Free some space, give another --store, or lower --save-total-limit."
+        yield Finding("disk", f"does not fit: {message}", "wrong", advice, details)
     else:
-        yield Finding("disk", f"fits: {said}", details=details)
+        yield Finding("disk", f"fits: {message}", details=details)

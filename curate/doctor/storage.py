@@ -1,4 +1,4 @@
-"""The store as it lies on the disk: what it is, how large, how much room there is, and who is at work in it."""
+"""Checks of the store on disk: its version and size, the free space, and the processes that work in it."""
 
 from __future__ import annotations
 
@@ -9,47 +9,51 @@ from typing import TYPE_CHECKING
 
 from ..errors import CatalogueBusy, CurateError
 from ..runtime.terminal import size
-from .finding import Finding, joined, said_by
+from .finding import Finding, joined, one_line
 
 if TYPE_CHECKING:
     from ..store import Store
 
-SCARCE = 1 << 30
-"""Bytes of free disk below which a run is likely to stop."""
+LITTLE_SPACE = 1 << 30
+"""Free disk space, in bytes, below which a run probably stops."""
 
 
-def standing(root: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+def existing_folder(root: Path) -> Path:
+    """Return the folder itself, or its nearest parent that exists."""
     return next((folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists()), Path("/"))
 
 
 def free_at(root: Path) -> int:
-    """Bytes free where the store is, or will be."""
-    return shutil.disk_usage(standing(root)).free
+    """Return the free disk space at the store, or where the store will be, in bytes."""
+    return shutil.disk_usage(existing_folder(root)).free
 
 
-def look(root: Path) -> list[Finding]:
-    """The store's state. One that is not there yet is fine."""
-    room = free_at(root)
+def check(root: Path) -> list[Finding]:
+    """Return findings about the disk and the store. A store that does not exist yet is fine."""
+    free = free_at(root)
+    enough = free > LITTLE_SPACE
     disk = Finding(
         "disk",
-        f"{size(room)} free at {standing(root)}",
-        "fine" if room > SCARCE else "note",
-        "" if room > SCARCE else "That is little: make room, or give another --store.",
-        {"free_bytes": room},
+        f"{size(free)} free at {existing_folder(root)}",
+        "fine" if enough else "note",
+        "" if enough else "This is little: free some space, or give another --store.",
+        {"free_bytes": free},
     )
-    if not os.access(standing(root), os.W_OK):
-        return [disk, Finding("store", f"{standing(root)} cannot be written", "wrong", "Give another --store.")]
+    if not os.access(existing_folder(root), os.W_OK):
+        return [disk, Finding("store", f"{existing_folder(root)} cannot be written", "wrong", "Give another --store.")]
     if not (root / "store.json").exists():
-        return [disk, Finding("store", f"there is none in {root} yet; the first stage begins it")]
+        return [disk, Finding("store", f"there is none in {root} yet; the first stage creates it")]
     try:
         from ..store import Store
 
         return [disk, *_state(Store(root))]
     except CurateError as error:
-        return [disk, Finding("store", said_by(error, 1000), "wrong")]
+        return [disk, Finding("store", one_line(error, 1000), "wrong")]
     except ImportError as error:
-        return [disk, Finding("store", f"cannot be opened: {said_by(error)}", "wrong", "Mend the software above.")]
+        return [
+            disk,
+            Finding("store", f"cannot be opened: {one_line(error)}", "wrong", "Fix the software problem above."),
+        ]
 
 
 def _state(store: Store) -> list[Finding]:
@@ -58,24 +62,25 @@ def _state(store: Store) -> list[Finding]:
     version = read_json(store.root / "store.json").get("schema_version")
     made, drafts = store.artifacts(), store.drafts()
     bytes_used = size_of(store.root)
-    said = f"{store.root}: schema {version}, {len(made)} artifacts, {size(bytes_used)}"
+    message = f"{store.root}: schema {version}, {len(made)} artifacts, {size(bytes_used)}"
     details = {"schema_version": version, "artifacts": len(made), "bytes": bytes_used, "unfinished": len(drafts)}
-    lines = [Finding("store", said, details=details), _catalogue(store)]
+    lines = [Finding("store", message, details=details), _catalogue(store)]
     if busy := [draft.name for draft in drafts if store.is_being_made(draft)]:
-        lines.append(Finding("at work", f"{joined(busy)}: being made right now by another process", "note"))
+        lines.append(Finding("in progress", f"another process works on {joined(busy)}", "note"))
     if waiting := [draft.name for draft in drafts if draft.name not in busy]:
-        lines.append(Finding("unfinished", joined(waiting), "note", "curate resume NAME, or curate gc."))
+        advice = "Finish one with curate resume NAME, or remove them with curate gc --drafts --yes."
+        lines.append(Finding("unfinished", joined(waiting), "note", advice))
     return lines
 
 
 def _catalogue(store: Store) -> Finding:
-    """Whether the catalogue can be read, and who holds it where it cannot."""
+    """Return whether the catalogue can be read. If another process holds it, the message names the process."""
     if not store.catalog.path.exists():
-        return Finding("catalogue", "not begun")
+        return Finding("catalogue", "not created yet")
     try:
         store.query("SELECT count(*) FROM artifacts")
     except CatalogueBusy as error:
-        return Finding("catalogue", said_by(error, 500), "note", "Making goes on; details wait beside the artifacts.")
+        return Finding("catalogue", one_line(error, 500), "note", "Stages still work: their records are merged later.")
     except CurateError as error:
-        return Finding("catalogue", said_by(error, 500), "wrong", "curate verify says more.")
+        return Finding("catalogue", one_line(error, 500), "wrong", "Run curate verify for details.")
     return Finding("catalogue", f"{size(store.catalog.path.stat().st_size)}, free")

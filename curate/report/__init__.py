@@ -1,3 +1,5 @@
-"""`curate report`: what runs chose, in one page that can be opened anywhere. SQL over the store, put together here, and
-shown by a small app in `assets/`; a page asks no network, and what pools say is data in it, never markup.
+"""The HTML page of `curate report`: which samples the runs kept, with scores, losses and times.
+
+SQL on the store gives the content, this package puts it together as JSON, and a small app in `assets/` shows it. The
+page uses no network. Text from a pool is data in the page, never markup.
 """

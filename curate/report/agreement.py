@@ -1,4 +1,4 @@
-"""How far runs kept the same samples, and how far they would by chance."""
+"""Agreement of runs: the overlap of the samples that they kept, and the overlap that random choices would have."""
 
 from __future__ import annotations
 
@@ -14,39 +14,46 @@ SELECT run, count(*) AS kept FROM (
 """
 
 PAIRS = """
-WITH seen AS (
+WITH candidates AS (
     SELECT run, sample_id, bool_or(kept) AS kept FROM ledger WHERE list_contains($runs, run) GROUP BY run, sample_id
 )
 SELECT a.run AS run, b.run AS other, count(*) AS offered, count(*) FILTER (a.kept) AS own,
        count(*) FILTER (b.kept) AS others, count(*) FILTER (a.kept AND b.kept) AS shared
-FROM seen a JOIN seen b ON b.sample_id = a.sample_id AND a.run <> b.run GROUP BY a.run, b.run
+FROM candidates a JOIN candidates b ON b.sample_id = a.sample_id AND a.run <> b.run GROUP BY a.run, b.run
 """
 
 
-def agreement(scope: ReportContext) -> dict[str, Any] | None:
-    """Of the samples offered to both of two runs: how many both kept, and the Jaccard index of what they kept.
+def agreement(context: ReportContext) -> dict[str, Any] | None:
+    """Return the agreement of each pair of runs, or None for a single run.
 
-    `chance` is the index that two runs would have that each kept as many of them, all alike: with m of n and k of n in
-    common s = m k / n, it is s / (m + k − s). None for a single run.
+    Only samples that were offered to both runs count. `shared` is the number of samples that both runs kept, and
+    `jaccard` the Jaccard index of the kept samples. `chance` is the index of two runs that keep as many samples at
+    random: if they keep m of n and k of n samples, they share s = m k / n, and the index is s / (m + k − s).
     """
-    if len(scope.runs) < 2:
-        scope.missing["agreement"] = "One run alone agrees with nobody, several side by side may: " + command(
-            "report", scope.runs[0].name, "ANOTHER_RUN"
+    if len(context.runs) < 2:
+        context.missing["agreement"] = "Agreement needs at least two runs: " + command(
+            "report", context.runs[0].name, "ANOTHER_RUN"
         )
         return None
-    kept = {row["run"]: row["kept"] for row in scope.ask(KEPT, runs=scope.run_labels)}
-    pairs = {(row["run"], row["other"]): row for row in scope.ask(PAIRS, runs=scope.run_labels)}
+    kept = {row["run"]: row["kept"] for row in context.rows(KEPT, runs=context.run_labels)}
+    pairs = {(row["run"], row["other"]): row for row in context.rows(PAIRS, runs=context.run_labels)}
     cells = [
-        [_cell(kept.get(run, 0), pairs.get((run, other)), alone=run == other) for other in scope.run_labels]
-        for run in scope.run_labels
+        [_cell(kept.get(run, 0), pairs.get((run, other)), alone=run == other) for other in context.run_labels]
+        for run in context.run_labels
     ]
     parts = ("offered", "shared", "jaccard", "chance")
     table = {part: [[cell[part] for cell in line] for line in cells] for part in parts}
-    return {"runs": [run.name for run in scope.runs], **table}
+    return {"runs": [run.name for run in context.runs], **table}
 
 
 def _cell(kept: int, pair: Mapping[str, int] | None, *, alone: bool) -> dict[str, float | None]:
-    """What two runs have in common; `alone`: a run with itself. No pair: nothing was offered to both."""
+    """Return the agreement of two runs.
+
+    Args:
+        kept: the number of samples that the first run kept.
+        pair: the counts of the two runs; None if no sample was offered to both.
+        alone: the two runs are the same run.
+    """
     if alone:
         return {"offered": None, "shared": kept, "jaccard": 1.0, "chance": None}
     if pair is None:

@@ -1,6 +1,6 @@
-"""What each run did: curves over steps, how scores of kept and passed-over candidates lay, and what its time went to.
+"""The numbers of each run: curves over steps, distributions of scores, and seconds by part.
 
-All is put together in SQL: a ledger may have 10⁷ rows, and a curve has at most `POINTS`.
+SQL computes all of them, because a ledger may have 10⁷ rows. A curve has at most `POINTS` points.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from ..store.catalog.sql import quote
 from .runs import ReportContext, Run, command
 
 POINTS = 1000
-"""Most points of a curve; a longer run's are means over equal stretches of steps."""
+"""Largest number of points of a curve. For a longer run, a point is the mean over several steps."""
 BINS = 40
+"""Largest number of bins of a distribution."""
 TAIL = 0.005
-"""Share of the values at either end that is counted in the outermost bins of a distribution."""
+"""Share of the values at each end that lies beyond the axis of a distribution. The outermost bins count them."""
 
 TOTALS = """
 SELECT run, max(step) AS steps, count(*) AS offered, count(*) FILTER (kept) AS kept,
@@ -30,15 +31,15 @@ ORDER BY name
 """
 
 STEPS = """
-WITH asked AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
+WITH wanted AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
 SELECT run, max(step) AS step, count(*) FILTER (kept) / count(*) AS kept,
        sum(tokens) FILTER (kept) / nullif(sum(tokens), 0) AS tokens, {columns}
-FROM ledger JOIN asked USING (run) GROUP BY run, (step - 1) // span ORDER BY run, step
+FROM ledger JOIN wanted USING (run) GROUP BY run, (step - 1) // span ORDER BY run, step
 """
 
 METRICS = """
-WITH asked AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
-SELECT run, metric, max(step) AS step, avg(value) AS value FROM metrics JOIN asked USING (run)
+WITH wanted AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
+SELECT run, metric, max(step) AS step, avg(value) AS value FROM metrics JOIN wanted USING (run)
 WHERE metric IN ('loss', 'eval_loss') AND isfinite(value)
 GROUP BY run, metric, floor((step - 1) / span) ORDER BY run, metric, step
 """
@@ -50,13 +51,13 @@ GROUP BY run, metric ORDER BY run, seconds DESC
 """
 
 HISTOGRAM = """
-WITH found AS (
+WITH scores AS (
     SELECT run, kept, {column} AS value FROM ledger WHERE list_contains($runs, run) AND isfinite({column})
 ),
 limits AS (
     SELECT run, quantile_disc(value, [$tail, 1 - $tail]) AS ends,
            least($most, greatest(5, ceil(sqrt(count(*)))))::INT AS bins
-    FROM found GROUP BY run
+    FROM scores GROUP BY run
 )
 SELECT run, ends[1] AS low, ends[2] AS high, bins,
        CASE WHEN ends[2] > ends[1]
@@ -64,55 +65,56 @@ SELECT run, ends[1] AS low, ends[2] AS high, bins,
             ELSE 0 END::INT AS bin,
        count(*) FILTER (kept) AS kept, count(*) FILTER (NOT kept) AS passed,
        count(*) FILTER (value < ends[1]) AS below, count(*) FILTER (value > ends[2]) AS above
-FROM found JOIN limits USING (run) GROUP BY ALL ORDER BY run, bin
+FROM scores JOIN limits USING (run) GROUP BY ALL ORDER BY run, bin
 """
 
 
-def curves(scope: ReportContext, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each run its totals, curves, distributions and seconds, and what is missing of them.
+def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return for each run its totals, curves, distributions and seconds, and the reasons for missing parts.
 
     Args:
-        columns: what the ledger has numbers of, see `score_columns`.
+        context: the runs and their pool.
+        columns: the score columns of the ledger, see `score_columns`.
     """
-    totals = {row.pop("run"): row for row in scope.ask(TOTALS, runs=scope.run_labels)}
+    totals = {row.pop("run"): row for row in context.rows(TOTALS, runs=context.run_labels)}
     spans = {run: -(-row["steps"] // POINTS) for run, row in totals.items()}
-    _tell_of(scope, spans)
-    asked = {"runs": list(spans), "spans": list(spans.values())}
-    steps = _by_run(scope.ask(_steps(columns), **asked))
-    metrics = _by_run(scope.ask(METRICS, **asked))
-    seconds = _by_run(scope.ask(SECONDS, runs=scope.run_labels))
-    drawn = _distributions(scope, columns)
+    _note_means(context, spans)
+    wanted = {"runs": list(spans), "spans": list(spans.values())}
+    steps = _by_run(context.rows(_steps(columns), **wanted))
+    metrics = _by_run(context.rows(METRICS, **wanted))
+    seconds = _by_run(context.rows(SECONDS, runs=context.run_labels))
+    distributions = _distributions(context, columns)
     found = []
-    for run in scope.runs:
+    for run in context.runs:
         own = totals.get(run.label) or dict.fromkeys(("steps", "offered", "kept", "tokens", "target_tokens"), 0)
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             **own,
             "loss": _curve(metrics.get(run.label, ()), "loss"),
             "eval": _curve(metrics.get(run.label, ()), "eval_loss"),
             "kept_share": _shares(steps.get(run.label, ())),
             "scores": _scores(steps.get(run.label, ()), list(columns)),
-            "distributions": drawn.get(run.label, []),
+            "distributions": distributions.get(run.label, []),
             "time": [
                 {"part": row["metric"].removeprefix("seconds_").replace("_", " "), "seconds": row["seconds"]}
                 for row in seconds.get(run.label, ())
             ],
         }
-        found.append(told | {"missing": _missing(run, told)})
+        found.append(content | {"missing": _missing(run, content)})
     return found
 
 
-def score_columns(scope: ReportContext) -> dict[str, str]:
-    """Name -> SQL over the ledger: the score, its parts, and the loss where no part is called so."""
-    rows = scope.ask(PARTS, runs=scope.run_labels)
+def score_columns(context: ReportContext) -> dict[str, str]:
+    """Return name -> SQL over the ledger, for the score, its parts, and the loss unless a part has that name."""
+    rows = context.rows(PARTS, runs=context.run_labels)
     parts = {row["name"]: f"parts[{quote(row['name'])}]" for row in rows}
     return {"score": "score", **parts, **({} if "loss" in parts else {"loss": "loss"})}
 
 
 def _steps(columns: Mapping[str, str]) -> str:
     means = [
-        f"avg({column}) FILTER (isfinite({column}) AND {which}) AS {name}_{number}"
+        f"avg({column}) FILTER (isfinite({column}) AND {condition}) AS {name}_{number}"
         for number, column in enumerate(columns.values())
-        for name, which in (("kept", "kept"), ("passed", "NOT kept"))
+        for name, condition in (("kept", "kept"), ("passed", "NOT kept"))
     ]
     return STEPS.format(columns=", ".join(means))
 
@@ -143,12 +145,12 @@ def _scores(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dic
     return found
 
 
-def _distributions(scope: ReportContext, columns: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """By run: counts over equal bins from the 0.5 % to the 99.5 % quantile, what lies beyond in the outermost."""
+def _distributions(context: ReportContext, columns: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Return by run the counts in equal bins from the 0.5 % to the 99.5 % quantile, with the rest in the outer bins."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, column in columns.items():
         sql = HISTOGRAM.format(column=column)
-        for run, rows in _by_run(scope.ask(sql, runs=scope.run_labels, tail=TAIL, most=BINS)).items():
+        for run, rows in _by_run(context.rows(sql, runs=context.run_labels, tail=TAIL, most=BINS)).items():
             low, high, bins = rows[0]["low"], rows[0]["high"], rows[0]["bins"]
             if high <= low:
                 low, high, bins = low - 0.5, low + 0.5, 1
@@ -156,37 +158,38 @@ def _distributions(scope: ReportContext, columns: Mapping[str, str]) -> dict[str
             for row in rows:
                 for which, own in counts.items():
                     own[row["bin"]] = row[which]
-            edges = [low + (high - low) * place / bins for place in range(bins + 1)]
+            edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
             beyond = {which: sum(row[which] for row in rows) for which in ("below", "above")}
             found.setdefault(run, []).append({"name": name, "edges": edges, **counts, **beyond})
     return found
 
 
-def _tell_of(scope: ReportContext, spans: Mapping[str, int]) -> None:
-    for run in scope.runs:
+def _note_means(context: ReportContext, spans: Mapping[str, int]) -> None:
+    for run in context.runs:
         if (span := spans.get(run.label, 1)) > 1:
-            scope.notes.append(f"The curves of {run.name} are means over {span} steps at a time.")
+            context.notes.append(f"Each point of the curves of {run.name} is the mean over {span} steps.")
 
 
-def _missing(run: Run, told: Mapping[str, Any]) -> dict[str, str]:
-    """Why a part of a run is not there, and what would make it."""
+def _missing(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each missing part of a run the reason, and the command that would make it."""
     again = ["train", "--pool", run.option("pool", "POOL"), "--model", run.option("model", "MODEL")]
     selector = ["--selector", run.option("selector", "uds")]
     found = {}
-    if told["loss"] is None:
+    if content["loss"] is None:
         found["loss"] = "No training loss was logged: " + command(
             *again, *selector, "--logging-steps", "1", "--name", f"{run.name}-logged"
         )
-    if told["eval"] is None:
+    if content["eval"] is None:
         found["eval"] = "No held-out loss was measured: " + command(
             *again, *selector, "--eval-pool", "HELDOUT", "--eval-steps", "20", "--name", f"{run.name}-measured"
         )
-    if not told["scores"]:
-        found["scores"] = found["distributions"] = "Candidates were not scored, uds would: " + command(
-            *again, "--selector", "uds", "--name", f"{run.name}-scored"
+    if not content["scores"]:
+        found["scores"] = found["distributions"] = (
+            "This run scored no candidates. A selector such as uds does: "
+            + command(*again, "--selector", "uds", "--name", f"{run.name}-scored")
         )
-    if not told["time"]:
-        found["time"] = "No seconds were logged, runs of this version log them: " + command(
+    if not content["time"]:
+        found["time"] = "This run logged no times. A run of this version does: " + command(
             *again, *selector, "--name", f"{run.name}-timed"
         )
     return found

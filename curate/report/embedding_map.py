@@ -1,4 +1,4 @@
-"""The pool on a plane: the two directions that its sketches vary most in, or UMAP of them where that was asked for."""
+"""The map of the pool: the sketches or embeddings of its samples, reduced to two dimensions by PCA or UMAP."""
 
 from __future__ import annotations
 
@@ -17,81 +17,91 @@ from ..store.vectors.vectors import VectorShards
 from .runs import ReportContext, embedding, vectors_of
 
 FITTED = 10_000
-"""Samples that the directions are found on; the others are put where these say."""
+"""Number of samples on which PCA is fitted. The other samples are only projected."""
 BEFORE_UMAP = 50
-"""Directions that UMAP is given."""
+"""Number of PCA directions that UMAP gets as input."""
 
 Matrix = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 
 
-def embedding_map(scope: ReportContext, ids: Sequence[str]) -> dict[str, Any] | None:
-    """Where each sample is on the plane; None, and why, where there are no vectors.
+def embedding_map(context: ReportContext, ids: Sequence[str]) -> dict[str, Any] | None:
+    """Return the coordinates of each sample, or None if there are no vectors. `context.missing` then has the reason.
+
+    Args:
+        context: the runs, their pool and its features.
+        ids: the ids of the samples that the page shows.
 
     Raises:
-        ConfigError: UMAP was asked for and is not installed, or features without vectors were.
+        ConfigError: the user requested UMAP, which is not installed, or features without vectors.
     """
-    umap = scope.wish.method == "umap"
+    umap = context.request.method == "umap"
     if umap and find_spec("umap") is None:
-        raise ConfigError("--map umap wants the package umap-learn: pip install umap-learn. Or take --map pca.")
-    column = vectors_of(scope.features) if scope.features else None
-    if scope.features is None or column is None:
-        if scope.wish.features is not None:
+        raise ConfigError("--map umap needs the package umap-learn: pip install umap-learn. Or use --map pca.")
+    column = vectors_of(context.features) if context.features else None
+    if context.features is None or column is None:
+        if context.request.features is not None:
             raise ConfigError(
-                f"The features '{scope.wish.features}' hold neither sketches nor embeddings to draw a map by."
+                f"The features '{context.request.features}' hold neither sketches nor embeddings for a map."
             )
-        scope.missing["map"] = f"No sketches of this pool: {embedding(scope)}"
+        context.missing["map"] = f"There are no sketches of this pool: {embedding(context)}"
         return None
-    places, vectors = _vectors(scope.features, column, ids)
+    positions, vectors = _vectors(context.features, column, ids)
     if len(vectors) < 3:
-        scope.missing["map"] = f"Fewer than three of the samples shown have vectors: {embedding(scope)}"
+        context.missing["map"] = f"Fewer than three of the shown samples have vectors: {embedding(context)}"
         return None
-    at, fitted, explained = _umap(vectors) if umap else _pca(vectors)
+    coordinates, fitted, explained = _umap(vectors) if umap else _pca(vectors)
     if fitted < len(vectors):
-        scope.notes.append(f"The map's directions were found on {fitted:,} of the samples shown, drawn by chance.")
+        context.notes.append(
+            f"The directions of the map were fitted on {fitted:,} of the shown samples, drawn at random."
+        )
     return {
         "method": "UMAP" if umap else "PCA",
-        "of": f"{column} of {scope.features.name}",
+        "of": f"{column} of {context.features.name}",
         "fitted": fitted,
         "explained": explained,
-        **{axis: _spread(at[:, number], places, len(ids)) for number, axis in enumerate("xy")},
+        **{axis: _spread(coordinates[:, number], positions, len(ids)) for number, axis in enumerate("xy")},
     }
 
 
-def _vectors(features: Artifact, column: str, ids: Sequence[str]) -> tuple[Places, Halves]:
-    """(m,) which of the ids have a vector, and (m, d) these, of unit length. A shard is in memory beside them."""
+def _vectors(features: Artifact, column: str, ids: Sequence[str]) -> tuple[Positions, Halves]:
+    """Return (m,) the positions in `ids` of the samples that have a vector, and (m, d) the vectors, of unit length.
+
+    One shard at a time is in memory in addition to the result.
+    """
     wanted = pa.array(list(ids), pa.large_string())
-    places, found = [], []
+    positions, found = [], []
     for part in VectorShards(features.shards(), column):
-        at = pc.index_in(part.ids, value_set=wanted)
-        rows = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
-        places.append(at.drop_null().to_numpy().astype(np.int64))
+        within = pc.index_in(part.ids, value_set=wanted)
+        rows = np.flatnonzero(within.is_valid().to_numpy(zero_copy_only=False))
+        positions.append(within.drop_null().to_numpy().astype(np.int64))
         found.append(part.matrix[rows].astype(np.float16))
-    return np.concatenate(places), np.concatenate(found)
+    return np.concatenate(positions), np.concatenate(found)
 
 
 def _pca(vectors: Halves, directions: int = 2) -> tuple[Matrix, int, list[float]]:
-    """(m, directions) coordinates, what they were fitted on, and the share of the variance that each explains."""
+    """Return (m, directions) coordinates, the number of fitted samples, and each direction's share of the variance."""
     from sklearn.decomposition import PCA
 
     drawn = np.random.default_rng(0).choice(len(vectors), min(FITTED, len(vectors)), replace=False)
     fit = PCA(directions, svd_solver="randomized", random_state=0).fit(vectors[np.sort(drawn)].astype(np.float32))
     parts = np.array_split(vectors, -(-len(vectors) // FITTED))
-    at = np.concatenate([fit.transform(part.astype(np.float32)) for part in parts])
-    return at, len(drawn), [float(share) for share in fit.explained_variance_ratio_]
+    coordinates = np.concatenate([fit.transform(part.astype(np.float32)) for part in parts])
+    return coordinates, len(drawn), [float(share) for share in fit.explained_variance_ratio_]
 
 
 def _umap(vectors: Halves) -> tuple[Matrix, int, None]:
     from umap import UMAP
 
-    near, _, _ = _pca(vectors, min(BEFORE_UMAP, *vectors.shape))
-    at: Matrix = UMAP(n_components=2, random_state=0).fit_transform(near)
-    return at, len(vectors), None
+    reduced, _, _ = _pca(vectors, min(BEFORE_UMAP, *vectors.shape))
+    coordinates: Matrix = UMAP(n_components=2, random_state=0).fit_transform(reduced)
+    return coordinates, len(vectors), None
 
 
-def _spread(values: Matrix, places: Places, count: int) -> list[float | None]:
+def _spread(values: Matrix, positions: Positions, count: int) -> list[float | None]:
+    """Return a list of `count` values, with each value at its position and None elsewhere."""
     found: list[float | None] = [None] * count
-    for place, value in zip(places.tolist(), values.tolist(), strict=True):
-        found[place] = value
+    for position, value in zip(positions.tolist(), values.tolist(), strict=True):
+        found[position] = value
     return found

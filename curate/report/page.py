@@ -1,7 +1,7 @@
-"""A report as a file: one page with everything in it, that opens from disk and asks no network.
+"""The report as a file: one HTML page with all data in it, which opens from disk and uses no network.
 
-What pools say is in it as JSON that no `<` can end, and the app sets it as text. Should something become markup all the
-same, it cannot run: a policy in the page allows the scripts by their hashes, and nothing else.
+The page holds the text of the pool as JSON with every `<` escaped, and the app inserts it as text. If some text became
+markup anyway, it could not run: the Content-Security-Policy of the page allows only its own scripts, by their hashes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ..store.artifacts.files import clear_abandoned, write_text
 SLOT = re.compile(r"@@(csp|title|style|library|app|data)@@")
 LIBRARY = "d3.min.js"
 UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
-"""What would end a script element or a line of it, and what is half a character and no UTF-8."""
+"""Characters that could end a script element or a line of it, and lone surrogates, which UTF-8 cannot encode."""
 
 
-def refuse_others(target: Path, *, overwrite: bool) -> None:
-    """Raise unless the page may be written there."""
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise `DataError` if the target is a folder, or an existing file that may not be replaced."""
     if target.is_dir():
         raise DataError(f"{target} is a folder. Give --to the name of a file, such as {target / 'report.html'}.")
     if target.exists() and not overwrite:
-        raise DataError(f"{target} is there and is left alone. Give another --to, or --overwrite to replace it.")
+        raise DataError(f"{target} already exists. Give another file to --to, or give --overwrite to replace it.")
 
 
 def write(target: Path, content: Mapping[str, Any]) -> int:
-    """Write the page, atomically, and say how many bytes it has."""
+    """Write the page atomically, and return its size in bytes."""
     text = page(content)
     clear_abandoned(target)
     write_text(target, text)
@@ -42,7 +42,7 @@ def write(target: Path, content: Mapping[str, Any]) -> int:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page: the template with title, policy, style, scripts and data put in."""
+    """Return the page: the template with its title, policy, style, scripts and data."""
     assets = files(__package__).joinpath("assets")
     texts = {file.name: file.read_text(encoding="utf-8") for file in assets.iterdir() if file.is_file()}
     style, library = texts["style.css"], texts[LIBRARY]
@@ -55,18 +55,21 @@ def page(content: Mapping[str, Any]) -> str:
         "app": app,
         "data": as_json(content),
     }
-    return SLOT.sub(lambda slot: parts[slot[1]], texts["template.html"])  # in one go: what is put in is not looked at
+    return SLOT.sub(
+        lambda slot: parts[slot[1]], texts["template.html"]
+    )  # in one pass, so that inserted text is not searched
 
 
 def as_json(content: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element: nothing in it ends one, or begins a comment."""
+    """Return JSON that is safe in a script element: nothing in it ends the element or starts a comment."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def policy(scripts: Sequence[str], style: str) -> str:
-    """The page's Content-Security-Policy: these scripts, this style, pictures in the page; no network, and no text
-    becomes markup.
+    """Return the Content-Security-Policy of the page.
+
+    It allows these scripts, this style and embedded images. It forbids any network access, and any text as markup.
     """
     rules = {
         "default-src": "'none'",
@@ -78,9 +81,9 @@ def policy(scripts: Sequence[str], style: str) -> str:
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
-    return "; ".join(f"{what} {allowed}" for what, allowed in rules.items())
+    return "; ".join(f"{directive} {allowed}" for directive, allowed in rules.items())
 
 
 def _source(text: str) -> str:
-    """What allows an inline script or style: the hash of its text, as a browser reads it from the page."""
+    """Return the policy source of an inline script or style: the hash of its text, as a browser reads it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

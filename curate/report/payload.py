@@ -1,4 +1,4 @@
-"""What a page says, put together: one JSON object, which the app in `assets/` reads."""
+"""The content of a page as one JSON object, which the app in `assets/` reads."""
 
 from __future__ import annotations
 
@@ -18,40 +18,43 @@ from .runs import ReportContext
 from .samples import samples
 
 VERSION = 1
+"""Version of the JSON object."""
 DIGITS = 5
-"""Significant digits of numbers that are not whole."""
+"""Number of significant digits of numbers that are not whole."""
 
 
-def payload(scope: ReportContext) -> dict[str, Any]:
-    """The object; see its keys. Arrays of a run follow `runs`, arrays of a sample follow `samples`.
+def payload(context: ReportContext) -> dict[str, Any]:
+    """Return the JSON object.
 
-    Cost: ten passes over the ledger and a few more a run, in SQL; a text and some twenty numbers a shown sample.
+    Arrays with one entry per run are in the order of `runs`, and arrays with one entry per sample in the order of
+    `samples`. The cost is ten passes over the ledger in SQL, and a few more per run. Each shown sample adds its text
+    and about twenty numbers.
     """
-    ways, columns = groupings(scope), score_columns(scope)
-    runs = [{**about, **told} for about, told in zip(provenance(scope), curves(scope, columns), strict=True)]
-    shown = samples(scope, ways, columns)
+    by, columns = groupings(context), score_columns(context)
+    runs = [{**about, **numbers} for about, numbers in zip(provenance(context), curves(context, columns), strict=True)]
+    shown = samples(context, by, columns)
     found = {
         "runs": runs,
-        "groups": groups(scope, ways),
-        "agreement": agreement(scope),
-        "map": embedding_map(scope, shown["id"]),
+        "groups": groups(context, by),
+        "agreement": agreement(context),
+        "map": embedding_map(context, shown["id"]),
         "samples": shown,
-        "comparisons": comparisons(scope),
-        "evaluations": evaluations(scope),
+        "comparisons": comparisons(context),
+        "evaluations": evaluations(context),
     }
     about = {
         "version": VERSION,
-        "title": scope.wish.title or " · ".join(run.name for run in scope.runs),
+        "title": context.request.title or " · ".join(run.name for run in context.runs),
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "curate": __version__,
-        "notes": scope.notes,
-        "missing": scope.missing,
+        "notes": context.notes,
+        "missing": context.missing,
     }
     return {**about, **{key: compact(value) for key, value in found.items()}}
 
 
 def compact(value: Any) -> Any:
-    """The same in JSON's types and few characters: five significant digits, whole numbers as such, null for NaN."""
+    """Return a value in the types of JSON and in few characters: five significant digits, and null for NaN."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

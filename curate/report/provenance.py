@@ -1,4 +1,7 @@
-"""How each run was made: its config, what of it is not the default, and what it was made from."""
+"""The provenance of each run: its config, the options that differ from the defaults, and its inputs.
+
+The page may be published. So URLs lose their user, password and query here.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,37 @@ from ..stages import stage_of
 from ..store import SCRIPT
 from .runs import ReportContext
 
-SAID_ELSEWHERE = ("selector", "model", "pool", "seed")
+TOP_LEVEL = ("selector", "model", "pool", "seed")
+"""Keys of a config that the object of a run also has at its top level."""
 
 
-def provenance(scope: ReportContext) -> list[dict[str, Any]]:
-    """For each run its name, config and inputs. Paths and ids are those that the config holds; URLs without secrets."""
-    made = {artifact.fingerprint: artifact for artifact in scope.store.artifacts()}
+def provenance(context: ReportContext) -> list[dict[str, Any]]:
+    """Return for each run its name, config and inputs. Paths and ids are those of the config; URLs have no secrets."""
+    made = {artifact.fingerprint: artifact for artifact in context.store.artifacts()}
     found = []
-    for run in scope.runs:
+    for run in context.runs:
         artifact = run.artifact
         config = {key: _public(value) for key, value in artifact.config.items()}
-        by_script = artifact.stage == SCRIPT  # which has no defaults
-        set_by_hand = [] if by_script else changed(artifact.config, stage_of(artifact.stage).config)
+        by_script = artifact.stage == SCRIPT  # a script has no defaults
+        set_by_user = [] if by_script else changed(artifact.config, stage_of(artifact.stage).config)
         inputs = []
-        for role, mark in artifact.inputs.items():
-            other = made.get(mark)
+        for role, fingerprint in artifact.inputs.items():
+            other = made.get(fingerprint)
             inputs.append(
                 {
                     "role": role,
-                    "name": scope.labels[mark] if other else _public(artifact.config.get(role)),
+                    "name": context.labels[fingerprint] if other else _public(artifact.config.get(role)),
                     "stage": other.stage if other else None,
-                    "fingerprint": mark,
+                    "fingerprint": fingerprint,
                     "rows": other.rows if other else None,
                 }
             )
         found.append(
             {
                 "name": run.name,
-                **{key: config.get(key) for key in SAID_ELSEWHERE},
+                **{key: config.get(key) for key in TOP_LEVEL},
                 "config": config,
-                "changed": set_by_hand,
+                "changed": set_by_user,
                 "provenance": {
                     "fingerprint": artifact.fingerprint,
                     "made_at": artifact.made_at,
@@ -55,7 +59,7 @@ def provenance(scope: ReportContext) -> list[dict[str, Any]]:
 
 
 def changed(config: Mapping[str, Any], kind: type[Config]) -> list[str]:
-    """The keys of a config whose value is not the default. Keys that have none (name, pool, model) do not count."""
+    """Return the keys of a config whose value is not the default. Keys without one (name, pool, model) never count."""
     found = []
     for key, value in config.items():
         field = kind.model_fields.get(key)
@@ -68,7 +72,7 @@ def changed(config: Mapping[str, Any], kind: type[Config]) -> list[str]:
 
 
 def _public(value: Any) -> Any:
-    """The same, URLs without user, password and query."""
+    """Return a value with user, password and query removed from its URLs."""
     if isinstance(value, Mapping):
         return {key: _public(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

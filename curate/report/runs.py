@@ -1,4 +1,7 @@
-"""What a report is of: runs over one pool, and what else the store has of that pool."""
+"""The subject of a report: runs over one pool, with the features and clusters of that pool.
+
+Every section of the report gets a `ReportContext`. A section adds notes, and reasons for missing parts, to it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from ..store import Artifact, Store
 from ..store.catalog.session import QuerySession
 
 VECTORS = ("sketch", "embedding")
-"""Vector columns that a map can be drawn by, the better first."""
+"""Vector columns that a map can show, the preferred one first."""
 
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What was asked for; see `curate report --help`."""
+    """The options of a report, as in `curate report --help`."""
 
     runs: tuple[str, ...]
     title: str | None = None
@@ -33,35 +36,44 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: as the user calls it, as the tables call it (they may know it by a second name), and itself."""
+    """A run of the report.
+
+    Attributes:
+        name: the name that the user gave.
+        label: the name in the tables. It differs from `name` if a newer artifact took over the name.
+        artifact: the run in the store.
+    """
 
     name: str
     label: str
     artifact: Artifact
 
     def option(self, key: str, unknown: str) -> str:
-        """A value of its config, for a command line; a URL without what is secret in it."""
+        """Return an option of the run for a command line, or `unknown`. A URL loses its secrets."""
         return shown(str(self.artifact.config.get(key, unknown)))
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """The runs, their pool, and what is known of it.
+    """The data that the sections of a report share.
 
     Attributes:
-        pool_label: what the tables call the pool.
-        reader: answers SQL.
-        features: of the pool: those asked for, or the newest that a map can be drawn by, or the newest; None where
-            there are none.
-        clusters: of the pool: those asked for, or the newest; None where there are none.
-        labels: fingerprint -> what the tables call it.
-        notes: what the reader has to know; sections add to it.
-        missing: section -> why it is not there, and the command that would make it; sections add to it.
+        store: the store of the runs.
+        reader: the open session that answers SQL.
+        request: the options of the report.
+        runs: the runs, in the order of the request.
+        pool: the pool of all runs.
+        pool_label: the name of the pool in the tables.
+        features: the requested features of the pool, or the newest with vectors, or the newest; None if there are none.
+        clusters: the requested clusters of the pool, or the newest; None if there are none.
+        labels: fingerprint -> name in the tables.
+        notes: sentences for the reader of the page. Sections add to them.
+        missing: section -> the reason why it is missing, and the command that would make it. Sections add to it.
     """
 
     store: Store
     reader: QuerySession
-    wish: ReportRequest
+    request: ReportRequest
     runs: tuple[Run, ...]
     pool: Artifact
     pool_label: str
@@ -73,90 +85,97 @@ class ReportContext:
 
     @property
     def run_labels(self) -> list[str]:
-        """The runs, as the tables call them."""
+        """The names of the runs in the tables."""
         return [run.label for run in self.runs]
 
-    def ask(self, sql: str, **params: Any) -> list[dict[str, Any]]:
-        """Rows of a read-only statement."""
+    def rows(self, sql: str, **params: Any) -> list[dict[str, Any]]:
+        """Return the rows of a read-only statement."""
         rows: list[dict[str, Any]] = self.reader.ask(sql, params).to_pylist()
         return rows
 
     def columns(self, sql: str, **params: Any) -> dict[str, list[Any]]:
-        """The same as columns, for many rows."""
+        """Return the result of a read-only statement by column. This is faster for many rows."""
         columns: dict[str, list[Any]] = self.reader.ask(sql, params).to_pydict()
         return columns
 
     def label_of(self, artifact: Artifact | None) -> str:
-        """What the tables call it; nothing is called ''."""
+        """Return the name of an artifact in the tables, or an empty text for None."""
         return self.labels[artifact.fingerprint] if artifact else ""
 
 
-def report_context(store: Store, reader: QuerySession, wish: ReportRequest) -> ReportContext:
-    """Find what was asked for.
+def report_context(store: Store, reader: QuerySession, request: ReportRequest) -> ReportContext:
+    """Find the runs, the pool, the features and the clusters of a report.
 
     Args:
-        store: where it is.
-        reader: of that store; the page is of the state that it sees.
-        wish: what was asked for.
+        store: the store of the runs.
+        reader: an open session of that store. The page shows the state that the session sees.
+        request: the options of the report.
 
     Raises:
-        ArtifactNotFound: there is no such run, or no such features or clusters.
+        ArtifactNotFound: a run, or the features or clusters, do not exist.
         ConfigError: a run is named twice.
-        DataError: the runs are over several pools, or features or clusters are of another one.
+        DataError: the runs are over different pools, or the features or clusters belong to another pool.
     """
     store.require()
-    if len(set(wish.runs)) < len(wish.runs):
+    if len(set(request.runs)) < len(request.runs):
         raise ConfigError("A run is named twice: name each run once.")
-    labels, everything = store.display_names(), store.artifacts()
-    found = [store.get(name, *RUNS) for name in wish.runs]
-    runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(wish.runs, found, strict=True))
-    if nameless := [run.name for run in found if "pool" not in run.inputs]:
-        raise DataError(f"The run '{nameless[0]}' is a script's that named no pool: give its selection pool='NAME'.")
+    labels, artifacts = store.display_names(), store.artifacts()
+    found = [store.get(name, *RUNS) for name in request.runs]
+    runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(request.runs, found, strict=True))
+    if without_pool := [run.name for run in found if "pool" not in run.inputs]:
+        raise DataError(
+            f"A script made the run '{without_pool[0]}' without a pool. Give its selection pool='NAME', then run it."
+        )
     pool = pool_of(store, found)
-    embedded = [a for a in everything if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
-    marks = {a.fingerprint for a in embedded}
-    clustered = [a for a in everything if a.stage == "cluster" and a.inputs.get("features") in marks]
+    embedded = [a for a in artifacts if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
+    fingerprints = {a.fingerprint for a in embedded}
+    clustered = [a for a in artifacts if a.stage == "cluster" and a.inputs.get("features") in fingerprints]
     notes: list[str] = []
-    features = _choose(store, wish.features, sorted(embedded, key=_drawable), pool, "features", notes)
-    clusters = _choose(store, wish.clusters, clustered, pool, "clusters", notes)
-    return ReportContext(store, reader, wish, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes)
+    features = _choose(store, request.features, sorted(embedded, key=_drawable), pool, "features", notes)
+    clusters = _choose(store, request.clusters, clustered, pool, "clusters", notes)
+    return ReportContext(
+        store, reader, request, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes
+    )
 
 
 MADE_BY = {"features": "embed", "clusters": "cluster"}
+"""Option of the report -> stage that makes the artifact."""
 
 
 def _choose(
     store: Store, name: str | None, known: Sequence[Artifact], pool: Artifact, option: str, notes: list[str]
 ) -> Artifact | None:
-    """What was asked for, or the last of what is known of the pool; then, among several, a note says which."""
+    """Return the requested artifact, or else the last one in `known`. If there are several, add a note."""
     if name is None:
         if len(known) > 1:
-            notes.append(f"The {option} are {known[-1].name}, of {len(known)} there are; --{option} NAME takes others.")
+            notes.append(
+                f"The {option} are {known[-1].name}, the default of {len(known)}. --{option} NAME selects others."
+            )
         return known[-1] if known else None
     found = store.get(name, MADE_BY[option])
     if found.fingerprint not in {artifact.fingerprint for artifact in known}:
-        raise DataError(f"The {option} '{name}' are not of the pool '{pool.name}' that the runs are over.")
+        raise DataError(f"The {option} '{name}' do not belong to '{pool.name}', the pool of the runs.")
     return found
 
 
 def _drawable(features: Artifact) -> int:
-    """For sorting (which keeps the older first): no vectors, then embeddings, then sketches."""
+    """Return the sort key of features for a map: no vectors, then embeddings, then sketches. The sort is stable."""
     column = vectors_of(features)
     return len(VECTORS) - VECTORS.index(column) if column else 0
 
 
 def vectors_of(features: Artifact) -> str | None:
-    """The vector column to draw by, or None."""
-    made = features.config.get("signals", VECTORS)  # before they could be chosen, all were made
+    """Return the name of the vector column for the map, or None."""
+    made = features.config.get("signals", VECTORS)  # older versions had no such option and made all of them
     return next((column for column in VECTORS if column in made), None)
 
 
 def command(*words: str) -> str:
-    """A command line that can be pasted."""
+    """Return a command line of curate that a user can paste into a shell."""
     return shlex.join(["curate", *words])
 
 
-def embedding(scope: ReportContext) -> str:
-    """The command that makes features of the pool."""
-    model = scope.runs[0].option("model", "MODEL")
-    return command("embed", "--pool", scope.pool.name, "--model", model, "--name", "features")
+def embedding(context: ReportContext) -> str:
+    """Return the command that makes features of the pool."""
+    model = context.runs[0].option("model", "MODEL")
+    return command("embed", "--pool", context.pool.name, "--model", model, "--name", "features")

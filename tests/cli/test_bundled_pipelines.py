@@ -1,4 +1,4 @@
-"""The pipelines that ship: every entry is one that the stages accept, and the demo compares like with like."""
+"""Tests of the bundled pipelines: the stages accept every entry, and compared runs differ only in their selector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shell completes: commands, their flags, names in the store; and it costs no heavy import."""
+"""Tests of the shell completion: it completes commands, flags and names in the store, and imports nothing slow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.cli.test_main import HEAVY, imported_by
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder whose store has two names, a draft and a saved question; nothing of it is ever opened."""
+def folder(tmp_path: Path) -> Path:
+    """Return a folder whose store has two names, an unfinished artifact and a saved question."""
     store = tmp_path / "store"
     for name in ("pool", "other"):
         (store / "names").mkdir(parents=True, exist_ok=True)
@@ -29,8 +29,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def completed(line: str, place: Path, *, words: int | None = None) -> set[str]:
-    """What bash would be offered at the end of a command line."""
+def completed(line: str, folder: Path, *, words: int | None = None) -> set[str]:
+    """Return the completions that bash would offer at the end of a command line."""
     own = {
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(line.split()) - 1 if words is None else words),
@@ -38,7 +38,7 @@ def completed(line: str, place: Path, *, words: int | None = None) -> set[str]:
     }
     done = subprocess.run(
         [sys.executable, "-m", "curate"],
-        cwd=place,
+        cwd=folder,
         env={**os.environ, **own},
         capture_output=True,
         text=True,
@@ -60,33 +60,37 @@ def completed(line: str, place: Path, *, words: int | None = None) -> set[str]:
         ("curate nothing x", set()),
     ],
 )
-def test_the_shell_completes(line: str, offered: set[str], place: Path) -> None:
-    assert completed(line, place) == offered
+def test_the_shell_completes(line: str, offered: set[str], folder: Path) -> None:
+    assert completed(line, folder) == offered
 
 
-def test_the_store_that_is_given_is_the_one_whose_names_are_offered(place: Path, tmp_path: Path) -> None:
+def test_the_store_that_is_given_is_the_one_whose_names_are_offered(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     assert completed("curate cluster --store ../store --features p", elsewhere) == {"pool"}
     assert completed("curate cluster --features p", elsewhere) == set()
 
 
-TOLD = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-"""Typer looks which shell it was started from, and the tests' is none: with this it takes the shell's name."""
+NO_DETECTION = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+"""Typer detects the shell that started it, but tests have none. This setting lets it take the name of a shell."""
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_for_a_shell_is_shown(shell: str, place: Path) -> None:
+def test_the_script_for_a_shell_is_shown(shell: str, folder: Path) -> None:
     command = [sys.executable, "-m", "curate", "--show-completion", shell]
-    done = subprocess.run(command, cwd=place, env={**os.environ, **TOLD}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **NO_DETECTION}, capture_output=True, text=True, check=True
+    )
     assert "_CURATE_COMPLETE" in done.stdout and "curate" in done.stdout
 
 
-def test_it_is_installed_for_the_user_s_shell(place: Path) -> None:
+def test_it_is_installed_for_the_user_s_shell(folder: Path) -> None:
     command = [sys.executable, "-m", "curate", "--install-completion", "bash"]
-    subprocess.run(command, cwd=place, env={**os.environ, **TOLD, "HOME": str(place)}, capture_output=True, check=True)
-    (script,) = (place / ".bash_completions").iterdir()
-    assert "_CURATE_COMPLETE" in script.read_text() and str(script) in (place / ".bashrc").read_text()
+    subprocess.run(
+        command, cwd=folder, env={**os.environ, **NO_DETECTION, "HOME": str(folder)}, capture_output=True, check=True
+    )
+    (script,) = (folder / ".bash_completions").iterdir()
+    assert "_CURATE_COMPLETE" in script.read_text() and str(script) in (folder / ".bashrc").read_text()
 
 
 def test_completing_commands_and_help_imports_nothing_that_takes_time() -> None:

@@ -1,4 +1,4 @@
-"""`curate inspect` shows what the loss trains on, and counts what it will not."""
+"""Tests of `curate inspect`: it shows the tokens that the loss trains on, and counts rejected samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def pool(curate: Callable[..., Any], tmp_path: Path) -> dict[int, str]:
-    """A pool of two sources; its sample ids by position."""
+    """Make a pool of two sources and return its sample ids by position."""
     for name, rows in {"a": ROWS[:3], "b": ROWS[3:]}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert curate("ingest", "--name", "pool", "--data", "a.jsonl", "--data", "b.jsonl").code == 0
@@ -56,19 +56,19 @@ def test_the_pool_is_counted_before_and_after_the_cut(
 ) -> None:
     out = curate("inspect", "--pool", "pool", "--model", tiny, "--max-length", "40").out
     fact = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in out.splitlines()}
-    assert (fact["samples"], fact["cut"], fact["refused"]) == ("4", "2", "1")
-    assert "generation marks" in fact["trained on"]
+    assert (fact["samples"], fact["cut"], fact["rejected"]) == ("4", "2", "1")
+    assert "generation tags" in fact["trained on"]
     assert re.search(rf"no target tokens left after truncation +1, such as {pool[1]}", out)
     assert re.search(r"^ +a +3 .*\n +b +1 ", out, re.MULTILINE)
     before = re.search(r"before the cut +(\d+) +\d+ +\d+ +\d+ +(\d+)", out)
     assert int(before[1]) <= 40 < int(before[2])
 
 
-def test_without_marks_the_prefixes_are_named_and_refusals_said_at_length(
+def test_without_generation_tags_the_method_is_prefixes_and_rejections_are_explained(
     curate: Callable[..., Any], tiny: str, tmp_path: Path, pool: dict[int, str]
 ) -> None:
     out = curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "chatml").out
-    assert "generation marks" in out
+    assert "generation tags" in out
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     (tmp_path / "plain.jinja").write_text(plain)
     assert "by prefixes" in curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "plain.jinja").out

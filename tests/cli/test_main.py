@@ -1,4 +1,4 @@
-"""Laws of the command line: what is typed becomes the config, errors say the way out, and nothing heavy is imported."""
+"""Tests of the command line: flags become the config, errors give a remedy, and help imports nothing slow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Call = Callable[..., Any]
 
 
 def imported_by(*args: str, cwd: Path | None = None) -> set[str]:
-    """Top-level modules that a command line imports, in a process of its own."""
+    """Return the top-level modules that a command line imports, in its own process."""
     code = (
         "import sys\nfrom curate.cli.main import main\n"
         f"try: main({list(args)!r})\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
@@ -84,7 +84,7 @@ def test_flags_are_made_from_the_config(curate: Call, toy: ModuleType) -> None:
 
 
 def config_of(curate: Call, toy: ModuleType, *args: str) -> Any:
-    """The config that a command line comes to."""
+    """Return the config that a command line makes."""
     seen: list[Any] = []
 
     def look(config: Any, inputs: Any, draft: Draft) -> None:
@@ -136,7 +136,7 @@ def test_the_file_comes_first_then_flags_then_set(curate: Call, toy: ModuleType,
     assert config.options == {"a": 1, "b": 2, "c": 3}
 
 
-def test_the_summary_goes_to_stdout_and_where_it_is_to_stderr(curate: Call, toy: ModuleType) -> None:
+def test_the_summary_goes_to_stdout_and_the_path_to_stderr(curate: Call, toy: ModuleType) -> None:
     first = curate("toy", "--name", "t")
     assert first.out == "rows  3\nrate  0.5\nparts\n  kept  1\n"
     assert first.err.startswith("made t (toy) in store/artifacts/toy/")
@@ -154,7 +154,7 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         (["toi"], 2, "There is no command 'toi'. Did you mean 'toy'?"),
         (["toy", "--rws", "3"], 2, "--rows"),
@@ -164,23 +164,23 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
         (["toy", "--name", "t", "--rows", "0"], 1, "rows: Input should be greater than 0 (got 0)"),
         (["toy", "--name", "t", "--set", "rws=1"], 1, "Unknown key 'rws'. Did you mean 'rows'?"),
         (["toy", "--name", "t", "--set", "rows"], 1, "--set needs key=value"),
-        (["toy", "--name", "t", "--options", "x"], 1, "--options wants key=value, not 'x'"),
+        (["toy", "--name", "t", "--options", "x"], 1, "--options needs key=value, not 'x'"),
         (["toy", "--name", "t", "--config", "none.yaml"], 1, "There is no config file none.yaml"),
         (["toy", "--name", "t", "--parent", "p"], 1, "There is nothing named 'p' in the store store"),
-        (["query"], 1, "Say what to ask"),
+        (["query"], 1, "The query is missing"),
         (["status"], 1, "There is no store in store"),
         (["run", "none.yaml"], 1, "There is no config file none.yaml"),
     ],
 )
-def test_an_error_says_the_way_out_in_words(
-    curate: Call, toy: ModuleType, args: list[str], code: int, said: str
+def test_an_error_is_a_message_with_a_remedy(
+    curate: Call, toy: ModuleType, args: list[str], code: int, message: str
 ) -> None:
     result = curate(*args)
     assert (result.code, result.out) == (code, "")
-    assert said in result.err and "Traceback" not in result.err
+    assert message in result.err and "Traceback" not in result.err
 
 
-def test_an_interrupted_command_says_how_to_go_on_and_does(curate: Call, toy: ModuleType) -> None:
+def test_an_interrupted_command_names_how_to_resume_and_resumes(curate: Call, toy: ModuleType) -> None:
     stop = ("toy", "--name", "t", "--options", "fail_at=1")
     first = curate(*stop)
     assert first.code == 130 and "Interrupted: run the same command again to resume." in first.err
@@ -196,7 +196,7 @@ def test_ctrl_c_within_duckdb_is_ctrl_c(curate: Call, toy: ModuleType) -> None:
     assert stopped.code == 130 and "Interrupted: run the same command again to resume." in stopped.err
 
 
-def test_a_fault_of_ours_keeps_its_traceback(curate: Call, toy: ModuleType) -> None:
+def test_an_unexpected_exception_keeps_its_traceback(curate: Call, toy: ModuleType) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
@@ -217,7 +217,7 @@ def test_a_view_gets_its_flags_from_its_config_and_makes_nothing(
 # status and resume
 
 
-def test_status_shows_what_is_there_what_is_stale_and_what_is_unfinished(
+def test_status_lists_artifacts_and_those_that_are_stale_or_unfinished(
     curate: Call, toy: ModuleType, tmp_path: Path
 ) -> None:
     (tmp_path / "d.jsonl").write_text("1")
@@ -230,27 +230,27 @@ def test_status_shows_what_is_there_what_is_stale_and_what_is_unfinished(
         ["base", "toy", "3"],
         ["child", "toy", "3"],
     ]
-    assert "going (toy): go on with: curate resume going\n" in fresh.out
+    assert "going (toy): resume it with: curate resume going\n" in fresh.out
 
     curate("toy", "--name", "base", "--rows", "5")
-    assert "child: parent 'base' has been made anew" in curate("status").out
+    assert "child: parent 'base' has been made again" in curate("status").out
     (tmp_path / "d.jsonl").write_text("2")
     assert "child: data 'd.jsonl' has changed" in curate("status").out
     (tmp_path / "d.jsonl").unlink()
     assert "child: data 'd.jsonl' is gone" in curate("status").out
 
 
-def test_resume_finishes_what_was_begun_with_the_config_it_was_begun_with(curate: Call, toy: ModuleType) -> None:
+def test_resume_finishes_an_artifact_with_its_recorded_config(curate: Call, toy: ModuleType) -> None:
     curate("toy", "--name", "going", "--rate", "0.9", "--options", "fail_at=1")
     result = curate("resume", "going")
     assert result.code == 0 and result.err.startswith("made going (toy)")
     assert Store("store").get("going").config["rate"] == 0.9
-    assert "Nothing unfinished is named 'going'" in curate("resume", "going").err
+    assert "No unfinished artifact is named 'going'" in curate("resume", "going").err
 
 
-def test_resume_refuses_when_an_input_has_changed(curate: Call, toy: ModuleType) -> None:
+def test_resume_is_an_error_if_an_input_has_changed(curate: Call, toy: ModuleType) -> None:
     curate("toy", "--name", "base")
     curate("toy", "--name", "going", "--parent", "base", "--options", "fail_at=1")
     curate("toy", "--name", "base", "--rows", "5")
     result = curate("resume", "going")
-    assert result.code == 1 and "'going' cannot go on: parent changed since it was begun" in result.err
+    assert result.code == 1 and "'going' cannot be resumed: parent changed since it was started" in result.err

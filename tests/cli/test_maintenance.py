@@ -1,4 +1,4 @@
-"""Laws of keeping a store sound: what is damaged is named, what is derived is made again."""
+"""Tests of `curate verify`, `gc` and `repair`: damage is named, and derived files are rebuilt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def made(store: Store) -> Artifact:
 def _leftovers(store: Store) -> list[Leftover]:
     try:
         return find_leftovers(store)
-    except StoreError:  # who cannot read what there is removes nothing
+    except StoreError:  # gc removes nothing from a store that it cannot read
         return []
 
 
@@ -42,15 +42,17 @@ FILES = ["part-00000.parquet", "files/model.safetensors", "artifact.json", MANIF
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 @pytest.mark.parametrize("file", FILES)
-def test_whatever_is_damaged_is_named_and_the_rest_is_not(
+def test_a_damaged_file_is_named_and_no_other(
     store: Store, made: Artifact, file: str, damage: Callable[[Path], None]
 ) -> None:
     store.make("toy", fill, Toy(name="b", seed=1))
     assert list(find_defects(store)) == []
     damage(made.path / file)
     found = {problem.path for problem in find_defects(store)}
-    told = set() if file == MANIFEST_FILE and damage is Path.unlink else {made.path / file}  # older ones have no record
-    assert found - {store.catalog.path} == told
+    named = (
+        set() if file == MANIFEST_FILE and damage is Path.unlink else {made.path / file}
+    )  # older ones have no record
+    assert found - {store.catalog.path} == named
     if file == "artifact.json":
         assert all(each.path != made.path for each in _leftovers(store)), "what is damaged is not left over"
 
@@ -72,7 +74,7 @@ def test_all_of_an_artifact_is_on_the_disk_before_it_is_one(store: Store, monkey
     assert len(files) == 4 and all(path.stat().st_ino in on_disk[:last] for path in files)
 
 
-def test_sizes_are_looked_at_before_reading_and_bytes_where_it_is_asked_for(made: Artifact) -> None:
+def test_sizes_are_always_checked_and_bytes_on_request(made: Artifact) -> None:
     made.check(read=True)
     flip(made.files / "model.safetensors")
     made.check()
@@ -84,7 +86,7 @@ def test_sizes_are_looked_at_before_reading_and_bytes_where_it_is_asked_for(made
         made.check()
 
 
-def test_a_changed_byte_in_a_table_is_met_by_whoever_reads_it(made: Artifact) -> None:
+def test_a_changed_byte_in_a_table_is_an_error_for_its_reader(made: Artifact) -> None:
     path = made.shards()[0]
     content = bytearray(path.read_bytes())
     content[30] ^= 0x10
@@ -93,7 +95,7 @@ def test_a_changed_byte_in_a_table_is_met_by_whoever_reads_it(made: Artifact) ->
         read_parquet(path)
 
 
-def test_a_shard_that_has_gone_is_missed_by_whoever_reads_the_table(store: Store) -> None:
+def test_a_missing_shard_is_an_error_for_the_reader_of_the_table(store: Store) -> None:
     def two(draft: Draft) -> None:
         for shard in range(2):
             draft.write(shard, pa.table({"sample_id": [f"s{shard}"]}))
@@ -156,7 +158,7 @@ def test_a_damaged_catalogue_is_made_again_from_the_artifacts(
     assert answers(store) == before and list(find_defects(store)) == [] and find_leftovers(store) == []
 
 
-def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(store: Store, made: Artifact) -> None:
+def test_a_flipped_byte_in_the_catalogue_is_named_unless_its_block_is_free(store: Store, made: Artifact) -> None:
     before, content = answers(store), store.catalog.path.read_bytes()
     named = 0
     for at in range(100, len(content), 1 << 17):
@@ -170,14 +172,14 @@ def test_a_flipped_byte_anywhere_in_the_catalogue_is_named_or_nobody_reads_it(st
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6])
-def test_whoever_makes_something_is_told_of_a_damaged_catalogue(store: Store, made: Artifact, part: float) -> None:
+def test_making_an_artifact_with_a_damaged_catalogue_is_an_error(store: Store, made: Artifact, part: float) -> None:
     content = store.catalog.path.read_bytes()
     store.catalog.path.write_bytes(content[: int(len(content) * part)])
     with pytest.raises(StoreError, match=r"curate (verify|repair)"):
         store.make("toy", fill, Toy(name="b", seed=1))
 
 
-def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_mended(store: Store, made: Artifact) -> None:
+def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_repaired(store: Store, made: Artifact) -> None:
     before = answers(store)
     for change in ("DELETE FROM samples WHERE sample_id = 's1'", "INSERT INTO samples SELECT * FROM samples"):
         with duckdb.connect(str(store.catalog.path)) as connection:
@@ -187,7 +189,7 @@ def test_rows_that_a_catalogue_lost_or_has_twice_are_found_and_mended(store: Sto
         assert answers(store) == before and list(find_defects(store)) == []
 
 
-def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(store: Store, made: Artifact) -> None:
+def test_records_that_only_the_catalogue_has_are_written_to_their_artifacts(store: Store, made: Artifact) -> None:
     before = answers(store)
     for path in fragments(made.path, which=MERGED):
         path.unlink()
@@ -199,7 +201,7 @@ def test_facts_that_only_the_catalogue_has_are_written_beside_their_artifacts(st
     assert answers(store) == before
 
 
-def test_the_commands_say_it_and_end_with_the_right_code(
+def test_the_commands_print_it_and_exit_with_the_right_code(
     curate: Callable[..., object], store: Store, made: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def call(*args: str) -> tuple[int, str, str]:
@@ -209,9 +211,9 @@ def test_the_commands_say_it_and_end_with_the_right_code(
     assert call("verify")[0] == call("verify", "a")[0] == call("gc")[0] == call("repair")[0] == 0
     flip(made.files / "model.safetensors")
     code, out, err = call("verify")
-    assert code == 1 and "model.safetensors has changed since" in out and "1 thing is wrong" in err
+    assert code == 1 and "model.safetensors has changed since" in out and "1 defect found" in err
     assert call("verify", "a")[0] == 1 and call("verify", "nobody")[0] == 1
-    assert "cannot be made again" in call("repair")[2]
+    assert "cannot rebuild this file" in call("repair")[2]
     with pytest.raises(KeyboardInterrupt):
         store.make("toy", stopped, Toy(name="b", seed=1))
     assert "unfinished" not in call("gc", "--yes")[1] and len(store.drafts()) == 1

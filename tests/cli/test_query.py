@@ -1,4 +1,4 @@
-"""Laws of `curate query` as a command: where SQL comes from, what rows look like, and that Ctrl-C ends it."""
+"""Tests of the command `curate query`: the sources of the SQL, the formats of the rows, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_ctrl_c_stops_a_query_that_would_take_hours(curate: Call, toy: ModuleTyp
     sql = "SELECT sum(a.range * b.range) FROM range(100000000) a, range(100000000) b"
     with subprocess.Popen(
         [sys.executable, "-m", "curate", "query", sql], cwd=tmp_path, stderr=subprocess.PIPE
-    ) as asked:
+    ) as running:
         time.sleep(4)
-        asked.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGINT)
         try:
-            _, said = asked.communicate(timeout=60)
+            _, errors = running.communicate(timeout=60)
         finally:
-            asked.kill()
-    assert asked.returncode == 130 and b"Interrupted" in said and b"Traceback" not in said
+            running.kill()
+    assert running.returncode == 130 and b"Interrupted" in errors and b"Traceback" not in errors

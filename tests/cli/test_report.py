@@ -1,4 +1,4 @@
-"""`curate report` as it is typed: the page on disk, what it refuses, and what stays text and secret in it."""
+"""Tests of the command `curate report`: the page on disk, the errors, and the text and secrets in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+import curate.cli.stage
 from curate import Store
 from curate.cli.main import plain_command, stage_command
 from curate.report.page import as_json, page
 from curate.stages import STAGES
 from tests.cli.test_main import imported_by
-from tests.support.reports import HOSTILE, PASTS, POOL, add_run, data_in, store_of, told
+from tests.support.reports import HOSTILE, LEDGERS, POOL, add_run, data_in, page_content, store_of
 
 Call = Callable[..., Any]
 
@@ -51,7 +52,7 @@ def test_a_file_is_left_alone_unless_it_may_be_replaced(curate: Call, store: Sto
     Path("mine.html").write_text("mine")
     refused = curate("report", "a", "--to", "mine.html")
     assert (refused.code, refused.out) == (1, "") and Path("mine.html").read_text() == "mine"
-    assert "mine.html is there and is left alone. Give another --to, or --overwrite to replace it." in refused.err
+    assert "mine.html already exists. Give another file to --to, or give --overwrite to replace it." in refused.err
     assert curate("report", "nobody", "--to", "mine.html", "--overwrite").code == 1
     assert Path("mine.html").read_text() == "mine", "what fails leaves the old page"
     assert curate("report", "a", "--to", "mine.html", "--overwrite").code == 0
@@ -59,7 +60,7 @@ def test_a_file_is_left_alone_unless_it_may_be_replaced(curate: Call, store: Sto
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         (["a", "far"], 1, "The runs a and far are over different pools"),
         (["a", "a"], 1, "A run is named twice"),
@@ -78,10 +79,12 @@ def test_a_file_is_left_alone_unless_it_may_be_replaced(curate: Call, store: Sto
         ([], 2, "RUN..."),
     ],
 )
-def test_what_cannot_be_shown_says_why(curate: Call, store: Store, args: list[str], code: int, said: str) -> None:
+def test_a_report_that_cannot_be_made_is_an_error_with_its_reason(
+    curate: Call, store: Store, args: list[str], code: int, message: str
+) -> None:
     done = curate("report", *args)
     assert (done.code, done.out) == (code, "") and not Path("report.html").exists()
-    assert said in done.err and "Traceback" not in done.err
+    assert message in done.err and "Traceback" not in done.err
 
 
 def test_a_column_with_a_value_a_row_is_nothing_to_group_by(
@@ -89,7 +92,7 @@ def test_a_column_with_a_value_a_row_is_nothing_to_group_by(
 ) -> None:
     monkeypatch.setattr("curate.report.groups.MOST", 30)
     done = curate("report", "a", "--by", "task,number")
-    assert done.code == 1 and "--by number: it has 39 values, and groups are of at most 30" in done.err
+    assert done.code == 1 and "--by number: the column has 39 values, but at most 30 can be grouped by" in done.err
 
 
 def test_a_map_by_umap_is_never_a_map_by_something_else(
@@ -101,7 +104,7 @@ def test_a_map_by_umap_is_never_a_map_by_something_else(
 
 
 def test_texts_come_back_as_they_were_and_none_of_them_ends_the_data(store: Store) -> None:
-    text = page(told(store, "a", "b", title="".join(HOSTILE)))
+    text = page(page_content(store, "a", "b", title="".join(HOSTILE)))
     block = data_in(text)
     assert "<" not in block and "\u2028" not in block and "\u2029" not in block
     content = json.loads(block)
@@ -118,7 +121,7 @@ def test_half_characters_are_escaped_and_what_is_no_number_is_refused() -> None:
 
 
 def test_a_page_asks_no_network_and_runs_its_own_scripts_alone(store: Store) -> None:
-    text = page(told(store, "a"))
+    text = page(page_content(store, "a"))
     policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
     assert policy and "@@" not in text[: text.index("<body>")]
     rules = dict(rule.split(" ", 1) for rule in policy[1].split("; "))
@@ -133,9 +136,9 @@ def test_no_token_and_no_path_of_this_machine_is_in_a_page(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_averysecrettoken")
-    rows = [row | {"step": row["step"] + 1} for row in PASTS["a"]]
+    rows = [row | {"step": row["step"] + 1} for row in LEDGERS["a"]]
     add_run(store, "c", rows, 21, model="s3://me:secret@bucket/model?key=secret")
-    text = page(told(store, "a", "c"))
+    text = page(page_content(store, "a", "c"))
     assert "hf_averysecrettoken" not in text and "secret" not in text and "s3://bucket/model" in text
     assert str(tmp_path) not in text and str(Path.home()) not in text.split('id="data">')[1].split("</script")[0]
 
@@ -144,22 +147,20 @@ def commands_in(content: dict[str, Any]) -> dict[str, list[str]]:
     """Section -> the command lines that its missing sentence gives."""
     sentences = dict(content["missing"])
     for run in content["runs"]:
-        sentences |= {f"{run['name']}: {section}": said for section, said in run["missing"].items()}
-    assert all(": curate " in said for said in sentences.values())
+        sentences |= {f"{run['name']}: {section}": message for section, message in run["missing"].items()}
+    assert all(": curate " in message for message in sentences.values())
     return {
-        section: [f"curate {part}" for part in f"&& {said.partition(': ')[2]}".split("&& curate ")[1:]]
-        for section, said in sentences.items()
+        section: [f"curate {part}" for part in f"&& {message.partition(': ')[2]}".split("&& curate ")[1:]]
+        for section, message in sentences.items()
     }
 
 
-def test_what_is_missing_is_told_with_a_command_that_can_be_typed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_part_gives_a_command_that_can_be_typed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
-    monkeypatch.setattr("curate.cli.stage.make_and_print", lambda store, stage, config: built.append((stage, config)))
-    rows = [row | {"score": None, "loss": None, "parts": []} for row in PASTS["a"]]
+    monkeypatch.setattr(curate.cli.stage, "make_and_print", lambda store, stage, config: built.append((stage, config)))
+    rows = [row | {"score": None, "loss": None, "parts": []} for row in LEDGERS["a"]]
     add_run(store, "blind", rows, 22)
-    found = commands_in(told(store, "blind"))
+    found = commands_in(page_content(store, "blind"))
     assert set(found) == {
         *("map", "clusters", "agreement", "comparisons", "evaluations"),
         *(f"blind: {part}" for part in ("loss", "eval", "scores", "distributions", "time")),

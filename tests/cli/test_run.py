@@ -1,4 +1,4 @@
-"""Laws of pipelines: all is checked before any of it runs, order is the only semantics, what is made is found."""
+"""Tests of pipelines: all entries are checked before the first runs, they run in order, and a rerun finds results."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_stages_run_in_order_and_answers_go_to_stdout(curate: Call, toy: ModuleT
         "[3/4] query count.sql ... answered",
         "[4/4] query sql ... answered",
     ]
-    said = ["", "Rows by pool.", "", "pool       rows", "─────────  ────", "first         3", "second.v1     4"]
-    assert result.out.splitlines()[:7] == said
+    answer = ["", "Rows by pool.", "", "pool       rows", "─────────  ────", "first         3", "second.v1     4"]
+    assert result.out.splitlines()[:7] == answer
     assert result.out.splitlines()[-1] == "store  store"
     assert Store("store").get("second.v1").config["rate"] == 0.25
 
@@ -82,7 +82,7 @@ def test_set_changes_an_option_of_what_is_made_under_a_name(curate: Call, toy: M
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("stages:\n- toy: {name: a}\n- tyo: {name: b}", "entry 2: there is no stage 'tyo'. Did you mean 'toy'?"),
         (
@@ -101,18 +101,18 @@ def test_set_changes_an_option_of_what_is_made_under_a_name(curate: Call, toy: M
         ("stages:\n- toy: {name: a}\n- query: {}", "give either file or sql"),
         ("stages:\n- toy: {name: a}\n- query: {sql: SELECT 1, memory: lots}", "'lots' is no size of memory"),
         ("stages:\n- toy: {name: a}\n- query: {sql: SELECT 1, timeout: -1}", "timeout"),
-        ("stages:\n- toy: {name: a}\n  query: {}", "wants one stage and its keys"),
-        ("stages:\n- toy: 3", "entry 1 (toy): wants keys and values, not 3"),
+        ("stages:\n- toy: {name: a}\n  query: {}", "needs one stage and its keys"),
+        ("stages:\n- toy: 3", "entry 1 (toy): needs keys and values, not 3"),
         ("stages: []", "lists no stages"),
         ("stage: []", "unknown key 'stage'. Did you mean 'stages'?"),
     ],
 )
 def test_every_entry_is_checked_before_any_is_run(
-    curate: Call, toy: ModuleType, tmp_path: Path, content: str, said: str
+    curate: Call, toy: ModuleType, tmp_path: Path, content: str, message: str
 ) -> None:
     (tmp_path / "p.yaml").write_text(content)
     result = curate("run", "p.yaml")
-    assert result.code == 1 and said in result.err
+    assert result.code == 1 and message in result.err
     assert not (tmp_path / "store").exists()
 
 

@@ -1,4 +1,4 @@
-"""The saved questions: each runs on a small store whose answers can be counted by hand."""
+"""Tests of the saved questions: each runs on a small store whose answers can be counted by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunConfig(Config):
     selector: str | None = None
 
 
-# Row 2 is an exact copy of row 0; row 3 is spoilt.
+# Row 2 is an exact copy of row 0; row 3 is garbled.
 TEXTS = ["1 + 1 =", "Name the mayor\nof Ardo.", "1 + 1 =", "Count x."]
 PLANTED = ["", "", "exact_duplicate", "garbled"]
 SAMPLES = [
@@ -35,19 +35,19 @@ IDS = [sample.sample_id for sample in SAMPLES]
 
 def pool(draft: Draft) -> None:
     draft.write(0, to_table(SAMPLES, 0))
-    facts = [
+    records = [
         {
             "sample_id": sample.sample_id, "position": place, "source": sample.source, "format": "messages",
             "turns": 2, "characters": sample.characters, "metadata": f'{{"noise": "{planted}"}}',
         }
         for place, (sample, planted) in enumerate(zip(SAMPLES, PLANTED, strict=True))
     ]  # fmt: skip
-    draft.add("samples", pa.Table.from_pylist(facts))
+    draft.add("samples", pa.Table.from_pylist(records))
     draft.rows = len(SAMPLES)
 
 
 def ledger(rows: list[tuple[int, int, bool, float]]) -> pa.Table:
-    """(step, position, kept, loss) as the ledger holds it; every sample is ten tokens."""
+    """Return a ledger of (step, position, kept, loss). Every sample has ten tokens."""
     parts = pa.map_(pa.string(), pa.float64())
     columns = {
         "step": [step for step, *_ in rows],
@@ -88,7 +88,7 @@ def clusters(draft: Draft) -> None:
 
 
 def evaluation(run: str | None) -> Any:
-    """The loss of a model that `run` made, of all and of a source."""
+    """Return the loss of a model that `run` made, on all samples and on one source."""
     rows = [
         {"run": run, "task": "held", "metric": "loss", "grouped_by": by, "slice": part, "value": 1.25, "samples": 4}
         for by, part in ((None, None), ("source", "sums"))
@@ -99,16 +99,16 @@ def evaluation(run: str | None) -> Any:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("store"))
-    mark = store.make("ingest", pool, Config(name="demo")).fingerprint
+    fingerprint = store.make("ingest", pool, Config(name="demo")).fingerprint
     uds = [(1, 0, True, 2.0), (1, 1, False, 1.0), (1, 3, False, 4.0), (2, 1, True, 3.0), (2, 2, False, 0.5)]
     timed = {"seconds_training": 8.0, "seconds_scoring_forward": 3.0, "seconds_score_arithmetic": 1.0}
     config = RunConfig(name="uds", pool="demo", selector="uds")
-    made = store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": mark})
+    made = store.make("train", run(uds, {"eval_loss": 1.5, **timed}), config, {"pool": fingerprint})
     store.make("evaluate", evaluation(made.fingerprint), Config(name="after"), {"model": made.fingerprint})
     store.make("evaluate", evaluation(None), Config(name="before"))
     every = [(1, 0, True, 2.0), (1, 2, True, 2.0), (2, 3, True, 4.0), (2, 1, True, 1.0)]
     config = RunConfig(name="random", pool="demo", selector="random")
-    store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": mark})
+    store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": fingerprint})
     store.make("cluster", clusters, Config(name="groups"))
     return store
 
@@ -128,7 +128,7 @@ def test_every_saved_question_says_what_it_asks_and_its_parameters_and_finds_row
     assert len(store.query(sql, {name: PARAMETERS[name] for name in names})) > 0
 
 
-def test_runs_are_compared_by_what_they_kept_beside_what_the_pool_holds(store: Store) -> None:
+def test_runs_are_compared_with_each_other_and_with_the_pool(store: Store) -> None:
     rows = {row["run"]: row for row in ask(store, "compare_runs", runs="*")}
     assert list(rows)[-1] == "demo"
     assert rows["uds"] == {
@@ -190,7 +190,7 @@ def test_a_curriculum_goes_by_the_loss_before_training(store: Store) -> None:
     assert [(row["sample_id"], row["loss"]) for row in rows] == [(IDS[0], 2.0), (IDS[1], 3.0), (IDS[3], 4.0)]
 
 
-def test_evaluations_stand_beside_the_run_that_made_the_model(store: Store) -> None:
+def test_evaluations_name_the_run_that_made_the_model(store: Store) -> None:
     rows = ask(store, "evaluations")
     found = [(row["evaluation"], row["run"], row["selector"], row["steps"], row["value"]) for row in rows]
     assert found == [("after", "uds", "uds", 2, 1.25), ("before", None, None, None, 1.25)]

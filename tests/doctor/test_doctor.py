@@ -1,4 +1,4 @@
-"""`curate doctor`: what is missing or broken is said with the way out; a planned run is estimated without weights."""
+"""Tests of `curate doctor`: it names what is missing or broken with a remedy, and estimates a run without weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curate.cli.doctor import examine
 from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, failures, lines
-from curate.doctor.plan import PlannedRun, Resources, counted, load_of, look, steps_of
+from curate.doctor.plan import PlannedRun, Resources, counted, estimate, load_of, steps_of
 from curate.lm.model.memory import estimate_memory
 from curate.runtime.distributed import cores
 from curate.store import Store
@@ -43,8 +43,8 @@ def test_every_package_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch
     declare(monkeypatch, "numpy>=2", 'pytest>=9; extra == "eval"', "duckdb>=2.0", 'curses; sys_platform == "win32"')
     lines_ = packages.software()
     assert [finding.what for finding in lines_] == ["python", "curate", "numpy", "duckdb", "[eval]"]
-    assert found(lines_, "numpy").said == version("numpy") and not failures({"": lines_})
-    assert found(lines_, "[eval]").said == f"pytest {version('pytest')}"
+    assert found(lines_, "numpy").message == version("numpy") and not failures({"": lines_})
+    assert found(lines_, "[eval]").message == f"pytest {version('pytest')}"
 
 
 def test_what_is_missing_too_old_or_broken_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,30 +53,30 @@ def test_what_is_missing_too_old_or_broken_says_how_to_have_it(monkeypatch: pyte
     lines_ = packages.software()
     assert {finding.what for finding in failures({"": lines_})} == {"no-such-thing", "numpy", "duckdb"}
     assert found(lines_, "no-such-thing").advice == "pip install 'no-such-thing>=1'"
-    assert found(lines_, "numpy").said == f"{version('numpy')}, and curate needs >=99"
-    assert "cannot be imported: No module named" in found(lines_, "duckdb").said
+    assert found(lines_, "numpy").message == f"{version('numpy')}, but curate needs >=99"
+    assert "cannot be imported: No module named" in found(lines_, "duckdb").message
     extra = found(lines_, "[quantized]")
-    assert extra.verdict == "fine" and extra.said == "no-such missing: --load-in-4bit"
+    assert extra.verdict == "fine" and extra.message == "no-such missing: --load-in-4bit"
     assert extra.advice == 'pip install "curate-sft[quantized]"'
 
 
-def test_who_has_faiss_for_cpus_is_not_told_to_install_the_one_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faiss_for_cpus_is_enough_and_the_one_for_gpus_is_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch, 'numpy; extra == "faiss"', 'no-such; extra == "gpu"')
     assert [finding.what for finding in packages.software()][2:] == ["[faiss]"]
 
 
-def test_a_torch_that_cannot_be_imported_is_said_and_all_else_still_looked_at(tmp_path: Path) -> None:
+def test_a_torch_that_cannot_be_imported_is_reported_and_the_other_checks_still_run(tmp_path: Path) -> None:
     (tmp_path / "broken" / "torch").mkdir(parents=True)
     (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.12: not found')")
     command = [sys.executable, "-m", "curate", "doctor", "--json"]
     own = {"PYTHONPATH": str(tmp_path / "broken")}
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    told = json.loads(done.stdout)
-    assert not told["ok"] and {"software", "devices", "store", "planned_run"} <= set(told)
-    assert "libcudart.so.12" in next(line["said"] for line in told["software"] if line["what"] == "torch")
-    assert any(line["what"] == "cpu" for line in told["devices"])
-    assert "libcudart.so.12" in told["planned_run"][0]["said"]
+    data = json.loads(done.stdout)
+    assert not data["ok"] and {"software", "devices", "store", "planned_run"} <= set(data)
+    assert "libcudart.so.12" in next(line["message"] for line in data["software"] if line["what"] == "torch")
+    assert any(line["what"] == "cpu" for line in data["devices"])
+    assert "libcudart.so.12" in data["planned_run"][0]["message"]
 
 
 # Devices
@@ -96,33 +96,33 @@ def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch: pytes
     assert cores() == os.cpu_count()
 
 
-def test_a_driver_that_fails_is_wrong_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_fails_is_a_finding_and_not_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise RuntimeError("CUDA driver version is insufficient")
 
     monkeypatch.setattr(devices, "_gpus", fail)
-    lines_, device = devices.look()
-    assert found(lines_, "gpu").verdict == "wrong" and "insufficient" in found(lines_, "gpu").said
+    lines_, device = devices.detect()
+    assert found(lines_, "gpu").verdict == "wrong" and "insufficient" in found(lines_, "gpu").message
     assert device.kind == "cpu"
 
 
 # Store
 
 
-def test_the_store_is_told_as_it_is(tmp_path: Path) -> None:
+def test_the_state_of_the_store_is_reported(tmp_path: Path) -> None:
     from curate.config import Config
 
     root = tmp_path / "store"
-    assert "there is none" in found(storage.look(root), "store").said and not root.exists()
+    assert "there is none" in found(storage.check(root), "store").message and not root.exists()
     Store(root).make("ingest", lambda draft: None, Config(name="a"))
-    about = storage.look(root)
+    about = storage.check(root)
     assert not failures({"": about}) and found(about, "store").details["artifacts"] == 1
     assert found(about, "disk").details["free_bytes"] == pytest.approx(shutil.disk_usage(root).free, rel=0.2)
     (root / "store.json").write_text('{"schema_version": 99}')
-    assert "newer curate" in found(failures({"": storage.look(root)}), "store").said
+    assert "newer curate" in found(failures({"": storage.check(root)}), "store").message
 
 
-def test_who_holds_the_catalogue_is_named(tmp_path: Path) -> None:
+def test_the_process_that_holds_the_catalogue_is_named(tmp_path: Path) -> None:
     from curate.config import Config
 
     store = Store(tmp_path / "store")
@@ -131,10 +131,10 @@ def test_who_holds_the_catalogue_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-c", hold, str(store.catalog.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        line = found(storage.look(store.root), "catalogue")
+        line = found(storage.check(store.root), "catalogue")
         holder.communicate()
-    assert line.verdict == "note" and f"process {holder.pid}" in line.said
-    assert found(storage.look(store.root), "catalogue").verdict == "fine"
+    assert line.verdict == "note" and f"process {holder.pid}" in line.message
+    assert found(storage.check(store.root), "catalogue").verdict == "fine"
 
 
 # Planned runs
@@ -148,7 +148,7 @@ def pool(store: Store, pool_file: Path) -> Store:
     return store
 
 
-def room(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") -> Resources:
+def resources(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") -> Resources:
     return Resources(Device(kind, f"{kind}:0", total, total), Device("cpu", "cpu", 64 * GIB, 64 * GIB), disk)
 
 
@@ -172,7 +172,7 @@ def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
         usual = {"selector": "uds", "candidates": 32, "keep": 8, "max_length": 128}
         config = PlannedRun(model=tiny, **{**usual, **options})
         shape = counted(config, store)
-        return estimate_memory(shape, load_of(config, shape, room().device))["peak"]
+        return estimate_memory(shape, load_of(config, shape, resources().device))["peak"]
 
     plain = peak()
     assert peak(full=True) > plain < peak(max_length=512)
@@ -183,21 +183,21 @@ def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
 
 def test_a_run_that_fits_says_so_and_one_that_does_not_what_to_change(tiny: str, pool: Store) -> None:
     config = PlannedRun(model=tiny, pool="pool", selector="uds", candidates=64, keep=64, max_length=512, full=True)
-    good = look(config, pool.root, room())
-    assert not failures({"": good}) and "fits: about" in found(good, "memory").said
+    good = estimate(config, pool.root, resources())
+    assert not failures({"": good}) and "fits: about" in found(good, "memory").message
     need = found(good, "memory").details["needed_bytes"]
-    small = found(look(config, pool.root, room(total=need // 2)), "memory")
-    assert small.verdict == "wrong" and "does not fit: about" in small.said
-    assert "--per-device-train-batch-size 1" in small.advice and "It would with" in small.advice
-    least = found(look(config, pool.root, room(total=1 << 20)), "memory")
-    assert "either: take a smaller model" in least.advice
+    small = found(estimate(config, pool.root, resources(total=need // 2)), "memory")
+    assert small.verdict == "wrong" and "does not fit: about" in small.message
+    assert "--per-device-train-batch-size 1" in small.advice and "It fits with" in small.advice
+    least = found(estimate(config, pool.root, resources(total=1 << 20)), "memory")
+    assert "either: use a smaller model" in least.advice
     assert steps_of(config, 120) == 2
     assert found(good, "ledger").details == {"bytes": 2 * 64 * 130, "steps": 2}
-    full = [finding for finding in look(config, pool.root, room(disk=1000)) if finding.what == "disk"]
+    full = [finding for finding in estimate(config, pool.root, resources(disk=1000)) if finding.what == "disk"]
     assert full[0].verdict == "wrong" and "--save-total-limit" in full[0].advice
 
 
-def test_a_model_that_is_nowhere_here_would_want_the_hub_and_nobody_asks_it(
+def test_a_model_that_is_not_on_this_machine_is_an_error_and_the_network_is_not_used(
     curate: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -210,32 +210,32 @@ def test_a_model_that_is_nowhere_here_would_want_the_hub_and_nobody_asks_it(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     result = curate("doctor", "--model", "nobody/no-such-model", "--pool", "pool")
-    assert result.code == 1 and "the Hub would have to be asked, which doctor does not" in result.out
+    assert result.code == 1 and "curate doctor uses no network" in result.out
     assert not asked
 
 
-def test_the_command_line_says_all_of_it_and_exits_with_1_where_a_run_would_stop(
+def test_the_command_prints_all_findings_and_exits_with_1_if_a_run_would_stop(
     curate: Call, tiny: str, tmp_path: Path
 ) -> None:
     (tmp_path / "c.yaml").write_text(f"name: r\npool: pool\nmodel: {tiny}\nselector: random\nmax_length: 64\n")
     result = curate("doctor", "c.yaml", "--json")
-    told = json.loads(result.out)
-    assert result.code == 1 and not told["ok"]
-    (pool_line,) = [line for line in told["planned_run"] if line["verdict"] == "wrong"]
-    assert "nothing named 'pool'" in pool_line["said"]
+    data = json.loads(result.out)
+    assert result.code == 1 and not data["ok"]
+    (pool_line,) = [line for line in data["planned_run"] if line["verdict"] == "wrong"]
+    assert "nothing named 'pool'" in pool_line["message"]
     assert "give --model" in curate("doctor", "--keep", "8").err
     plain = curate("doctor")
     assert plain.out.splitlines()[0] == "Software" and "Planned" not in plain.out
 
 
-def test_findings_are_told_to_people_and_machines_alike() -> None:
-    sections = {"Devices": [Finding("cpu", "fine"), Finding("gpu", "broken", "wrong", "Mend it.", {"n": 1})]}
-    assert lines(sections)[-2:] == ["Wrong (1):", "  gpu: broken. Mend it."]
+def test_findings_are_the_same_in_text_and_in_json() -> None:
+    sections = {"Devices": [Finding("cpu", "fine"), Finding("gpu", "broken", "wrong", "Fix it.", {"n": 1})]}
+    assert lines(sections)[-2:] == ["Problems (1):", "  gpu: broken. Fix it."]
     assert as_data(sections)["devices"][1]["details"] == {"n": 1} and not as_data(sections)["ok"]
     assert examine(Path("none"))["Store"]
 
 
-# What is estimated beside what is measured
+# Estimates against measurements
 
 MEASURED = """
 import gc, json, os, sys
@@ -243,7 +243,7 @@ from pathlib import Path
 import torch
 from curate.demo.model import build_model, save, train_tokenizer
 from curate.doctor.devices import memory
-from curate.doctor.plan import Planned, counted, load_of
+from curate.doctor.plan import PlannedRun, counted, load_of
 from curate.runtime.distributed import cores
 from curate.lm.model.memory import estimate_memory
 from curate.stages import make
@@ -261,7 +261,7 @@ store = Store("store")
 make(store, "ingest", data=["pool.jsonl"], name="pool")
 values = dict(pool="pool", model="m", candidates=8, keep=8, max_length=128, max_steps=1, selector="full")
 values |= json.loads(sys.argv[1])
-config = Planned(**values)
+config = PlannedRun(**values)
 shape = counted(config, store)
 expected = estimate_memory(shape, load_of(config, shape, memory()))["peak"]
 
@@ -281,7 +281,9 @@ FACTOR = 1.8
 """Estimates are within this factor of what a run was seen to take, either way."""
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux tells a process's peak anew")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux can reset the peak memory of a process"
+)
 @pytest.mark.parametrize("options", [{"full": True}, {}], ids=["full", "lora"])
 def test_an_estimate_is_near_what_a_run_takes(options: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURED, json.dumps(options)]

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: the fault matrix as a table, stage by fault (`--help` for parts of it)."""
+"""The program `python -m tests.faults`: it prints the fault matrix as a table. `--help` lists its options."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from queue import SimpleQueue
 from curate.runtime.terminal import table
 
 from .matrix import FAULTS
-from .stages import STAGES, Workshop
+from .stages import STAGES, Harness
 
 FAILED = "FAILED"
 LONGEST = ("compare", "train")
-"""Stages that are begun first, for they take longest."""
+"""Stages that start first, because they take longest."""
 
 
 def main() -> int:
-    """Print the matrix; 1 where a cell failed."""
+    """Print the matrix. Return 1 if a cell failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="The fault matrix.")
-    parser.add_argument("--stages", default=",".join(STAGES), help="which, with commas")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="which, with commas")
-    parser.add_argument("--most", type=int, default=None, help="points of each stage at most; else all")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    parser.add_argument("--jobs", type=int, default=1, help="stages at a time, each in a store of its own")
+    parser.add_argument("--stages", default=",".join(STAGES), help="names, separated by commas")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas")
+    parser.add_argument("--most", type=int, default=None, help="largest number of points per stage; by default all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws")
+    parser.add_argument("--jobs", type=int, default=1, help="number of stages at a time, each in its own store")
     given = parser.parse_args()
     start, stages = time.monotonic(), given.stages.split(",")
     folder = Path(tempfile.mkdtemp(prefix="curate-faults-"))
@@ -41,37 +41,37 @@ def main() -> int:
     ]
     failed = sum(row["outcome"] == FAILED for row in rows)
     print("\n".join(table(rows)))
-    print(f"\n{len(rows) - failed} of {len(rows)} as they should be, in {(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"\n{len(rows) - failed} of {len(rows)} passed, in {(time.monotonic() - start) / 60:.1f} minutes")
     if not failed:
         shutil.rmtree(folder)
     return int(failed > 0)
 
 
 def _outcomes(given: argparse.Namespace, stages: list[str], folder: Path) -> dict[str, dict[str, str]]:
-    """Stage -> fault -> what came of it."""
-    shops: SimpleQueue[Workshop] = SimpleQueue()
+    """Return stage -> fault -> outcome."""
+    harnesses: SimpleQueue[Harness] = SimpleQueue()
     for number in range(given.jobs):
-        shops.put(Workshop.open(folder / str(number)))
+        harnesses.put(Harness.open(folder / str(number)))
 
     def of(stage: str) -> dict[str, str]:
-        shop = shops.get()
+        harness = harnesses.get()
         try:
-            return {fault: _outcome(given, shop, stage, fault) for fault in given.faults.split(",")}
+            return {fault: _outcome(given, harness, stage, fault) for fault in given.faults.split(",")}
         finally:
-            shops.put(shop)
+            harnesses.put(harness)
 
     with ThreadPoolExecutor(given.jobs) as threads:
         found = dict(zip(stages, threads.map(of, stages), strict=True))
-    while not shops.empty():
-        shops.get().close()
+    while not harnesses.empty():
+        harnesses.get().close()
     return found
 
 
-def _outcome(given: argparse.Namespace, shop: Workshop, stage: str, fault: str) -> str:
-    """What came of a fault; why it failed, and how long it took, goes to stderr."""
+def _outcome(given: argparse.Namespace, harness: Harness, stage: str, fault: str) -> str:
+    """Return the outcome of a fault. The reason of a failure and the duration go to stderr."""
     began = time.monotonic()
     try:
-        outcome = FAULTS[fault](shop, stage, given.most, random.Random(f"{given.seed} {stage} {fault}"))
+        outcome = FAULTS[fault](harness, stage, given.most, random.Random(f"{given.seed} {stage} {fault}"))
     except AssertionError as error:
         outcome = FAILED
         print(f"{stage}, {fault}: {error}\n", file=sys.stderr)

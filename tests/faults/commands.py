@@ -1,4 +1,7 @@
-"""Commands as processes: started, waited for, killed. By a fork of a process that has all imported, or from scratch."""
+"""Start commands as processes, wait for them and kill them.
+
+A command is a fork of a server process that has imported everything, which is fast, or a new Python process.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ class Running:
     """A command that was started.
 
     Attributes:
-        pid: of its process.
-        folder: where its output is.
+        number: the number of the command.
+        folder: the folder of the files with its output.
+        pid: the id of its process.
+        code: its exit code, negative for a signal; None while it runs.
+        ended: set when the process has ended.
     """
 
     number: int
@@ -36,7 +42,7 @@ class Running:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """The exit code, negative for a signal; a command that hangs is an error of the test."""
+        """Return the exit code, negative for a signal. A command that hangs fails the test."""
         if not self.ended.wait(timeout):
             self.send(signal.SIGKILL)
             raise AssertionError(f"The command {self.number} hung: {self.err}")
@@ -44,7 +50,7 @@ class Running:
         return self.code
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the command has ended."""
         if not self.ended.is_set():
             try:
                 os.kill(self.pid, number)
@@ -53,17 +59,17 @@ class Running:
 
     @property
     def out(self) -> str:
-        """What it has printed."""
+        """The output on stdout so far."""
         return (self.folder / f"{self.number}.out").read_text(encoding="utf-8")
 
     @property
     def err(self) -> str:
-        """What it has said on stderr."""
+        """The output on stderr so far."""
         return (self.folder / f"{self.number}.err").read_text(encoding="utf-8")
 
 
 class Commands:
-    """Starts commands. Close it at the end."""
+    """A starter of commands, with its server process. Close it at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,12 +89,14 @@ class Commands:
     def start(
         self, folder: Path, *args: str, fault: Fault | None = None, limit: int | None = None, closed: bool = False
     ) -> Running:
-        """`curate ARGS` in a folder.
+        """Start `curate ARGS` in a folder.
 
         Args:
-            fault: what happens to it.
-            limit: most bytes of a file.
-            closed: nobody reads its stdout.
+            folder: the working directory of the command.
+            args: the arguments of `curate`.
+            fault: the fault of the process.
+            limit: the largest size of a file, in bytes.
+            closed: the reader of stdout is closed.
         """
         self._count += 1
         running = self._running[self._count] = Running(self._count, self.folder)
@@ -110,13 +118,13 @@ class Commands:
         return running
 
     def run(self, folder: Path, *args: str, **options: Any) -> Running:
-        """The same, waited for."""
+        """Start `curate ARGS` and wait until it ends."""
         running = self.start(folder, *args, **options)
         running.wait()
         return running
 
     def done(self, folder: Path, *args: str) -> Running:
-        """The same, and it must succeed."""
+        """Run `curate ARGS`, which must succeed."""
         running = self.run(folder, *args)
         assert running.code == 0, f"curate {' '.join(args)} ended with {running.code}:\n{running.err}"
         return running
@@ -124,23 +132,23 @@ class Commands:
     def _listen(self) -> None:
         assert self._server.stdout is not None
         for line in self._server.stdout:
-            said = json.loads(line)
-            if "ended" in said:
-                running = self._running[said["ended"]]
-                running.code = said["code"]
+            message = json.loads(line)
+            if "ended" in message:
+                running = self._running[message["ended"]]
+                running.code = message["code"]
                 running.ended.set()
             else:
-                self._started.put(said)
+                self._started.put(message)
 
     def close(self) -> None:
-        """End the process that starts them."""
+        """End the server process."""
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(PATIENCE)
 
 
 def from_scratch(folder: Path, *args: str, fault: Fault | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m curate ARGS`, nothing imported before, the fault told by the environment to a `sitecustomize`."""
+    """Run `python -m curate ARGS` in a new process. An environment variable passes the fault to a `sitecustomize`."""
     environment = {**os.environ, **QUIET, "PYTHONPATH": f"{Path(__file__).parent / 'injected'}{os.pathsep}{PROJECT}"}
     if fault:
         environment[VARIABLE] = json.dumps(asdict(fault))

@@ -1,4 +1,4 @@
-"""Files that are not as they were written: a stage that reads them refuses and names them, as `curate verify` does."""
+"""Faults in files: a stage that reads a damaged file, and `curate verify`, must end with an error that names it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 from curate.store import Store
 
 from .injection import Fault
-from .repairs import drop, mend, must_be_clear, some
-from .stages import INPUTS, Workshop
+from .repairs import assert_clear_error, drop, rerun_and_check, some
+from .stages import INPUTS, Harness
 
 HEADERS, BLOCK = 3 * 4096, 1 << 18
 """Bytes of a DuckDB file before its first block, and of a block."""
 
 READ = ("sample_id", "messages.list.element.content")
-"""Columns of which a reader of a table reads at least one."""
+"""Columns of a table. Every reader of the table reads at least one of them."""
 
 
-def flipped(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
-    """A byte of an input is another."""
+def flipped(harness: Harness, stage: str, most: int | None, rng: random.Random) -> str:
+    """Change one byte of an input."""
 
     def flip(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -32,11 +32,11 @@ def flipped(shop: Workshop, stage: str, most: int | None, chance: random.Random)
             content[at] ^= 0x10
         path.write_bytes(content)
 
-    return _damaged(shop, stage, flip, most)
+    return _damaged(harness, stage, flip, most)
 
 
 def _within(path: Path) -> list[int]:
-    """Places in a file one of which whoever reads it has to read: of a table, of the ids and of the texts."""
+    """Return offsets in a file, of which every reader reads at least one. In a table, they are in ids and in texts."""
     if path.suffix == ".duckdb":
         return [_within_catalogue(path)]
     if path.suffix != ".parquet":
@@ -52,83 +52,83 @@ def _within_column(column: pq.ColumnChunkMetaData) -> int:
 
 
 def _within_catalogue(path: Path) -> int:
-    """A place in a block of the ledger; a flipped byte in a block that is free is nobody's, and harmless."""
+    """Return an offset in a block of the ledger. A changed byte in a free block would be harmless."""
     with duckdb.connect(str(path), read_only=True) as connection:
         (block,) = connection.execute("SELECT max(block_id) FROM pragma_storage_info('ledger')").fetchall()[0]
     return HEADERS + int(block) * BLOCK + BLOCK // 2
 
 
-def truncated(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
-    """An input is cut off."""
-    return _damaged(shop, stage, lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), most)
+def truncated(harness: Harness, stage: str, most: int | None, rng: random.Random) -> str:
+    """Cut an input to half of its size."""
+    return _damaged(harness, stage, lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), most)
 
 
-def missing(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
-    """An input has gone."""
-    return _damaged(shop, stage, Path.unlink, most)
+def missing(harness: Harness, stage: str, most: int | None, rng: random.Random) -> str:
+    """Delete an input."""
+    return _damaged(harness, stage, Path.unlink, most)
 
 
-def bad_checkpoint(shop: Workshop, stage: str, most: int | None, chance: random.Random) -> str:
-    """A run that was stopped finds the checkpoint damaged that it would go on from."""
-    whole = [n for n, what in enumerate(shop.points(stage), 1) if what.endswith("checkpoint-4/.curate.json.tmp")]
+def bad_checkpoint(harness: Harness, stage: str, most: int | None, rng: random.Random) -> str:
+    """Damage the checkpoint from which a stopped run would resume."""
+    whole = [n for n, what in enumerate(harness.points(stage), 1) if what.endswith("checkpoint-4/.curate.json.tmp")]
     if not whole or stage == "compare":
-        return "has none of its own"
-    for file in some(["optimizer.pt", "adapter_model.safetensors", "curate.json"], most, chance):
-        folder = shop.case()
-        running = shop.run(stage, folder, fault=Fault(f"{folder}/", "kill", whole[-1] + 1))
+        return "makes no checkpoints"
+    for file in some(["optimizer.pt", "adapter_model.safetensors", "curate.json"], most, rng):
+        folder = harness.case()
+        running = harness.run(stage, folder, fault=Fault(f"{folder}/", "kill", whole[-1] + 1))
         assert running.code == -signal.SIGKILL, running.err
         (path,) = (p for p in folder.glob(f"store/artifacts/*/*/checkpoints/checkpoint-4/{file}") if _unfinished(p))
         path.write_bytes(path.read_bytes()[:-9])
-        for refusing in (shop.run(stage, folder), shop.commands.run(folder, "verify")):
-            must_be_clear(refusing)
-            assert path.name in refusing.err + refusing.out, refusing.err
-        assert f"Removed {path.parent}" in shop.commands.done(folder, "repair").out.replace(
+        for failing in (harness.run(stage, folder), harness.commands.run(folder, "verify")):
+            assert_clear_error(failing)
+            assert path.name in failing.err + failing.out, failing.err
+        assert f"Removed {path.parent}" in harness.commands.done(folder, "repair").out.replace(
             "store/", f"{folder}/store/"
         )
-        mend(shop, stage, folder, gc_first=False)
-    return "refused, named, repaired; rerun the same"
+        rerun_and_check(harness, stage, folder, gc_first=False)
+    return "clear error, named, repaired; rerun the same"
 
 
 def _unfinished(path: Path) -> bool:
     return (path.parents[2] / "draft.json").exists()
 
 
-def _damaged(shop: Workshop, stage: str, damage: Callable[[Path], object], most: int | None) -> str:
-    """Inputs one after the other: the stage refuses and names the file, so does verify; put back, all is as ever."""
+def _damaged(harness: Harness, stage: str, damage: Callable[[Path], object], most: int | None) -> str:
+    """Damage one input after the other: the stage and verify must name it, and all works again once it is restored."""
     if stage not in INPUTS:
-        return _damaged_catalogue(shop, stage, damage)
+        return _damaged_catalogue(harness, stage, damage)
     inputs = list(INPUTS[stage].items())[:most]
     for name, file in inputs:
-        folder = shop.case()
+        folder = harness.case()
         path = Store(folder / "store").get(name).path / file
         kept = path.read_bytes()
         damage(path)
-        running = shop.run(stage, folder)
-        must_be_clear(running)
+        running = harness.run(stage, folder)
+        assert_clear_error(running)
         assert path.name in running.err, f"does not name {path}: {running.err}"
-        verified = shop.commands.run(folder, "verify")
-        must_be_clear(verified)
+        verified = harness.commands.run(folder, "verify")
+        assert_clear_error(verified)
         assert path.name in verified.out, f"verify does not name {path}: {verified.out}"
         path.write_bytes(kept)
-        shop.must_be_as_ever(stage, folder, shop.run(stage, folder))
+        harness.assert_same_result(stage, folder, harness.run(stage, folder))
         drop(folder)
-    return f"{', '.join(name for name, _ in inputs)}: refused, named"
+    return f"{', '.join(name for name, _ in inputs)}: clear error, named"
 
 
-def _damaged_catalogue(shop: Workshop, stage: str, damage: Callable[[Path], object]) -> str:
-    """A stage that reads no files of artifacts: the catalogue is damaged, and made again."""
-    folder = shop.case()
+def _damaged_catalogue(harness: Harness, stage: str, damage: Callable[[Path], object]) -> str:
+    """Damage and rebuild the catalogue, for a stage that reads no files of artifacts."""
+    folder = harness.case()
     path = folder / "store" / "catalog.duckdb"
     damage(path)
-    running = shop.run(stage, folder)
+    running = harness.run(stage, folder)
     if running.code != 0:
-        must_be_clear(running)
+        assert_clear_error(running)
         assert path.name in running.err, running.err
-    verified = shop.commands.run(folder, "verify")
-    must_be_clear(verified)
+    verified = harness.commands.run(folder, "verify")
+    assert_clear_error(verified)
     assert path.name in verified.out, verified.out
-    shop.commands.done(folder, "repair")
-    shop.must_be_as_ever(stage, folder, shop.run(stage, folder))
-    shop.must_be_clean(folder)
+    harness.commands.done(folder, "repair")
+    harness.assert_same_result(stage, folder, harness.run(stage, folder))
+    harness.assert_clean(folder)
     drop(folder)
     return "catalogue: named, repaired"

@@ -1,14 +1,15 @@
-"""Faults inside a running command, without a line of test code in the product.
+"""Faults inside a running command, without any test code in the package.
 
-A point is a moment at which a process is about to change the disk below one folder: a file is opened to be written,
-renamed, removed, a folder made, a file synced, a statement given to DuckDB that writes, a file written by C++ or Rust.
-Python tells of most by itself (audit hooks); the others are wrapped. At the n-th point something happens:
+A point is a moment at which a process is about to change the disk below one folder: it opens a file for writing,
+renames or removes a file, makes a folder, syncs a file, gives DuckDB a statement that writes, or writes a file from C++
+or Rust. Audit hooks of Python report most points, and wrapped functions report the others. At the n-th point the fault
+happens:
 
-    count     nothing; every point is written to `log`, a line each
+    count     none: every point becomes a line of `log`
     kill      SIGKILL
-    torn      half of what is about to be written by C++ or Rust is, then SIGKILL
-    full      from there on nothing can be written: ENOSPC
-    readonly  from there on nothing can be changed: EROFS
+    torn      half of the next file from C++ or Rust is written, then SIGKILL
+    full      from this point on every write fails: ENOSPC
+    readonly  from this point on every change fails: EROFS
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ STATEMENTS = ("INSERT", "DELETE", "UPDATE", "CREATE", "ALTER", "BEGIN", "COMMIT"
 
 @dataclass(frozen=True)
 class Fault:
-    """What shall happen, and when.
+    """A fault and its moment.
 
     Attributes:
-        root: only what happens below it counts.
-        act: see the module's first lines.
-        at: at which point, from 1.
-        log: where `count` writes to.
-        clock: seconds by which every look at the clock is off, forth and back in turn.
-        shm: /dev/shm is full.
+        root: the folder below which changes are points.
+        act: the kind of the fault, see the docstring of the module.
+        at: the number of the point, from 1.
+        log: the file to which `count` writes.
+        clock: seconds by which every read of the clock is wrong, forward and back in turn.
+        shm: let every write to /dev/shm fail.
     """
 
     root: str
@@ -53,7 +54,7 @@ class Fault:
 
 
 class Injector:
-    """Counts points, and lets the fault happen."""
+    """A counter of points that lets the fault happen."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -61,7 +62,7 @@ class Injector:
         self.busy = False
 
     def point(self, what: str, path: str, *, tear: Callable[[], object] | None = None, writes: bool = True) -> None:
-        """The process is about to change `path`; `tear` makes the change."""
+        """Count a point: the process is about to change `path`. `tear` makes the change."""
         if self.busy or not path.startswith(self.fault.root):
             return
         self.count += 1
@@ -92,8 +93,8 @@ class Injector:
         os.truncate(path, os.path.getsize(path) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def heard(self, event: str, args: tuple[Any, ...]) -> None:
-        """Python's own word on what it is about to do."""
+    def on_audit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Handle an audit event of Python: count a point if the event is a change of the disk."""
         if event == "open":
             path, _, flags = args
             if not isinstance(path, (str, bytes, os.PathLike)) or not flags & WRITING:
@@ -109,7 +110,7 @@ class Injector:
 
 
 def arm(fault: Fault) -> None:
-    """Let the fault happen to this process. What is wrapped is imported now."""
+    """Install the fault in this process. This imports the modules whose functions are wrapped."""
     injector = Injector(fault)
     if fault.clock:
         _jump(fault.clock)
@@ -119,29 +120,29 @@ def arm(fault: Fault) -> None:
         _wrap_writers(injector)
         _wrap_duckdb(injector)
         _wrap_fsync(injector)
-    sys.addaudithook(injector.heard)
+    sys.addaudithook(injector.on_audit)
 
 
 def arm_from_environment() -> None:
-    """What `sitecustomize` does."""
-    if told := os.environ.pop(VARIABLE, None):
-        arm(Fault(**json.loads(told)))
+    """Install the fault that the environment variable describes, if it is set."""
+    if text := os.environ.pop(VARIABLE, None):
+        arm(Fault(**json.loads(text)))
 
 
 def _wrap_writers(injector: Injector) -> None:
-    """Writers in C++ and Rust: what they are called with, and which argument is the path."""
+    """Wrap the writers in C++ and Rust, each with the position and the name of its path argument."""
     import pyarrow
     import pyarrow.parquet
     import safetensors.torch
     import torch
 
-    for module, name, place, key in (
+    for module, name, position, key in (
         (pyarrow.parquet, "write_table", 1, "where"),
         (torch, "save", 1, "f"),
         (safetensors.torch, "serialize_file", 1, "filename"),
         (pyarrow, "OSFile", 0, "path"),
     ):
-        setattr(module, name, _writer(injector, getattr(module, name), place, key))
+        setattr(module, name, _writer(injector, getattr(module, name), position, key))
     try:
         import faiss
     except ImportError:
@@ -149,10 +150,10 @@ def _wrap_writers(injector: Injector) -> None:
     faiss.write_index = _writer(injector, faiss.write_index, 1, "fname")
 
 
-def _writer(injector: Injector, write: Callable[..., Any], place: int, key: str) -> Callable[..., Any]:
+def _writer(injector: Injector, write: Callable[..., Any], position: int, key: str) -> Callable[..., Any]:
     @functools.wraps(write)
     def wrapped(*args: Any, **options: Any) -> Any:
-        target = args[place] if len(args) > place else options.get(key)
+        target = args[position] if len(args) > position else options.get(key)
         reading = write.__name__ == "OSFile" and len(args) < 2
         if isinstance(target, (str, os.PathLike)) and not reading:
             tear = None if write.__name__ == "OSFile" else functools.partial(write, *args, **options)
@@ -163,7 +164,7 @@ def _writer(injector: Injector, write: Callable[..., Any], place: int, key: str)
 
 
 class Connection:
-    """A connection of DuckDB, each writing statement of which is a point."""
+    """A connection of DuckDB. Each statement that writes is a point."""
 
     def __init__(self, injector: Injector, connection: Any, path: str) -> None:
         self._injector, self._connection, self._path = injector, connection, path
@@ -184,7 +185,7 @@ class Connection:
         return self._connection.execute(statement, *args, **options)
 
     def close(self) -> None:
-        """Close it: DuckDB puts its log into the file."""
+        """Close the connection. DuckDB then merges its log into the file."""
         _point_of_duckdb(self._injector, "close", self._path, fails=False)
         self._connection.close()
 
@@ -218,16 +219,16 @@ def _wrap_fsync(injector: Injector) -> None:
     fsync = os.fsync
 
     def wrapped(descriptor: int) -> None:
-        place = Path(f"/proc/self/fd/{descriptor}")
-        if place.exists():
-            injector.point("fsync", os.readlink(place))
+        link = Path(f"/proc/self/fd/{descriptor}")
+        if link.exists():
+            injector.point("fsync", os.readlink(link))
         fsync(descriptor)
 
     os.fsync = wrapped
 
 
 def _jump(seconds: float) -> None:
-    """A wall clock that is moved forth and back all the time; the monotonic one goes on as it should."""
+    """Move the wall clock forward and back at every read. The monotonic clock stays correct."""
     now, looks = time.time, iter(range(sys.maxsize))
     time.time = lambda: now() + (seconds if next(looks) % 2 else -seconds)
 

@@ -1,11 +1,11 @@
-"""Every fault by name, in the order of the table."""
+"""All faults by name, in the order of the table."""
 
 from __future__ import annotations
 
 from .breaking import (
-    beside_training,
     clock_jumps,
     disk_full,
+    during_training,
     file_limit,
     interrupted_twice,
     killed_at_points,
@@ -18,9 +18,9 @@ from .breaking import (
     twice_at_once,
 )
 from .damage import bad_checkpoint, flipped, missing, truncated
-from .repairs import Break
+from .repairs import FaultTest
 
-FAULTS: dict[str, Break] = {
+FAULTS: dict[str, FaultTest] = {
     "kill -9": killed_at_points,
     "torn file": torn_files,
     "kill -9 any time": killed_at_random,
@@ -33,7 +33,7 @@ FAULTS: dict[str, Break] = {
     "gone": missing,
     "bad checkpoint": bad_checkpoint,
     "twice at once": twice_at_once,
-    "beside training": beside_training,
+    "during training": during_training,
     "clock jumps": clock_jumps,
     "/dev/shm full": shm_full,
     "Ctrl-C twice": interrupted_twice,

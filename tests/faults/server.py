@@ -1,7 +1,8 @@
-"""Starts commands by forking: what takes ten seconds to import is imported once, and each is a process of its own.
+"""A server that starts commands by forking, so that the slow imports (ten seconds) happen once.
 
-A line of JSON on stdin starts one: arguments of `curate`, folder, files for stdout and stderr, and a fault. Lines on
-stdout say `{"started": number, "pid": ...}` and `{"ended": number, "code": ...}`, a negative code for a signal.
+A line of JSON on stdin starts a command: arguments of `curate`, folder, files for stdout and stderr, and a fault. Lines
+on stdout report `{"started": number, "pid": ...}` and `{"ended": number, "code": ...}`. The code is negative for a
+signal.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ IMPORTED += ("curate.training.gradients.features", "curate.stages.train", "curat
 
 
 def serve() -> None:
-    """Until stdin ends. Only the children leave by an exception."""
+    """Serve until stdin ends. Only child processes leave by an exception."""
     for name in IMPORTED:
         import_module(name)
     with contextlib.suppress(ImportError):
@@ -40,7 +41,7 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     running: dict[int, int] = {}
-    _say({"ready": True})
+    _report({"ready": True})
     waiting = b""
     while True:
         ready, _, _ = select.select([0, awake], [], [])
@@ -55,8 +56,8 @@ def serve() -> None:
                 _start(json.loads(line), running)
 
 
-def _say(what: dict[str, Any]) -> None:
-    os.write(1, (json.dumps(what) + "\n").encode())
+def _report(message: dict[str, Any]) -> None:
+    os.write(1, (json.dumps(message) + "\n").encode())
 
 
 def _start(request: dict[str, Any], running: dict[int, int]) -> None:
@@ -65,22 +66,22 @@ def _start(request: dict[str, Any], running: dict[int, int]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _become(request)
     running[pid] = request["number"]
-    _say({"started": request["number"], "pid": pid})
+    _report({"started": request["number"], "pid": pid})
 
 
 def _become(request: dict[str, Any]) -> None:
-    """The command, in this process: it never comes back."""
+    """Run the command in this process. This function never returns."""
     os.setpgid(0, 0)
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     nothing = os.open(os.devnull, os.O_RDONLY)
     out = os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     err = os.open(request["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    if request["closed"]:  # whoever was to read it has gone
+    if request["closed"]:  # close the reader of stdout
         reader, out = os.pipe()
         os.close(reader)
-    for place, file in enumerate((nothing, out, err)):
-        os.dup2(file, place)
+    for number, file in enumerate((nothing, out, err)):
+        os.dup2(file, number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
@@ -90,7 +91,7 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _run(args: list[str]) -> int:
-    """The command's exit code; what it did not catch goes to stderr, as Python puts it there."""
+    """Run the command and return its exit code. An uncaught exception goes to stderr, as in Python."""
     from curate.cli.main import main
 
     try:
@@ -104,7 +105,7 @@ def _run(args: list[str]) -> int:
 
 
 def _leave(code: int) -> None:
-    """End as Python does, but for tidying up its memory, which takes seconds with all that is imported."""
+    """End the process as Python does, but without freeing its memory, which takes seconds after these imports."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):
@@ -117,7 +118,7 @@ def _reap(running: dict[int, int]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        _say({"ended": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+        _report({"ended": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What every case starts from: a tiny store, made once by real commands; and what a stage makes when left alone."""
+"""The harness: a tiny store that real commands make once, and the result of each stage without a fault.
+
+Every case starts from a copy of that store.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ STAGES: Mapping[str, str] = {
     "report": "report run --to page.html --overwrite",
     "query": "query most_kept --param run=run --format csv",
 }
-"""Stage -> the command under test. `cluster` builds an index on its way; what it makes is called `it`."""
+"""Stage -> command under test. Each command names its result `it`. `cluster` also builds an index."""
 
 INPUTS: Mapping[str, Mapping[str, str]] = {
     "embed": {"pool": "part-00001.parquet", "base": "files/model.safetensors"},
@@ -67,24 +70,26 @@ INPUTS: Mapping[str, Mapping[str, str]] = {
     "report": {"pool": "part-00001.parquet"},
     "compare": {"base": "files/model.safetensors", "pool": "part-00001.parquet"},
 }
-"""Stage -> artifacts that it reads, and a file of each."""
+"""Stage -> artifacts that it reads, with a file of each."""
 
 TIMES = ("seconds", "runtime", "per_second")
 UNLIKE = ("files/training_args.bin", "facts/metrics/all.parquet", "facts/comparisons/all.parquet")
-"""Files that hold times or the places of a run: what they say otherwise is compared as rows."""
+"""Files that hold times or paths of a run. The rest of their content is compared as rows of tables."""
 
 Content = dict[str, Any]
 
 
 @dataclass
-class Workshop:
-    """Commands, the prepared store, and what has been made of it.
+class Harness:
+    """The prepared store, the starter of commands, and the expected results.
 
     Attributes:
-        folder: for everything.
-        commands: what starts them.
-        template: the folder that every case is a copy of.
-        seconds: stage -> how long it takes when left alone.
+        folder: the folder of all files of the harness.
+        commands: the starter of commands.
+        template: the folder of which every case is a copy.
+        expected: stage -> its result without a fault.
+        seconds: stage -> its duration without a fault.
+        count: the number of cases so far.
     """
 
     folder: Path
@@ -95,14 +100,14 @@ class Workshop:
     count: int = 0
 
     @classmethod
-    def open(cls, folder: Path) -> Workshop:
-        """Prepare the store."""
+    def open(cls, folder: Path) -> Harness:
+        """Make the harness and prepare its store."""
         commands = Commands(folder / "log")
         template = folder / "template"
         (template / "store" / "queries").mkdir(parents=True)
         for line in PREPARED:
             if line.startswith("ingest"):
-                _take_out(template)
+                _copy_pools(template)
             commands.done(template, *line.split())
         shutil.copy(Path(__file__).parents[2] / "store/queries/most_kept.sql", template / "store" / "queries")
         return cls(folder, commands, template, {}, {})
@@ -112,22 +117,22 @@ class Workshop:
         self.commands.close()
 
     def case(self, source: Path | None = None) -> Path:
-        """A new copy of the prepared folder, or of another."""
+        """Return a new copy of the prepared folder, or of another folder."""
         self.count += 1
         folder = self.folder / f"case-{self.count:05d}"
         shutil.copytree(source or self.template, folder)
         return folder
 
     def run(self, stage: str, folder: Path, **options: Any) -> Running:
-        """The stage's command, to its end."""
+        """Run the command of the stage to its end."""
         return self.commands.run(folder, *STAGES[stage].split(), **options)
 
     def start(self, stage: str, folder: Path, **options: Any) -> Running:
-        """The stage's command, begun."""
+        """Start the command of the stage."""
         return self.commands.start(folder, *STAGES[stage].split(), **options)
 
-    def whole(self, stage: str) -> Content:
-        """What the stage makes when it is left alone."""
+    def undisturbed_result(self, stage: str) -> Content:
+        """Return the result of the stage without a fault."""
         if stage not in self.expected:
             folder, start = self.case(), time.monotonic()
             done = self.commands.done(folder, *STAGES[stage].split())
@@ -137,7 +142,7 @@ class Workshop:
         return self.expected[stage]
 
     def points(self, stage: str) -> list[str]:
-        """Every point of the stage, in order."""
+        """Return all points of the stage, in order."""
         folder = self.case()
         log = folder / "points.log"
         log.touch()
@@ -148,63 +153,63 @@ class Workshop:
         return found
 
     def content(self, stage: str, folder: Path, done: Running) -> Content:
-        """All that a command has made: its files by checksum, its rows, what it printed if that is all."""
+        """Return the result of a command: the checksums of its files, its rows, or else its output."""
         if stage == "query":
             return {"printed": done.out}
         if stage == "report":
-            told = json.loads(data_in((folder / "page.html").read_text(encoding="utf-8")))
-            return {**told, "made_at": None, "beside it": list(folder.glob(".*"))}
+            content = json.loads(data_in((folder / "page.html").read_text(encoding="utf-8")))
+            return {**content, "made_at": None, "beside it": list(folder.glob(".*"))}
         store, known = Store(folder / "store"), {a.fingerprint for a in Store(self.template / "store").artifacts()}
         made = [artifact for artifact in store.artifacts() if artifact.fingerprint not in known]
         found: Content = {f"names {name}": store.get(name).fingerprint for name in sorted(a.name for a in made)}
         for artifact in made:
-            found |= {f"{artifact.name} {file}": told for file, told in _files(artifact).items()}
+            found |= {f"{artifact.name} {file}": checksum for file, checksum in _files(artifact).items()}
         found |= _rows(store, [artifact.name for artifact in made])
         if (folder / "out").exists():
             found["delivered"] = sorted(p.name for p in (folder / "out").rglob("*") if p.is_file())
             found["beside it"] = [p.name for p in folder.glob(".*")]
         return found
 
-    def must_be_as_ever(self, stage: str, folder: Path, done: Running) -> None:
-        """Raise unless the command has made what it makes when it is left alone."""
+    def assert_same_result(self, stage: str, folder: Path, done: Running) -> None:
+        """Raise unless the command has made the same result as without a fault."""
         assert done.code == 0, f"ended with {done.code}:\n{done.err}"
-        expected, found = self.whole(stage), self.content(stage, folder, done)
+        expected, found = self.undisturbed_result(stage), self.content(stage, folder, done)
         unlike = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
-        assert not unlike, f"not as when left alone: {', '.join(unlike)}"
+        assert not unlike, f"differs from the result without a fault: {', '.join(unlike)}"
 
-    def must_be_clean(self, folder: Path) -> None:
-        """Raise unless there are no rows of nothing, `curate gc` leaves nothing behind, and all is sound.
+    def assert_clean(self, folder: Path) -> None:
+        """Raise unless there are no orphan rows, `curate gc` removes everything, and `curate verify` finds no defect.
 
-        What the two commands call is called here: a process each, three times a point, is most of the time otherwise.
+        This calls the functions of the two commands, because processes (three per point) would take most of the time.
         """
-        must_have_no_orphans(folder)
+        assert_no_orphans(folder)
         store = Store(folder / "store")
         for leftover in find_leftovers(store):
-            assert remove(store, leftover), f"{leftover.path} is held, and nobody is there"
+            assert remove(store, leftover), f"{leftover.path} is locked, but no process runs"
         left = [*store.root.rglob(".*"), *store.root.glob("artifacts/*/*/draft.json"), *find_leftovers(store)]
         assert not left, f"curate gc has left {left}"
         assert not (found := list(find_defects(store))), f"curate verify says {found}"
 
 
-def _take_out(template: Path) -> None:
-    """The generated pools as files of the user's, beside the store."""
+def _copy_pools(template: Path) -> None:
+    """Copy the generated pools to files next to the store, as a user would have them."""
     store = Store(template / "store")
     for name, file in (("raw", "pool.jsonl"), ("raw-held", "held.jsonl")):
         shutil.copy(store.get(name).files / "pool.jsonl", template / file)
 
 
 def _files(artifact: Artifact) -> Content:
-    told = read_manifest(artifact.path) or {}
+    manifest = read_manifest(artifact.path) or {}
     timed = artifact.stage == "compare"
     return {
         name: entry["sha256"]
-        for name, entry in told.items()
+        for name, entry in manifest.items()
         if name not in (*UNLIKE, "artifact.json") and not (timed and name.startswith("files/"))
     }
 
 
 def _rows(store: Store, names: list[str]) -> Content:
-    """Rows of facts by table, without what tells times."""
+    """Return the records by table, without times."""
     found: Content = {}
     connection = connect(store)
     try:
@@ -220,8 +225,8 @@ def _rows(store: Store, names: list[str]) -> Content:
     return found
 
 
-def must_have_no_orphans(folder: Path) -> None:
-    """Raise if a query sees a row of no artifact, or of one that has no state."""
+def assert_no_orphans(folder: Path) -> None:
+    """Raise if a query returns a row without an artifact, or a row of an artifact that does not exist."""
     try:
         connection = connect(Store(folder / "store"))
     except CatalogueBusy:
@@ -232,6 +237,6 @@ def must_have_no_orphans(folder: Path) -> None:
                 f'SELECT count(*) FROM {table} WHERE "{label}" IS NULL OR "{label}" NOT IN (SELECT name FROM artifacts)'
             )
             ((count,),) = connection.execute(sql).fetchall()
-            assert not count, f"{count} rows of {table} are of no artifact"
+            assert not count, f"{count} rows of {table} belong to no artifact"
     finally:
         connection.close()

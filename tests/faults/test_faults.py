@@ -1,6 +1,7 @@
-"""Whatever is broken, and wherever: nothing is lost, nothing is there twice, and the same command makes the same.
+"""After any fault, nothing is lost or duplicated, and the same command makes the same result.
 
-Here a part of the matrix that `python -m tests.faults` prints; all of it with CURATE_FAULTS=all (an hour or so).
+These tests are a part of the matrix that `python -m tests.faults` prints. CURATE_FAULTS=all runs all of it (about an
+hour).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import pytest
 from tests.faults.commands import PROJECT, QUIET, from_scratch
 from tests.faults.injection import Fault
 from tests.faults.matrix import FAULTS
-from tests.faults.repairs import must_be_clear
-from tests.faults.stages import STAGES, Workshop
+from tests.faults.repairs import assert_clear_error
+from tests.faults.stages import STAGES, Harness
 
 SAMPLE = [
     ("demo-pool", "disk full"),
@@ -39,30 +40,30 @@ SAMPLE = [
     ("train", "bad checkpoint"),
     ("train", "cut off"),
     ("curriculum", "gone"),
-    ("curriculum", "beside training"),
+    ("curriculum", "during training"),
     ("evaluate", "Ctrl-C twice"),
     ("evaluate", "/dev/shm full"),
     ("export", "read-only"),
     ("query", "stdout closed"),
 ]
-"""Each stage and each fault at least once; compare, which makes runs, is trained with."""
+"""Cases with each stage and each fault at least once. The case of train also covers compare, which makes runs."""
 
 ALL = os.environ.get("CURATE_FAULTS") == "all"
 CASES = [(stage, fault) for stage in STAGES for fault in FAULTS] if ALL else SAMPLE
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    shop = Workshop.open(tmp_path_factory.mktemp("faults"))
-    yield shop
-    shop.close()
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    harness = Harness.open(tmp_path_factory.mktemp("faults"))
+    yield harness
+    harness.close()
 
 
 @pytest.mark.parametrize(("stage", "fault"), CASES, ids=[f"{stage}-{fault}" for stage, fault in CASES])
 def test_after_a_fault_the_store_is_sound_and_the_same_command_makes_the_same(
-    shop: Workshop, stage: str, fault: str
+    harness: Harness, stage: str, fault: str
 ) -> None:
-    assert FAULTS[fault](shop, stage, None if ALL else 1, random.Random(f"0 {stage} {fault}"))
+    assert FAULTS[fault](harness, stage, None if ALL else 1, random.Random(f"0 {stage} {fault}"))
 
 
 def test_every_stage_and_every_fault_is_in_the_part_that_is_always_run() -> None:
@@ -70,57 +71,57 @@ def test_every_stage_and_every_fault_is_in_the_part_that_is_always_run() -> None
     assert {stage for stage, _ in SAMPLE} | {"compare"} == set(STAGES)
 
 
-def test_a_command_from_scratch_is_broken_and_mended_as_one_that_was_forked(shop: Workshop) -> None:
-    points = shop.points("curriculum")
-    folder, log = shop.case(), shop.folder / "scratch.log"
+def test_a_fault_in_a_new_process_is_the_same_as_in_a_forked_one(harness: Harness) -> None:
+    points = harness.points("curriculum")
+    folder, log = harness.case(), harness.folder / "scratch.log"
     log.touch()
     command = STAGES["curriculum"].split()
     counted = from_scratch(folder, *command, fault=Fault(f"{folder}/", "count", log=str(log)))
     assert counted.returncode == 0, counted.stderr
     found = log.read_text().splitlines()
-    places = [re.sub(r"\.\d+\.tmp", "", line.replace(str(folder), "")).split() for line in found]
+    scratch = [re.sub(r"\.\d+\.tmp", "", line.replace(str(folder), "")).split() for line in found]
     forked = [re.sub(r"\.\d+\.tmp", "", re.sub(r"/\S*/case-\d+", "", line)).split() for line in points]
-    assert places == forked, "the same points in the same order"
-    broken = shop.case()
+    assert scratch == forked, "the same points in the same order"
+    broken = harness.case()
     fault = Fault(f"{broken}/", "kill", len(points) // 2)
     assert from_scratch(broken, *command, fault=fault).returncode == -signal.SIGKILL
-    shop.must_be_as_ever("curriculum", broken, shop.run("curriculum", broken))
-    shop.must_be_clean(broken)
+    harness.assert_same_result("curriculum", broken, harness.run("curriculum", broken))
+    harness.assert_clean(broken)
 
 
-def test_the_commands_themselves_find_collect_and_verify(shop: Workshop) -> None:
-    folder = shop.case()
-    points = len(shop.points("embed"))
-    killed = shop.run("embed", folder, fault=Fault(f"{folder}/", "kill", points // 2))
+def test_the_commands_themselves_find_collect_and_verify(harness: Harness) -> None:
+    folder = harness.case()
+    points = len(harness.points("embed"))
+    killed = harness.run("embed", folder, fault=Fault(f"{folder}/", "kill", points // 2))
     assert killed.code == -signal.SIGKILL
-    assert "unfinished" not in shop.commands.done(folder, "gc").out, "what could be resumed stays unless asked for"
-    said = shop.commands.done(folder, "gc", "--drafts")
-    assert "'it' (embed), unfinished" in said.out and "--yes" in said.err
-    assert "'it' (embed), unfinished" in shop.commands.done(folder, "gc", "--drafts", "--yes").out
-    assert "Nothing is left over" in shop.commands.done(folder, "gc").err
-    assert "all is as it was written" in shop.commands.done(folder, "verify").err
-    shop.must_be_as_ever("embed", folder, shop.run("embed", folder))
+    assert "unfinished" not in harness.commands.done(folder, "gc").out, "what could be resumed stays unless asked for"
+    listed = harness.commands.done(folder, "gc", "--drafts")
+    assert "'it' (embed), unfinished" in listed.out and "--yes" in listed.err
+    assert "'it' (embed), unfinished" in harness.commands.done(folder, "gc", "--drafts", "--yes").out
+    assert "There is nothing to remove" in harness.commands.done(folder, "gc").err
+    assert "all files are as they were written" in harness.commands.done(folder, "verify").err
+    harness.assert_same_result("embed", folder, harness.run("embed", folder))
 
 
-def test_a_reader_that_wants_one_line_gets_it_and_nobody_complains(shop: Workshop) -> None:
+def test_a_reader_that_stops_after_one_line_causes_no_error(harness: Harness) -> None:
     query = f'{sys.executable} -m curate query "SELECT * FROM range(100000)" --format csv | head -1'
     environment = {**os.environ, **QUIET, "PYTHONPATH": str(PROJECT)}
     piped = subprocess.run(
-        ["bash", "-c", query], cwd=shop.template, env=environment, capture_output=True, text=True, timeout=120
+        ["bash", "-c", query], cwd=harness.template, env=environment, capture_output=True, text=True, timeout=120
     )
     assert piped.stdout == "range\n" and piped.stderr == ""
 
 
-def test_who_holds_the_store_is_said(shop: Workshop) -> None:
-    folder = shop.case()
-    first = shop.start("train", folder)
+def test_an_error_names_the_process_that_makes_the_artifact(harness: Harness) -> None:
+    folder = harness.case()
+    first = harness.start("train", folder)
     lock = folder / "store/artifacts/train"
     while not first.ended.is_set() and not [
         p for p in lock.glob("*/draft.lock") if p.read_text() == _held_by(first.pid)
     ]:
         first.ended.wait(0.02)
-    second = shop.run("train", folder)
-    must_be_clear(second)
+    second = harness.run("train", folder)
+    assert_clear_error(second)
     assert f"({_held_by(first.pid)})" in second.err
     assert first.wait() == 0, first.err
     shutil.rmtree(folder)

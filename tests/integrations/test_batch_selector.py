@@ -93,7 +93,7 @@ def test_the_ledger_has_every_candidate_of_every_step_and_the_run_its_name(model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     with BatchSelector("uds", model, keep=3, store=store, name="mine", args={"memory": 8}) as selector:
         kept = train(model, selector, range(4), optimizer)
-        assert "mine (script): being made right now" in "\n".join(report(store))
+        assert "mine (script): a process is working on it" in "\n".join(report(store))
     rows = store.query("SELECT * FROM ledger ORDER BY step, slot").to_pylist()
     assert len(rows) == 4 * COUNT and {row["run"] for row in rows} == {"mine"}
     for step in range(4):
@@ -141,8 +141,8 @@ def test_a_loop_that_resumes_from_a_checkpoint_chooses_as_one_that_was_not_stopp
         torch.save([thing.state_dict() for thing in (model, optimizer, selector)], tmp_path / "checkpoint")
         train(model, selector, range(3, 5), optimizer)
         raise KeyboardInterrupt
-    assert "mine (script): go on with the script that began it" in "\n".join(report(other))
-    with pytest.raises(StoreError, match="was begun by a script: start that again"):
+    assert "mine (script): resume it with the script that started it" in "\n".join(report(other))
+    with pytest.raises(StoreError, match="was started by a script"):
         unfinished(other, "mine")
     assert len(other.drafts()) == 1 and not other.has("mine")
 

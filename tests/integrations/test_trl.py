@@ -14,7 +14,7 @@ from curate import Store, make
 from curate.cli.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
-from tests.support.reports import told
+from tests.support.reports import page_content
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
 
@@ -158,7 +158,7 @@ def test_a_run_over_a_pool_is_asked_exported_ordered_and_shown_as_any_other(
     assert set(course.table()["sample_id"].to_pylist()) == set(store.query("FROM ledger")["sample_id"].to_pylist())
     make(store, "train", pool="pool", subset="course", model=tiny, selector="random", candidates=4, keep=2,
          max_steps=1, max_length=64, name="next")  # fmt: skip
-    told_of = told(store, "mine", "next", by=("n",))
+    told_of = page_content(store, "mine", "next", by=("n",))
     assert [run["name"] for run in told_of["runs"]] == ["mine", "next"] and told_of["runs"][0]["selector"] == "max_loss"
     shares = {row["by"]: dict(zip(row["labels"], row["kept"][0], strict=True)) for row in told_of["groups"]}["n"]
     assert shares == {str(n): sum(row["position"] % 3 == n for row in kept) / 16 for n in range(3)}
@@ -178,8 +178,8 @@ def test_a_run_over_no_pool_is_exported_from_the_one_that_is_named(
         assert make(store, stage, name="out", pool="pool", **options).rows
     with pytest.raises(DataError, match=r"of 16 sample_ids are not in the pool 'half'"):
         make(store, "export", run="mine", pool="half", name="again")
-    with pytest.raises(DataError, match=r"'mine' is a script's that named no pool"):
-        told(store, "mine")
+    with pytest.raises(DataError, match=r"A script made the run 'mine' without a pool"):
+        page_content(store, "mine")
 
 
 def test_data_that_is_not_in_the_pool_that_is_named_is_refused(

@@ -1,4 +1,4 @@
-"""The list of samples and the map of a report answer, in a real browser."""
+"""Tests of the list of samples and the map of a report, in a real browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_search_for_all_words_narrows_the_list_and_says_how_far(browser: Page,
     assert page.one(".count").get_attribute("aria-live") == "polite"
     page.search("no sample has these words")
     assert page.text(".count") == f"0 of {SAMPLES} samples."
-    assert "No sample fits" in page.text(".samples tbody")
+    assert "No sample matches" in page.text(".samples tbody")
 
 
 def test_columns_sort_both_ways_with_what_is_not_known_last(browser: Page, pages: Pages) -> None:
@@ -126,8 +126,8 @@ def test_the_map_is_coloured_by_what_is_asked_for(browser: Page, pages: Pages) -
     page.run(choose, 0, "source")
     assert page.run(pixels) != before
     sources = content["samples"]["labels"]["source"]
-    told = page.texts("#map .key-button")
-    assert sorted(told) == sorted(f"{name}{sources['codes'].count(n)}" for n, name in enumerate(sources["values"]))
+    keys = page.texts("#map .key-button")
+    assert sorted(keys) == sorted(f"{name}{sources['codes'].count(n)}" for n, name in enumerate(sources["values"]))
     page.run(choose, 0, "times kept")
     first = page.texts("#map .key-button")
     page.run(choose, 1, "2")

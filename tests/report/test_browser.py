@@ -1,4 +1,4 @@
-"""The page of a report in a real browser: it opens offline without an error, and no text of a pool can act."""
+"""Tests of the report page in a real browser: it opens offline without an error, and no text of a pool can run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_keyboard_reaches_the_search_and_the_samples_and_focus_can_be_seen(b
     assert page.run("return document.activeElement.dataset.sample") == "1"
 
 
-def test_runs_beside_each_other_share_axes_and_are_told_apart_without_colour(browser: Page, pages: Pages) -> None:
+def test_runs_side_by_side_share_axes_and_differ_in_more_than_colour(browser: Page, pages: Pages) -> None:
     path, content = pages["several"]
     page = browser.open(path)
     assert page.texts(".card h3") == [run["name"] for run in content["runs"]]
@@ -133,8 +133,8 @@ def test_runs_beside_each_other_share_axes_and_are_told_apart_without_colour(bro
 def test_what_is_missing_says_so_with_its_command_and_draws_nothing(browser: Page, pages: Pages) -> None:
     path, content = pages["bare"]
     page = browser.open(path)
-    told = page.texts(".absent")
-    assert set(content["missing"].values()) | set(content["runs"][0]["missing"].values()) <= set(told)
+    sentences = page.texts(".absent")
+    assert set(content["missing"].values()) | set(content["runs"][0]["missing"].values()) <= set(sentences)
     commands = page.texts(".absent code")
     assert content["missing"]["map"].split(": ", 1)[1] in commands
     assert page.all(".plot, .map, .samples") == []

@@ -1,4 +1,4 @@
-"""A report of real runs of a tiny model: every section is filled, from what the other stages have made."""
+"""Tests of a report about real runs of a tiny model: other stages fill every section."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from curate import Store, make
 from curate.errors import ConfigError, DataError
 from curate.store.vectors.vectors import load_vectors
-from tests.support.reports import Row, told
+from tests.support.reports import Row, page_content
 
 RUNS = ("c-uds-s0", "c-random-s0")
 
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool_file: Path, tiny: str) -
 
 @pytest.fixture(scope="module")
 def page(made: Path) -> Row:
-    return told(Store(made), *RUNS)
+    return page_content(Store(made), *RUNS)
 
 
 @pytest.fixture
@@ -123,32 +123,32 @@ def test_the_map_is_the_two_directions_that_vary_most(page: Row, made: Path) -> 
     shares = strengths**2 / (strengths**2).sum()
     assert page["map"]["explained"] == pytest.approx(shares[:2].tolist(), rel=1e-2)
     assert (page["map"]["method"], page["map"]["of"], page["map"]["fitted"]) == ("PCA", "sketch of feats", 90)
-    assert any("The features are feats, of 3 there are" in note for note in page["notes"])
+    assert any("The features are feats, the default of 3" in note for note in page["notes"])
 
 
 def test_other_features_may_be_asked_for_and_must_be_of_the_pool(store: Store) -> None:
-    assert told(store, *RUNS, features="means")["map"]["of"] == "embedding of means"
-    with pytest.raises(DataError, match="The features 'others' are not of the pool 'pool'"):
-        told(store, *RUNS, features="others")
+    assert page_content(store, *RUNS, features="means")["map"]["of"] == "embedding of means"
+    with pytest.raises(DataError, match="The features 'others' do not belong to 'pool'"):
+        page_content(store, *RUNS, features="others")
     with pytest.raises(ConfigError, match="'losses' hold neither sketches nor embeddings"):
-        told(store, *RUNS, features="losses")
+        page_content(store, *RUNS, features="losses")
 
 
 def test_a_larger_map_is_found_on_a_sample(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.report.embedding_map.FITTED", 60)
-    page = told(store, *RUNS)
+    page = page_content(store, *RUNS)
     assert page["map"]["fitted"] == 60 and None not in page["map"]["x"] and len(page["map"]["x"]) == 90
-    assert "The map's directions were found on 60 of the samples shown, drawn by chance." in page["notes"]
+    assert "The directions of the map were fitted on 60 of the shown samples, drawn at random." in page["notes"]
 
 
 def test_samples_without_a_vector_have_no_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = told(store, *RUNS)
+    whole = page_content(store, *RUNS)
     artifact = store.get("feats")
     import pyarrow.parquet as pq
 
     shard = artifact.shards()[0]
     pq.write_table(pq.read_table(shard).slice(5), shard)
-    page = told(store, *RUNS)
+    page = page_content(store, *RUNS)
     assert sum(x is None for x in page["map"]["x"]) == sum(y is None for y in page["map"]["y"]) == 5
     assert len(page["map"]["x"]) == len(whole["map"]["x"]) and page["samples"] == whole["samples"]
 
@@ -168,8 +168,8 @@ def test_umap_gets_the_vectors_and_its_places_are_the_map(store: Store, monkeypa
     vars(module).update(UMAP=Fake)
     monkeypatch.setitem(sys.modules, "umap", module)
     monkeypatch.setattr("curate.report.embedding_map.find_spec", lambda name: object())
-    page = told(store, *RUNS, method="umap")
-    plain = told(store, *RUNS)["map"]
+    page = page_content(store, *RUNS, method="umap")
+    plain = page_content(store, *RUNS)["map"]
     assert (seen["shape"], seen["n_components"], seen["random_state"]) == ((90, 50), 2, 0)
     assert (page["map"]["method"], page["map"]["explained"]) == ("UMAP", None)
     assert np.abs(page["map"]["x"]) == pytest.approx(2 * np.abs(plain["x"]), abs=2e-2)
@@ -179,7 +179,7 @@ def test_where_there_are_no_sketches_the_page_says_what_makes_them(store: Store)
     for name in ("feats", "means", "losses", "topics"):
         shutil.rmtree(store.get(name).path)
         (store.root / "names" / f"{name}.json").unlink()
-    page = told(store, *RUNS)
+    page = page_content(store, *RUNS)
     assert page["map"] is None and set(page["missing"]) == {"map", "clusters"}
     assert page["missing"]["clusters"].count("curate ") == 2
     assert next(each for each in page["groups"] if each["by"] == "length")["labels"][-1] == "(none)"

@@ -1,4 +1,4 @@
-"""A pool, a run over it and an export of that, as the tests of `curate export` make them."""
+"""Helpers of the tests of `curate export`: they make a pool, a run over it and an export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 
 
 class RunConfig(Config):
-    """As much of a run's config as an export reads."""
+    """The part of the config of a run that an export reads."""
 
     pool: Ref
     model: str = "me/tiny"
@@ -32,7 +32,7 @@ class RunConfig(Config):
 
 
 def ingest(store: Store, rows: Sequence[Mapping[str, Any]] = ROWS, name: str = "pool", **options: Any) -> list[str]:
-    """A pool of these rows; its sample ids in order."""
+    """Make a pool of these rows and return its sample ids in order."""
     path = Path(f"{name}.jsonl")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pool = make(store, "ingest", data=str(path), name=name, **options)
@@ -40,7 +40,7 @@ def ingest(store: Store, rows: Sequence[Mapping[str, Any]] = ROWS, name: str = "
 
 
 def train(store: Store, ids: Sequence[str], kept: Sequence[Sequence[int]], name: str = "uds") -> Artifact:
-    """A run over `ids` that kept, step by step, these; everything is a candidate in every step."""
+    """Make a run over `ids` that kept these samples, step by step. All samples are candidates in every step."""
     rows = [
         {"step": step, "rank": 0, "slot": slot, "sample_id": ids[n], "position": n, "kept": n in chosen}
         | {"score": float(10 * step + n), "weight": None, "loss": float(n), "tokens": 5, "target_tokens": 2}

@@ -1,4 +1,4 @@
-"""A pool, and runs over it whose ledgers are made up: a past to make curricula of."""
+"""A pool, and runs over it with made-up ledgers, for the tests of curricula."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Row = dict[str, Any]
 
 
 class RunConfig(Config):
-    """As much of a run's config as is asked for."""
+    """The part of the config of a run that these tests need."""
 
     pool: Ref
     seed: int = 0
 
 
-def past(seed: int, offered: range = OFFERED) -> list[Row]:
-    """(step, sample, kept, loss) of 15 steps of 6 candidates; the losses of sample 0 are never finite."""
+def ledger_rows(seed: int, offered: range = OFFERED) -> list[Row]:
+    """Return a ledger of 15 steps of 6 candidates: step, sample, kept, loss. The losses of sample 0 are missing."""
     chance = random.Random(seed)
     rows = []
     for step in range(1, 16):
@@ -39,7 +39,7 @@ def past(seed: int, offered: range = OFFERED) -> list[Row]:
     return rows
 
 
-PASTS = {"a": past(1), "b": past(2, range(4, 18))}
+LEDGERS = {"a": ledger_rows(1), "b": ledger_rows(2, range(4, 18))}
 
 
 def add_run(store: Store, name: str, seed: int, rows: list[Row], ids: list[str], pool: str = "pool") -> None:
@@ -58,14 +58,14 @@ def ids_of(store: Store) -> list[str]:
 
 
 def store_of(folder: Path) -> Path:
-    """A store with the pool and the runs `a` and `b` over it; `blind` has no losses, `far` is over another pool."""
+    """Make a store with a pool and the runs `a` and `b` over it. `blind` has no losses, `far` is over another pool."""
     store = Store(folder / "store")
     with contextlib.chdir(folder):
         ids, others = ingest(store, POOL), ingest(store, POOL[::-1], name="other")
-    for number, (name, rows) in enumerate(PASTS.items()):
+    for number, (name, rows) in enumerate(LEDGERS.items()):
         add_run(store, name, number, rows, ids)
-    add_run(store, "blind", 7, [row | {"loss": None} for row in PASTS["a"]], ids)
-    add_run(store, "far", 8, past(3), others, "other")
+    add_run(store, "blind", 7, [row | {"loss": None} for row in LEDGERS["a"]], ids)
+    add_run(store, "far", 8, ledger_rows(3), others, "other")
     return store.root
 
 
@@ -74,10 +74,10 @@ def curriculum(store: Store, name: str = "c", **values: Any) -> Artifact:
 
 
 def listed(store: Store, name: str = "c") -> list[Row]:
-    """The subset as facts, in order."""
+    """Return the records of the subset, in order."""
     sql = 'SELECT sample_id, "rank", score, weight, epoch FROM subsets WHERE subset = $name ORDER BY epoch, "rank"'
     rows: list[Row] = store.query(sql, {"name": name}).to_pylist()
-    assert rows == store.get(name).table().to_pylist(), "the artifact's own data says the same"
+    assert rows == store.get(name).table().to_pylist(), "the artifact's own table has the same rows"
     return rows
 
 

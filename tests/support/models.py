@@ -1,4 +1,4 @@
-"""Fixtures that need a language model: a tiny one of random weights, and a pool that it can read."""
+"""Fixtures for tests that need a language model: a tiny model with random weights, and a pool for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a two-layer Llama with its tokenizer and a template with generation marks."""
+    """Return the folder of a two-layer Llama with its tokenizer and a chat template with generation tags."""
     import torch
 
     from curate.demo.model import build_model, save, train_tokenizer

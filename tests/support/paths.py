@@ -1,4 +1,4 @@
-"""Folders that tests read: the checkout, and the folder of models and data beside it (absent elsewhere)."""
+"""Folders that tests read: the checkout, and a folder of models and data next to it, which may be absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports in a real browser: a page that tests can act on, and reports of made-up content as files."""
+"""Fixtures for reports in a real browser: an open page that tests act on, and report files of made-up content."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ READY = "return document.documentElement.dataset.ready"
 
 
 class Page:
-    """An open report, and what the tests do with it."""
+    """An open report, with the actions that the tests need."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
     def open(self, path: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Page:
-        """Open a file and wait until it says that it can be read."""
+        """Open a file and wait until the page is ready."""
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.prefer("prefers-color-scheme", scheme)
-        self.driver.get_log("browser")  # forget what came before
+        self.driver.get_log("browser")  # drop earlier messages
         self.driver.get(path.as_uri())
         self.wait(lambda: self.run(READY))
         return self
@@ -61,33 +61,33 @@ class Page:
         self.run("document.querySelector(arguments[0]).click()", css)
 
     def mouse(self) -> Any:
-        """Selenium's chain of what pointer and keys do."""
+        """Return a Selenium chain of pointer and key actions."""
         from selenium.webdriver import ActionChains
 
         return ActionChains(self.driver)
 
     def press(self, *names: str) -> None:
-        """Press keys by selenium's names for them."""
+        """Press keys, given by their names in Selenium."""
         from selenium.webdriver import Keys
 
         self.mouse().send_keys(*(getattr(Keys, name) for name in names)).perform()
 
     def point(self, element: Any, right: float, down: float) -> None:
-        """Move the pointer to a place, in pixels from the middle of an element."""
+        """Move the pointer to a position, in pixels from the middle of an element."""
         self.mouse().move_to_element_with_offset(element, round(right), round(down)).perform()
 
     def wait(self, happens: Callable[[], Any], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not happens():
-            assert time.monotonic() < end, "the page did not get there in time"
+            assert time.monotonic() < end, "the page did not reach the expected state in time"
             time.sleep(0.02)
 
     def complaints(self) -> list[str]:
-        """What the console has against the page: errors, and everything that the policy refused."""
+        """Return the errors and warnings of the console, which include everything that the policy blocked."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def search(self, words: str) -> None:
-        """Search for words and wait until the list answers."""
+        """Search for words and wait until the list changes."""
         before = self.text(".count")
         field = self.one("#search")
         self.run("arguments[0].scrollIntoView({block: 'center'})", field)
@@ -96,19 +96,19 @@ class Page:
         self.wait(lambda: self.text(".count") != before)
 
     def column(self, key: str) -> list[str]:
-        """The cells of a column of the list, as they are written."""
+        """Return the cells of a column of the list as text."""
         heads = self.run("return [...document.querySelectorAll('.samples thead button')].map(b => b.dataset.key)")
         return self.texts(f".samples tbody tr > :nth-child({heads.index(key) + 1})")
 
     def sort(self, key: str) -> str:
-        """Sort the list by a column; how the head says that it is sorted."""
+        """Sort the list by a column and return the direction that its head shows."""
         self.click(f'.samples thead [data-key="{key}"]')
         return str(self.run("return document.querySelector('.samples thead [aria-sort]').ariaSort"))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Page]:
-    """Chromium without a window and without a network; tests of it skip where it is not installed."""
+    """Start Chromium without a window and without a network. Tests skip if it is not installed."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the dev extra has it)")
     if not (BROWSER and DRIVER):
         pytest.skip("chromium and chromedriver are not installed")
@@ -126,7 +126,7 @@ def browser() -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
-    """Reports as files, and what they were made of."""
+    """Write reports as files, and return their paths with their content."""
     from curate.report.page import write
 
     folder = tmp_path_factory.mktemp("reports")

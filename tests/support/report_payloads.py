@@ -1,4 +1,4 @@
-"""Made-up content of report pages, of any size: what the tests of the page and the benchmark of opening it show."""
+"""Made-up content of report pages, of any size, for the tests of the page and for the benchmark of opening it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Payload = dict[str, Any]
 def full_payload(
     samples: int = 600, runs: int = 2, seed: int = 0, *, hostile: bool = False, words: int = 60
 ) -> Payload:
-    """Every part of a report, over `samples` samples of about `words` words, half of them asked and half answered."""
+    """Return every part of a report, with `samples` samples of about `words` words, half of them in the answers."""
     chance = np.random.default_rng(seed)
     names = [("uds", "max_loss", "random", "greats", "rho", "max_grad", "filter", "less")[n % 8] for n in range(runs)]
     names = [name if names.index(name) == n else f"{name}_{n}" for n, name in enumerate(names)]
@@ -63,7 +63,7 @@ def full_payload(
 
 
 def bare_payload() -> Payload:
-    """A run of which nothing but its existence is known: every part is missing and says how to make it."""
+    """Return a report of a run without any data: every part is missing and gives the command that makes it."""
     run = {
         "name": "bare",
         "selector": "random",
@@ -88,12 +88,12 @@ def bare_payload() -> Payload:
             "loss": "No losses were logged.",
             "eval": "No held-out loss: train with --eval-pool POOL.",
             "scores": "This selector scores nothing.",
-            "time": "No times were kept.",
+            "time": "No times were logged.",
         },
     }
     sections = {
         "groups": "No sample was offered.",
-        "agreement": "One run agrees with itself: name several.",
+        "agreement": "Agreement needs at least two runs.",
         "map": "No sketches of this pool: curate embed --pool pool --model m --signals sketch --name features",
         "samples": "The pool is gone: curate ingest data.jsonl --name pool",
         "comparisons": "No comparison has this run: curate compare --pool pool --model m --name c",
@@ -208,7 +208,7 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
         "loss": {"step": steps.tolist(), "value": _rounded(fall + chance.normal(0, 0.15, 120))},
         "eval": {"step": times, "value": _rounded(fall[np.array(times) - 1])},
         "kept_share": {"step": steps.tolist(), "value": [0.125] * 120, "tokens": _rounded(chance.beta(40, 280, 120))},
-        "scores": [_course(chance, part, steps) for part in parts],
+        "scores": [_curve(chance, part, steps) for part in parts],
         "distributions": [_distribution(chance, part) for part in parts],
         "time": [
             {"part": part, "seconds": round(float(chance.uniform(2, 30)), 2)}
@@ -218,7 +218,7 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
     }
 
 
-def _course(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:
+def _curve(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:
     passed = np.sin(steps / 30) * 0.2 + chance.normal(0, 0.05, len(steps))
     kept = passed + 0.8 + chance.normal(0, 0.05, len(steps))
     return {"name": name, "step": steps.tolist(), "kept": _rounded(kept), "passed": _rounded(passed)}

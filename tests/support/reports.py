@@ -1,4 +1,4 @@
-"""A pool with all that a report looks at, and runs over it whose ledgers are made up: to be counted by plain loops."""
+"""A pool with all columns that a report uses, and runs over it with made-up ledgers that plain loops can count."""
 
 from __future__ import annotations
 
@@ -46,15 +46,18 @@ POOL = [
     for n in range(N)
 ]
 POOL[33] = dict(POOL[3], noise="exact_duplicate")
-"""Rows 33 and 3 say the same."""
+"""Rows 33 and 3 hold the same conversation."""
 
 
 def tokens(n: int) -> int:
     return 5 + (3 if n == 33 else n) % 11
 
 
-def past(seed: int, steps: int = 12, candidates: int = 8) -> list[Row]:
-    """Steps that keep a third of their candidates, with scores, parts and losses; rows from 35 on are never offered."""
+def ledger_rows(seed: int, steps: int = 12, candidates: int = 8) -> list[Row]:
+    """Return a ledger whose steps keep a third of their candidates, with scores, parts and losses.
+
+    Samples from 35 on are never offered.
+    """
     chance = random.Random(seed)
     rows = []
     for step in range(1, steps + 1):
@@ -70,7 +73,7 @@ def past(seed: int, steps: int = 12, candidates: int = 8) -> list[Row]:
     return rows
 
 
-PASTS = {"a": past(1), "b": past(2)}
+LEDGERS = {"a": ledger_rows(1), "b": ledger_rows(2)}
 
 
 def add_run(
@@ -78,14 +81,14 @@ def add_run(
 ) -> None:
     ids = [sample.sample_id for _, sample in pool_samples(store.get(pool))]
     lines = [row | {"sample_id": ids[row["n"]], "position": row["n"], "weight": None} for row in rows]
-    facts = [
+    records = [
         {"step": step, "metric": metric, "value": value} for metric, values in metrics.items() for step, value in values
     ]
 
     def fill(draft: Any) -> None:
         draft.add("ledger", pa.Table.from_pylist(lines, schema=SCHEMA))
-        if facts:
-            draft.add("metrics", pa.Table.from_pylist(facts))
+        if records:
+            draft.add("metrics", pa.Table.from_pylist(records))
 
     store.make(
         "train", fill, RunConfig(name=name, pool=pool, seed=seed, model=model), {"pool": store.get(pool).fingerprint}
@@ -93,7 +96,7 @@ def add_run(
 
 
 def store_of(folder: Path) -> Path:
-    """A store with the runs `a` and `b` over `pool`, and `far` over another one."""
+    """Make a store with the runs `a` and `b` over `pool`, and the run `far` over another pool."""
     with contextlib.chdir(folder):
         store = Store("store")
         for name, part in (("first", POOL[:15]), ("second", POOL[15:]), ("other", POOL[:20])):
@@ -106,27 +109,27 @@ def store_of(folder: Path) -> Path:
             "seconds_training": [(12, 3.5)],
             "seconds_scoring_forward": [(12, 4.25)],
         }
-        add_run(store, "a", PASTS["a"], 1, **metrics)
-        add_run(store, "b", PASTS["b"], 2)
-        add_run(store, "far", [row for row in past(3) if row["n"] < 20], 3, "other")
+        add_run(store, "a", LEDGERS["a"], 1, **metrics)
+        add_run(store, "b", LEDGERS["b"], 2)
+        add_run(store, "far", [row for row in ledger_rows(3) if row["n"] < 20], 3, "other")
     return folder / "store"
 
 
-def told(store: Store, *runs: str, **wish: Any) -> dict[str, Any]:
-    """What a page of these runs says."""
+def page_content(store: Store, *runs: str, **options: Any) -> dict[str, Any]:
+    """Return the content of a page about these runs."""
     with QuerySession(store) as reader:
-        return payload(report_context(store, reader, ReportRequest(tuple(runs), **wish)))
+        return payload(report_context(store, reader, ReportRequest(tuple(runs), **options)))
 
 
 def data_in(page: str) -> str:
-    """The page's data block, as a browser would cut it out: up to the first end tag."""
+    """Return the data block of a page as a browser reads it: up to the first end tag."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script', page, re.DOTALL | re.IGNORECASE)
     assert found
     return found[1]
 
 
 def near(values: Any) -> Any:
-    """Numbers on the page have five digits."""
+    """Return the value with the tolerance of the page, which writes five digits."""
     return values if values is None else pytest.approx(values, rel=1e-4, abs=1e-9)
 
 

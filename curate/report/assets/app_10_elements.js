@@ -1,6 +1,5 @@
-// The elements of the page, and how numbers are written. Every string becomes a text node, so that nothing out of a
-// pool is ever read as markup; a character that cannot be seen, or that turns the text round it about, is shown by its
-// code point.
+// Make the elements of the page, and format numbers. Every string becomes a text node, so text from a pool is never
+// markup. A character that is invisible, or that changes the direction of the text around it, is shown as its code point.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 document.getElementById("data").remove();
@@ -11,10 +10,10 @@ const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cs}\p{Bidi_Control}\u200b\u2028\u2029\u2060\
 const ALL_HIDDEN = new RegExp(HIDDEN, "gu");
 const codePoint = (character) => "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
 
-/** Text with its hidden characters spelled out: for attributes and inside of drawings. */
+/** Return the text with code points for hidden characters, for attributes and for text in drawings. */
 const plain = (text) => String(text).replaceAll("\r\n", "\n").replace(ALL_HIDDEN, codePoint);
 
-/** Nodes of a text: hidden characters stand out, and so do `words` (lower case), where any are given. */
+/** Return the nodes of a text. Hidden characters are highlighted, and so are the (lower-case) `words`. */
 function readable(text, words = []) {
   const looked = words.map((word) => word.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"));
   const wanted = new RegExp([HIDDEN.source, ...looked].join("|"), "giu");
@@ -52,11 +51,11 @@ function build(space, name, attributes, children) {
 
 const HTML = "http://www.w3.org/1999/xhtml";
 const SVG = "http://www.w3.org/2000/svg";
-/** An element: attributes that are functions listen, `style` is an object, children are nodes, text or lists of them. */
+/** Make an element. Attributes may be event listeners (functions), `style` is an object, children may be nested lists. */
 const h = (name, attributes = {}, ...children) => build(HTML, name, attributes, children);
 const svg = (name, attributes = {}, ...children) => build(SVG, name, attributes, children);
 
-/** A text out of the pool: its own direction, its own lines. */
+/** Return a text of the pool, with its own direction and its own lines. */
 const quoted = (text, words = []) => h("span", { class: "quoted", dir: "auto" }, readable(text, words));
 
 const NONE = "–";
@@ -69,7 +68,7 @@ const number = written((value) => decimals([value])(value));
 const brief = written((value) => decimals([value], 3)(value)); // for sentences
 const numbered = (many, one, more = `${one}s`) => `${count(many)} ${many === 1 ? one : more}`;
 
-/** A way to write the numbers of a column: as many decimals for all as the largest needs for `digits` digits. */
+/** Return a format for the numbers of a column. All get the decimals with which the largest number has `digits` digits. */
 function decimals(values, digits = 4) {
   const filled = values.filter(known);
   if (filled.every(Number.isInteger)) return count;
@@ -88,8 +87,8 @@ const seconds = written((value) => {
 /** "a", "a and b", "a, b and c". */
 const listed = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
-/** `call`, but only once nobody has called for `wait` milliseconds. */
-function settled(call, wait) {
+/** Return a function that calls `call` once `wait` milliseconds have passed without another call. */
+function debounced(call, wait) {
   let timer = 0;
   return (...given) => {
     clearTimeout(timer);

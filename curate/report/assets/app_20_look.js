@@ -1,4 +1,5 @@
-// What a run looks like everywhere: a colour, a dash and a mark, so that colour never speaks alone; and light or dark.
+// The look of a run in all figures (a colour, a dash pattern and a mark, so that colour is never the only difference), and
+// the light and the dark theme.
 
 const COLOURS = 8;
 const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "4 2", "1 3", "12 4", "6 2 1 2"];
@@ -18,7 +19,7 @@ const colourOf = (index) => `var(--run-${index % COLOURS})`;
 const dashOf = (index) => DASHES[index % DASHES.length];
 const markOf = (index, size = 50) => d3.symbol(MARKS[index % MARKS.length], size)();
 
-/** The mark and the name of a run, as every figure names it. */
+/** Return the mark and the name of a run. */
 const runName = (index) => h("span", { class: "run-name" }, runMark(index), quoted(runs[index].name));
 
 const runMark = (index) =>
@@ -35,7 +36,7 @@ const runMark = (index) =>
     svg("path", { d: markOf(index), transform: "translate(14 7)", style: { fill: colourOf(index) } }),
   );
 
-/** The key of a figure with several runs; nothing for a single one. */
+/** Return the legend of a figure with several runs, or null for a single run. */
 const runKey = (shown = d3.range(runs.length)) =>
   several
     ? h(
@@ -45,10 +46,10 @@ const runKey = (shown = d3.range(runs.length)) =>
       )
     : null;
 
-/** A key's entry that is no run: a swatch of a class that the style sheet knows, and a word. */
+/** Return a legend entry that is not a run: a swatch with a class of the style sheet, and a word. */
 const keyEntry = (kind, word) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": "true" }), word);
 
-/** What a colour of the style sheet comes to now: canvases know nothing of variables. */
+/** Return the current value of a colour variable of the style sheet, because a canvas cannot use variables. */
 function computedColour(variable) {
   const probe = h("span", { style: { color: `var(${variable})` } });
   document.body.append(probe);
@@ -57,7 +58,7 @@ function computedColour(variable) {
   return found;
 }
 
-const repaints = []; // what must be drawn again when the colours change
+const repaints = []; // functions to call when the colours change
 
 function setTheme(theme) {
   if (theme === "system") delete document.documentElement.dataset.theme;
@@ -87,7 +88,7 @@ function themeSwitch() {
   );
 }
 
-/** Paper is light, whatever the screen is. */
+/** Print in the light theme, also if the screen is dark. */
 function lightOnPaper() {
   let before = "system";
   addEventListener("beforeprint", () => {

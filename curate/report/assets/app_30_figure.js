@@ -1,9 +1,9 @@
-// What holds a drawing: a figure with its heading, the sentence that says what is to be seen, and the same as a table.
-// And tables, whose heads sort them.
+// Figures and tables. A figure has a heading, a sentence with the main result, a drawing, and the same data as a table.
+// A click on a head of a table sorts the table.
 
-const plots = []; // every drawing that follows the width of its box
+const plots = []; // all drawings that follow the width of their box
 
-/** A box that `draw(width)` fills with a drawing, again whenever the width changes. */
+/** Return a box that `draw(width)` fills with a drawing, again at each change of the width. */
 function plot(sentence, draw) {
   const box = h("div", { class: "plot", role: "img", "aria-label": sentence });
   const entry = { box, draw, width: 0 };
@@ -11,7 +11,7 @@ function plot(sentence, draw) {
   return box;
 }
 
-/** Draws what is not drawn at the width it has now; all widths are read before anything is drawn. */
+/** Redraw the drawings whose width has changed. All widths are read before the first drawing, for speed. */
 function drawPlots(again = false) {
   const now = plots.map((entry) => ({ entry, width: entry.box.clientWidth }));
   for (const { entry, width } of now) {
@@ -22,13 +22,13 @@ function drawPlots(again = false) {
   }
 }
 
-/** An empty drawing of a size, which scales where the page does (on paper). */
+/** Return an empty drawing of a size. It scales with the page when the page is printed. */
 const canvas = (width, height, ...children) =>
   svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, ...children);
 
 /**
- * Upright rules at the ticks of a scale, from `top` to `bottom`, with their words at `at`; the rule at `mark`, which all
- * is compared with, stands out. `anchor(tick)` says where the words hang, in the middle by default.
+ * Return vertical lines at the ticks of a scale, from `top` to `bottom`, with their labels at height `at`. The line at
+ * `mark`, the reference of the comparison, is highlighted. `anchor(tick)` is the text anchor of a label.
  */
 const rules = (across, ticks, { top, bottom, at, write, mark = null, anchor = () => "middle" }) =>
   svg(
@@ -41,52 +41,52 @@ const rules = (across, ticks, { top, bottom, at, write, mark = null, anchor = ()
   );
 
 /**
- * A figure: heading, what is to be seen, key, what is drawn, and the table that says the same. `told` is a sentence,
- * or a few words for each run: [{run, words}].
+ * Return a figure: heading, summary, legend, drawing, and a table with the same data. `summary` is a sentence, or a few
+ * words for each run: [{run, words}].
  */
-function figure({ title, told, keys = null, body, table = null, note = null, wide = true }) {
+function figure({ title, summary, keys = null, body, table = null, note = null, wide = true }) {
   return h(
     "figure",
     { class: wide ? "wide" : null },
-    h("figcaption", {}, title ? h("h3", {}, title) : null, toldOf(told)),
+    h("figcaption", {}, title ? h("h3", {}, title) : null, summaryOf(summary)),
     keys,
     body,
     note ? h("p", { class: "note" }, note) : null,
-    table ? disclosure("The same as a table", table) : null,
+    table ? disclosure("Show as a table", table) : null,
   );
 }
 
 const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** The words of every run beside its mark and name, which makes them the key, too; a sentence for a single run. */
-function toldOf(told) {
-  if (!told || !told.length) return null;
-  if (typeof told === "string" || !several) return h("p", { class: "sentence" }, sentenceOf(told));
+/** Return the words for each run next to its mark and name, which is also the legend; one sentence for a single run. */
+function summaryOf(summary) {
+  if (!summary || !summary.length) return null;
+  if (typeof summary === "string" || !several) return h("p", { class: "sentence" }, sentenceOf(summary));
   return h(
     "ul",
-    { class: "told" },
-    told.map(({ run, words }) => h("li", {}, runName(run), h("span", {}, words))),
+    { class: "summary" },
+    summary.map(({ run, words }) => h("li", {}, runName(run), h("span", {}, words))),
   );
 }
 
-const sentenceOf = (told) =>
-  typeof told === "string"
-    ? told
-    : `${told.map(({ run, words }) => (several ? `${runs[run].name}: ${words}` : upper(words))).join("; ")}.`;
+const sentenceOf = (summary) =>
+  typeof summary === "string"
+    ? summary
+    : `${summary.map(({ run, words }) => (several ? `${runs[run].name}: ${words}` : upper(words))).join("; ")}.`;
 
 const disclosure = (summary, content, kind = "") => h("details", { class: kind }, h("summary", {}, summary), content);
 
-/** Why something is not there; the command that would make it is set as one. */
+/** Return the reason why a part is missing, with the command that would make it as code. */
 function absent(sentence) {
   const [, words, command] = /^(.*?)((?:\bcurate [a-z]+ .*)?)$/s.exec(sentence);
   return h("p", { class: "absent" }, words, command ? h("code", {}, spaced(command)) : null);
 }
 
-/** A command whose lines break between its words only: never after the hyphens of an option. */
+/** Return a command whose lines break only between its words, never after the hyphens of an option. */
 const spaced = (command) =>
   command.split(" ").map((word, place) => [place ? " " : null, h("span", { class: "word" }, word)]);
 
-/** The reasons of all runs why they lack `part`; one that all give is given once. */
+/** Return the reasons why runs lack `part`. If all runs have the same reason, it appears once. */
 function absentOf(part, fallback) {
   const reasons = runs.map((run) => run.missing[part] ?? data.missing[part]);
   const lacking = d3.range(runs.length).filter((index) => reasons[index]);
@@ -101,8 +101,8 @@ function absentOf(part, fallback) {
 }
 
 /**
- * A table. Heads: {text, numeric, write, plain}; a cell is a value, or a node; where any head has `sort`, heads are
- * buttons that sort by the values (nothing known comes last, either way round).
+ * Return a table. Heads are {text, numeric, write, sort}; a cell is a value or a node. A head with `sort` is a button that
+ * sorts by its values. Unknown values come last in both directions.
  */
 function table({ caption, heads, rows, rowHeads = true, kind = "" }) {
   const body = h("tbody");
@@ -156,13 +156,13 @@ function sortedBy(cell, column, rows) {
   return [...rows].sort((a, b) => inOrder(a[column], b[column], down ? 1 : -1));
 }
 
-/** -1, 0 or 1, as sort wants it, in a direction; what is not known comes last whatever the direction. */
+/** Compare two values for sorting in a direction. Unknown values come last in both directions. */
 function inOrder(a, b, direction) {
   if (!known(a) || !known(b)) return known(b) - known(a);
   return direction * (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
 }
 
-/** The small box beside the pointer. What it says is in the figure's table, too, so readers of the screen skip it. */
+/** The small box next to the pointer. Its content is also in the table of the figure, so screen readers skip it. */
 const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
 
 function showTip(event, ...content) {

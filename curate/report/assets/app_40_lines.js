@@ -1,10 +1,10 @@
-// Lines over steps: losses, kept share, scores. Panels of one figure share their axes.
+// Curves over steps: losses, kept share and scores. The panels of a figure share their axes.
 
 const LINES = { top: 10, right: 14, bottom: 30, left: 48 };
 
 /**
- * A drawing of lines. A line: {name, step, value, colour, dash, mark, faint}; `x` and `y` are the shared domains.
- * The values under the pointer are shown beside it.
+ * Return a drawing of lines. A line is {name, step, value, colour, dash, mark, faint}; `x` and `y` are the shared domains.
+ * A box next to the pointer shows the values at its step.
  */
 function linesDrawing(width, lines, { x, y, height = 240, write = number, ends = false }) {
   const right = ends
@@ -100,7 +100,7 @@ function lineMarks(line, across, up) {
   ];
 }
 
-/** Names at the ends of lines, pushed apart where they would lie on each other. */
+/** Return names at the ends of the lines, moved apart if they would overlap. */
 function endLabels(lines, across, up) {
   const ends = lines
     .map((line) => ({
@@ -139,7 +139,7 @@ function valuesAt(lines, step, write) {
   return [h("strong", {}, `Step ${count(step)}`), h("table", {}, entries)];
 }
 
-/** The mean of a value and those before it, over a fortieth of the course: what the eye would draw through noise. */
+/** Return the moving average of the values, over a fortieth of the curve. */
 function smoothed(values) {
   const width = Math.max(1, Math.round(values.length / 40));
   return values.map(
@@ -152,15 +152,15 @@ const domainOf = (lists) => {
   return low === high ? [(low ?? 0) - 0.5, (high ?? 0) + 0.5] : [low, high];
 };
 
-/** A table of courses: about a dozen steps, and the last. */
-function coursesTable(caption, courses, write) {
-  const steps = d3.sort(new Set(courses.flatMap((course) => course.step)));
+/** Return a table of curves, with about a dozen steps and the last one. */
+function curvesTable(caption, curves, write) {
+  const steps = d3.sort(new Set(curves.flatMap((curve) => curve.step)));
   const every = Math.max(1, Math.ceil(steps.length / 12));
   const shown = steps.filter((_, index) => index % every === 0 || index === steps.length - 1);
-  const at = courses.map((course) => new Map(d3.zip(course.step, course.value)));
+  const at = curves.map((curve) => new Map(d3.zip(curve.step, curve.value)));
   const heads = [
     { text: "step", numeric: true, write: count },
-    ...courses.map((course) => ({ text: course.name, numeric: true, write })),
+    ...curves.map((curve) => ({ text: curve.name, numeric: true, write })),
   ];
   return table({ caption, heads, rows: shown.map((step) => [step, ...at.map((values) => values.get(step) ?? null)]) });
 }
@@ -170,8 +170,8 @@ const rangeOf = (values) =>
   values.filter(known).length < 2 ? `${brief(values.find(known))}, measured once` : spanOf(values);
 const spanOf = (values) => `from ${brief(values.find(known))} to ${brief(values.findLast(known))}`;
 
-/** A figure of one panel: a course per run, all on the same axes. `of(run)` is {step, value} or null. */
-function courseFigure(
+/** Return a figure with one panel: a curve per run, all on the same axes. `of(run)` is {step, value} or null. */
+function curveFigure(
   title,
   part,
   of,
@@ -179,32 +179,32 @@ function courseFigure(
 ) {
   const shown = d3.range(runs.length).filter((index) => of(runs[index])?.value.some(known));
   if (!shown.length) {
-    const why = absentOf(part, `Nothing is known of the ${title.toLowerCase()}.`);
+    const why = absentOf(part, `There are no values of the ${title.toLowerCase()}.`);
     return h("figure", {}, h("figcaption", {}, h("h3", {}, title)), why);
   }
-  const courses = shown.map((index) => ({ index, name: runs[index].name, ...of(runs[index]) }));
-  const lines = courses.flatMap((course) => courseLines(course, smooth));
+  const curves = shown.map((index) => ({ index, name: runs[index].name, ...of(runs[index]) }));
+  const lines = curves.flatMap((curve) => curveLines(curve, smooth));
   const solid = lines.filter((line) => !line.faint);
   const y =
     write === share ? [0, d3.max(lines.flatMap((line) => line.value)) || 1] : domainOf(lines.map((line) => line.value));
-  const told = shown.map((run, place) => ({ run, words: say(solid[place].value) }));
-  const fits = d3.max(courses, (course) => course.name.length) <= 16; // long names stay in the key
+  const summary = shown.map((run, place) => ({ run, words: say(solid[place].value) }));
+  const fits = d3.max(curves, (curve) => curve.name.length) <= 16; // long names stay in the key
   const draw = (width) =>
     linesDrawing(width, lines, { x: stepsDomain(), y, write, ends: several && width > 420 && fits });
-  const drawn = solid.some((line) => line.value.filter(known).length > 1) ? plot(sentenceOf(told), draw) : null;
-  const style = write === number ? decimals(courses.flatMap((course) => course.value)) : write;
+  const drawn = solid.some((line) => line.value.filter(known).length > 1) ? plot(sentenceOf(summary), draw) : null;
+  const style = write === number ? decimals(curves.flatMap((curve) => curve.value)) : write;
   const rest = shown.length < runs.length ? absentOf(part) : null;
   return figure({
     title,
-    told,
+    summary,
     body: [drawn, rest],
     note,
-    table: coursesTable(title, courses, style),
+    table: curvesTable(title, curves, style),
     wide,
   });
 }
 
-function courseLines({ index, name, step, value }, smooth) {
+function curveLines({ index, name, step, value }, smooth) {
   const line = { name, step, colour: colourOf(index), dash: dashOf(index) };
   const drawn = {
     ...line,
@@ -214,26 +214,26 @@ function courseLines({ index, name, step, value }, smooth) {
   return smooth && !several ? [{ ...line, dash: "none", value, faint: true }, drawn] : [drawn];
 }
 
-/** Score and its parts over steps, the kept against the passed over: a panel per run, the same axes within a name. */
+/** Return figures of the score and its parts over steps, for kept and other candidates: one panel per run. */
 function scoreFigures() {
   return namesOf("scores").map((name) => {
     const found = ofName("scores", name);
     const axisOf = sharedAxes(name, found, (score) => [score.kept, score.passed]);
     const panels = found.map((score) => {
       const lines = [
-        { name: "passed over", step: score.step, value: score.passed, colour: "var(--passed)", dash: "3 3" },
+        { name: "not kept", step: score.step, value: score.passed, colour: "var(--passed)", dash: "3 3" },
         { name: "kept", step: score.step, value: score.kept, colour: colourOf(score.index) },
       ];
-      const words = `kept ${brief(d3.mean(score.kept))} on average, passed over ${brief(d3.mean(score.passed))}`;
+      const words = `kept ${brief(d3.mean(score.kept))} on average, not kept ${brief(d3.mean(score.passed))}`;
       return panel(score.index, words, (width) =>
         linesDrawing(width, lines, { x: stepsDomain(), y: axisOf(score), height: 190 }),
       );
     });
-    const courses = found.flatMap((score) => [
+    const curves = found.flatMap((score) => [
       { name: sideName(score.index, "kept"), step: score.step, value: score.kept },
-      { name: sideName(score.index, "passed over"), step: score.step, value: score.passed },
+      { name: sideName(score.index, "not kept"), step: score.step, value: score.passed },
     ]);
-    const values = coursesTable(name, courses, decimals(courses.flatMap((course) => course.value)));
+    const values = curvesTable(name, curves, decimals(curves.flatMap((curve) => curve.value)));
     return figure({
       title: titled(name),
       body: h("div", { class: "panels" }, panels),
@@ -244,27 +244,27 @@ function scoreFigures() {
   });
 }
 
-/** The names of what all runs have under `part`, and one of them in all runs that have it. */
+/** The names of the entries of `part` in all runs, and the entries with a name in the runs that have it. */
 const namesOf = (part) => [...new Set(runs.flatMap((run) => run[part].map((entry) => entry.name)))];
 const ofName = (part, name) =>
   runs.flatMap((run, index) => run[part].filter((entry) => entry.name === name).map((entry) => ({ index, ...entry })));
 
 /**
- * The domain that each run's panel of `name` has. A loss is a loss, and is on one axis for all; what selectors call a
- * score has no common unit, so that only runs of the same selector share an axis.
+ * Return the domain of each run's panel of `name`. All losses share one axis. Scores of different selectors have no
+ * common unit, so only runs with the same selector share an axis.
  */
 function sharedAxes(name, found, valuesOf) {
   const kindOf = (one) => (name === "loss" ? "" : runs[one.index].selector);
   const domains = d3.rollup(found, (alike) => domainOf(alike.flatMap(valuesOf)), kindOf);
-  const note = domains.size > 1 ? "Different selectors score in different units: each has an axis of its own." : null;
+  const note = domains.size > 1 ? "Different selectors score in different units, so each has its own axis." : null;
   return Object.assign((one) => domains.get(kindOf(one)), { note });
 }
 
 const sideName = (index, side) => (several ? `${runs[index].name} ${side}` : side);
 const titled = (name) => upper(name.replaceAll("_", " "));
-const keptKey = () => h("ul", { class: "keys" }, keyEntry("kept", "kept"), keyEntry("passed", "passed over"));
+const keptKey = () => h("ul", { class: "keys" }, keyEntry("kept", "kept"), keyEntry("passed", "not kept"));
 
-/** One of several drawings beside each other: the run it is of, a few words, and the drawing. */
+/** Return one of several drawings side by side: the name of its run, a few words, and the drawing. */
 function panel(index, words, draw) {
   const head = several ? h("h4", {}, runName(index)) : null;
   return h("div", { class: "panel" }, head, h("p", { class: "sentence" }, `${upper(words)}.`), plot(words, draw));

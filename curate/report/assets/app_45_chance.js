@@ -1,9 +1,9 @@
-// What was kept of each group of samples, against what chance would have kept of it.
+// The kept samples of each group, compared with the number that a random choice would keep.
 
 const BY = { source: "source", cluster: "cluster", length: "length", family: "family", noise: "kind of noise" };
 const MOST_ROWS = 12;
 
-/** What a run kept of a group, as a multiple of what chance would have kept of it; null where chance keeps nothing. */
+/** Return what a run kept of each group as a multiple of a random choice, or null if a random choice keeps nothing. */
 function ratiosOf(group, index) {
   return group.labels.map((label, row) => {
     const chance = group.chance[index]?.[row];
@@ -28,32 +28,32 @@ function groupFigure(group) {
   const rows = rowsOf(group, ratios);
   if (rows.length < 2) return oneGroup(group, rows);
   let all = rows.length <= MOST_ROWS;
-  const told = d3.range(runs.length).map((run) => ({ run, words: favoured(ratios[run]) }));
-  const body = plot(sentenceOf(told), (width) => chanceDrawing(width, all ? rows : mostMarked(rows, ratios), ratios));
+  const summary = d3.range(runs.length).map((run) => ({ run, words: favoured(ratios[run]) }));
+  const body = plot(sentenceOf(summary), (width) => chanceDrawing(width, all ? rows : mostMarked(rows, ratios), ratios));
   const more = () => {
     all = !all;
-    toggle.textContent = all ? "Show the most marked only" : `Show all ${rows.length}`;
+    toggle.textContent = all ? "Show only the largest differences" : `Show all ${rows.length}`;
     drawPlots(true);
   };
   const toggle = h("button", { type: "button", class: "quiet", click: more }, `Show all ${rows.length}`);
   return figure({
     title: groupTitle(group),
-    told,
+    summary,
     body: [body, rows.length > MOST_ROWS ? toggle : null],
     table: groupTable(group, ratios),
   });
 }
 
-/** Where all are alike there is nothing to favour. */
+/** Return the figure of a grouping with a single group, in which no group can be preferred. */
 function oneGroup(group, rows) {
   const named = rows.map((row) => plain(group.labels[row])).join("");
-  const told = named ? `Every candidate has the same: ${named}.` : "No candidate has any.";
-  return h("figure", { class: "wide" }, h("figcaption", {}, h("h3", {}, groupTitle(group)), toldOf(told)));
+  const summary = named ? `All candidates are in the same group: ${named}.` : "No candidate is in a group.";
+  return h("figure", { class: "wide" }, h("figcaption", {}, h("h3", {}, groupTitle(group)), summaryOf(summary)));
 }
 
 const groupTitle = (group) => `By ${group.title ?? BY[group.by] ?? group.by}`;
 
-/** Rows from the most favoured to the least; lengths stay in their order. */
+/** Return the rows by their multiple, the largest first. Lengths stay in their order. */
 function rowsOf(group, ratios) {
   const rows = d3.range(group.labels.length).filter((row) => ratios.some((run) => run[row]));
   return group.by === "length" ? rows : d3.sort(rows, (row) => -(d3.mean(ratios, (run) => run[row]?.ratio) ?? 0));
@@ -77,13 +77,13 @@ function favoured(ratios) {
   };
   const more = some("more", (entry) => -entry.ratio);
   const less = some("less", (entry) => entry.ratio);
-  if (!more && !less) return "what chance would have kept";
+  if (!more && !less) return "the same as by chance";
   return [more && `more of ${more}`, less && `less of ${less}`].filter(Boolean).join("; ");
 }
 
 /**
- * A row a group, a line of it a run: the band is where 19 of 20 draws by chance lie, the dot is what was kept. A dot
- * outside of its band is full, one inside is hollow.
+ * Return a drawing with a row per group, and in it a line per run. The band holds 19 of 20 random choices, and the dot is
+ * the kept share. A dot outside its band is filled, a dot inside is hollow.
  */
 function chanceDrawing(width, rows, ratios) {
   const each = several ? 15 : 22;
@@ -138,7 +138,7 @@ function chanceMark(cell, index, across, y, width) {
       h(
         "div",
         {},
-        `${share(cell.kept)} of what was kept; chance ${share(cell.chance)}, mostly ${share(cell.low * cell.chance)} to ${share(cell.high * cell.chance)}`,
+        `${share(cell.kept)} of the kept samples; by chance ${share(cell.chance)}, in 19 of 20 random choices ${share(cell.low * cell.chance)} to ${share(cell.high * cell.chance)}`,
       ),
     );
   return svg(
@@ -172,7 +172,7 @@ function chanceMark(cell, index, across, y, width) {
   );
 }
 
-/** Numbers at the right end of a row, in columns; on a narrow page the last alone. */
+/** Return the numbers at the right end of a row, in columns; on a narrow page only the last one. */
 const valueCells = (width, y, kind, words) =>
   words.map((word, place) =>
     place < 2 && width < 560
@@ -180,7 +180,7 @@ const valueCells = (width, y, kind, words) =>
       : svg("text", { class: kind, x: width - 76 * (2 - place), y, dy: "0.32em", "text-anchor": "end" }, word),
   );
 
-const VERDICTS = { more: "more than chance", less: "less than chance", chance: "as by chance" };
+const VERDICTS = { more: "more than by chance", less: "less than by chance", chance: "same as by chance" };
 
 function groupTable(group, ratios) {
   const heads = [
@@ -188,7 +188,7 @@ function groupTable(group, ratios) {
     ...(several ? [{ text: "run", sort: true }] : []),
     ...["of the pool", "by chance", "kept"].map((text) => ({ text, numeric: true, write: share, sort: true })),
     { text: "multiple", numeric: true, write: times, sort: true },
-    { text: "that is", sort: true },
+    { text: "verdict", sort: true },
   ];
   const rows = ratios.flatMap((run, index) =>
     run
@@ -203,5 +203,5 @@ function groupTable(group, ratios) {
         VERDICTS[cell.verdict],
       ]),
   );
-  return table({ caption: `What was kept by ${BY[group.by] ?? group.by}`, heads, rows });
+  return table({ caption: `Kept samples by ${BY[group.by] ?? group.by}`, heads, rows });
 }

@@ -1,13 +1,13 @@
-// How scores are distributed: those of the kept beside those of the passed over.
+// Distributions of the scores of kept candidates and of the other candidates.
 
-/** Distributions of a score: of the kept and of the passed over, each as shares of itself, so that shapes compare. */
+/** Return distributions of each score for kept and other candidates. Each is normalized, so that the shapes compare. */
 function distributionFigures() {
   return namesOf("distributions").map((name) => {
     const found = ofName("distributions", name);
     const axisOf = sharedAxes(name, found, (one) => [one.edges]);
     const heightOf = sharedAxes(name, found, (one) => [shares(one.kept), shares(one.passed)]);
     const say = (one) =>
-      `half of the kept are above ${brief(medianOf(one.edges, one.kept))}, half of the passed over above ${brief(medianOf(one.edges, one.passed))}`;
+      `half of the kept are above ${brief(medianOf(one.edges, one.kept))}, half of those not kept above ${brief(medianOf(one.edges, one.passed))}`;
     const panels = found.map((one) =>
       panel(one.index, say(one), (width) => histogramDrawing(width, one, axisOf(one), heightOf(one)[1])),
     );
@@ -78,7 +78,7 @@ function histogramDrawing(width, one, x, top, height = 170) {
       event,
       h("strong", {}, `${number(one.edges[bin])} to ${number(one.edges[bin + 1])}`),
       h("div", {}, `${share(shares(one.kept)[bin])} of the kept (${count(one.kept[bin])})`),
-      h("div", {}, `${share(shares(one.passed)[bin])} of the passed over (${count(one.passed[bin])})`),
+      h("div", {}, `${share(shares(one.passed)[bin])} of those not kept (${count(one.passed[bin])})`),
     );
   });
   drawing.addEventListener("pointerleave", hideTip);
@@ -92,7 +92,7 @@ function distributionTable(name, found) {
     { text: "from", numeric: true, write: edges },
     { text: "to", numeric: true, write: edges },
     { text: "kept", numeric: true, write: count },
-    { text: "passed over", numeric: true, write: count },
+    { text: "not kept", numeric: true, write: count },
   ];
   const rows = found.flatMap((one) =>
     one.kept.map((kept, bin) => [

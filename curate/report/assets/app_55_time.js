@@ -1,18 +1,18 @@
-// Where the time went: a stacked bar a run.
+// The time of each run by part, as a stacked bar per run.
 
-/** Time by part: a bar a run, the same axis for all; parts have their place in the order as well as their colour. */
+/** Return the figure of the time by part: a bar per run on a common axis. Order and colour identify a part. */
 function timeFigure() {
   const shown = d3.range(runs.length).filter((index) => runs[index].time.length);
-  if (!shown.length) return absentOf("time", "No times were kept.");
+  if (!shown.length) return absentOf("time", "No times were logged.");
   const parts = [...new Set(shown.flatMap((index) => runs[index].time.map((entry) => entry.part)))];
   const of = (index, part) => runs[index].time.find((entry) => entry.part === part)?.seconds ?? null;
   const totals = shown.map((index) => d3.sum(runs[index].time, (entry) => entry.seconds));
   const largest = (index) => d3.greatest(runs[index].time, (entry) => entry.seconds);
-  const told = shown.map((run, place) => ({
+  const summary = shown.map((run, place) => ({
     run,
     words: `${seconds(totals[place])}, ${share(largest(run).seconds / (totals[place] || 1))} of it ${largest(run).part}`,
   }));
-  const body = plot(sentenceOf(told), (width) => timeDrawing(width, shown, parts, of, d3.max(totals) || 1));
+  const body = plot(sentenceOf(summary), (width) => timeDrawing(width, shown, parts, of, d3.max(totals) || 1));
   const keys = h(
     "ul",
     { class: "keys" },
@@ -34,7 +34,7 @@ function timeFigure() {
   ]);
   return figure({
     title: "Time by part",
-    told,
+    summary,
     keys,
     body: [body, shown.length < runs.length ? absentOf("time") : null],
     table: table({ caption: "Time by part", heads, rows }),

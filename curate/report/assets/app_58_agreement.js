@@ -1,6 +1,6 @@
-// How much runs agree: a matrix of numbers.
+// The agreement of the runs, as a matrix of numbers.
 
-/** Of what either of two runs kept: the share that both kept, how many these are, and what chance would have given. */
+/** Return the matrix with, for each pair of runs, the share and number of samples that both kept, and the random share. */
 function agreementFigure({ runs: names, jaccard, shared, chance }) {
   const every = d3.range(names.length);
   const pairs = d3.cross(every, every).filter(([a, b]) => a < b && known(jaccard[a][b]));
@@ -15,13 +15,13 @@ function agreementFigure({ runs: names, jaccard, shared, chance }) {
     );
   };
   const note =
-    "Of the samples that either run kept at least once: the share that both kept, how many these are" +
+    "Each cell shows the share and the number of samples that both runs kept, among the samples that at least one of them kept" +
     (chance
-      ? ", and the share if both had kept as many by chance. Only samples that were offered to both count."
+      ? ". Below is the share for two runs that keep as many samples at random. Only samples that were offered to both runs count."
       : ".");
   return figure({
     title: "Samples kept by both",
-    told: closeness(names, pairs, jaccard),
+    summary: closeness(names, pairs, jaccard),
     body: table({
       caption: "Agreement between runs",
       heads: [{ text: "run" }, ...names.map((text) => ({ text, numeric: true }))],
@@ -33,11 +33,11 @@ function agreementFigure({ runs: names, jaccard, shared, chance }) {
 }
 
 function closeness(names, pairs, jaccard) {
-  if (!pairs.length) return "No sample was offered to two of the runs.";
+  if (!pairs.length) return "No two runs were offered the same sample.";
   const both = ([a, b]) => `${plain(names[a])} and ${plain(names[b])}`;
   const of = ([a, b]) => share(jaccard[a][b]);
   const closest = d3.greatest(pairs, ([a, b]) => jaccard[a][b]);
   const furthest = d3.least(pairs, ([a, b]) => jaccard[a][b]);
-  if (pairs.length === 1) return `${both(closest)} share ${of(closest)} of what either kept.`;
-  return `Closest are ${both(closest)} (${of(closest)}); furthest apart ${both(furthest)} (${of(furthest)}).`;
+  if (pairs.length === 1) return `${both(closest)} share ${of(closest)} of the samples that at least one of them kept.`;
+  return `The most similar runs are ${both(closest)} (${of(closest)}); the least similar are ${both(furthest)} (${of(furthest)}).`;
 }

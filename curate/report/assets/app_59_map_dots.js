@@ -1,4 +1,4 @@
-// The dots of the map: the groups that colour them in the order they are painted, the shape, and which lies beside which.
+// The dots of the map: their groups in drawing order, their shape, and the neighbour of a dot in a direction.
 
 const MOST_GROUPS = 7;
 const KEPT_STEPS = [
@@ -8,7 +8,7 @@ const KEPT_STEPS = [
   [5, Infinity],
 ];
 
-/** Groups of the samples of the map: [{word, colour, size, members}]; later ones lie on top. */
+/** Return the groups of the samples on the map: [{word, colour, size, members}]. Later groups are drawn on top. */
 function mapGroups(placed, by, run) {
   return (by === "times kept" ? keptGroups(placed, run) : labelGroups(placed, samples.labels[by])).filter(
     (group) => group.members.length,
@@ -19,7 +19,7 @@ function keptGroups(placed, run) {
   const { offered, kept } = samples.runs[run];
   const most = d3.max(placed, (sample) => kept[sample]) ?? 0;
   const steps = most <= 4 ? d3.range(1, most + 1).map((times) => [times, times]) : KEPT_STEPS;
-  const shades = steps.length < 4 ? 2 : 1; // few steps take the darker ones
+  const shades = steps.length < 4 ? 2 : 1; // a few steps use only the darker shades
   const group = (word, variable, size, test) => ({
     word,
     size,
@@ -46,7 +46,7 @@ function timesWord(low, high) {
   return low === 1 ? "kept once" : `kept ${low} times`;
 }
 
-/** The commonest values of a label, each in a colour of its own; all others together, and those that have none. */
+/** Return a group for each of the most common values of a label, one for all others, and one for no value. */
 function labelGroups(placed, { values, codes }) {
   const counts = d3.rollup(
     placed,
@@ -68,7 +68,7 @@ function labelGroups(placed, { values, codes }) {
   ];
 }
 
-/** A dot; a square where there are so many that none is larger than a few pixels. */
+/** Draw a dot, or a square (which is faster) if there are so many that each has only a few pixels. */
 function dot(pen, x, y, radius, many) {
   if (many > 15000) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
   else {
@@ -77,8 +77,8 @@ function dot(pen, x, y, radius, many) {
   }
 }
 
-/** The nearest dot that lies more that way than to either side; the dot itself where there is none. */
-function besideOnMap(placed, left, top, from, [right, down]) {
+/** Return the nearest dot in a direction, within 45° to each side, or the dot itself if there is none. */
+function neighbourOnMap(placed, left, top, from, [right, down]) {
   let [best, least] = [from, Infinity];
   for (const sample of placed) {
     const [across, along] = [left[sample] - left[from], top[sample] - top[from]];

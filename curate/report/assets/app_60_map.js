@@ -1,12 +1,12 @@
-// The pool as a map: a dot a sample. Dots are drawn on a canvas (50,000 of them in a few hundredths of a second), found
-// again through a quadtree, and reached with arrow keys, too.
+// The map of the pool, with one dot per sample. A canvas shows the dots (50,000 in a few hundredths of a second), a
+// quadtree finds the dot under the pointer, and the arrow keys move between dots.
 
-const PIXELS = 22; // how far from a dot a pointer still means it
+const PIXELS = 22; // largest distance at which the pointer selects a dot
 
 function mapFigure() {
   const { x, y, method, of, explained } = data.map;
   const placed = d3.range(samples.id.length).filter((sample) => known(x[sample]) && known(y[sample]));
-  if (!placed.length) return absent("No sample of this report has a place on the map.");
+  if (!placed.length) return absent("No sample of this report has a position on the map.");
   const state = {
     run: 0,
     by: "times kept",
@@ -18,15 +18,15 @@ function mapFigure() {
     dots: [],
   };
   const view = new MapView(state, placed, x, y);
-  const variance = explained ? `, which hold ${share(d3.sum(explained))} of the variance` : "";
-  const sentence = `${numbered(placed.length, "sample")} of the pool by their ${of}, drawn on two axes of ${method}${variance}. Near dots are like samples.`;
+  const variance = explained ? `, which explain ${share(d3.sum(explained))} of the variance` : "";
+  const sentence = `${numbered(placed.length, "sample")} of the pool, placed by the ${of} on two axes of ${method}${variance}. Similar samples are close together.`;
   return figure({
     title: null,
-    told: sentence,
+    summary: sentence,
     body: [view.controls, view.box, view.words],
     keys: view.keys,
     table: view.table,
-    note: "Point at a dot to read it, click to open it. With the keyboard: arrow keys go from dot to dot, Enter opens, + and − change the scale.",
+    note: "Point at a dot to read its sample, and click to open it. On the keyboard, the arrow keys move from dot to dot, Enter opens the sample, and + and − zoom.",
   });
 }
 
@@ -37,7 +37,7 @@ class MapView {
       tabindex: 0,
       role: "application",
       "aria-roledescription": "map",
-      "aria-label": "Map of the pool: arrow keys go from sample to sample, Enter opens one",
+      "aria-label": "Map of the pool. The arrow keys move from sample to sample, Enter opens a sample.",
       "aria-describedby": "map-words",
     });
     this.words = h("p", { id: "map-words", class: "unseen", "aria-live": "polite" });
@@ -94,9 +94,9 @@ class MapView {
     return h(
       "div",
       { class: "zoom" },
-      button("Larger", "+", () => this.zoomBy(1.6)),
-      button("Smaller", "−", () => this.zoomBy(1 / 1.6)),
-      button("The whole map", "⤢", () => d3.select(this.surface).call(this.zoom.transform, d3.zoomIdentity)),
+      button("Zoom in", "+", () => this.zoomBy(1.6)),
+      button("Zoom out", "−", () => this.zoomBy(1 / 1.6)),
+      button("Show the whole map", "⤢", () => d3.select(this.surface).call(this.zoom.transform, d3.zoomIdentity)),
     );
   }
 
@@ -135,7 +135,7 @@ class MapView {
     this.box.addEventListener("focusout", (event) => this.box.contains(event.relatedTarget) || this.show(null));
   }
 
-  /** The map takes the shape of what is on it, within limits; one unit is as long across as it is up. */
+  /** Set the size of the map. It has the aspect ratio of the data, within limits, and the same scale on both axes. */
   resize(width) {
     const [left, right] = d3.extent(this.placed, (sample) => this.x[sample]);
     const [low, high] = d3.extent(this.placed, (sample) => this.y[sample]);
@@ -167,7 +167,7 @@ class MapView {
     this.top = new Float32Array(samples.id.length);
     for (const sample of this.placed)
       [this.left[sample], this.top[sample]] = zoom.apply([this.across(sample), this.up(sample)]);
-    this.tree = null; // made when somebody points at the map
+    this.tree = null; // made when the user first points at the map
   }
 
   near(event) {
@@ -198,7 +198,7 @@ class MapView {
               type: "button",
               class: "key-button",
               "aria-pressed": String(this.state.only === group.word),
-              title: "Show these alone",
+              title: "Show only this group",
               click: () => press(group.word),
             },
             swatch,
@@ -253,9 +253,9 @@ class MapView {
     this.ring.style.setProperty("top", `${this.top[at]}px`);
   }
 
-  /** Rings a sample and shows its text; `said` also says it to readers of the screen. Null hides. */
-  show(sample, said = false) {
-    if (sample === this.state.at && !said) return;
+  /** Mark a sample and show its text. `announce` also gives it to screen readers. Null hides it. */
+  show(sample, announce = false) {
+    if (sample === this.state.at && !announce) return;
     this.state.at = sample;
     this.moveRing();
     this.tip.hidden = sample === null;
@@ -266,9 +266,9 @@ class MapView {
       h("p", { class: "asked" }, quoted(shortened(samples.prompt[sample], 260))),
       h("p", { class: "answered" }, quoted(shortened(samples.answer[sample], 200))),
       h("p", { class: "facts" }, facts),
-      said ? h("button", { type: "button", click: () => openSample(sample, this.state.run) }, "Open the sample") : null,
+      announce ? h("button", { type: "button", click: () => openSample(sample, this.state.run) }, "Open the sample") : null,
     );
-    if (said) this.words.replaceChildren(...readable(`${shortened(samples.prompt[sample], 260)} — ${facts}`));
+    if (announce) this.words.replaceChildren(...readable(`${shortened(samples.prompt[sample], 260)} — ${facts}`));
     const { width, height } = this.tip.getBoundingClientRect();
     const [left, top] = [this.left[sample], this.top[sample]];
     this.tip.style.setProperty("left", `${Math.max(0, Math.min(left + 14, this.state.width - width))}px`);
@@ -286,7 +286,7 @@ class MapView {
 
   key(event) {
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (step) this.show(besideOnMap(this.placed, this.left, this.top, this.state.at ?? this.middle(), step), true);
+    if (step) this.show(neighbourOnMap(this.placed, this.left, this.top, this.state.at ?? this.middle(), step), true);
     else if (event.key === "Enter" && this.state.at !== null) openSample(this.state.at, this.state.run);
     else if (event.key === "+" || event.key === "=") this.zoomBy(1.6);
     else if (event.key === "-") this.zoomBy(1 / 1.6);

@@ -1,4 +1,4 @@
-// Which samples the list shows, and in which order. Nothing here touches the page.
+// The selection and the order of the samples in the list. This code does not touch the page.
 
 const FILTERS = {
   all: { word: "All", test: () => true },
@@ -19,7 +19,7 @@ const FILTERS = {
 const everySample = d3.range(samples.id.length);
 const labelOf = (by, sample) => samples.labels[by].values[samples.labels[by].codes[sample]] ?? null;
 
-/** The values of a column, one per sample: facts of the sample first, then those of a run. */
+/** Return the values of a column, one per sample. Columns of the sample come before columns of a run. */
 function columnOf(key, run) {
   if (key === "position" || key === "tokens" || key === "prompt") return samples[key];
   if (key === "offered" || key === "kept") return samples.runs[run][key];
@@ -27,7 +27,7 @@ function columnOf(key, run) {
   return samples.runs[run].columns[key] ?? [];
 }
 
-let haystacks = null; // lower-case text of every sample, made when somebody first searches
+let haystacks = null; // lower-case text of every sample, made at the first search
 
 const haystackOf = (sample) =>
   [
@@ -39,7 +39,7 @@ const haystackOf = (sample) =>
     .join("\n")
     .toLowerCase();
 
-/** The samples that have all of `words`, pass the filter and carry the labels, sorted. */
+/** Return the sorted samples that contain all `words`, pass the filter and have the labels. */
 function chosenSamples({ words, filter, labels, run, sort }) {
   const { test } = FILTERS[filter];
   const history = samples.runs[run];
@@ -62,15 +62,15 @@ function chosenSamples({ words, filter, labels, run, sort }) {
   });
 }
 
-/** What a run did with a sample, in words. */
+/** Return in words what a run did with a sample. */
 function factsOf(sample, run) {
   const { offered, kept, columns } = samples.runs[run];
-  const told = [
+  const words = [
     offered[sample] ? `kept ${count(kept[sample])} of ${numbered(offered[sample], "time")} offered` : "never offered",
   ];
   for (const by of ["source", "cluster"])
     if (samples.labels[by] && labelOf(by, sample) !== null)
-      told.push(by === "cluster" ? `cluster ${labelOf(by, sample)}` : labelOf(by, sample));
-  if (known(columns.score?.[sample])) told.push(`score ${number(columns.score[sample])}`);
-  return told.join(" · ");
+      words.push(by === "cluster" ? `cluster ${labelOf(by, sample)}` : labelOf(by, sample));
+  if (known(columns.score?.[sample])) words.push(`score ${number(columns.score[sample])}`);
+  return words.join(" · ");
 }

@@ -1,6 +1,6 @@
-// One sample with all that is known of it: in its place in the list, or over the page for those who come from the map.
+// All data of one sample: inside the list, or in a dialog when the user opens it from the map.
 
-/** All that is known of a sample: what was asked and answered, its labels, and what every run made of it. */
+/** Return all data of a sample: prompt, answer, labels, and its history in every run. */
 function sampleDetail(sample, words = []) {
   const fact = (name, value) => (known(value) ? [h("div", {}, h("dt", {}, name), h("dd", {}, quoted(value)))] : null);
   const labels = Object.keys(samples.labels).map((by) => fact(BY[by] ?? by, labelOf(by, sample)));
@@ -17,7 +17,7 @@ function sampleDetail(sample, words = []) {
       "dl",
       { class: "facts" },
       fact("id", samples.id[sample]),
-      fact("place in the pool", count(samples.position[sample])),
+      fact("row of the pool", count(samples.position[sample])),
       fact("tokens", count(samples.tokens[sample])),
       labels,
     ),
@@ -39,16 +39,16 @@ function historyTable(sample) {
     run.kept[sample],
     ...names.map((name) => run.columns[name]?.[sample] ?? null),
   ]);
-  return table({ caption: "What the runs made of this sample", heads, rows });
+  return table({ caption: "History of this sample in the runs", heads, rows });
 }
 
-/** Shows one sample over the page; Escape or the button goes back to where one came from. */
+/** Show one sample in a dialog. Escape or the button closes it. */
 function openSample(sample) {
   const shut = h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Close");
   const dialog = h(
     "dialog",
-    { class: "sample-dialog", "aria-label": "A sample", close: () => dialog.remove() },
-    h("div", { class: "dialog-head" }, h("h3", {}, `Sample ${count(samples.position[sample])} of the pool`), shut),
+    { class: "sample-dialog", "aria-label": "Sample", close: () => dialog.remove() },
+    h("div", { class: "dialog-head" }, h("h3", {}, `Row ${count(samples.position[sample])} of the pool`), shut),
     sampleDetail(sample),
   );
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

@@ -1,4 +1,4 @@
-// The samples themselves: a list that is searched, filtered, sorted and paged; each opens in place.
+// The list of samples, with search, filters, sorting and pages. A sample opens inside the list.
 
 const PAGE = 25;
 
@@ -35,7 +35,7 @@ class SampleList {
     });
     search.addEventListener(
       "input",
-      settled(() => this.change({ words: search.value.toLowerCase().split(/\s+/).filter(Boolean) }), 150),
+      debounced(() => this.change({ words: search.value.toLowerCase().split(/\s+/).filter(Boolean) }), 150),
     );
     const filter = ([value, { word }]) =>
       h(
@@ -59,7 +59,7 @@ class SampleList {
       "div",
       { class: "controls list-controls" },
       h("label", { class: "search", for: "search" }, h("span", {}, "Search"), search),
-      several ? h("label", {}, h("span", {}, "As seen by"), run) : null,
+      several ? h("label", {}, h("span", {}, "Run"), run) : null,
       Object.keys(samples.labels).map((by) => this.labelChoice(by)),
       h(
         "fieldset",
@@ -147,7 +147,7 @@ class SampleList {
           h(
             "td",
             { colspan: columns.length, class: "nothing" },
-            "No sample fits. Search for fewer words, or show all.",
+            "No sample matches. Search for fewer words, or show all samples.",
           ),
         ),
       );
@@ -189,7 +189,7 @@ class SampleList {
 
   sortChoice(columns) {
     const { sort } = this.state;
-    const keys = [{ key: "position", text: "place in the pool" }, ...columns];
+    const keys = [{ key: "position", text: "row of the pool" }, ...columns];
     const options = keys.map(({ key, text }) => h("option", { value: key, selected: key === sort.key }, text));
     const turn = h(
       "button",
@@ -248,7 +248,7 @@ class SampleList {
       : [row];
   }
 
-  /** The start of a text, or what is round the first word searched for. */
+  /** Return the start of a text, or the part around the first search word. */
   snippet(text) {
     const at = this.state.words.length ? text.toLowerCase().indexOf(this.state.words[0]) : -1;
     const start = at > 100 ? at - 60 : 0;
@@ -277,7 +277,7 @@ class SampleList {
     this.pager.hidden = pages === 1;
   }
 
-  /** Up and down go from sample to sample. */
+  /** Move between samples with the arrow keys Up and Down. */
   key(event) {
     const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!way || !event.target.matches(".sample-button")) return;

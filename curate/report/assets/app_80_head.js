@@ -1,6 +1,6 @@
-// The head of the report, and the key figures of every run.
+// The head of the report, and the key figures of each run.
 
-/** A section with an id that the contents link to; `lead` says what it is about. */
+/** Return a section with an id for the table of contents. `lead` is its introduction. */
 function section(id, title, lead, ...content) {
   return {
     id,
@@ -18,15 +18,15 @@ function section(id, title, lead, ...content) {
 const sameOf = (pick) => [...new Set(runs.map(pick).filter(known))];
 const NUMBERS = ["", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"];
 const runsWord = () => `${NUMBERS[runs.length] ?? count(runs.length)} ${several ? "runs" : "run"}`;
-/** A model as a sentence names it: the last part of a path, a Hub id as it is. */
+/** Return the short name of a model: the last part of a path, or the whole Hub id. */
 const modelWord = (model) => (/^[./~]/.test(model) ? model.split("/").filter(Boolean).at(-1) : model);
-const lastOf = (course) => course?.value.findLast(known) ?? null;
+const lastOf = (curve) => curve?.value.findLast(known) ?? null;
 
-/** What was compared, in one sentence of numbers. */
+/** Return the main numbers of the runs in one sentence. */
 function comparedSentence() {
   const models = sameOf((run) => run.model).map(modelWord);
-  const who = `${runsWord()} over ${listed(sameOf((run) => run.pool))}${models.length ? ` on ${listed(models)}` : ""}`;
-  if (!d3.sum(runs, (run) => run.offered)) return `${who}: nothing was offered yet.`;
+  const subject = `${runsWord()} over ${listed(sameOf((run) => run.pool))}${models.length ? ` on ${listed(models)}` : ""}`;
+  if (!d3.sum(runs, (run) => run.offered)) return `${subject}: no candidate was offered yet.`;
   const between = (values, write) => {
     const [low, high] = d3.extent(values).map(write);
     return low === high ? low : `${low} to ${high}`;
@@ -36,7 +36,7 @@ function comparedSentence() {
   const kept = `${of((run) => run.kept, count)} of ${of((run) => run.offered, count)} candidates (${part})`;
   const ends = runs.map((run) => lastOf(run.eval)).filter(known);
   const end = ends.length ? `; held-out loss at the end: ${between(ends, decimals(ends))}` : "";
-  return `${who} kept ${kept} in ${of((run) => run.steps, count)} steps${end}.`;
+  return `${subject} kept ${kept} in ${of((run) => run.steps, count)} steps${end}.`;
 }
 
 function pageHead() {
@@ -73,8 +73,8 @@ function keyFigures() {
       ["selector", run.selector],
       ["kept", `${count(run.kept)} of ${count(run.offered)}`],
       ["steps", count(run.steps)],
-      ["tokens trained on", count(run.tokens)],
-      ["of these answers", count(run.target_tokens)],
+      ["tokens of kept samples", count(run.tokens)],
+      ["of these, with loss", count(run.target_tokens)],
       ["training loss at the end", number(lastOf(run.loss && { value: smoothed(run.loss.value) }))],
       ["time", run.time.length ? seconds(d3.sum(run.time, (entry) => entry.seconds)) : NONE],
       ["seed", String(run.seed ?? NONE)],

@@ -1,8 +1,8 @@
-// Comparisons at equal budgets: verdicts in words, intervals as drawings, everything measured as tables.
+// Comparisons at equal budgets: verdicts in words, intervals as drawings, and all measurements as tables.
 
 function comparisonSection() {
   const lead = data.comparisons.length
-    ? "At equal budgets, against random. A difference is called one only where its interval leaves zero out."
+    ? "Each method is compared with random at the same budget. A difference counts only if its interval does not contain zero."
     : null;
   return section(
     "comparisons",
@@ -10,7 +10,7 @@ function comparisonSection() {
     lead,
     data.comparisons.length
       ? data.comparisons.map(comparisonFigure)
-      : absent(data.missing.comparisons ?? "No comparison has these runs."),
+      : absent(data.missing.comparisons ?? "No comparison includes these runs."),
   );
 }
 
@@ -29,7 +29,7 @@ const COMPARED = {
 };
 const SHARES = ["duplicates", "copies"];
 
-/** Columns that any row knows: those of COMPARED in its order, or all others. */
+/** Return the columns that have a value in any row: those of COMPARED in their order, or all others. */
 function comparedColumns(rows, others) {
   const all = others
     ? ["method", ...new Set(rows.flatMap(Object.keys))].filter((key, place) => !place || !(key in COMPARED))
@@ -54,19 +54,19 @@ function comparisonFigure(comparison) {
   const verdicts = rows
     .filter((row) => row.verdict && known(row.difference))
     .map((row) => `${row.method}: ${row.verdict}`);
-  const told = verdicts.length ? `${verdicts.join("; ")}.` : `At ${count(comparison.budget)} ${unit}.`;
+  const summary = verdicts.length ? `${verdicts.join("; ")}.` : `At ${count(comparison.budget)} ${unit}.`;
   const drawn = rows.filter((row) => known(row.low) && known(row.high));
-  const body = drawn.length ? plot(told, (width) => intervalDrawing(width, drawn)) : null;
+  const body = drawn.length ? plot(summary, (width) => intervalDrawing(width, drawn)) : null;
   const others = comparedColumns(rows, true);
   return figure({
     title: h("span", {}, quoted(name), `, at ${count(comparison.budget)} ${unit}`),
-    told,
+    summary,
     body: [
       body,
       table({ caption: `Comparison ${name}`, ...comparedColumns(rows, false), kind: "compared" }),
       others.heads.length > 1
         ? disclosure(
-            "Everything else that was measured",
+            "All other measurements",
             table({ caption: `More of comparison ${name}`, ...others }),
             "print",
           )
@@ -76,7 +76,7 @@ function comparisonFigure(comparison) {
   });
 }
 
-/** Differences to random with their intervals; left of zero is a lower loss. */
+/** Return a drawing of the differences to random with their intervals. Left of zero is a lower loss. */
 function intervalDrawing(width, rows) {
   const left = Math.min(170, width * 0.3);
   const height = rows.length * 30 + 44;

@@ -1,4 +1,4 @@
-// Evaluations, configuration and provenance: tables.
+// The tables of evaluations, configuration and provenance.
 
 function evaluationSection() {
   if (!data.evaluations.length)
@@ -6,7 +6,7 @@ function evaluationSection() {
       "evaluations",
       "Evaluations",
       null,
-      absent(data.missing.evaluations ?? "These runs were never evaluated."),
+      absent(data.missing.evaluations ?? "These runs have no evaluation."),
     );
   const partOf = ({ by, source }) =>
     !known(source) ? "all" : !known(by) || by === "source" ? source : `${by}: ${source}`;
@@ -51,35 +51,35 @@ function configurationSection() {
         h("span", { class: run.changed.includes(key) ? "changed" : null }, shownValue(run.config[key])),
       ),
     ]);
-  const top = several ? "What differs between the runs" : "What differs from the defaults";
+  const top = several ? "Settings that differ between the runs" : "Settings that differ from the defaults";
   const shown = first.length
     ? table({ caption: top, heads, rows: rows(first), kind: "settings" })
     : h(
         "p",
         { class: "note" },
-        several ? "Nothing differs between the runs' settings." : "Every setting is at its default.",
+        several ? "The runs have the same settings." : "All settings have their default values.",
       );
   return section(
     "configuration",
     "Configuration and provenance",
-    several ? "Values in bold were changed from the default." : null,
+    several ? "Bold values differ from the default." : null,
     h("h3", {}, top),
     shown,
     others.length
       ? disclosure(
           several
-            ? `What all share (${numbered(others.length, "setting")})`
-            : `The other ${numbered(others.length, "setting")}`,
-          table({ caption: "The other settings", heads, rows: rows(others), kind: "settings" }),
+            ? `Settings that all runs share (${count(others.length)})`
+            : `Other settings (${count(others.length)})`,
+          table({ caption: "Other settings", heads, rows: rows(others), kind: "settings" }),
           "print",
         )
       : null,
-    h("h3", {}, "Where it comes from"),
+    h("h3", {}, "Provenance"),
     provenance(),
   );
 }
 
-/** Fingerprints, versions and inputs: a column a run, and the inputs of all. */
+/** Return the fingerprints and versions, with a column per run, and the inputs of all runs. */
 function provenance() {
   const facts = runs.map(({ provenance: { fingerprint, made_at, curate, packages } }) => ({
     fingerprint,

@@ -1,9 +1,9 @@
-// Puts the page together, once; `data-ready` on the root then says after how many milliseconds it could be read.
+// Build the page. Afterwards, `data-ready` on the root element holds the milliseconds until the page was ready.
 
 function sections() {
   return [
     keyFigures(),
-    courseSection(),
+    curveSection(),
     scoreSection(),
     groupSection(),
     distributionSection(),
@@ -19,15 +19,15 @@ function sections() {
       null,
       data.agreement
         ? agreementFigure(data.agreement)
-        : absent(data.missing.agreement ?? "Agreement needs two runs over one pool."),
+        : absent(data.missing.agreement ?? "Agreement needs at least two runs over the same pool."),
     ),
     section(
       "samples",
-      "The samples",
+      "Samples",
       samplesLead(),
       samples.id.length
         ? new SampleList().element
-        : absent(data.missing.samples ?? "The report was made without samples."),
+        : absent(data.missing.samples ?? "This report has no samples."),
     ),
     comparisonSection(),
     evaluationSection(),
@@ -40,7 +40,7 @@ function samplesLead() {
   if (!samples.id.length) return null;
   const part =
     samples.shown < samples.total ? `${numbered(samples.shown, "sample")} of the pool's ${count(samples.total)}. ` : "";
-  return `${part}Each opens in place. Never offered is not never kept: nobody turned those down.`;
+  return `${part}Click a sample to open it. "Never kept" means offered but not kept; samples that were never offered are listed separately.`;
 }
 
 function start() {
@@ -64,7 +64,7 @@ function start() {
   drawPlots();
   addEventListener(
     "resize",
-    settled(() => drawPlots(), 80),
+    debounced(() => drawPlots(), 80),
   );
   addEventListener("scroll", hideTip, { passive: true });
   lightOnPaper();

@@ -1,4 +1,4 @@
-"""On PYTHONPATH of a command under test: lets the fault that the environment tells of happen to it."""
+"""Install the fault of the environment in a command under test. This file is on its PYTHONPATH."""
 
 from tests.faults.injection import arm_from_environment
 

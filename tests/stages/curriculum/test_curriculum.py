@@ -15,7 +15,7 @@ import pytest
 from curate import Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.log import LOGGER
-from tests.support.fake_runs import PASTS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
+from tests.support.fake_runs import LEDGERS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
 from tests.support.paths import ROOT
 
 
@@ -51,7 +51,7 @@ def measures(rows: list[Row]) -> dict[int, dict[str, float]]:
 
 def mean(runs: str, name: str) -> dict[int, float]:
     """The mean of a measure over the runs that have it."""
-    told = [measures(PASTS[run]) for run in runs]
+    told = [measures(LEDGERS[run]) for run in runs]
     return {
         n: statistics.fmean(own[n][name] for own in told if name in own.get(n, {}))
         for n in range(N)
@@ -131,7 +131,7 @@ def test_a_query_gives_order_score_and_weight_and_its_answer_counts(store: Store
     )
     first = curriculum(store, runs=["a", "b"], order=order, weights="times", never_offered="last")
     rows, ids = listed(store), ids_of(store)
-    both = [row for run in PASTS.values() for row in run]
+    both = [row for run in LEDGERS.values() for row in run]
     worst = {n: max((r["loss"] or -1) for r in both if r["n"] == n) for n in {r["n"] for r in both}}
     twin = sorted(worst, key=lambda n: (-worst[n], ids[n]))
     assert [row["sample_id"] for row in rows[: len(twin)]] == [ids[n] for n in twin] and len(rows) == N

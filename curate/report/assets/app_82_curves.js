@@ -1,29 +1,29 @@
-// The sections on what happened over the steps and on what was kept, and what they say when there is nothing to show.
+// The sections with the curves, the scores, the distributions and the groups, and their texts for missing data.
 
-function courseSection() {
+function curveSection() {
   const note =
-    "Measured on what was kept, so a selector that keeps what is hard shows a higher loss: go by the held-out loss. Lines are means over a fortieth of the course.";
+    "The training loss is measured on the kept samples. So a selector that keeps hard samples shows a higher loss. Compare runs by the held-out loss. The lines are moving averages over a fortieth of the curve.";
   const kept = runs.map((run) => new Set(run.kept_share?.value ?? []));
   const steady = kept.every((values) => values.size === 1 && values.has([...kept[0]][0]));
   const average = (values) => `${share(d3.mean(values.filter(known)))} on average`;
   const tokens = (run) => run.kept_share?.tokens && { step: run.kept_share.step, value: run.kept_share.tokens };
   return section(
-    "course",
-    "Over the steps",
+    "curves",
+    "Losses and kept shares over the steps",
     steady ? `Every step kept ${share([...kept[0]][0])} of its candidates.` : null,
     h(
       "div",
       { class: "figures two" },
-      courseFigure("Held-out loss", "eval", (run) => run.eval),
-      courseFigure("Training loss", "loss", (run) => run.loss, { smooth: true, note }),
+      curveFigure("Held-out loss", "eval", (run) => run.eval),
+      curveFigure("Training loss", "loss", (run) => run.loss, { smooth: true, note }),
       steady || kept.every((values) => !values.size)
         ? null
-        : courseFigure("Kept share of the candidates", "kept_share", (run) => run.kept_share, {
+        : curveFigure("Kept share of the candidates", "kept_share", (run) => run.kept_share, {
             write: share,
             say: average,
           }),
       runs.some(tokens)
-        ? courseFigure("Kept share of the candidates' tokens", "kept_share", tokens, {
+        ? curveFigure("Kept share of the candidates' tokens", "kept_share", tokens, {
             write: share,
             say: average,
             smooth: true,
@@ -36,12 +36,12 @@ function courseSection() {
 function scoreSection() {
   const figures = scoreFigures();
   if (!figures.length)
-    return section("scores", "Scores over the steps", null, absentOf("scores", "No run here scores anything."));
+    return section("scores", "Scores over the steps", null, absentOf("scores", "No run of this report scores its candidates."));
   const body = [keptKey(), h("div", { class: "figures" }, figures), absentOf("scores")];
   return section(
     "scores",
     "Scores over the steps",
-    "What the selector ranked by, and the parts it is made of: means over the kept and over the passed over of every step.",
+    "The score by which the selector ranks candidates, and its parts. The lines are means over the kept and over the other candidates of each step.",
     body,
   );
 }
@@ -53,13 +53,13 @@ function distributionSection() {
       "distributions",
       "Distributions of scores",
       null,
-      absentOf("distributions", "No run here scores anything."),
+      absentOf("distributions", "No run of this report scores its candidates."),
     );
   const body = [keptKey(), h("div", { class: "figures" }, figures), absentOf("distributions")];
   return section(
     "distributions",
     "Distributions of scores",
-    "All candidates of all steps. Each shape is a share of its own side, so that few kept can be held against many passed over.",
+    "All candidates of all steps. Each side is normalized, so that a few kept candidates can be compared with many others.",
     body,
   );
 }
@@ -71,23 +71,23 @@ function groupSection() {
     ([id]) => !SECTIONS.includes(id) && !runs.some((run) => id in run),
   );
   const absences = [
-    ...(data.groups.length ? [] : [data.missing.groups ?? "Nothing is known of the samples' groups."]),
+    ...(data.groups.length ? [] : [data.missing.groups ?? "The groups of the samples are unknown."]),
     ...others.map(([, sentence]) => sentence),
   ];
   const key = data.groups.length
     ? h(
         "ul",
         { class: "keys" },
-        keyEntry("band", "where 19 of 20 draws by chance lie"),
-        keyEntry("dot-full", "more or less than chance"),
-        keyEntry("dot-hollow", "as by chance"),
+        keyEntry("band", "19 of 20 random choices"),
+        keyEntry("dot-full", "more or less than by chance"),
+        keyEntry("dot-hollow", "same as by chance"),
       )
     : null;
   return section(
     "kept",
-    "What was kept, against chance",
+    "Kept samples by group",
     data.groups.length
-      ? "How much of each group is among the kept, as a multiple of its share among the candidates offered. At 1 the choice did not care."
+      ? "The share of each group among the kept samples, as a multiple of its share by chance, which is a random choice from the same candidates. At 1×, the selector does not prefer the group."
       : null,
     key,
     data.groups.map(groupFigure),
