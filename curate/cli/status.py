@@ -119,10 +119,20 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
         recorded = artifact.inputs.get(key, "")
         field, path = key.split(".")[0], text.split("=", 1)[-1]
         if not Path(path).expanduser().exists() and not store.has(path):
-            if not recorded.startswith(("hub:", "url:")):
-                yield f"{field} '{path}' is gone"
+            if recorded.startswith(("hub:", "url:")):
+                continue
+            if Path(path).is_absolute():
+                yield f"{field} '{_relative(path)}' is gone"
+            else:  # an older curate recorded the path as it was given
+                yield f"{field} '{path}' is not here, and its recorded path is relative: run status in its folder"
         elif locate(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
-            yield f"{field} '{path}' has changed"
+            yield f"{field} '{_relative(path)}' has changed"
+
+
+def _relative(path: str) -> str:
+    """Return a path relative to the working folder if it lies below it, else the path as it is."""
+    below = Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd())) if below else path
 
 
 def _external_values(config: Config) -> dict[str, str]:

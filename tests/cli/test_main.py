@@ -240,6 +240,21 @@ def test_status_lists_artifacts_and_those_that_are_stale_or_unfinished(
     assert "child: data 'd.jsonl' is gone" in curate("status").out
 
 
+def test_status_finds_relative_data_from_any_folder(
+    curate: Call, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d.jsonl").write_text("1")
+    for data in ("d.jsonl", "x=./d.jsonl"):
+        made = curate("toy", "--name", "t", "--data", data, "--model", "d.jsonl")
+        assert made.code == 0, made.err
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert "Stale" not in curate("status", "--store", str(tmp_path / "store")).out
+        monkeypatch.chdir(tmp_path)
+        assert "found t" in curate("toy", "--name", "t", "--data", data, "--model", "d.jsonl").err
+    assert Store("store").get("t").config["model"] == str(tmp_path / "d.jsonl")
+
+
 def test_resume_finishes_an_artifact_with_its_recorded_config(curate: Call, toy: ModuleType) -> None:
     curate("toy", "--name", "going", "--rate", "0.9", "--options", "fail_at=1")
     result = curate("resume", "going")
