@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
@@ -83,6 +83,37 @@ class Config(Options):
         """Return the part of the config that decides the result: no name, no inputs, no `NOT_HASHED` fields."""
         not_included = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
         return self.model_dump(mode="json", exclude=not_included)
+
+
+class NamedConfig(Config):
+    """Options of a stage whose artifact has an obvious name when the user gives none."""
+
+    name: str = Field(
+        "",
+        pattern=NAME.pattern,
+        max_length=120,
+        description="Name of the result in the store; by default an obvious one.",
+    )
+
+    @model_validator(mode="after")
+    def _choose_name(self) -> Self:
+        if not self.name:
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.obvious_name()).strip("-._")[:120]
+            if not NAME.match(name):
+                raise ConfigError("'name' is missing: give --name or set it in the config file.")
+            object.__setattr__(self, "name", name)
+        return self
+
+    def obvious_name(self) -> str:
+        """Return a name made of the other options, or an empty text if they suggest none.
+
+        Characters that a name must not have are replaced afterwards.
+        """
+        raise NotImplementedError("a config with an obvious name makes it")
+
+    def name_beside(self, name: str, suffix: str) -> str:
+        """Return `name`, with a suffix if an artifact that the config refers to has that name: it must keep it."""
+        return f"{name}-{suffix}" if name in self.refs().values() else name
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
