@@ -166,11 +166,11 @@ def test_rho_is_the_difference_of_losses() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "said"),
     [
-        ("filter_weight", {"metric": "Q"}, "metric is P or P2"),
-        ("filter_weight", {"ridge": 0}, "ridge is above 0"),
-        ("filter_weight", {"w_cap": 2}, "w_cap is a share"),
-        ("greats", {"interaction": -1}, "interaction is 0 or more"),
-        ("max_grad", {"approximation": "none"}, "approximation is exact, token_diagonal or parameters"),
+        ("filter_weight", {"metric": "Q"}, "metric must be P or P2"),
+        ("filter_weight", {"ridge": 0}, "ridge must be above 0"),
+        ("filter_weight", {"w_cap": 2}, "w_cap must be above 0"),
+        ("greats", {"interaction": -1}, "interaction must be 0 or more"),
+        ("max_grad", {"approximation": "none"}, "approximation must be exact, token_diagonal or parameters"),
     ],
 )
 def test_bad_arguments_are_one_sentence(name: str, args: dict[str, Any], said: str) -> None:

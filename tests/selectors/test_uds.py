@@ -123,9 +123,9 @@ def test_exact_and_reference_implementations_agree() -> None:
 
 def test_bad_options_are_one_sentence() -> None:
     for args, said in [
-        ({"norm": "spectral"}, "norm is one of nuclear, frobenius"),
+        ({"norm": "spectral"}, "norm must be one of nuclear, frobenius"),
         ({"memory": 0}, "at least one row"),
-        ({"memory_policy": "lifo"}, "memory_policy is one of"),
+        ({"memory_policy": "lifo"}, "memory_policy must be one of"),
     ]:
         with pytest.raises(ConfigError, match=said):
             make_selector("uds", args, FACTS)
