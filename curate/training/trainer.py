@@ -165,7 +165,7 @@ class CurateTrainer(Trainer):
         return super().compute_loss(model, clean, return_outputs, num_items_in_batch)
 
     def _without_bad(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the rows with a finite loss and record the others; if no row is left, return a text without targets."""
+        """Return the rows with a finite loss and record the others; without such rows, a text without targets."""
         good = []
         for row in range(len(inputs["input_ids"])):
             one = {key: value[row : row + 1] for key, value in inputs.items()}
