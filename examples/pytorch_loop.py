@@ -53,7 +53,7 @@ if Path(args.checkpoint).exists():
     first = state["epoch"]
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    selector.load_state_dict(state["selector"])  # its memory, and its position in the ledger
+    selector.load_state_dict(state["selector"])  # the memory, and the position in the ledger
 
 with selector:  # at the end of the block the run becomes an artifact
     for epoch in range(first, args.epochs):
@@ -61,7 +61,7 @@ with selector:  # at the end of the block the run becomes an artifact
         for batch in DataLoader(rows, args.candidates, shuffle=True, generator=order, collate_fn=collate):
             batch = {key: value.to(device) for key, value in batch.items()}
             kept = selector.choose(batch, candidates=args.candidates)
-            loss = model(**kept).loss  # of the kept; use kept.loss(logits) if the selector weights
+            loss = model(**kept).loss  # if the selector weights samples: kept.loss(logits), and weighted=True above
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -1,9 +1,9 @@
-"""Curate inside other people's training: their trainer, their loop, their data; our selectors and our ledger.
+"""Selection inside training code of users: their trainer, loop and data, with the selectors and the ledger of curate.
 
-BatchSelector        chooses in a hand-written loop: `kept = selector.choose(batch)`
-SelectiveTrainer     a transformers Trainer that trains on what a selector keeps
-trl.SelectiveSFTTrainer    the same of TRL's SFTTrainer
-Selective            which selector, out of how many candidates, written down where
+BatchSelector              selects in a hand-written loop: `kept = selector.choose(batch)`
+SelectiveTrainer           transformers.Trainer that trains on the samples that a selector keeps
+trl.SelectiveSFTTrainer    the same for TRL's SFTTrainer
+Selective                  options of both trainers: selector, candidates, store
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["BatchSelector", "Kept", "Selective", "SelectiveMixin", "SelectiveTra
 
 HOMES = {
     "BatchSelector": ".batch_selector",
-    "Kept": ".kept",
+    "Kept": ".kept_batch",
     "Selective": ".options",
     "SelectiveMixin": ".trainer",
     "SelectiveTrainer": ".trainer",
@@ -28,7 +28,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: a loop needs no Trainer."""
+    """Import a public name on first use, because a hand-written loop needs no Trainer."""
     from importlib import import_module
 
     if name not in HOMES:

@@ -1,4 +1,4 @@
-"""A batch of somebody else's data loader, as selection sees it, and what is left of it when some rows are kept."""
+"""Batches of a user's data loader: read their texts for selection, and cut them to the kept rows."""
 
 from __future__ import annotations
 
@@ -16,62 +16,81 @@ from ..lm.tokens.token_table import TokenTable
 from ..numerics.losses import IGNORE
 
 FLAT = ("cu_seq_lens_q", "seq_idx", "position_ids")
-"""Keys of batches without padding, in which many texts are one row."""
+"""Keys of batches without padding, in which one row holds several texts."""
 
 
 def table_of(
     batch: Mapping[str, Any], max_length: int, rows: Sequence[int] | None = None, ids: Sequence[str] | None = None
 ) -> TokenTable:
-    """The texts of a batch, without padding.
+    """Read the texts of a batch, without their padding, as a token table.
 
     Args:
-        batch: `input_ids` and `labels` (B, L), −100 where the loss does not look; `attention_mask` (B, L) where there
-            is padding, on either side.
-        max_length: the most tokens of a text.
-        rows: (B,) rows of the pool; None: numbers made of the ids.
-        ids: (B,) sample ids; None: hashes of the tokens.
+        batch: `input_ids` and `labels` (B, L), with label −100 for tokens that are not in the loss; `attention_mask`
+            (B, L) if there is padding, which may be on either side.
+        max_length: maximum number of tokens of a text.
+        rows: (B,) positions of the texts in the pool; None: numbers derived from the ids.
+        ids: (B,) sample ids of the texts; None: hashes of their tokens.
+
+    Raises:
+        ConfigError: a text is longer than `max_length`.
+        DataError: the batch lacks a tensor, has inconsistent shapes, holds several texts per row or a text without
+            tokens; or the number of ids or rows is not that of the texts.
     """
     input_ids, labels, mask = _columns(batch)
     texts = [_text(*part) for part in zip(input_ids, labels, mask, strict=True)]
     longest = max(len(text.input_ids) for text in texts)
     if longest > max_length:
         raise ConfigError(
-            f"A text of {longest} tokens is longer than max_length={max_length}: raise that, or cut the texts before."
+            f"A text of {longest} tokens is longer than max_length={max_length}. Raise max_length, or truncate the "
+            "texts in your data loader."
         )
     ids = [content_id(text) for text in texts] if ids is None else list(ids)
     rows = [number_of(name) for name in ids] if rows is None else [int(row) for row in rows]
     if not len(ids) == len(rows) == len(texts):
-        raise DataError(f"The batch has {len(texts)} texts, beside {len(ids)} ids and {len(rows)} rows.")
+        raise DataError(f"The batch has {len(texts)} texts, but {len(ids)} ids and {len(rows)} rows.")
     return TokenTable(zip(rows, ids, texts, strict=True))
 
 
 def rows_as_table(rows: Sequence[Mapping[str, Any]], what: str) -> TokenTable:
-    """Tokenised samples, `input_ids` and `labels` each, as a table."""
+    """Return tokenised samples as a token table.
+
+    Args:
+        rows: samples with `input_ids` and `labels` each.
+        what: name of the data, for the error message.
+
+    Raises:
+        DataError: a sample lacks `input_ids` or `labels`.
+    """
     if missing := [key for key in ("input_ids", "labels") if any(key not in row for row in rows)]:
-        raise DataError(f"{what} has rows without {' and '.join(missing)}: give it tokenised.")
+        raise DataError(f"{what} has rows without {' and '.join(missing)}. Tokenise it first.")
     texts = []
     for row in rows:
         ids, labels = np.asarray(row["input_ids"], np.int32), np.asarray(row["labels"])
         texts.append(Encoded(ids, labels != IGNORE, len(ids)))
-    return TokenTable((place, content_id(text), text) for place, text in enumerate(texts))
+    return TokenTable((row, content_id(text), text) for row, text in enumerate(texts))
 
 
 def content_id(text: Encoded) -> str:
-    """A sample id of tokens: of what is read and of what is trained on, as 32 hexadecimal digits."""
+    """Return a sample id from the tokens of a text and their targets: 32 hexadecimal digits."""
     digest = hashlib.blake2b(text.input_ids.astype("<i4").tobytes(), digest_size=16)
     digest.update(np.packbits(text.target).tobytes())
     return digest.hexdigest()
 
 
 def number_of(sample_id: str) -> int:
-    """What stands for a sample's row in a pool where there is none: a number made of its id."""
+    """Return a number derived from a sample id, which replaces the position in the pool where there is no pool."""
     return int.from_bytes(hashlib.blake2b(sample_id.encode(), digest_size=7).digest(), "big")
 
 
 def take_rows(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Those rows of a batch, without the columns that pad all of them. All rows are the batch as it came.
+    """Return these rows of a batch, without the columns that are padding in all of them.
 
-    Tensors and lists with a place for each text are cut; whatever else the batch holds stays.
+    Tensors and lists with one entry per text are cut; other entries are unchanged. If all rows are taken, the batch is
+    unchanged.
+
+    Args:
+        batch: as in `table_of`.
+        rows: (k,) int64, indices of the rows.
     """
     input_ids: Tensor = batch["input_ids"]
     count, width = input_ids.shape
@@ -94,24 +113,25 @@ def take_rows(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def _columns(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, labels and mask, (B, L) each, on the CPU."""
+    """Return ids, labels and mask of a batch, (B, L) each, on the CPU; raise `DataError` for other shapes."""
     if missing := [key for key in ("input_ids", "labels") if not isinstance(batch.get(key), Tensor)]:
         raise DataError(
-            f"The batch has no tensor {' and no '.join(missing)}: choosing looks at texts and at their loss."
+            f"The batch has no tensor {' and no '.join(missing)}: a selector needs the tokens of the texts and their "
+            "labels."
         )
     input_ids, labels = batch["input_ids"], batch["labels"]
     mask = batch.get("attention_mask")
     if mask is None and any(key in batch for key in FLAT):
         raise DataError(
-            "The batch holds several texts in one row (packing, or a collator without padding), and a selector keeps "
-            "or leaves whole rows: give each text its own row."
+            "The batch holds several texts in one row (packing, or a collator without padding), but a selector keeps "
+            "or drops whole rows. Give each text its own row."
         )
     mask = torch.ones_like(input_ids) if mask is None else mask
     if input_ids.dim() != 2 or not input_ids.shape == labels.shape == mask.shape:
         shapes = ", ".join(str(tuple(value.shape)) for value in (input_ids, labels, mask))
-        raise DataError(f"input_ids, labels and attention_mask must be (B, L) alike, and are {shapes}.")
+        raise DataError(f"input_ids, labels and attention_mask must all have the same shape (B, L), but have {shapes}.")
     if not mask.any(1).all():
-        raise DataError("A text of the batch has no token.")
+        raise DataError("A text of the batch has no tokens. Remove empty texts from the data.")
     return input_ids.cpu(), labels.cpu(), mask.bool().cpu()
 
 

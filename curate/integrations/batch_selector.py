@@ -1,14 +1,15 @@
-"""Selection in a loop that somebody else has written: candidates in, what is kept out, all of it in the ledger.
+"""Selection in a hand-written training loop: candidates in, kept samples out, and every score in the ledger.
 
-The loop keeps its model, optimizer, data loader and devices; between the loader and the forward pass stands one line:
+The user's loop keeps its model, optimizer, data loader and devices. Selection is one line between the data loader and
+the forward pass:
 
     with BatchSelector("uds", model, keep=8, store="store", name="my-run") as selector:
-        for batch in loader:                            # of 64 texts
-            kept = selector.choose(batch)               # of 8
+        for batch in loader:                            # 64 candidates
+            kept = selector.choose(batch)               # 8 kept samples
             model(**kept).loss.backward()
             optimizer.step(); optimizer.zero_grad()
 
-It is the `Selection` of `curate train` behind that line, so scores, memory and ledger are the same.
+It uses the same `BatchSelection` as `curate train`, so scores, memory and ledger are the same.
 """
 
 from __future__ import annotations
@@ -39,39 +40,40 @@ from .unwrap import scoring_model_of
 
 
 class BatchSelector:
-    """Chooses, of each batch, what is trained on.
+    """Selects the samples to train on from each batch of a loop.
 
-    Each process chooses among its own candidates. Scoring is a forward pass in evaluation mode; gradient selectors make
-    a backward pass of their own and leave `.grad` as it was. Use it in a `with` block, or call `close`: then the ledger
-    is whole and the run is an artifact of the store.
+    Each process selects among its own candidates. Scoring is a forward pass in evaluation mode. Gradient selectors make
+    a backward pass of their own and restore `.grad`. Use the selector in a `with` block, or call `close` at the end:
+    this completes the ledger and makes the run an artifact of the store.
 
     Args:
-        selector: its name: ours, or one that an installed package brings.
-        model: a causal language model of transformers, or a PEFT model of one, on its device; wrapped by DDP, Fabric or
-            torch.compile is fine, sharded weights are refused.
-        keep: k, how many of a batch are kept.
-        store: where the ledger goes, a `Store` or its folder; None: nowhere.
-        name: of the run there.
-        pool: the data as `curate ingest` has it in the store; `choose` wants ids then.
-        args: the selector's own arguments.
-        optimizer: an Adam or AdamW (or what gives it), for selectors by gradients.
-        target: tokenised samples (`input_ids`, `labels`) of what to be good at, for selectors that want a target.
-        target_batch_size: how many of them each step looks at.
-        max_length: T, tokens of the longest text; sketches depend on it.
-        seed: of what the selector leaves to chance.
-        total_steps: of the run, where that is known.
-        autocast: compute hidden states in this precision, as the loop's own forward pass does.
-        weighted: the loop trains on `kept.loss(logits)`: asked of selectors that weigh what they keep.
-        coverage: of selectors by gradients: `all`: weights that train outside linear layers are an error; `linear`:
-            they are left out.
-        score_batch_tokens: padded tokens scored at once; None: what the device holds.
+        selector: name of the selector, built in or from an installed package.
+        model: a causal language model of transformers, or a PEFT model of one, on its device. It may be wrapped by DDP,
+            Fabric or torch.compile. Sharded weights are an error.
+        keep: k, number of samples that are kept of a batch, at least 1.
+        store: the store for the ledger, a `Store` or its folder; None: no ledger is written.
+        name: name of the run in the store; required with `store`.
+        pool: name of the pool in the store that `curate ingest` made of the data. `choose` then needs `ids`.
+        args: arguments of the selector.
+        optimizer: the Adam or AdamW optimizer, or a function that returns it; required by gradient selectors.
+        target: tokenised samples (`input_ids`, `labels`) of the task to become good at; required by selectors that use
+            a target.
+        target_batch_size: number of target samples in a step.
+        max_length: T, maximum number of tokens of a text. Sketches depend on it.
+        seed: seed of the selector's random numbers.
+        total_steps: number of steps of the run; 0 if it is not known.
+        autocast: precision for hidden states, the same as in the loop's own forward pass; None: that of the weights.
+        weighted: True if the loop trains on `kept.loss(logits)`; required by selectors that weight the kept samples.
+        coverage: for gradient selectors. `all`: trainable weights outside linear layers are an error. `linear`: such
+            weights are ignored.
+        score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
 
     Attributes:
-        step: how often it has chosen.
+        step: number of selections made so far.
 
     Raises:
-        ConfigError: an unknown selector or argument, or something that it wants was not given.
-        ModelError: a model that signals cannot look into.
+        ConfigError: the selector or an argument is unknown, or something that the selector needs was not given.
+        ModelError: signals cannot be measured on this model.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ class BatchSelector:
     ) -> None:
         check_args(selector, args or {})
         if keep < 1:
-            raise ConfigError(f"keep is at least 1, not {keep}.")
+            raise ConfigError(f"keep must be at least 1, not {keep}.")
         if store is not None and name is None:
-            raise ConfigError("A run in a store wants a name: name='my-run'.")
+            raise ConfigError("A run in a store needs a name. Give one: name='my-run'.")
         if store is None and pool is not None:
-            raise ConfigError(f"pool='{pool}' is a name in a store: give that too, store='store'.")
+            raise ConfigError(
+                f"pool='{pool}' is a name in a store, but no store was given. Give it, too: store='store'."
+            )
         self.keep, self.max_length, self.weighted = keep, max_length, weighted
         self.step = 0
         self._begun = False
@@ -111,11 +115,11 @@ class BatchSelector:
         scoring_model = scoring_model_of(model, autocast)
         device = scoring_model.head.weight.device
         info = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
-        chooser = make_selector(selector, args or {}, info).to(device)
-        if chooser.signals or chooser.gradients is not None:
+        built = make_selector(selector, args or {}, info).to(device)
+        if built.signals or built.gradients is not None:
             verify_head(scoring_model)
         self.selection = BatchSelection(
-            chooser,
+            built,
             scoring_model,
             recorder=StepRecorder(self.run or _NoLedger()),
             ranks=ProcessGroup(per_rank=True),
@@ -123,7 +127,7 @@ class BatchSelector:
                 score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
             ),
             engine=Gradients(optimizer, target, target_batch_size, coverage, seed).engine(
-                selector, chooser, scoring_model
+                selector, built, scoring_model
             ),
         )
 
@@ -136,26 +140,33 @@ class BatchSelector:
         features: Mapping[str, Sequence[float]] | None = None,
         candidates: int | None = None,
     ) -> Kept:
-        """What of a batch is trained on. One call is one step of the ledger.
+        """Select the samples of a batch to train on. Each call is one step in the ledger.
 
         Args:
-            batch: `input_ids`, `labels` (B, L), and `attention_mask` where there is padding, on any device; what
-                else it holds for each text is kept along.
-            rows: (B,) which rows of your data they are; None: numbers made of the ids.
-            ids: (B,) what the ledger calls them; None: hashes of the tokens. `curate.samples.Sample.sample_id` is what
-                `curate ingest` would call them.
-            features: (B,) facts of them by name, for selectors that join some.
-            candidates: how many a full batch has: a smaller one keeps its share of k; None: k of any batch.
+            batch: `input_ids` and `labels` (B, L), and `attention_mask` if there is padding, on any device. Other
+                entries with one value per text are cut to the kept texts, too.
+            rows: (B,) positions of the texts in your data; None: numbers derived from the ids.
+            ids: (B,) sample ids for the ledger; None: hashes of the tokens. `curate.samples.Sample.sample_id` is the id
+                that `curate ingest` would give.
+            features: stored features of the texts by name, (B,) numbers each, for selectors that need some.
+            candidates: number of texts in a full batch. A smaller batch then keeps its share of k; None: every batch
+                keeps k.
 
         Returns:
-            At most k of them, in order.
+            At most k texts, in the order of the batch.
+
+        Raises:
+            ConfigError: a feature is missing, a text is longer than `max_length`, or the selector returned weights and
+                `weighted` is False.
+            DataError: the batch is not of this form, or a sample is not in the pool.
+            TrainingError: no candidate has a finite loss.
         """
         table = table_of(batch, self.max_length, rows, ids)
         kept, weights = self.pick(table, features or {}, candidates)
         if weights is not None and not self.weighted:
             raise ConfigError(
-                "This selector weighs what it keeps: train on kept.loss(logits) instead of the model's own loss, and "
-                "say so with weighted=True."
+                "This selector weights the samples that it keeps. Train on kept.loss(logits) instead of the model's "
+                "own loss, and give weighted=True."
             )
         device = batch["input_ids"].device
         return Kept(take_rows(batch, kept), kept, None if weights is None else weights.to(device))
@@ -163,13 +174,22 @@ class BatchSelector:
     def pick(
         self, table: TokenTable, features: Mapping[str, Sequence[float]], candidates: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Which texts of a table are kept, (k,) ascending, and their weights; written down as the next step."""
+        """Select texts of a token table and record them as the next step.
+
+        Args:
+            table: the candidates.
+            features: stored features by name, one number per candidate each.
+            candidates: see `choose`.
+
+        Returns:
+            (k,) int64 indices of the kept candidates, ascending, and their (k,) loss weights, or None.
+        """
         if not self._begun:
             self._begun = True
             if self.run is not None:
                 self.run.begin(self.step)
-        if self.run is not None and self.run.places is not None:
-            table.positions = self.run.places.of(table.ids)
+        if self.run is not None and self.run.positions is not None:
+            table.positions = self.run.positions.of(table.ids)
         count = len(table)
         full = count if candidates is None else candidates
         plan = SelectionPlan(candidates=full, keep=min(self.keep, full))
@@ -179,9 +199,10 @@ class BatchSelector:
         return selected.kept, selected.weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that choosing depends on, as tensors, numbers and strings: for your checkpoint.
+        """Return the state of the selection as tensors, numbers and strings, for your checkpoint.
 
-        The ledger up to here is then final: a run that resumes from it drops what came later and writes it again.
+        This commits the ledger up to this step. A run that resumes from the checkpoint drops later steps from the
+        ledger and writes them again.
         """
         self.settle()
         return {
@@ -193,9 +214,15 @@ class BatchSelector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` said. Before the first choice."""
+        """Resume from a state that `state_dict` returned.
+
+        Raises:
+            ConfigError: `choose` was called before.
+        """
         if self._begun:
-            raise ConfigError("load_state_dict comes before the first choose: the ledger has gone on already.")
+            raise ConfigError(
+                "Call load_state_dict before the first choose: this run has already written to the ledger."
+            )
         self.selection.selector.load_state_dict(state["selector"])
         self.selection.recorder.counters = Counters(**state["tally"])
         self.selection.budget.tokens = state["score_tokens"]
@@ -203,42 +230,42 @@ class BatchSelector:
 
     @property
     def attempt(self) -> int | None:
-        """Which run of its name and choice this is, once it has begun in a store."""
+        """Number of this run among those with the same name and options; None before it began, or without a store."""
         return None if self.run is None else self.run.attempt
 
     def settle(self) -> None:
-        """What is written down is final: a checkpoint holds it."""
+        """Commit the ledger up to this step; call it when a checkpoint has been written."""
         if self.run is not None:
             self.run.commit(self.step)
 
     def resume_at(self, step: int, attempt: int | None) -> None:
-        """It has chosen so often, in this attempt of its run."""
+        """Continue after `step` selections, as attempt `attempt` of the run."""
         self.step = step
         if self.run is not None:
             self.run.attempt = attempt
 
     def close(self, metrics: Sequence[tuple[int, str, float]] = ()) -> None:
-        """The run is done: its ledger is whole and has its name in the store.
+        """Finish the run: complete its ledger and make it an artifact of the store under its name.
 
         Args:
-            metrics: (step, name, value) of what the loop has logged, for the table `metrics`.
+            metrics: values that the loop has logged, (step, name, value) each, for the table `metrics`.
         """
         if self.run is None:
             return
         counters = self.selection.recorder.counters
         own = [counters.samples_kept, counters.samples_seen, counters.tokens_kept, len(counters.bad)]
-        kept, seen, tokens, bad = ProcessGroup().sum(torch.tensor(own, device=self.selection.device)).tolist()
+        kept, candidates, tokens, bad = ProcessGroup().sum(torch.tensor(own, device=self.selection.device)).tolist()
         summary = {
             "steps": self.step,
             "selector": self.run.values["selector"],
-            "kept": f"{kept} of {seen} candidates",
+            "kept": f"{kept} of {candidates} candidates",
             "tokens trained on": tokens,
             "not finite": bad,
         }
         self.run.end(kept, summary, metrics, getattr(self.selection.selector, "memory", None))
 
     def fail(self, error: BaseException) -> None:
-        """The loop was stopped: its ledger is written as far as it goes, and the run stays unfinished."""
+        """Write the ledger up to this step and leave the run unfinished, after an error has stopped the loop."""
         if self.run is not None:
             self.run.fail(error)
 
@@ -246,7 +273,7 @@ class BatchSelector:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Ends the run; one that an error ends stays unfinished, and a checkpoint can go on with it."""
+        """Finish the run; after an error, leave it unfinished, so that it can resume from a checkpoint."""
         if error is None:
             self.close()
         else:
@@ -254,7 +281,7 @@ class BatchSelector:
 
 
 class _NoLedger:
-    """The ledger of a run that is not in a store."""
+    """Discards the rows of a run that is not in a store."""
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
-        """Nothing is written."""
+        """Discard the candidates of a step."""

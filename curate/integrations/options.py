@@ -1,4 +1,4 @@
-"""What a trainer is told of selection: which selector, out of how many candidates, written down where."""
+"""Options of the selective trainers: the selector, the number of candidates, and the store for the ledger."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from .requirements import Coverage
 
 @dataclass(frozen=True)
 class Selective:
-    """How a trainer selects.
+    """Options of a selective trainer.
 
-    A trainer's batch sizes go on meaning what is trained on: k = `per_device_train_batch_size` times
-    `gradient_accumulation_steps` times processes. What is new is how many are looked at for it.
+    The Trainer's batch sizes keep their meaning, the number of samples trained on: k = `per_device_train_batch_size` ×
+    `gradient_accumulation_steps` × processes. The new number is `candidates`, from which these k are selected.
 
         Selective("uds", candidates=64, store="store", name="my-run")
 
     Attributes:
-        selector: its name: ours, or one that an installed package brings.
-        candidates: B of an optimizer step, over all processes, of which k are kept. An epoch is one pass over the data
-            as candidates, so it has B/k times fewer steps than without. None: k, for the selector full.
-        args: the selector's own arguments.
-        store: where the ledger goes; None: nowhere.
-        name: of the run there.
-        pool: the training data as `curate ingest` has it in the store: its conversations, all or some, in any order.
-            The run is then one over this pool, for SQL, reports, curricula and exports.
-        max_length: tokens of the longest text; None: the trainer's, where it has such a setting.
-        target: tokenised samples (`input_ids`, `labels`) of what to be good at, for selectors that want a target.
-        target_batch_size: how many of them each step looks at.
-        features: facts of the training data by name, n numbers each in its order, for selectors that join some
-            (`reference_loss` for rho).
-        coverage: of selectors by gradients: `all`: weights that train outside linear layers are an error; `linear`:
-            they are left out.
-        score_batch_tokens: padded tokens scored at once; None: what the device holds.
+        selector: name of the selector, built in or from an installed package.
+        candidates: B, number of candidates in an optimizer step, over all processes; k of them are kept. An epoch is
+            one pass over the data as candidates, so it has B/k times fewer steps than without selection. None: k; only
+            for the selector full.
+        args: arguments of the selector.
+        store: the store for the ledger, a `Store` or its folder; None: no ledger is written.
+        name: name of the run in the store; required with `store`.
+        pool: name of the pool in the store that `curate ingest` made of the training data. The data may be all of its
+            conversations or some of them, in any order. SQL, reports, curricula and exports then treat the run as one
+            over this pool.
+        max_length: maximum number of tokens of a text; None: `max_length` of the trainer's arguments, if they have it.
+        target: tokenised samples (`input_ids`, `labels`) of the task to become good at; required by selectors that use
+            a target.
+        target_batch_size: number of target samples in a step.
+        features: stored features of the training data by name, one number per row in its order, for selectors that
+            need some (`reference_loss` for rho).
+        coverage: for gradient selectors. `all`: trainable weights outside linear layers are an error. `linear`: such
+            weights are ignored.
+        score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
     """
 
     selector: str
@@ -54,18 +57,27 @@ class Selective:
     score_batch_tokens: int | None = None
 
     def ratio(self, kept: int) -> int:
-        """Candidates for each that is kept, where a step trains on `kept`."""
+        """Return the number of candidates per kept sample.
+
+        Args:
+            kept: number of samples that a step trains on, over all processes.
+
+        Raises:
+            ConfigError: `candidates` is missing, is not a multiple of `kept`, or does not go with the selector full.
+        """
         if self.selector == "full" and self.candidates is None:
             return 1
         if self.candidates is None:
-            raise ConfigError(f"Selective('{self.selector}') wants candidates: how many to choose {kept} from.")
+            raise ConfigError(
+                f"Selective('{self.selector}') needs candidates: the number of samples to select {kept} from."
+            )
         if self.candidates % kept or self.candidates < kept:
             raise ConfigError(
-                f"candidates={self.candidates} is no multiple of the {kept} samples that a step trains on "
+                f"candidates={self.candidates} is not a multiple of the {kept} samples that a step trains on "
                 "(per_device_train_batch_size x gradient_accumulation_steps x processes)."
             )
         if self.selector == "full" and self.candidates != kept:
             raise ConfigError(
-                f"Selector full keeps all: leave out candidates, or make a step train on {self.candidates}."
+                f"Selector full keeps all candidates. Omit candidates, or train on {self.candidates} samples per step."
             )
         return self.candidates // kept

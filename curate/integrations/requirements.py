@@ -1,5 +1,6 @@
-"""What a selector wants beside a batch: the optimizer, a target, facts of its samples. Refused by name where it is not
-there.
+"""Check that a loop or Trainer provides everything a selector needs: optimizer, target, stored features.
+
+Settings of a Trainer that are incompatible with selection raise an error that names the setting.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Coverage = Literal["all", "linear"]
 
 @dataclass(frozen=True)
 class Gradients:
-    """What a loop gives for selectors by gradients; see `BatchSelector` for each."""
+    """Data that a loop provides for gradient selectors; `BatchSelector` describes each field."""
 
     optimizer: torch.optim.Optimizer | Callable[[], Any] | None
     target: Sequence[Mapping[str, Any]] | None
@@ -35,70 +36,96 @@ class Gradients:
     seed: int
 
     def engine(self, name: str, selector: Selector, scoring_model: ScoringModel) -> GradientEngine | None:
-        """What measures gradients for a selector that wants them; `ConfigError` where something for it is missing."""
+        """Return the engine that measures gradients for a selector, or None if it needs no gradients.
+
+        Raises:
+            ConfigError: the selector needs the optimizer or a target, and it was not given.
+        """
         if selector.gradients is None:
             return None
-        stream = self._stream(name) if selector.gradients.target else None
+        sampler = self._target_sampler(name) if selector.gradients.target else None
         adam = self._adam(name, scoring_model.model)
         return GradientEngine(
-            scoring_model, stream, adam, coverage=self.coverage, seed=self.seed, ranks=ProcessGroup(per_rank=True)
+            scoring_model, sampler, adam, coverage=self.coverage, seed=self.seed, ranks=ProcessGroup(per_rank=True)
         )
 
     def _adam(self, name: str, model: nn.Module) -> Callable[[], Adam]:
         given = self.optimizer
         if given is None:
             raise ConfigError(
-                f"Selector {name} looks at gradients in the metric of the optimizer: give optimizer=, an Adam or AdamW."
+                f"Selector {name} measures gradients in the metric of the optimizer. Give optimizer=, an Adam or AdamW."
             )
         if hasattr(given, "param_groups") or not callable(given):
             return lambda: Adam.of(given, model)
         return lambda: Adam.of(given(), model)
 
-    def _stream(self, name: str) -> TargetSampler:
+    def _target_sampler(self, name: str) -> TargetSampler:
         if not self.target:
-            raise ConfigError(f"Selector {name} wants target=: tokenised samples of what the model should get good at.")
+            raise ConfigError(
+                f"Selector {name} needs target=: tokenised samples of the task that the model should become good at."
+            )
         table = rows_as_table(self.target, "The target")
         return TargetSampler(table, [range(len(table))], size=self.target_batch_size, seed=self.seed, pad_token_id=0)
 
 
-def joined(wanted: Sequence[str], given: Mapping[str, Sequence[float]], count: int) -> dict[str, Tensor]:
-    """The facts of `count` samples that a selector joins, (count,) each."""
-    found = {}
-    for name in wanted:
+def joined(names: Sequence[str], given: Mapping[str, Sequence[float]], count: int) -> dict[str, Tensor]:
+    """Return the stored features that a selector needs as tensors, (count,) each, on the CPU.
+
+    Args:
+        names: names of the features that the selector needs.
+        given: features by name, one number per candidate each.
+        count: number of candidates.
+
+    Raises:
+        ConfigError: a feature is missing, or does not have one number per candidate.
+    """
+    features = {}
+    for name in names:
         if name not in given:
-            raise ConfigError(f"This selector joins '{name}' to its candidates: give features={{'{name}': ...}}.")
-        found[name] = torch.as_tensor(given[name], device="cpu")
-        if found[name].shape != (count,):
-            raise ConfigError(f"The feature '{name}' has the shape {tuple(found[name].shape)} beside {count} texts.")
-    return found
+            raise ConfigError(
+                f"This selector needs the stored feature '{name}' of its candidates. Give features={{'{name}': ...}}."
+            )
+        features[name] = torch.as_tensor(given[name], device="cpu")
+        if features[name].shape != (count,):
+            raise ConfigError(
+                f"The feature '{name}' has the shape {tuple(features[name].shape)}, but there are {count} texts. Give "
+                "one number per text."
+            )
+    return features
 
 
 SETTINGS = {
-    "packing": "several samples become one row, and a selector keeps or leaves whole rows. Set packing=False",
-    "padding_free": "all samples become one row, and a selector keeps or leaves whole rows. Set padding_free=False",
-    "auto_find_batch_size": "what a step trains on is what is kept. Set per_device_train_batch_size yourself",
+    "packing": "several samples become one row, but a selector keeps or drops whole rows. Set packing=False",
+    "padding_free": "all samples become one row, but a selector keeps or drops whole rows. Set padding_free=False",
+    "auto_find_batch_size": "it changes the number of kept samples. Set per_device_train_batch_size yourself",
 }
-"""Boolean settings of a Trainer, and why not."""
+"""Boolean setting of a Trainer that must be off -> the reason, and the fix."""
 
 
 def refuse_arguments(args: Any) -> None:
-    """`ConfigError` for settings that do not go with choosing."""
-    for name, why in SETTINGS.items():
+    """Raise `ConfigError` for settings of a Trainer that are incompatible with selection."""
+    for name, reason in SETTINGS.items():
         if getattr(args, name, False):
-            raise ConfigError(f"{name}=True does not go with a selector: {why}.")
+            raise ConfigError(f"{name}=True does not work with a selector: {reason}.")
 
 
 def refuse_parallelism(trainer: Any) -> None:
-    """`ConfigError` for ways of sharing out a model that cannot be scored through."""
+    """Raise if a Trainer splits its model in a way that scoring does not support.
+
+    Raises:
+        ConfigError: an incompatible setting, `model_init`, or a split of the model or its batches.
+        TrainingError: the Trainer does not see all processes of the launch.
+    """
     refuse_arguments(trainer.args)
     if trainer.args.world_size != size():
         raise TrainingError(
             f"{size()} processes were launched, but the Trainer sees {trainer.args.world_size}: each would train "
-            "alone. Launch as many as there are devices, or on CPUs set use_cpu=True."
+            "alone. Launch as many processes as there are devices, or on CPUs set use_cpu=True."
         )
     if trainer.model_init is not None:
         raise ConfigError(
-            "model_init makes the model anew when training begins, after the selector has looked into it: give model=."
+            "model_init builds a new model when training begins, but the selector needs the model before. Give model= "
+            "instead."
         )
     for name, given in (
         ("FSDP", trainer.is_fsdp_enabled),
@@ -108,8 +135,8 @@ def refuse_parallelism(trainer: Any) -> None:
     ):
         if given:
             raise ConfigError(
-                f"{name} splits the model or its batches, which a selector cannot score through. Launch one process a "
-                "device with torchrun (DDP), or use curate train --fsdp."
+                f"{name} splits the model or its batches, and scoring with such a split is not supported. Launch one "
+                "process per device with torchrun (DDP), or use curate train --fsdp."
             )
 
 

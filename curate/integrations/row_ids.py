@@ -1,5 +1,7 @@
-"""Training data whose rows know their number, whatever a Trainer does to them; what the ledger calls them, and where a
-pool has them.
+"""Row numbers of training data that survive a Trainer, and the sample ids and pool positions of the rows.
+
+A Trainer shuffles rows and drops columns, so each row carries its number. The ledger needs the sample id of the row,
+and its position if the run names a pool.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from ..formats import Layout, Unusable, detect, to_sample
 from ..store import Artifact
 
 ROW = "curate_row"
-"""The column, or key, of a row's number."""
+"""Column (or key) that holds the number of a row."""
 
 
 class WithRowIds(Dataset[Any]):
-    """A data set of mappings, each with its number."""
+    """A data set of mappings that adds its number to each row.
+
+    Args:
+        data: data set with a length, whose rows are mappings.
+    """
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -35,34 +41,39 @@ class WithRowIds(Dataset[Any]):
 
 
 def with_row_ids(data: Any) -> Any:
-    """The same data with a number in each row; `ConfigError` where rows cannot be had by number."""
+    """Return the same data with a number in each row.
+
+    Raises:
+        ConfigError: there is no data, or it is a stream.
+        DataError: the rows are not mappings.
+    """
     if data is None:
-        raise ConfigError("train_dataset is missing: there is nothing to choose from.")
+        raise ConfigError("train_dataset is missing: there are no candidates to select from.")
     if isinstance(data, (datasets.IterableDataset, IterableDataset)) or not hasattr(data, "__len__"):
         raise ConfigError(
-            "train_dataset is a stream, whose rows have no number for the ledger: give a data set with a length (of a "
-            "datasets.IterableDataset, take as many rows as fit: Dataset.from_list(list(stream.take(100_000))))."
+            "train_dataset is a stream, and its rows have no number for the ledger. Give a data set with a length. "
+            "From a datasets.IterableDataset take as many rows as fit: Dataset.from_list(list(stream.take(100_000)))."
         )
     if isinstance(data, datasets.Dataset):
         return data.add_column(ROW, list(range(len(data))))
     if not isinstance(data[0], Mapping):
-        raise DataError(f"train_dataset gives rows of type {type(data[0]).__name__}, not mappings with input_ids.")
+        raise DataError(f"train_dataset has rows of type {type(data[0]).__name__}, not mappings with input_ids.")
     return WithRowIds(data)
 
 
 def no_collate(rows: list[Any]) -> list[Any]:
-    """A collator that leaves rows alone."""
+    """Return the rows unchanged: a collator that does not collate."""
     return rows
 
 
 class SampleIds:
-    """What the ledger calls the rows of some data: what `curate ingest` would, where they still hold a conversation.
+    """Sample ids of the rows of training data.
 
-    So a run's ledger can be joined with a pool of the same conversations. Rows of tokens alone are called by a hash of
-    these.
+    A row that still holds a conversation has the id that `curate ingest` would give, so the ledger of the run can be
+    joined with a pool of the same conversations. The id of a row with tokens alone is a hash of the tokens.
 
     Args:
-        data: as the user gave it.
+        data: training data, as the user gave it.
     """
 
     def __init__(self, data: Any) -> None:
@@ -70,21 +81,30 @@ class SampleIds:
         self.layout = _layout(data)
 
     def of(self, rows: Sequence[int], by_tokens: list[str]) -> list[str]:
-        """Sample ids of rows; those that are made of their tokens where there is no better one."""
+        """Return the sample ids of rows.
+
+        Args:
+            rows: numbers of the rows.
+            by_tokens: ids from the tokens of the rows, used for rows without a conversation.
+        """
         if self.layout is None:
             return by_tokens
-        return [self._name(row, spare) for row, spare in zip(rows, by_tokens, strict=True)]
+        return [self._id(row, fallback) for row, fallback in zip(rows, by_tokens, strict=True)]
 
-    def _name(self, row: int, spare: str) -> str:
+    def _id(self, row: int, fallback: str) -> str:
         assert self.layout is not None
         try:
             return to_sample(self.data[row], self.layout).sample_id
         except Unusable:
-            return spare
+            return fallback
 
 
 class PoolPositions:
-    """Where a pool first has a sample, by id: 40 bytes a row, and a binary search."""
+    """First position of each sample in a pool, by sample id. Cost: 40 bytes per row, and a binary search per sample.
+
+    Args:
+        pool: artifact of the pool.
+    """
 
     def __init__(self, pool: Artifact) -> None:
         self.pool = pool
@@ -94,20 +114,20 @@ class PoolPositions:
         self.ids, self.positions = ids[order], rows["position"].to_numpy()[order]
 
     def of(self, sample_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """(n,) positions; `DataError` where the pool has not got one."""
-        wanted = np.array([sample_id.encode() for sample_id in sample_ids])
-        at = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
-        if len(lost := np.flatnonzero(self.ids[at] != wanted)):
+        """Return the (n,) positions of samples; raise `DataError` if one is not in the pool."""
+        ids = np.array([sample_id.encode() for sample_id in sample_ids])
+        index = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        if len(missing := np.flatnonzero(self.ids[index] != ids)):
             raise DataError(
-                f"{len(lost)} of {len(wanted)} candidates are not in the pool '{self.pool.name}', the first of them "
-                f"{sample_ids[lost[0]]}. Ingest the data that you train on and name that pool, or leave pool out."
+                f"{len(missing)} of {len(ids)} candidates are not in the pool '{self.pool.name}', the first of them "
+                f"{sample_ids[missing[0]]}. Ingest the data that you train on and name that pool, or omit pool."
             )
-        found: npt.NDArray[np.int64] = self.positions[at]
-        return found
+        positions: npt.NDArray[np.int64] = self.positions[index]
+        return positions
 
 
 def _layout(data: Any) -> Layout | None:
-    """The format of conversations, as ingest tells it; None where there are none."""
+    """Detect the format of the conversations as `curate ingest` does; None if the rows hold no conversations."""
     try:
         return detect([data[row] for row in range(min(100, len(data)))], {}, "train_dataset")
     except DataError:

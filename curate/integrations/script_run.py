@@ -1,7 +1,7 @@
-"""A run of somebody else's loop, as the store has it: its ledger while it goes, an artifact once it has ended.
+"""The run of a user's script in the store: a ledger while the script runs, an artifact once it has ended.
 
-The loop is not ours to call, so a run is begun and ended. Every run counts: a script that is started again makes
-another run, which takes the name, unless it resumes from a checkpoint; then it goes on with the one that it was.
+The user's loop calls `begin`, `append`, `commit` and `end`. A script that is started again makes another run, which
+takes the name. A script that resumes from a checkpoint continues the run of that checkpoint.
 """
 
 from __future__ import annotations
@@ -26,28 +26,34 @@ from .row_ids import PoolPositions
 
 
 class ExternalRunConfig(Config):
-    """What is known of a run in somebody else's loop."""
+    """Config of a run of a user's script, as far as it is known."""
 
-    pool: Ref | None = Field(None, description="What it trains on, as named at ingest.")
-    run: str = Field(description="The name that it was begun under.")
-    selector: str = Field(description="What chose.")
-    selector_args: dict[str, Any] = Field({}, description="The selector's own.")
-    keep: int = Field(description="Kept of a step, by each process.")
-    candidates: int | None = Field(None, description="Candidates of a step, of each process, where that is known.")
-    max_length: int = Field(description="Tokens of the longest text.")
-    seed: int = Field(description="Of the selector.")
-    attempt: int = Field(1, description="Which run of this name and choice it is.")
+    pool: Ref | None = Field(None, description="Name of the pool that it trains on.")
+    run: str = Field(description="Name of the run when it began.")
+    selector: str = Field(description="Name of the selector.")
+    selector_args: dict[str, Any] = Field({}, description="Arguments of the selector.")
+    keep: int = Field(description="Number of samples that each process keeps of a step.")
+    candidates: int | None = Field(None, description="Number of candidates of each process in a step, if it is known.")
+    max_length: int = Field(description="Maximum number of tokens of a text.")
+    seed: int = Field(description="Seed of the selector.")
+    attempt: int = Field(1, description="Number of this run among the runs with the same name and options.")
 
 
 class ExternalRun:
-    """The run that a loop is.
+    """The run of a user's loop.
 
     Args:
-        store: or its folder.
-        values: of `ScriptConfig`, without the attempt.
+        store: the store, or its folder.
+        values: fields of `ExternalRunConfig`, without the attempt.
+
+    Attributes:
+        pool: artifact of the pool that the run names, or None.
+        positions: positions of the samples in that pool, or None.
+        attempt: number of this run among the runs with the same name and options; None before it began.
 
     Raises:
-        ArtifactNotFound: there is no such pool.
+        ArtifactNotFound: the store has no such pool.
+        ConfigError: a value is not valid.
     """
 
     def __init__(self, store: Store | str | Path, values: Mapping[str, Any]) -> None:
@@ -56,7 +62,7 @@ class ExternalRun:
         build(ExternalRunConfig, self.values)
         pool = self.values.get("pool")
         self.pool = None if pool is None else self.store.get(pool, "ingest")
-        self.places = None if self.pool is None else PoolPositions(self.pool)
+        self.positions = None if self.pool is None else PoolPositions(self.pool)
         self.attempt: int | None = None
         self._open = ExitStack()
         self._draft: Draft | None = None
@@ -64,13 +70,13 @@ class ExternalRun:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What it was made from, as far as that is known."""
+        """Fingerprints of the artifacts that the run was made from, as far as they are known."""
         return {} if self.pool is None else {"pool": self.pool.fingerprint}
 
     def begin(self, step: int) -> None:
-        """Open it after `step` steps: what the ledger has of later ones is dropped.
+        """Open the run after `step` steps, and drop later steps from its ledger.
 
-        A run that goes on is the one of its checkpoint (`attempt`); if that has ended, a new one that begins there.
+        A resumed run is the one of its checkpoint (`attempt`). If that run has ended, a new one begins at this step.
         """
         config = self._config(step)
         self.attempt = config.attempt
@@ -79,12 +85,12 @@ class ExternalRun:
         self._ledger.rewind(step)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
-        """Write down the candidates of a step."""
+        """Append the candidates of a step to the ledger."""
         assert self._ledger is not None
         self._ledger.append(step, columns)
 
     def commit(self, step: int) -> None:
-        """Everything up to `step` is final: a checkpoint holds it."""
+        """Commit the ledger up to `step`, because a checkpoint contains this step. All processes must call it."""
         if self._ledger is not None:
             self._ledger.close_fragment()
             wait_for_all()
@@ -97,7 +103,14 @@ class ExternalRun:
         metrics: Iterable[tuple[int, str, float]] = (),
         memory: Memory | None = None,
     ) -> None:
-        """It is done: an artifact, with these facts."""
+        """Finish the run and make it an artifact. All processes must call it.
+
+        Args:
+            rows: number of kept samples of all processes, with repeats.
+            summary: values that `curate status` and the artifact show.
+            metrics: logged values, (step, name, value) each, for the table `metrics`.
+            memory: memory of this process's selector, for the table `memory`.
+        """
         if self._draft is None or self._ledger is None:
             return
         self._ledger.close_fragment()
@@ -116,7 +129,7 @@ class ExternalRun:
         self._open.close()
 
     def _ids_of_kept(self, rank: int) -> dict[int, str]:
-        """Position -> sample id of what a process has kept; also before it was resumed, which the ledger knows."""
+        """Read position -> sample id of all samples that a process has kept, also before a resume, from the ledger."""
         assert self._draft is not None
         label = self.store.display_names()[self._draft.fingerprint]
         sql = 'SELECT DISTINCT position, sample_id FROM ledger WHERE run = $run AND "rank" = $rank AND kept'
@@ -124,7 +137,7 @@ class ExternalRun:
         return dict(zip(kept["position"].to_pylist(), kept["sample_id"].to_pylist(), strict=True))
 
     def fail(self, error: BaseException) -> None:
-        """It was stopped: what is written stays, unfinished."""
+        """Write the ledger up to this step and leave the run unfinished, after an error has stopped the script."""
         if self._ledger is not None:
             self._ledger.close_fragment()
         self._draft = self._ledger = None
@@ -134,20 +147,20 @@ class ExternalRun:
             self._open = ExitStack()
 
     def _config(self, step: int) -> ExternalRunConfig:
-        """The first attempt that is not finished; a stopped one that is not gone on with is begun anew."""
+        """Return the config of the first attempt that is not finished; a stopped one starts again or resumes."""
         for attempt in itertools.count(self.attempt or 1):
             config = build(ExternalRunConfig, {**self.values, "attempt": attempt})
             if not self.store.is_made(SCRIPT, config, self.inputs):
                 break
         if self.attempt not in (None, config.attempt):
             LOGGER.warning(
-                f"The run '{config.name}' of this checkpoint has ended: from step {step + 1} on it is a new run of "
-                f"that name, and the old one keeps its ledger under {config.name}@..., see curate status."
+                f"The run '{config.name}' of this checkpoint has ended. From step {step + 1} on this is a new run with "
+                f"that name; the old run keeps its ledger under {config.name}@..., see curate status."
             )
         return config
 
 
 def wait_for_all() -> None:
-    """Until every process has written its part."""
+    """Wait until every process has written its part."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()

@@ -1,9 +1,10 @@
-"""A transformers Trainer, of whatever class, that trains on what a selector keeps.
+"""A transformers Trainer, of any class, that trains on the samples that a selector keeps.
 
-A callback alone cannot do this: it is told when a step begins, and by then the Trainer has drawn the step's batches and
-counted their target tokens, by which it divides the loss. So it takes a subclass, of one method that counts:
-`get_batch_samples`, where a step's candidates become what is trained on. `SelectiveTrainer` is that of the plain
-Trainer; `class Mine(SelectiveMixin, MyTrainer)` that of another. A callback does the rest: checkpoints and ledger.
+A callback is not enough: it is called when a step begins. By then the Trainer has drawn the batches of the step and
+counted their target tokens, by which it divides the loss. So the mixin overrides `get_batch_samples`, where the
+candidates of a step become the samples to train on. A callback does the rest: checkpoints and ledger.
+`SelectiveTrainer` is the subclass of the plain Trainer; `class Mine(SelectiveMixin, MyTrainer)` makes one of another
+class.
 """
 
 from __future__ import annotations
@@ -40,14 +41,21 @@ else:
 
 
 class SelectiveMixin(Base):
-    """What makes a Trainer class selective; it stands before it: `class Mine(SelectiveMixin, MyTrainer)`.
+    """Mixin that makes a Trainer class selective; put it first: `class Mine(SelectiveMixin, MyTrainer)`.
 
-    Each process chooses among its own candidates. What a step is trained on is collated by the Trainer's own collator;
-    checkpoints hold the selector's memory, too, and a resumed run goes on as if it had not been stopped.
+    Each process selects among its own candidates. The Trainer's own collator makes the batches of kept samples.
+    Checkpoints contain the selector's memory, so a resumed run equals an uninterrupted one.
 
     Args:
-        selection: how.
-        args, kwargs: the Trainer's own.
+        args: positional arguments of the Trainer.
+        selection: options of the selection.
+        kwargs: keyword arguments of the Trainer.
+
+    Raises:
+        ConfigError: an unknown selector or argument, a missing option, or a setting that does not work with selection.
+        DataError: the rows of the training data are not mappings.
+        ModelError: signals cannot be measured on this model.
+        TrainingError: the Trainer does not see all processes of the launch.
     """
 
     def __init__(self, *args: Any, selection: Selective, **kwargs: Any) -> None:
@@ -59,25 +67,27 @@ class SelectiveMixin(Base):
         super().__init__(*bound.args, **bound.kwargs)
         refuse_parallelism(self)
         self.selection = selection
-        self._names = SampleIds(data)
-        self._ratio = selection.ratio(self._kept_by_one * self.args.world_size)
-        self.chooser = self._make_chooser()
+        self._sample_ids = SampleIds(data)
+        self._ratio = selection.ratio(self._kept_per_process * self.args.world_size)
+        self.batch_selector = self._make_batch_selector()
         self.add_callback(_CheckpointCallback(self))
 
     @property
-    def _kept_by_one(self) -> int:
-        """Samples that a step trains on, in each process."""
+    def _kept_per_process(self) -> int:
+        """Number of samples that each process trains on in a step."""
         return int(self._train_batch_size * self.args.gradient_accumulation_steps)
 
-    def _make_chooser(self) -> BatchSelector:
+    def _make_batch_selector(self) -> BatchSelector:
         selection, args = self.selection, self.args
         max_length = selection.max_length or getattr(args, "max_length", None)
         if max_length is None:
-            raise ConfigError("Selective wants max_length: tokens of the longest text, which the arguments do not say.")
+            raise ConfigError(
+                "Selective needs max_length: the Trainer's arguments have no maximum number of tokens of a text."
+            )
         return BatchSelector(
             selection.selector,
             cast(nn.Module, self.model),
-            keep=self._kept_by_one,
+            keep=self._kept_per_process,
             store=selection.store,
             name=selection.name,
             pool=selection.pool,
@@ -94,9 +104,9 @@ class SelectiveMixin(Base):
         )
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, or go on; the ledger is of this call, and becomes an artifact where it ends."""
-        if self.chooser.step:
-            self.chooser = self._make_chooser()
+        """Train, or resume training. Each call is one run, which becomes an artifact when the call ends."""
+        if self.batch_selector.step:
+            self.batch_selector = self._make_batch_selector()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
         if resume_from_checkpoint:
@@ -104,21 +114,21 @@ class SelectiveMixin(Base):
         try:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         except BaseException as error:
-            self.chooser.fail(error)
+            self.batch_selector.fail(error)
             raise
-        self.chooser.close(self._logged())
+        self.batch_selector.close(self._logged())
         return result
 
     def _resume(self, folder: Path) -> None:
         if not (folder / CHECKPOINT_MARKER).exists():
             raise TrainingError(
-                f"{folder} has no {CHECKPOINT_MARKER}, so the selector's memory is not in it: it was cut off while it "
-                "was written, or is of a run without selection. Resume from another one."
+                f"{folder} has no {CHECKPOINT_MARKER}, so it does not contain the selector's memory. Either it was not "
+                "written completely, or its run had no selection. Resume from another checkpoint."
             )
         checkpoint_files.require_undamaged(folder)
-        mark = read_json(folder / CHECKPOINT_MARKER)
-        checkpoint.load(folder, self.chooser.selection, self.args.process_index, self.args.world_size)
-        self.chooser.resume_at(mark["step"], mark["attempt"])
+        marker = read_json(folder / CHECKPOINT_MARKER)
+        checkpoint.load(folder, self.batch_selector.selection, self.args.process_index, self.args.world_size)
+        self.batch_selector.resume_at(marker["step"], marker["attempt"])
 
     def _logged(self) -> list[tuple[int, str, float]]:
         return [
@@ -128,17 +138,17 @@ class SelectiveMixin(Base):
             if name not in ("step", "epoch") and isinstance(value, (int, float))
         ]
 
-    # What the Trainer calls
+    # Methods that the Trainer calls
 
     def _set_signature_columns_if_needed(self) -> None:
-        """The number of a row is not for the model, but must not be dropped before we have seen it."""
+        """Keep the column of row numbers: it is not for the model, but the selection needs it before it is dropped."""
         super()._set_signature_columns_if_needed()
         columns = self._signature_columns
         if columns is not None and ROW not in columns:
             columns.append(ROW)
 
     def get_train_dataloader(self) -> Any:
-        """The Trainer's own, of more rows a batch, which come as they are: collated is what is kept."""
+        """Return the Trainer's own loader with more rows per batch, not collated: only kept samples are collated."""
         settings = vars(self)
         before = {name: settings[name] for name in ("data_collator", "_train_batch_size")}
         settings.update(data_collator=no_collate, _train_batch_size=before["_train_batch_size"] * self._ratio)
@@ -150,7 +160,7 @@ class SelectiveMixin(Base):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Micro-batches of what is kept of a step's candidates, and their target tokens."""
+        """Return micro-batches of the kept samples of a step, and their number of target tokens."""
         groups = [list(group) for group in islice(epoch_iterator, num_batches)]
         if not groups:
             return [], None
@@ -160,12 +170,12 @@ class SelectiveMixin(Base):
     def _choose(self, groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:
         features = [row for group in groups for row in group]
         numbers = [int(row[ROW]) for row in features]
-        table = table_of(self._collated(features), self.chooser.max_length, numbers)
-        table.ids = self._names.of(numbers, table.ids)
-        joined = {name: [values[row] for row in numbers] for name, values in self.selection.features.items()}
-        self.chooser.step = self.state.global_step
-        kept, weights = self.chooser.pick(table, joined, self._kept_by_one * self._ratio)
-        if self.chooser.selection.selector.keeps_all:
+        table = table_of(self._collated(features), self.batch_selector.max_length, numbers)
+        table.ids = self._sample_ids.of(numbers, table.ids)
+        reference = {name: [values[row] for row in numbers] for name, values in self.selection.features.items()}
+        self.batch_selector.step = self.state.global_step
+        kept, weights = self.batch_selector.pick(table, reference, self._kept_per_process * self._ratio)
+        if self.batch_selector.selection.selector.keeps_all:
             return [self._collated(group) for group in groups]
         return [
             self._micro_batch(
@@ -175,7 +185,7 @@ class SelectiveMixin(Base):
         ]
 
     def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None) -> Any:
-        """Some of what is kept; a text without targets where nothing is left, for the others wait for each other."""
+        """Collate some kept samples; without any, return a text without targets, because other processes wait."""
         batch = self._collated(features) if features else empty_batch(0)
         if weights is not None:
             batch["loss_weights"] = weights.float() if features else torch.zeros(1)
@@ -187,7 +197,7 @@ class SelectiveMixin(Base):
         if len(batch["input_ids"]) != len(rows):
             raise ConfigError(
                 f"{type(self.data_collator).__name__} puts {len(rows)} samples into {len(batch['input_ids'])} rows, "
-                "and a selector keeps or leaves whole rows: use a collator that pads."
+                "but a selector keeps or drops whole rows. Use a collator that pads."
             )
         return batch
 
@@ -198,13 +208,16 @@ class SelectiveMixin(Base):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The Trainer's own loss; Σ w_i ℓ_i where the selector weighs what it keeps."""
+        """Return the Trainer's own loss, or Σ w_i ℓ_i if the selector weights the kept samples."""
         weights = inputs.pop("loss_weights", None)
         if weights is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for option, given in (("compute_loss_func", self.compute_loss_func), ("label smoothing", self.label_smoother)):
             if given is not None:
-                raise ConfigError(f"{self.selection.selector} weighs what it keeps, which does not go with {option}.")
+                raise ConfigError(
+                    f"Selector {self.selection.selector} weights the losses of the kept samples, which does not work "
+                    f"with {option}: switch it off."
+                )
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
         loss = weighted_loss(*token_losses(outputs.logits, inputs["labels"]), weights)
         if not self._scaled(num_items_in_batch):
@@ -212,14 +225,14 @@ class SelectiveMixin(Base):
         return (loss, outputs) if return_outputs else loss
 
     def _scaled(self, num_items_in_batch: Any) -> bool:
-        """Whether the Trainer takes a loss as that of the step's share, and does not divide it by micro-batches."""
+        """Return whether the Trainer takes the loss as already scaled for the step, and does not divide it again."""
         if self.loss_is_scaled_for_ga is not None:
             return bool(self.loss_is_scaled_for_ga)
         return bool(self.model_accepts_loss_kwargs and num_items_in_batch is not None)
 
 
 class SelectiveTrainer(SelectiveMixin, Trainer):
-    """`transformers.Trainer` with a selector, of tokenised data with labels.
+    """`transformers.Trainer` with a selector, for tokenised data with labels.
 
         from curate.integrations import Selective, SelectiveTrainer
 
@@ -230,13 +243,14 @@ class SelectiveTrainer(SelectiveMixin, Trainer):
         trainer.train()
 
     Args:
-        selection: how it selects.
-        args, kwargs: the Trainer's own.
+        args: positional arguments of the Trainer.
+        selection: options of the selection.
+        kwargs: keyword arguments of the Trainer.
     """
 
 
 class _CheckpointCallback(TrainerCallback):
-    """Completes each checkpoint with the selector's memory, then settles the ledger."""
+    """Adds the selector's memory to each checkpoint, then commits the ledger and marks the checkpoint complete."""
 
     def __init__(self, trainer: SelectiveMixin) -> None:
         self.trainer = trainer
@@ -244,11 +258,11 @@ class _CheckpointCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """After the Trainer has written its part."""
-        chooser, folder = self.trainer.chooser, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        checkpoint.save(folder, chooser.selection, args.process_index)
-        chooser.settle()
+        """Complete a checkpoint once the Trainer has written its part."""
+        selector, folder = self.trainer.batch_selector, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        checkpoint.save(folder, selector.selection, args.process_index)
+        selector.settle()
         wait_for_all()
         if state.is_world_process_zero:
-            checkpoint_files.mark_complete(folder, {"step": state.global_step, "attempt": chooser.attempt})
+            checkpoint_files.mark_complete(folder, {"step": state.global_step, "attempt": selector.attempt})
         return control

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with a selector: three changed lines in a script of yours.
+"""TRL's SFTTrainer with a selector: three lines of a script change.
 
     from curate.integrations.trl import Selective, SelectiveSFTTrainer      # 1
 
@@ -11,7 +11,7 @@
     )
     trainer.train()
 
-A step trains on as much as before: on the 8 best of 64. `curate query` then knows the run, with every candidate.
+A step trains on as many samples as before: the 8 best of 64. `curate query` then finds the run, with every candidate.
 """
 
 from __future__ import annotations
@@ -32,18 +32,22 @@ __all__ = ["Selective", "SelectiveSFTTrainer"]
 
 
 class SelectiveSFTTrainer(SelectiveMixin, SFTTrainer):
-    """`trl.SFTTrainer` that trains on what a selector keeps.
+    """`trl.SFTTrainer` that trains on the samples that a selector keeps.
 
     Data, chat template, formatting function, masks, truncation, PEFT and quantisation, collator, loss, evaluation,
-    callbacks and logging are TRL's. Refused by name: packing and padding-free batches, streams, images, FSDP, DeepSpeed
-    and other ways of splitting a model or a text.
+    callbacks and logging are TRL's. These raise an error that names them: packing and padding-free batches, streams,
+    images, FSDP, DeepSpeed and other ways to split a model or a text.
 
     Args:
-        selection: how it selects.
-        args, kwargs: SFTTrainer's own.
+        args: positional arguments of SFTTrainer.
+        selection: options of the selection.
+        kwargs: keyword arguments of SFTTrainer.
+
+    Raises:
+        ConfigError: see `SelectiveMixin`; also if the data has images.
     """
 
     def __init__(self, *args: Any, selection: Selective, **kwargs: Any) -> None:
         super().__init__(*args, selection=selection, **kwargs)
         if self._is_vision_dataset:
-            raise ConfigError("train_dataset has images, and selectors look at text alone.")
+            raise ConfigError("train_dataset has images, but selectors score text only. Give a dataset without images.")

@@ -1,4 +1,4 @@
-"""The model under whatever a loop has wrapped it in, and what selection needs to know of it."""
+"""Find the language model under the wrappers of a loop, and make the scoring model of it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from ..errors import ModelError
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model
 
 WRAPPERS = ("_orig_mod", "_original_module", "module")
-"""Where torch.compile, Fabric, and DDP and the like keep the model that they wrap."""
+"""Names of the submodule with the wrapped model: in torch.compile, in Fabric, and in DDP and similar wrappers."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The transformers or PEFT model under compilers and data-parallel wrappers; sharded weights are refused."""
+    """Return the transformers or PEFT model under compilers and data-parallel wrappers.
+
+    Raises:
+        ModelError: the weights are sharded over processes.
+    """
     while True:
         if isinstance(model, (FullyShardedDataParallel, FSDPModule)) or any(
             hasattr(parameter, "ds_id") for parameter in model.parameters()
         ):
             raise ModelError(
-                "The model's weights are shared out over processes (FSDP, DeepSpeed ZeRO-3), and scoring through that "
-                "is not supported here: use DDP, or curate train --fsdp."
+                "The model's weights are sharded over processes (FSDP, DeepSpeed ZeRO-3), and scoring with sharded "
+                "weights is not supported here. Use DDP, or curate train --fsdp."
             )
         inner = next((child for name in WRAPPERS if (child := model._modules.get(name)) is not None), None)
         if inner is None:
@@ -32,12 +36,20 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def scoring_model_of(model: nn.Module, autocast: torch.dtype | None) -> ScoringModel:
-    """A causal language model as signals see it; `ModelError` for any other."""
+    """Return the scoring model of a causal language model, on which signals are measured.
+
+    Args:
+        model: the model, with or without wrappers.
+        autocast: precision for hidden states; None: that of the weights.
+
+    Raises:
+        ModelError: the model is not a causal language model of transformers, or its weights are sharded.
+    """
     model = unwrap(model)
     base: Any = getattr(model, "get_base_model", lambda: model)()
     if not hasattr(base, "get_output_embeddings") or not hasattr(base, "config"):
         raise ModelError(
-            f"{type(model).__name__} is no causal language model of transformers (nor a PEFT model of one), and "
-            "signals look at those: give the model itself, not a module around it."
+            f"{type(model).__name__} is not a causal language model of transformers, nor a PEFT model of one, and "
+            "signals need such a model. Give the model itself, not a module around it."
         )
     return make_scoring_model(model, autocast=autocast)

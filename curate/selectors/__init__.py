@@ -1,13 +1,14 @@
-"""Batch selectors: they score the candidates of one step; the loop keeps the k best. One file an algorithm.
+"""Batch selectors: they score the candidates of a step, and the training loop keeps the k best. One file per algorithm.
 
-Other packages may bring more, in entry points of the group `curate.selectors`; see `plugins`.
+Installed packages can provide more selectors through entry points of the group `curate.selectors`, see
+curate/plugins.py. `requirements_of` returns the needs of a selector before any model is loaded; `make_selector` builds
+it for a run.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 from .. import plugins
@@ -33,7 +34,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "full": Full,
 }
 GROUP = "curate.selectors"
-"""Entry points of other packages' selectors."""
+"""Group of the entry points through which other packages provide selectors."""
 
 __all__ = [
     "SELECTORS",
@@ -52,14 +53,20 @@ __all__ = [
 
 
 def selector_class(name: str) -> type[Selector]:
-    """The selector of that name, ours or another package's; `ConfigError` with the nearest where there is none."""
+    """Return the class of a selector, built in or from an installed package, by its name.
+
+    Raises:
+        ConfigError: no selector has this name; the message gives the nearest that exists.
+    """
     return plugins.find("selector", name, GROUP, SELECTORS, Selector)
 
 
 def check_args(name: str, args: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for an unknown selector, an argument that it does not have or a value that it does not allow.
+    """Check a selector's name and its arguments.
 
-    An unknown name comes with the nearest that exists.
+    Raises:
+        ConfigError: no selector has this name, the selector has no such argument, or it does not allow a value. For an
+            unknown name the message gives the nearest that exists.
     """
     kind = selector_class(name)
     known = [p for p in inspect.signature(kind).parameters if p != "info"]
@@ -74,30 +81,34 @@ def check_args(name: str, args: Mapping[str, Any]) -> None:
 
 
 def requirements_of(name: str, args: Mapping[str, Any]) -> Requirements:
-    """Return what a selector with these arguments needs of a run: signals, features, gradients."""
+    """Return the signals, features and gradient products that a selector with these arguments needs.
+
+    Raises:
+        ConfigError: see `check_args`.
+    """
     check_args(name, args)
-    return selector_class(name).requirements(**args)
+    try:
+        return selector_class(name).requirements(**args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Selector '{name}' cannot tell its requirements: {error}.") from None
 
 
 def make_selector(name: str, args: Mapping[str, Any], info: RunInfo) -> Selector:
-    """Build a selector by name, with its arguments checked.
+    """Check the arguments of a selector and build it.
 
     Raises:
-        ConfigError: an unknown name or argument, or a selector whose `requirements` do not say what it needs.
+        ConfigError: see `check_args`; also if the class method `requirements` does not state what the built selector
+            has.
     """
-    needs = requirements_of(name, args)
+    stated = requirements_of(name, args)
     try:
         selector = selector_class(name)(info=info, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None
-    needed = selector.gradients and replace(selector.gradients, warmup_steps=0)
-    built = Requirements(frozenset(selector.signals), tuple(selector.features), needed)
-    stated = replace(needs, gradients=needs.gradients and replace(needs.gradients, warmup_steps=0))
-    for field in fields(Requirements):
-        if getattr(built, field.name) != getattr(stated, field.name):
-            raise ConfigError(
-                f"Selector '{name}' ({selector_class(name).__module__}) needs other {field.name} than its requirements "
-                f"state: {getattr(built, field.name)}, not {getattr(stated, field.name)}. Override "
-                "`Selector.requirements`, or set them as class attributes."
-            )
+    if differences := stated.differences(selector):
+        raise ConfigError(
+            f"The requirements of selector '{name}' (module {selector_class(name).__module__}) are wrong: it has "
+            f"{'; '.join(differences)}. Override the class method `requirements` of the selector, or set signals, "
+            "features and gradients as class attributes."
+        )
     return selector

@@ -1,9 +1,13 @@
-"""What every batch selector is: signals it wants, a score, and a memory. It gets numbers, never the loop."""
+"""The interface of batch selectors: the data that a selector needs, its score, and its memory.
+
+A selector receives numbers (`CandidateBatch`) and returns numbers (`Scores`). It never sees the model, the optimizer or
+the training loop, so the same class works in `curate train` and in loops of users.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -15,14 +19,14 @@ from ..signals import Signal
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a selector may know of the run.
+    """Properties of a run that a selector may use.
 
     Attributes:
-        vocab_size: V of the model's head.
-        max_length: T, the most tokens of a text.
-        seed: of the run.
-        keep: k, how many are kept of a step.
-        total_steps: optimizer steps of the run; 0 when not known.
+        vocab_size: V, number of tokens in the vocabulary of the model's head.
+        max_length: T, maximum number of tokens of a text.
+        seed: seed of the run.
+        keep: k, number of samples that a step keeps.
+        total_steps: number of optimizer steps of the run; 0 if it is not known.
     """
 
     vocab_size: int
@@ -34,17 +38,17 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class GradientNeeds:
-    """What a selector wants of the candidates' gradients g_i and of a target batch's mean gradient g_T.
+    """Products that a selector needs of the candidates' gradients g_i and the mean gradient g_T of a target batch.
 
-    The metric Q is elementwise: `plain` is 1, `adam` is P = 1 / (√v̄ + ε), Adam's preconditioner at the coming step up
-    to a constant, and `adam2` is P².
+    The metric Q is elementwise: `plain` is 1, `adam` is P = 1 / (√v̄ + ε), which is Adam's preconditioner at the next
+    step up to a constant, and `adam2` is P².
 
     Attributes:
-        metric: Q.
-        target: values["alignment"] = ⟨g_i, Q∘g_T⟩ and scalars["target_square"] = ⟨g_T, Q∘g_T⟩.
-        gram: pairs["gram"] = ⟨g_i, Q∘g_j⟩.
-        norms: values["grad_norm"] = √⟨g_i, Q∘g_i⟩.
-        warmup_steps: up to this step the metric is `plain`: Adam's v says little yet.
+        metric: the metric Q of all products.
+        target: True to measure values["alignment"] = ⟨g_i, Q∘g_T⟩ and scalars["target_square"] = ⟨g_T, Q∘g_T⟩.
+        gram: True to measure pairs["gram"] = ⟨g_i, Q∘g_j⟩.
+        norms: True to measure values["grad_norm"] = √⟨g_i, Q∘g_i⟩.
+        warmup_steps: number of first steps in which the metric is `plain`, because Adam's v is not informative yet.
     """
 
     metric: Literal["plain", "adam", "adam2"] = "plain"
@@ -56,12 +60,12 @@ class GradientNeeds:
 
 @dataclass(frozen=True)
 class Requirements:
-    """Everything a selector needs of a run, known from its arguments alone.
+    """The data that a selector needs in a run, derived from its arguments alone.
 
     Attributes:
-        signals: names of the signals that it measures each step; empty: no scoring pass.
-        features: stored features that it needs of each candidate, by name.
-        gradients: gradient products that it needs, or None.
+        signals: names of the signals that are measured in each step; empty: no scoring pass.
+        features: names of the stored features of each candidate.
+        gradients: gradient products, or None if the selector needs no backward pass.
     """
 
     signals: frozenset[str] = frozenset()
@@ -70,22 +74,38 @@ class Requirements:
 
     @property
     def target(self) -> bool:
-        """True if it needs batches of a target."""
+        """True if the selector needs batches of a target."""
         return self.gradients is not None and self.gradients.target
+
+    def differences(self, selector: Selector) -> list[str]:
+        """List what a built selector has instead of what these requirements state; empty if both are the same.
+
+        `warmup_steps` is not compared: it may depend on the length of the run, and requirements do not know the run.
+
+        Returns:
+            One phrase per difference, such as "signals ['loss'] instead of []".
+        """
+        built = Requirements(frozenset(selector.signals), tuple(selector.features), selector.gradients)
+        pairs = {
+            "signals": (sorted(built.signals), sorted(self.signals)),
+            "features": (list(built.features), list(self.features)),
+            "gradients": (_without_warmup(built.gradients), _without_warmup(self.gradients)),
+        }
+        return [f"{name} {has} instead of {states}" for name, (has, states) in pairs.items() if has != states]
 
 
 @dataclass(frozen=True)
 class CandidateBatch:
-    """B candidates of one step and what is known of them.
+    """The B candidates of one step, with everything that the selector needs of them.
 
     Attributes:
-        step: the optimizer step, from 1.
-        positions: (B,) int64, rows of the pool: unlike sample ids, they tell copies apart.
-        tokens: (B,) int64.
-        values: the signals asked for, (B,) or (B, d) each.
-        reference: stored features asked for, (B,) each.
-        pairs: (B, B) each: what gradient needs ask for.
-        scalars: of the step: learning_rate, and what gradient needs ask for.
+        step: number of the optimizer step, from 1.
+        positions: (B,) int64, positions in the pool. Unlike sample ids they differ between copies of a sample.
+        tokens: (B,) int64, number of tokens of each candidate.
+        values: signals and per-candidate gradient products by name, (B,) or (B, d) each.
+        reference: stored features by name, (B,) each.
+        pairs: pairwise gradient products by name, (B, B) each.
+        scalars: numbers of the step by name: `learning_rate`, and `target_square` if it is needed.
     """
 
     step: int
@@ -100,7 +120,7 @@ class CandidateBatch:
         return len(self.positions)
 
     def rows(self, index: Tensor) -> CandidateBatch:
-        """Only those candidates."""
+        """Return a batch of only these candidates, in this order; `index` is (b,) int64."""
         return CandidateBatch(
             self.step,
             self.positions[index],
@@ -114,12 +134,12 @@ class CandidateBatch:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a selector says of B candidates.
+    """Result of scoring B candidates.
 
     Attributes:
-        total: (B,); the k highest are kept; NaN is never kept.
-        parts: named terms, (B,) each: they become entries of the ledger's `parts`.
-        weights: (B,) loss weights of the kept, for methods that reweight, or None.
+        total: (B,) scores; the k highest are kept, and NaN is never kept.
+        parts: terms of the score by name, (B,) each; the ledger stores them in its column `parts`.
+        weights: (B,) loss weights of the kept samples, for methods that reweight, or None.
     """
 
     total: Tensor
@@ -128,19 +148,22 @@ class Scores:
 
 
 class Selector(nn.Module):
-    """A batch selector: no parameters; its buffers are its memory, so torch saves, loads and moves it.
+    """Base class of batch selectors.
 
-    Subclasses take keyword arguments only, `info` first, and set `signals` (what to measure each step; none: no
-    scoring pass), `features` (what to join from the store) and `gradients` (what to measure in a backward pass).
+    A selector has no parameters. Its memory is in buffers of the module, so torch saves, loads and moves it.
+
+    The constructor of a subclass takes keyword arguments only, `info` first. A subclass sets `signals` (measured in
+    each step; empty: no scoring pass), `features` (stored values to join) and `gradients` (measured in a backward
+    pass), as class attributes or in its constructor. In the latter case it overrides `requirements`, too.
     """
 
     signals: Mapping[str, Signal] = MappingProxyType({})
     features: Sequence[str] = ()
     gradients: GradientNeeds | None = None
     resident: Sequence[str] = ()
-    """Signals that stay on the model's device: wide ones, for the memory. The rest comes as CPU tensors."""
+    """Names of signals that stay on the model's device: wide ones, for the memory. All others are CPU tensors."""
     keeps_all: bool = False
-    """Nothing is ever left out: the loop then leaves the batches as they came."""
+    """True if every candidate is always kept; the training loop then uses its batches unchanged."""
 
     def __init__(self, *, info: RunInfo) -> None:
         super().__init__()
@@ -148,10 +171,10 @@ class Selector(nn.Module):
 
     @classmethod
     def requirements(cls, **args: Any) -> Requirements:
-        """Return what a selector with these arguments needs, without building it.
+        """Return the requirements of a selector with these arguments, without building it.
 
-        The default reads the class attributes `signals`, `features` and `gradients`. A selector whose needs depend on
-        its arguments overrides it.
+        The default reads the class attributes `signals`, `features` and `gradients`. Override this method if any of
+        them depends on the arguments.
 
         Args:
             args: keyword arguments of the constructor, without `info`.
@@ -160,23 +183,34 @@ class Selector(nn.Module):
 
     @classmethod
     def check(cls, **args: Any) -> None:
-        """Raise `ValueError` for values of arguments that no run allows. Called before any model is loaded."""
+        """Raise `ValueError` for argument values that are not allowed in any run; called before a model is loaded.
+
+        Args:
+            args: keyword arguments of the constructor, without `info`.
+        """
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Score the candidates; reads the state, never writes it."""
+        """Score the candidates. This method reads the memory and never writes it."""
         raise NotImplementedError("an abstract selector scores nothing")
 
     def update(self, batch: CandidateBatch, kept: Tensor) -> None:
-        """Take note of which candidates were kept: the only place that writes the state.
+        """Update the memory with the kept candidates. No other method writes the memory.
 
         Args:
-            batch: the candidates scored.
-            kept: (k,) int64, rows of the batch, ascending.
+            batch: the scored candidates.
+            kept: (k,) int64, indices into the batch, ascending.
         """
 
 
 def choose(total: Tensor, k: int) -> Tensor:
-    """Rows of the k highest scores, ascending; ties go to the earlier row; NaN is never chosen: (B,) -> (≤ k,)."""
+    """Return the indices of the k highest scores, ascending: (B,) -> (≤ k,) int64.
+
+    Among equal scores the earlier candidate is chosen. NaN is never chosen.
+    """
     ranked = torch.argsort(total.nan_to_num(nan=-torch.inf), descending=True, stable=True)
     ranked = ranked[total[ranked].isnan().logical_not()]
     return ranked[:k].sort().values
+
+
+def _without_warmup(needs: GradientNeeds | None) -> GradientNeeds | None:
+    return needs and replace(needs, warmup_steps=0)

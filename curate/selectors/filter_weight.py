@@ -1,8 +1,8 @@
-"""Filter-then-Weight: choose and weigh candidates so that the next update under Adam's state best serves a target.
+"""Filter-then-Weight: select and weight candidates so that the next update under Adam's state is best for a target.
 
-Source: two-stage optimizer-aware online data selection, arXiv 2604.00001. Its body was not at hand: the abstract
-states the update-matching problem under the optimizer's state, the non-negative weights, the two stages and the
-linearised preconditioner; the formulation below is derived from that.
+Source: two-stage optimizer-aware online data selection, arXiv 2604.00001. The full paper was not available. Its
+abstract states the update-matching problem under the optimizer's state, the non-negative weights, the two stages and
+the linearised preconditioner. The formulation below is derived from this abstract.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, 
 
 
 class FilterWeight(Selector):
-    """Keep S and weigh it by min_{w ≥ 0, |w|₀ ≤ k} ½ wᵀK w − rᵀw,  K_ij = g_iᵀQ g_j,  r_i = g_iᵀQ g_T.
+    """Keep S and weight it by min_{w ≥ 0, |w|₀ ≤ k} ½ wᵀK w − rᵀw,  K_ij = g_iᵀQ g_j,  r_i = g_iᵀQ g_T.
 
-    With Q = P, Adam's preconditioner, this matches Adam's own update on the target batch, momentum and decay cancel and
-    the objective is the second-order utility for the target with a Hessian ∝ P⁻¹. Filter: greedy non-negative matching
-    pursuit. Weight: non-negative least squares on what is left, then Σw = 1, for only the direction is identified and
-    raw weights would shrink the step. Kept samples carry their weights into the loss.
+    With Q = P, Adam's preconditioner, this matches Adam's own update on the target batch: momentum and decay cancel,
+    and the objective is the second-order utility for the target with a Hessian ∝ P⁻¹. Filter: greedy non-negative
+    matching pursuit. Weight: non-negative least squares on the filtered candidates, then normalisation to Σw = 1,
+    because only the direction is identified and raw weights would shrink the step. The loss of the kept samples uses
+    these weights.
 
-    Where every alignment is ≤ 0 no combination serves the target: the k of highest alignment are kept, evenly weighted,
-    and `parts['fallback']` is 1.
+    If every alignment is ≤ 0, no combination helps the target. Then the k candidates with the highest alignment are
+    kept with equal weights, and `parts['fallback']` is 1.
 
-    The ledger's parts: alignment r_i, gain (of the filter), ess = 1/Σw², cosine of the weighted gradient with g_T in
-    the metric Q; the last two are of the step.
+    Parts in the ledger: alignment r_i, gain (of the filter), ess = 1/Σw², cosine of the weighted gradient with g_T in
+    the metric Q, fallback. `ess`, `cosine` and `fallback` are values of the step.
 
     Args:
-        info: the run.
-        metric: `P`, or `P2` for P².
-        ridge: on K, relative to its mean diagonal.
-        w_cap: most that one sample may weigh; None: no cap.
-        warmup_steps: up to this step gradients are raw, for Adam's v says little yet; None: max(10, 1 % of the run).
+        info: properties of the run.
+        metric: the metric Q: `P` for P, or `P2` for P².
+        ridge: ridge added to K, relative to its mean diagonal; above 0.
+        w_cap: maximum weight of one sample, in (0, 1]; None: no maximum.
+        warmup_steps: number of first steps that use raw gradients, because Adam's v is not informative yet; None:
+            max(10, 1 % of the run).
     """
 
     def __init__(
@@ -58,42 +60,42 @@ class FilterWeight(Selector):
 
     @classmethod
     def check(cls, *, metric: str = "P", ridge: float = 1e-3, w_cap: float | None = None, **args: Any) -> None:
-        """Raise `ValueError` for a metric that does not exist, or a number out of its range."""
+        """Raise `ValueError` for an unknown metric or a number out of its range."""
         if metric not in ("P", "P2"):
-            raise ValueError(f"metric is P or P2, not '{metric}'")
+            raise ValueError(f"metric must be P or P2, not '{metric}'")
         if ridge <= 0:
-            raise ValueError(f"ridge is above 0, not {ridge}")
+            raise ValueError(f"ridge must be above 0, not {ridge}")
         if w_cap is not None and not 0 < w_cap <= 1:
-            raise ValueError(f"w_cap is a share above 0 and up to 1, not {w_cap}")
+            raise ValueError(f"w_cap must be above 0 and at most 1, not {w_cap}")
 
     @classmethod
     def requirements(cls, *, metric: str = "P", **args: Any) -> Requirements:
-        """Return the Gram matrix and the alignment with a target, in Adam's metric."""
+        """Require the Gram matrix of the gradients and their alignment with a target, in Adam's metric."""
         return Requirements(gradients=GradientNeeds("adam" if metric == "P" else "adam2", target=True, gram=True))
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Pick order for the kept, nothing for the others; weights; parts as above."""
+        """Score the picked candidates by the pick order, the others NaN; return weights and the parts listed above."""
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
         finite = (alignment.isfinite() & gram.diagonal().isfinite()).nonzero()[:, 0]
         k = min(self.info.keep, len(finite))
         r, inner = alignment[finite], gram[finite][:, finite]
-        found = matching_pursuit(inner, r, k, ridge=self.ridge)
-        weights = found.weights
-        held = [i for i, w in zip(found.chosen, weights.tolist(), strict=True) if w > 0]
-        fallback = not held
+        match = matching_pursuit(inner, r, k, ridge=self.ridge)
+        weights = match.weights
+        chosen = [i for i, w in zip(match.chosen, weights.tolist(), strict=True) if w > 0]
+        fallback = not chosen
         if fallback:
-            held = r.argsort(descending=True, stable=True)[:k].tolist()
+            chosen = r.argsort(descending=True, stable=True)[:k].tolist()
             weights = torch.full((k,), 1 / k, dtype=torch.float64)
         else:
             weights = weights[weights > 0]
             weights = cap(weights, self.w_cap or 1.0)
-        gains = {} if fallback else dict(zip(found.chosen, found.gains, strict=True))
-        picked = torch.tensor(held)
+        gains = {} if fallback else dict(zip(match.chosen, match.gains, strict=True))
+        picked = torch.tensor(chosen)
         cosine = self._cosine(weights, r[picked], inner[picked][:, picked], batch.scalars["target_square"])
         rows = finite[picked]
         parts = {
             "alignment": alignment,
-            "gain": self._spread(len(batch), rows, torch.tensor([gains.get(i, 0.0) for i in held])),
+            "gain": self._spread(len(batch), rows, torch.tensor([gains.get(i, 0.0) for i in chosen])),
             "ess": self._spread(len(batch), rows, 1 / weights.square().sum().expand(len(rows))),
             "cosine": self._spread(len(batch), rows, torch.full((len(rows),), cosine)),
             "fallback": torch.full((len(batch),), float(fallback)),
@@ -108,7 +110,7 @@ class FilterWeight(Selector):
 
     @staticmethod
     def _spread(count: int, rows: Tensor, values: Tensor) -> Tensor:
-        """Values at their rows, NaN elsewhere: (count,) float64."""
+        """Return (count,) float64 with the values at these rows and NaN at all others."""
         out = torch.full((count,), torch.nan, dtype=torch.float64)
         out[rows] = values.double()
         return out

@@ -1,4 +1,4 @@
-"""Keep every candidate: plain fine-tuning, through the same loop. Costs no scoring pass."""
+"""Full: keep every candidate. This is plain fine-tuning through the same training loop, without a scoring pass."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .base import CandidateBatch, Scores, Selector
 
 
 class Full(Selector):
-    """Everything is trained on."""
+    """Train on all candidates."""
 
     keeps_all = True
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """All alike."""
+        """Give all candidates the same score, 0."""
         return Scores(torch.zeros(len(batch), dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""GREATS: the candidates whose step lowers a target's loss most, counting what those already taken do.
+"""GREATS: keep the candidates whose gradient step lowers a target's loss most, given the candidates already picked.
 
 Source: Wang et al., GREATS: Online Selection of High-Quality Data for LLM Training in Every Iteration, NeurIPS 2024.
 """
@@ -11,15 +11,18 @@ from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 
 class GREATS(Selector):
-    """Greedy by U_i|S = η⟨g_i, g_T⟩ − c·η²⟨g_i, Σ_{j∈S} g_j⟩, with raw gradients and η the current learning rate.
+    """Pick greedily by U_i|S = η⟨g_i, g_T⟩ − c·η²⟨g_i, Σ_{j∈S} g_j⟩, with raw gradients and the learning rate η.
 
-    The score is the pick order. At fine-tuning rates the second term is tiny, so this is first-order top-k in practice;
-    `interaction` scales it. Where we differ from public code: one backward pass serves choosing and training; scaling
-    and dropout of the adapter are inside the gradients; g_T is a mean of per-sample gradients.
+    S is the set of candidates that are picked already, and η is the current learning rate. The score is the position in
+    the pick order, negated. At learning rates of fine-tuning the second term is tiny, so in practice the result is the
+    top k by the first term; `interaction` scales the second.
+
+    Where we differ from public code: one backward pass is used for selection and training; the gradients include the
+    adapter's scaling and dropout; g_T is a mean of per-sample gradients.
 
     Args:
-        info: the run.
-        interaction: c; 1 as published.
+        info: properties of the run.
+        interaction: c, factor of the second term, 0 or more; published: 1.
     """
 
     gradients = GradientNeeds(target=True, gram=True)
@@ -33,19 +36,19 @@ class GREATS(Selector):
     def check(cls, *, interaction: float = 1.0) -> None:  # type: ignore[override]
         """Raise `ValueError` for a negative interaction."""
         if interaction < 0:
-            raise ValueError(f"interaction is 0 or more, not {interaction}")
+            raise ValueError(f"interaction must be 0 or more, not {interaction}")
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Pick order; parts: alignment, and the utility at the time of picking."""
+        """Score by the pick order. Parts: the alignment, and the utility U_i|S at the time of the pick."""
         rate = batch.scalars["learning_rate"]
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
         value = rate * alignment
         order = torch.full_like(value, torch.nan)
         utility = torch.full_like(value, torch.nan)
-        left = value.isfinite()
-        for place in range(int(left.sum())):
-            pick = int(value.where(left, -torch.inf).argmax())
-            order[pick], utility[pick] = -float(place), value[pick]
-            left[pick] = False
+        remaining = value.isfinite()
+        for rank in range(int(remaining.sum())):
+            pick = int(value.where(remaining, -torch.inf).argmax())
+            order[pick], utility[pick] = -float(rank), value[pick]
+            remaining[pick] = False
             value = value - self.interaction * rate**2 * gram[:, pick]
         return Scores(order, {"alignment": alignment, "utility": utility})

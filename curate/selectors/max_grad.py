@@ -1,4 +1,4 @@
-"""MaxGrad: the candidates with the largest gradients."""
+"""MaxGrad: keep the candidates with the largest gradients."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, 
 
 
 class MaxGrad(Selector):
-    """Score = ‖∇ℓ_i‖.
+    """Score = ‖∇ℓ_i‖, the norm of the gradient of a candidate's loss.
 
     Source: Katharopoulos and Fleuret, arXiv 1803.00942 (the last layer's gradient as a proxy).
 
     Args:
-        info: the run.
-        approximation: `exact`: the gradient of the head's weights, forward only, in slices of the vocabulary;
-            `token_diagonal`: the same without products of different tokens, faster; `parameters`: the gradient of all
-            trainable parameters, by a backward pass (GradNorm).
+        info: properties of the run.
+        approximation: `exact`: the gradient of the head's weights, from a forward pass alone, in slices of the
+            vocabulary. `token_diagonal`: the same without products of different tokens, which is faster. `parameters`:
+            the gradient of all trainable parameters, from a backward pass (GradNorm).
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class MaxGrad(Selector):
 
     @classmethod
     def check(cls, *, approximation: str = "exact") -> None:  # type: ignore[override]
-        """Raise `ValueError` for an approximation that does not exist."""
+        """Raise `ValueError` for an unknown approximation."""
         if approximation not in ("exact", "token_diagonal", "parameters"):
-            raise ValueError(f"approximation is exact, token_diagonal or parameters, not '{approximation}'")
+            raise ValueError(f"approximation must be exact, token_diagonal or parameters, not '{approximation}'")
 
     @classmethod
     def requirements(cls, *, approximation: str = "exact") -> Requirements:  # type: ignore[override]
-        """Return the norms of all parameters' gradients as a need, or the head's as a signal."""
+        """Require the norms of all parameters' gradients, or the signal `grad_norm` of the head."""
         if approximation == "parameters":
             return Requirements(gradients=GradientNeeds(norms=True))
         return Requirements(frozenset({"grad_norm"}))
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """The norm itself."""
+        """Return the gradient norm as the score."""
         return Scores(batch.values["grad_norm"].double())

@@ -1,4 +1,7 @@
-"""MaxLoss: the hardest candidates, ℓ_i under the current weights. Source: Loshchilov and Hutter, arXiv 1511.06343."""
+"""MaxLoss: keep the candidates with the highest loss ℓ_i under the current weights.
+
+Source: Loshchilov and Hutter, arXiv 1511.06343.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from .base import CandidateBatch, Scores, Selector
 
 
 class MaxLoss(Selector):
-    """Score = mean cross-entropy of the target tokens."""
+    """Score = ℓ_i, the mean cross-entropy of a candidate's target tokens."""
 
     signals = MappingProxyType({"loss": Loss()})
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """The loss itself."""
+        """Return the loss as the score."""
         return Scores(batch.values["loss"].double())

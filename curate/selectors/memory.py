@@ -1,4 +1,7 @@
-"""A memory of sketches of samples already trained on: M rows, and a policy that says which gives way."""
+"""A memory of sketches of the samples trained on so far.
+
+The memory has M rows. When it is full, a policy decides which row a new sketch replaces.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,28 @@ Policy = Literal["fifo", "reservoir", "per_cluster"]
 
 
 class Memory(nn.Module):
-    """Up to M sketches, with whose they are and when they came. All of it is buffers.
+    """Up to M sketches, each with the position, step and cluster of its sample. All of them are buffers.
 
-    Only the sketches move to another device: the rest is read at every step, and reading must not wait for a GPU.
+    Only the sketches move to another device. The other buffers are read in every step, and a read must not wait for a
+    GPU.
 
     Attributes:
-        sketches: (M, D) float32; the first `filled` rows count.
-        positions: (M,) int64, rows of the pool.
-        steps: (M,) int64, optimizer steps.
-        clusters: (M,) int64; −1 where unknown.
-        seen: () int64, how many sketches were ever pushed.
+        sketches: (M, D) float32; only the first `filled` rows are in use.
+        positions: (M,) int64, positions of the samples in the pool; −1 in unused rows.
+        steps: (M,) int64, optimizer steps in which the sketches were pushed.
+        clusters: (M,) int64, clusters of the samples; −1 where unknown.
+        seen: () int64, number of sketches pushed so far.
 
     Args:
-        size: M.
-        width: D.
-        policy: `fifo` drops the oldest. `reservoir` keeps a uniform sample of all that was pushed (Vitter's algorithm
-            R, with hashed draws). `per_cluster` drops the oldest of the newcomer's cluster, or of the largest cluster
-            when the memory holds none of it, so that no cluster pushes the others out.
-        seed: of the reservoir's draws.
+        size: M, number of rows, at least 1.
+        width: D, number of entries of a sketch.
+        policy: `fifo` drops the oldest sketch. `reservoir` keeps a uniform sample of all pushed sketches (Vitter's
+            algorithm R, with hashed draws). `per_cluster` drops the oldest sketch of the new sample's cluster, or of
+            the largest cluster if the memory has none of the new one's. Thus no cluster displaces the others.
+        seed: seed of the reservoir's draws.
+
+    Raises:
+        ValueError: the size is below 1, or the policy does not exist.
     """
 
     sketches: Tensor
@@ -44,9 +51,9 @@ class Memory(nn.Module):
     def __init__(self, size: int, width: int, *, policy: Policy = "fifo", seed: int = 0) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"the memory wants at least one row, not {size}")
+            raise ValueError(f"memory must have at least one row, not {size}")
         if policy not in get_args(Policy):
-            raise ValueError(f"memory_policy is one of {', '.join(get_args(Policy))}, not '{policy}'")
+            raise ValueError(f"memory_policy must be one of {', '.join(get_args(Policy))}, not '{policy}'")
         self.policy = policy
         self.seed = seed
         self.register_buffer("sketches", torch.zeros(size, width))
@@ -57,15 +64,22 @@ class Memory(nn.Module):
 
     @property
     def filled(self) -> int:
-        """Rows in use."""
+        """Number of rows in use."""
         return min(int(self.seen), len(self.sketches))
 
     def distances(self, sketches: Tensor) -> Tensor:
-        """Distances to every row in use, (B, D) -> (B, filled) float64, on the memory's device."""
+        """Return the distances to all rows in use: (B, D) -> (B, filled) float64, on the memory's device."""
         return pairwise_distances(sketches.to(self.sketches), self.sketches[: self.filled])
 
     def push(self, sketches: Tensor, positions: Tensor, step: int, clusters: Tensor | None = None) -> None:
-        """Take in sketches (k, D), in order."""
+        """Add sketches, in their order.
+
+        Args:
+            sketches: (k, D) floats, on any device.
+            positions: (k,) int64, positions of their samples in the pool.
+            step: the optimizer step.
+            clusters: (k,) int64, clusters of their samples, or None if they are not known.
+        """
         newest: dict[int, int] = {}
         for i in range(len(sketches)):
             cluster = -1 if clusters is None else int(clusters[i])
@@ -81,12 +95,12 @@ class Memory(nn.Module):
             self.sketches[list(newest)] = sketches[list(newest.values())].to(self.sketches)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
-        """What `to` and its kin do, to the sketches alone."""
+        """Apply `to`, `cuda` and similar methods to the sketches alone."""
         self.sketches = fn(self.sketches)
         return self
 
     def _row(self, cluster: int) -> int | None:
-        """Where the next sketch goes; None: nowhere."""
+        """Return the row for the next sketch, or None if the policy drops it."""
         seen, size = int(self.seen), len(self.sketches)
         if seen < size:
             return seen

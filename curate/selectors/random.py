@@ -1,4 +1,7 @@
-"""Uniform sampling as scoring: the k highest of independent Gumbel noises are a uniform k-subset. No scoring pass."""
+"""Random: sample candidates uniformly, without a scoring pass.
+
+Sampling is written as a score: the k highest of independent Gumbel noises are a uniform subset of size k.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from .base import CandidateBatch, Scores, Selector
 
 
 class Random(Selector):
-    """Noise hashed from (seed, step, row of the pool): it needs no state and is the same after a resume."""
+    """Score = Gumbel noise, hashed from (seed, step, position in the pool).
+
+    The noise needs no memory and is the same after a resume.
+    """
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Gumbel noise."""
+        """Return the noise as the score."""
         noise = [self._gumbel(f"{self.info.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
         return Scores(torch.tensor(noise, dtype=torch.float64))
 

@@ -1,4 +1,7 @@
-"""RHO: what a reference model finds easy and this one does not yet. Source: Mindermann et al., arXiv 2206.07137."""
+"""RHO: keep the candidates that are hard for this model and easy for a reference model.
+
+Source: Mindermann et al., arXiv 2206.07137.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from .base import CandidateBatch, Scores, Selector
 
 
 class RHO(Selector):
-    """Score = ℓ_i(θ_t) − ℓ_i(θ_ref).
+    """Score = ℓ_i(θ_t) − ℓ_i(θ_ref), the reducible loss.
 
-    The reference loss is a stored feature (`curate embed --signals loss --model REFERENCE`), joined by sample id: it is
-    computed once over the pool, not in every step.
+    The reference loss is a stored feature (`curate embed --signals loss --model REFERENCE`), joined by sample id. It is
+    computed once for the pool, not in every step.
     """
 
     features = ("reference_loss",)
@@ -20,6 +23,6 @@ class RHO(Selector):
     signals = MappingProxyType({"loss": Loss()})
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """The reducible loss, with the reference loss as a part."""
+        """Return the reducible loss as the score, with the reference loss as a part."""
         reference = batch.reference["reference_loss"].double()
         return Scores(batch.values["loss"].double() - reference, {"reference_loss": reference})

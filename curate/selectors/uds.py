@@ -1,5 +1,7 @@
-"""UDS, Utility-Diversity Sampling, arXiv 2510.16882: nuclear norm of a sample's logits, plus the distance of its sketch
-to a memory of samples already trained on. No reference model, no validation set, no backward pass; here, no logits.
+"""UDS, Utility-Diversity Sampling: nuclear norm of a sample's logits plus distance to the samples trained on before.
+
+Source: arXiv 2510.16882. The distance is that of the sample's sketch to a memory of sketches. UDS needs no reference
+model, no validation set and no backward pass. This implementation does not form the logits either.
 """
 
 from __future__ import annotations
@@ -27,33 +29,39 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "implementation": ("exact", "reference"),
     "spectrum": get_args(Spectrum),
 }
-"""Argument -> its allowed values."""
+"""Name of an argument -> its allowed values."""
 
 
 class UDS(Selector):
-    """Score = u_i + α·δ_i.
+    """Score = u_i + α·δ_i, utility plus weighted diversity.
 
     u_i = ‖Z_i‖_*,  δ_i = mean_m ‖S_i − S_m‖₂ over the memory (0 while it is empty),  S_i = S_L Z_i S_Rᵀ.
 
-    Where we differ from the released code: padding does not enter the norm; Z is never formed; choosing is per
-    optimizer step instead of per micro-batch (`scope=micro:4` of the run gives theirs); the memory is part of the
-    checkpoint. Sketches are isometric, the paper's are √(T·V)/2 times as long, so its α is multiplied by that here.
+    Where we differ from the released code: padding does not enter the norm; Z is never formed; a selection is made per
+    optimizer step instead of per micro-batch (`--scope micro:4` selects as the released code does); the memory is part
+    of the checkpoint. Our sketches are isometric. The paper's are √(T·V)/2 times as long, so its α is multiplied by
+    this factor here.
 
     Args:
-        info: the run.
-        alpha: α. Published: 2.5e-3, and 1.5e-3 for MMLU with Qwen2.5-7B; tuned per model and data.
-        alpha_units: `paper`: α as published; `isometric`: α multiplies distances in units of the logits.
-        memory: M, rows of the memory.
-        memory_policy: `fifo` (published), `reservoir` or `per_cluster` (needs `clusters` of the run).
-        d1: rows of a sketch (positions); d2: its columns (vocabulary).
+        info: properties of the run.
+        alpha: α, weight of the diversity. Published: 2.5e-3, and 1.5e-3 for MMLU with Qwen2.5-7B; tuned per model and
+            data.
+        alpha_units: `paper`: α as published. `isometric`: α multiplies distances in units of the logits.
+        memory: M, number of rows of the memory, at least 1.
+        memory_policy: `fifo` (published), `reservoir`, or `per_cluster`, which needs a clustering of the pool
+            (`--clusters`).
+        d1: number of rows of a sketch (token positions).
+        d2: number of columns of a sketch (vocabulary).
         norm: `nuclear`, or `frobenius` as an ablation.
-        tokens: `all` real tokens, or those of the `completion`.
-        normalize: divide the utility by `tokens` or `sqrt_tokens`; it grows with length: plain UDS prefers long ones.
+        tokens: `all` tokens without padding, or only those of the `completion`.
+        normalize: divide the utility by `tokens` or `sqrt_tokens`, or not (`none`, as published). The utility grows
+            with the length, so plain UDS prefers long texts.
         intra_batch: add the mean distance to the candidates of the same step (the paper's s_inter).
-        greedy: pick one after the other, counting those already picked as memory; the score is then the pick order.
-        implementation: `exact`, or `reference`: full logits, singular values, FFTs.
-        spectrum: how nuclear norms are had: `eigh`, `svdvals`, `newton`, `polar`, or `auto`, by device and size. They
-            agree to 1e-5.
+        greedy: pick one candidate after the other and count those already picked as memory. The score is then the
+            pick order.
+        implementation: `exact`, or `reference`, which forms full logits and uses singular values and FFTs.
+        spectrum: algorithm for nuclear norms: `eigh`, `svdvals`, `newton`, `polar`, or `auto`, which chooses by device
+            and size. All agree to 1e-5.
     """
 
     def __init__(
@@ -99,35 +107,35 @@ class UDS(Selector):
 
     @classmethod
     def check(cls, **args: Any) -> None:
-        """Raise `ValueError` for a choice that does not exist."""
+        """Raise `ValueError` for a value that an argument does not allow."""
         for name in CHOICES.keys() & args.keys():
             if args[name] not in CHOICES[name]:
-                raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}, not '{args[name]}'")
+                raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, not '{args[name]}'")
 
     @classmethod
     def requirements(cls, *, memory_policy: str = "fifo", **args: Any) -> Requirements:
-        """Return utility and sketch as signals, and each candidate's cluster for a memory per cluster."""
+        """Require the signals `utility` and `sketch`, and the feature `cluster` for a memory per cluster."""
         return Requirements(frozenset({"utility", "sketch"}), ("cluster",) if memory_policy == "per_cluster" else ())
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """u + α·δ, with both as parts."""
+        """Return u + α·δ as the score, with u and δ as parts."""
         utility = self._utility(batch)
         sketches = batch.values["sketch"]
         to_memory = self.memory.distances(sketches).sum(1).to(utility)
-        among = pairwise_distances(sketches, sketches).to(utility) if self.intra_batch or self.greedy else None
+        between = pairwise_distances(sketches, sketches).to(utility) if self.intra_batch or self.greedy else None
         if self.greedy:
-            assert among is not None
-            return self._greedy(utility, to_memory, among)
+            assert between is not None
+            return self._greedy(utility, to_memory, between)
         diversity = to_memory / max(1, self.memory.filled)
         parts = {"utility": utility, "diversity": diversity}
-        if among is not None:
-            among = among.nan_to_num(nan=0.0)
-            parts["intra_batch"] = among.mean(1)
+        if between is not None:
+            between = between.nan_to_num(nan=0.0)
+            parts["intra_batch"] = between.mean(1)
             diversity = diversity + parts["intra_batch"]
         return Scores(utility + self.alpha * diversity, parts)
 
     def update(self, batch: CandidateBatch, kept: Tensor) -> None:
-        """Push the sketches of the kept."""
+        """Add the sketches of the kept candidates to the memory."""
         clusters = batch.reference.get("cluster")
         self.memory.push(
             batch.values["sketch"][kept],
@@ -143,18 +151,18 @@ class UDS(Selector):
             return utility / tokens
         return utility / tokens.sqrt() if self.normalize == "sqrt_tokens" else utility
 
-    def _greedy(self, utility: Tensor, to_memory: Tensor, among: Tensor) -> Scores:
-        """Pick by u + α·δ with δ over the memory and all picked before; the score is −(place in that order)."""
+    def _greedy(self, utility: Tensor, to_memory: Tensor, between: Tensor) -> Scores:
+        """Pick by u + α·δ, with δ over the memory and all earlier picks; score = −(position in the pick order)."""
         count = self.memory.filled
         order = torch.full_like(utility, torch.nan)
         diversity = torch.zeros_like(utility)
-        open_ = (utility + to_memory).isfinite()
-        for place in range(int(open_.sum())):
+        remaining = (utility + to_memory).isfinite()
+        for rank in range(int(remaining.sum())):
             delta = to_memory / max(1, count)
-            value = torch.where(open_, utility + self.alpha * delta, -torch.inf)
+            value = torch.where(remaining, utility + self.alpha * delta, -torch.inf)
             pick = int(value.argmax())
-            order[pick], diversity[pick] = -float(place), delta[pick]
-            open_[pick] = False
-            to_memory = to_memory + among[:, pick]
+            order[pick], diversity[pick] = -float(rank), delta[pick]
+            remaining[pick] = False
+            to_memory = to_memory + between[:, pick]
             count += 1
         return Scores(order, {"utility": utility, "diversity": diversity})

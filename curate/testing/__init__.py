@@ -1,20 +1,21 @@
-"""The laws that every selector keeps, ours and other people's: for the tests of a package that brings one.
+"""Laws that every selector satisfies, built in or not, for the tests of a package that provides a selector.
 
     from curate.testing import check_pool_selector, check_selector
 
-    def test_it_keeps_curates_laws() -> None:
+    def test_the_selector_satisfies_the_laws() -> None:
         check_selector(Closest, {"aim": 0.5})
 
-Each law is a function of its own in `SELECTOR_LAWS` and `POOL_SELECTOR_LAWS`, by the sentence that it holds a selector
-to; our own tests run them one by one. They need torch and numpy, no model and no test runner.
+`SELECTOR_LAWS` and `POOL_SELECTOR_LAWS` map the sentence of each law to the function that checks it. The laws need
+torch and numpy, but no model and no test runner.
 """
 
 from .pool_selectors import POOL_SELECTOR_LAWS, check_pool_selector
-from .selectors import SELECTOR_LAWS, check_selector, made_up_candidates
+from .selectors import SELECTOR_LAWS, SelectorFactory, check_selector, made_up_candidates
 
 __all__ = [
     "POOL_SELECTOR_LAWS",
     "SELECTOR_LAWS",
+    "SelectorFactory",
     "check_pool_selector",
     "check_selector",
     "made_up_candidates",

@@ -1,23 +1,32 @@
-"""What a law that does not hold says: which, of what, and what was seen."""
+"""Run laws and report the first that is broken: its sentence, the selector, and the values observed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-Make = TypeVar("Make")
+Factory = TypeVar("Factory")
 
 
-def hold(condition: object, seen: str) -> None:
-    """`AssertionError` with what was seen, unless the condition holds; -O does not switch it off."""
+def expect(condition: object, otherwise: str) -> None:
+    """Raise `AssertionError` with a message unless the condition is true. Python's option -O does not disable it."""
     if not condition:
-        raise AssertionError(seen)
+        raise AssertionError(otherwise)
 
 
-def check_all(laws: Mapping[str, Callable[[Make], None]], make: Make, of: str) -> None:
-    """Every law, in order; the first that does not hold is named."""
+def check_all(laws: Mapping[str, Callable[[Factory], None]], factory: Factory, name: str) -> None:
+    """Check laws in their order.
+
+    Args:
+        laws: sentence of a law -> function that checks it with selectors of the factory.
+        factory: builds the selector to check.
+        name: name of the selector, for the message.
+
+    Raises:
+        AssertionError: a law is broken; the message has its sentence and the values observed.
+    """
     for law, check in laws.items():
         try:
-            check(make)
+            check(factory)
         except AssertionError as error:
-            raise AssertionError(f"{of}: {law}. It does not hold: {error}") from error
+            raise AssertionError(f"{name} breaks the law '{law}': {error}") from error

@@ -1,7 +1,7 @@
 """Train a model on the samples that a batch selector keeps: from a `TrainingJob` to a `TrainingResult`.
 
 `train` lists the steps in their order: arguments, model, selector, verified head, Trainer, gradient engines, resume.
-A stopped run resumes at its newest complete checkpoint, to the bit.
+A stopped run resumes at its newest complete checkpoint, and its result equals an uninterrupted run's to the bit.
 """
 
 from __future__ import annotations
@@ -49,25 +49,26 @@ class TrainingJob:
     """Everything that decides a training run, apart from the model and the ledger.
 
     Attributes:
-        label: shown on the progress bar.
-        table: the pool, tokenized.
-        eval_table: held-out samples, tokenized, or None.
-        selector: name of the batch selector; selector_args: its arguments.
-        plan: candidates and kept samples of a step.
-        reference: stored features that the selector needs.
+        label: label of the progress bar.
+        table: the tokenized pool.
+        eval_table: tokenized held-out samples, or None.
+        selector: name of the batch selector.
+        selector_args: arguments of the batch selector.
+        plan: numbers of candidates and kept samples of a step.
+        reference: stored features that the selector needs, (n,) each, in the table's order.
         max_length: T, maximum number of tokens of a text.
-        max_bad: maximum number of samples whose loss is not finite.
+        max_bad: maximum number of samples whose loss is not finite; one more ends the run.
         logits_budget: bytes; larger logits are never formed (see lm/model/chunked_loss.py).
-        save_total_limit: number of checkpoints to keep.
-        arguments: of `transformers.TrainingArguments`.
-        target: source of target batches, for selectors that need them.
-        reuse: make the update from the gradients that the selection measured.
+        save_total_limit: number of checkpoints to keep; None: all.
+        arguments: keyword arguments of `transformers.TrainingArguments`.
+        target: source of target batches; required by selectors that need them.
+        reuse: True to combine the update from the gradients that the selection measured.
         coverage: `all` or `linear`, see `GradientEngine`.
         rounds: the subset of the table that each epoch is trained on; None: the whole table.
         order: order in which an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
-        per_rank: each process chooses among its own candidates.
-        fsdp: shard the frozen layers over processes.
-        score_batch_tokens: padded tokens scored at once; None: as many as the device's memory holds.
+        per_rank: True if each process selects among its own candidates.
+        fsdp: True to shard the frozen layers over processes.
+        score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
         score_batch_size: maximum number of texts measured at once; None: in backward passes `BACKWARD_TEXTS`.
     """
 
@@ -95,12 +96,12 @@ class TrainingJob:
 
     @property
     def epochs_by_gradients(self) -> bool:
-        """True if the subsets of epochs are chosen by gradients."""
+        """True if the subsets of epochs are selected by gradients."""
         return self.rounds is not None and self.rounds.by_gradients
 
 
 class RunLedger(LedgerWriter, Protocol):
-    """Ledger of a run: it takes rows, commits them at checkpoints and rewinds to a checkpoint."""
+    """Ledger of a run: it accepts rows, commits them at checkpoints and rewinds to a checkpoint."""
 
     def commit(self, step: int) -> None:
         """Make everything up to `step` final."""
@@ -114,10 +115,10 @@ class TrainingResult:
     """A finished run.
 
     Attributes:
-        trainer: holds the trained model.
-        selection: holds the selector's memory and the counters of this process.
-        history: logged values, (step, metric, value).
-        counts: counters of all processes, summed; `bad` is a number.
+        trainer: the Trainer, with the trained model.
+        selection: the selection, with the selector's memory and the counters of this process.
+        history: logged values, (step, metric, value) each.
+        counts: counters summed over all processes; `bad` is a number here.
     """
 
     trainer: CurateTrainer
@@ -136,16 +137,16 @@ def train(
     """Train, or resume training, and evaluate at the end.
 
     Args:
-        job: what to train on, and how.
-        build: makes the model with its trainable parts; called once, after seeding.
-        tokenizer: of the model.
-        ledger: receives every candidate.
-        folder: for checkpoints.
+        job: the training job.
+        build: function that builds the model with its trainable parts; called once, after seeding.
+        tokenizer: tokenizer of the model.
+        ledger: ledger that receives every candidate.
+        folder: folder for checkpoints.
 
     Raises:
-        ConfigError: options that the Trainer does not accept.
+        ConfigError: the Trainer does not accept an option.
         ModelError: the model's logits cannot be computed from its hidden states, and the selector needs them.
-        TrainingError: processes that do not see each other, or a loss that is not finite.
+        TrainingError: processes do not see each other, or too many losses are not finite.
     """
     arguments = make_arguments(job, folder)
     set_seed(arguments.seed)
@@ -173,7 +174,12 @@ def train(
 
 
 def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
-    """Build the Trainer's arguments; `ConfigError` where it does not accept them, or a logger is not installed."""
+    """Build the Trainer's arguments.
+
+    Raises:
+        ConfigError: the Trainer does not accept an option, or a logger is not installed.
+        TrainingError: the Trainer does not see all processes of the launch.
+    """
     reporter = job.arguments.get("report_to", "none")
     if reporter != "none" and importlib.util.find_spec(reporter) is None:
         raise ConfigError(f"--report-to {reporter} needs the package {reporter}: {pip_install(reporter)}.")
@@ -184,7 +190,7 @@ def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
     if arguments.world_size != size():
         raise TrainingError(
             f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
-            "Launch with torchrun, and as many processes as devices."
+            "Launch with torchrun, with one process per device."
         )
     return arguments
 
@@ -202,16 +208,18 @@ def build_selector(job: TrainingJob, scoring_model: ScoringModel, arguments: Tra
 
 
 def head_is_verified(job: TrainingJob, selector: Selector, scoring_model: ScoringModel) -> bool:
-    """Verify that logits can be computed from hidden states; `ModelError` where not and the selector needs them.
+    """Return whether logits can be computed from hidden states; raise `ModelError` if not and the selector needs them.
 
-    A run that needs no logits trains with the model's own loss instead, which forms all logits at once.
+    A run whose selector needs no logits then trains with the model's own loss, which forms all logits at once.
     """
     try:
         verify_head(scoring_model)
     except ModelError:
         if selector.signals or selector.gradients is not None or job.epochs_by_gradients:
             raise
-        LOGGER.info("The model's head cannot be factored: the loss is the model's own, with all logits at once.")
+        LOGGER.info(
+            "The model's head cannot be factored, so training uses the model's own loss, with all logits at once."
+        )
         return False
     return True
 
@@ -242,10 +250,10 @@ def make_trainer(
 
 
 def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
-    """Give what chooses by gradients an engine that measures them, in the metric of the trainer's optimizer."""
+    """Add engines that measure gradients, in the metric of the Trainer's optimizer, where selection needs gradients."""
     selection = trainer.selection
 
-    def engine(ranks: ProcessGroup, *, keep: bool = False) -> GradientEngine:
+    def make_engine(ranks: ProcessGroup, *, keep: bool = False) -> GradientEngine:
         return GradientEngine(
             selection.scoring_model,
             job.target,
@@ -258,16 +266,22 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
         )
 
     if selection.selector.gradients is not None:
-        selection.engine = engine(selection.ranks, keep=job.reuse)
+        selection.engine = make_engine(selection.ranks, keep=job.reuse)
     if job.rounds is not None:
-        alone = engine(ProcessGroup(per_rank=True)) if job.epochs_by_gradients else None
-        trainer.add_callback(ReselectCallback(job.rounds, alone, selection.timer))
+        own = make_engine(ProcessGroup(per_rank=True)) if job.epochs_by_gradients else None
+        trainer.add_callback(ReselectCallback(job.rounds, own, selection.timer))
 
 
 def restore(job: TrainingJob, trainer: CurateTrainer, ledger: RunLedger, folder: Path) -> Path | None:
-    """Load the selector's state of the newest complete checkpoint and rewind the ledger to it; None without one.
+    """Load the selector's state of the newest complete checkpoint and rewind the ledger to it.
 
     The Trainer loads the rest of the checkpoint itself.
+
+    Returns:
+        The checkpoint, or None if there is none.
+
+    Raises:
+        TrainingError: a file of the checkpoint is damaged.
     """
     arguments = trainer.args
     found = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
@@ -278,7 +292,7 @@ def restore(job: TrainingJob, trainer: CurateTrainer, ledger: RunLedger, folder:
     if found:
         LOGGER.info(f"Resuming '{job.label}' at step {step}.")
         checkpoint.load(found, trainer.selection, arguments.process_index, arguments.world_size)
-    # A curve starts with an evaluation, and a resumed run has it already.
+    # A loss curve starts with an evaluation before the first step; a resumed run has it already.
     arguments.eval_on_start = arguments.eval_strategy == "steps" and found is None
     return found
 

@@ -1,7 +1,7 @@
 """One step of online batch selection: measure the candidates, score them, keep the best, record every score.
 
-`BatchSelection.select` takes the candidates of a step and returns a frozen `Selected`. Only the selector's memory, the
-recorder and the timer change in between. The Trainer (trainer.py) and loops of users (curate.integrations) call it.
+`BatchSelection.select` takes the candidates of a step and returns a frozen `Selected`. It changes only the selector's
+memory, the recorder and the timer. The Trainer (trainer.py) and the loops of users (curate.integrations) call it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from .recorder import StepRecorder
 
 @dataclass(frozen=True)
 class SelectionPlan:
-    """Sizes of a selection, and what it measures for the ledger.
+    """Sizes of a selection, and the measurements that only the ledger needs.
 
     Attributes:
-        candidates: B, candidates of an optimizer step.
-        keep: k, how many of them are kept.
-        group: choose within groups of this many candidates; None: among all candidates that are chosen from together.
-        refresh_every: steps between two factorizations of a head that trains.
-        losses: measure the candidates' losses for the ledger when the selector has a forward pass but does not need
-            them. Cost: the head's product at positions with a target.
+        candidates: B, number of candidates of an optimizer step.
+        keep: k, number of candidates that are kept.
+        group: number of candidates per group, if the selection is made within groups; None: among all candidates of the
+            processes that select together.
+        refresh_every: number of steps between two factorizations of a head that is trained.
+        losses: True to measure the candidates' losses for the ledger when the selector has a forward pass but does not
+            need them. Cost: the multiplication with the head at positions with a target.
     """
 
     candidates: int
@@ -48,13 +49,13 @@ class SelectionPlan:
 
 @dataclass(frozen=True)
 class StepCandidates:
-    """Candidates of one optimizer step, as one process sees them.
+    """Candidates of one optimizer step on one process.
 
     Attributes:
-        step: the optimizer step, from 1.
+        step: number of the optimizer step, from 1.
         table: tokenized samples.
-        rows: this process's candidates, as rows of the table.
-        plan: how many are kept.
+        rows: candidates of this process, as rows of the table.
+        plan: sizes of the selection.
         reference: stored features by name, (n,) each, in the table's order.
     """
 
@@ -67,11 +68,11 @@ class StepCandidates:
 
 @dataclass(frozen=True)
 class Update:
-    """The update of a step, made of the gradients that selection measured.
+    """Gradient of a step, combined from the candidates' gradients that the selection measured.
 
     Attributes:
-        gradient: parameter name -> gradient, in the shapes of the parameters.
-        loss: () of which it is the gradient.
+        gradient: parameter name -> gradient, in the shape of the parameter.
+        loss: () loss whose gradient this is, in nats.
     """
 
     gradient: Blocks
@@ -80,13 +81,14 @@ class Update:
 
 @dataclass(frozen=True)
 class Selected:
-    """Result of a step's selection, the same on all processes that choose together.
+    """Result of a step's selection, the same on all processes that select together.
 
     Attributes:
-        candidates: (B,) int64, the candidates of all these processes, as rows of the table; on the CPU.
+        candidates: (B,) int64, candidates of all these processes, as rows of the table; on the CPU.
         kept: (k,) int64, indices into `candidates`, ascending.
-        weights: (k,) loss weights of the kept samples, or None where they are equal.
-        update: the ready gradient of the step, where the candidates' own gradients serve for the update; else None.
+        weights: (k,) loss weights of the kept samples, or None if they are equal.
+        update: the gradient of the step, if it is combined from the candidates' gradients; None: the Trainer computes
+            it.
     """
 
     candidates: Tensor
@@ -101,21 +103,21 @@ class Selected:
 
 
 class BatchSelection:
-    """Selects which candidates of a step are trained on.
+    """Selects the candidates of a step to train on.
 
     With several processes each measures its own candidates. Then all exchange their measurements and make the same
-    choice from the same memory; the first process records it. With `ProcessGroup(per_rank=True)` each process chooses
-    among its own candidates.
+    selection with the same memory; the first process records it. With `ProcessGroup(per_rank=True)` each process
+    selects among its own candidates.
 
     Args:
         selector: scores the candidates.
-        scoring_model: the model as signals see it.
-        recorder: writes the ledger and counts.
-        pad_token_id: pads the texts of a batch.
-        ranks: the processes that choose together.
-        budget: how many tokens and texts are scored at once.
-        engine: measures gradients, for selectors that need them.
-        timer: collects seconds by part.
+        scoring_model: the model on which signals are measured.
+        recorder: writes the ledger and counts samples and tokens.
+        pad_token_id: id of the token that pads the texts of a batch.
+        ranks: the processes that select together; None: all.
+        budget: maximum number of tokens and texts that are scored at once; it shrinks if memory runs out.
+        engine: measures gradients; required by selectors that need them.
+        timer: collects seconds by part of a step.
     """
 
     def __init__(
@@ -164,14 +166,14 @@ class BatchSelection:
         return selected
 
     def _of_all_processes(self, own: Sequence[int]) -> Tensor:
-        """The candidates of all processes, as rows, on the CPU; a single process uses no device."""
+        """Return the candidates of all processes, as rows, on the CPU; a single process uses no device."""
         rows = torch.tensor(own, dtype=torch.int64)
         return rows if self.ranks.size == 1 else self.ranks.gather(rows.to(self.device)).cpu()
 
     def _record(
         self, batch: StepCandidates, selected: Selected, scores: Scores | None = None, loss: Tensor | None = None
     ) -> None:
-        """Record a step, in the first of the processes that choose together."""
+        """Record a step, on the first of the processes that select together."""
         if not self.ranks.rank:
             with self.timer.part("ledger"):
                 rows, kept = selected.candidates.numpy(), selected.kept.numpy()
@@ -183,12 +185,12 @@ class BatchSelection:
         return self.scoring_model.head.weight.device
 
     def _signals(self, plan: SelectionPlan) -> dict[str, Signal]:
-        """Signals to measure; none without a scoring pass."""
+        """Return the signals to measure; none without a scoring pass."""
         signals = dict(self.selector.signals)
         return {**signals, "loss": Loss()} if signals and plan.losses else signals
 
     def _measure(self, batch: StepCandidates) -> CandidateMeasurements:
-        """Measure this process's candidates; values and pairs of all candidates, on the CPU."""
+        """Measure own candidates and return the measurements of all processes, on the CPU except resident signals."""
         measured, own = CandidateMeasurements(), batch.rows
         texts = self._collate(batch.table, [*own, *repeat(own[0], self._stand_ins(len(own)))])
         if self.selector.gradients is not None:
@@ -209,7 +211,7 @@ class BatchSelection:
         return collate([table[row] for row in rows], self.pad_token_id)
 
     def _stand_ins(self, count: int) -> int:
-        """Number of texts to measure in addition, so that all processes measure equally many where FSDP requires it."""
+        """Return how many texts to measure in addition: with FSDP all processes must measure the same number."""
         return max(ProcessGroup().counts(count, self.device)) - count if self.scoring_model.sharded else 0
 
     @staticmethod
@@ -228,7 +230,7 @@ class BatchSelection:
     def _update_of(
         self, measured: CandidateMeasurements, kept: Tensor, weights: Tensor | None, tokens: Tensor
     ) -> Update | None:
-        """The update's gradient and loss from the candidates' own: of Σ w_i ℓ_i, or of the mean over target tokens."""
+        """Combine gradients into that of Σ w_i ℓ_i, or of the mean over target tokens; None if none were kept."""
         if self.engine is None or not self.engine.keep or not measured.kept or not len(kept):
             return None
         if weights is None:
@@ -239,7 +241,7 @@ class BatchSelection:
     def _choose(self, batch: CandidateBatch, finite: Tensor, plan: SelectionPlan) -> tuple[Tensor, Scores]:
         """Score and keep, group by group. A group's kept samples enter the memory before the next group is scored."""
         group = plan.group or len(batch)
-        kept, found = [], []
+        kept, scored = [], []
         for rows in torch.split(torch.arange(len(batch)), group):
             part = batch.rows(rows)
             scores = self.selector.score(part)
@@ -248,18 +250,18 @@ class BatchSelection:
             picked = choose(total, max(1, len(rows) * plan.keep // plan.candidates))
             self.selector.update(part, picked)
             kept.append(rows[picked])
-            found.append(scores)
+            scored.append(scores)
         whole = torch.cat(kept)
         if not len(whole):
             raise TrainingError(
                 f"No candidate of step {batch.step} has a finite loss: the model has diverged. Lower the learning rate "
                 "and run again under another --name."
             )
-        return whole, _concatenate(found)
+        return whole, _concatenate(scored)
 
 
 def finite_rows(batch: CandidateBatch) -> Tensor:
-    """Candidates all of whose signals are finite, (B,) bool."""
+    """Return which candidates have only finite measurements, (B,) bool."""
     finite = torch.ones(len(batch), dtype=torch.bool)
     for value in batch.values.values():
         finite &= value.isfinite().reshape(len(batch), -1).all(1).cpu()
@@ -267,15 +269,15 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
 
 
 def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
-    """Weights of the kept samples, or None where they are equal: then the Trainer's own loss is used."""
+    """Return the weights of the kept samples, or None if they are equal: then the Trainer's own loss is used."""
     if scores.weights is None:
         return None
     weights = scores.weights[kept]
     return None if torch.allclose(weights, weights[0]) else weights
 
 
-def _concatenate(found: Sequence[Scores]) -> Scores:
-    first = found[0]
-    weights = None if first.weights is None else torch.cat([s.weights for s in found if s.weights is not None])
-    parts = {name: torch.cat([s.parts[name] for s in found]) for name in first.parts}
-    return Scores(torch.cat([s.total for s in found]), parts, weights)
+def _concatenate(groups: Sequence[Scores]) -> Scores:
+    first = groups[0]
+    weights = None if first.weights is None else torch.cat([s.weights for s in groups if s.weights is not None])
+    parts = {name: torch.cat([s.parts[name] for s in groups]) for name in first.parts}
+    return Scores(torch.cat([s.total for s in groups]), parts, weights)

@@ -1,4 +1,4 @@
-"""A `transformers.Trainer` with one seam: `get_batch_samples`, where candidates become the samples to train on.
+"""A `transformers.Trainer` that selects in `get_batch_samples`: there candidates become the samples to train on.
 
 The Trainer counts target tokens in that method, before `training_step`. Selecting any later would divide the loss by
 the tokens of discarded candidates. The data loader yields rows of the token table, not texts, because one process may
@@ -35,19 +35,19 @@ from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
 
 UPDATE = "curate_update"
-"""Key of a micro-batch: the step's ready `Update`, or None in the further micro-batches of such a step."""
+"""Key of a micro-batch that holds the step's ready `Update`, or None in the later micro-batches of such a step."""
 
 
 class CurateTrainer(Trainer):
     """A Trainer whose optimizer steps train on the samples that a selection keeps of their candidates.
 
     Args:
-        selection: selects.
-        table: the pool, tokenized.
-        plan: candidates and kept samples of a step.
+        selection: selects the samples of each step.
+        table: the tokenized pool.
+        plan: numbers of candidates and kept samples of a step.
         reference: stored features that the selector needs, (n,) each, in the table's order.
         order: order in which an epoch goes through the table; None: all rows once, shuffled.
-        kwargs: arguments of the Trainer. `train_dataset` holds rows of the token table, as numbers.
+        kwargs: keyword arguments of the Trainer. `train_dataset` holds rows of the token table, as numbers.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class CurateTrainer(Trainer):
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _micro_batches(self, selected: Selected, count: int) -> list[Batch]:
-        """This process's share of the kept samples in `count` micro-batches.
+        """Collate this process's share of the kept samples into `count` micro-batches.
 
-        A micro-batch holds the samples' weights where these are uneven, and the step's update where it is ready.
+        A micro-batch holds the samples' weights if these are uneven, and the step's update if it is ready.
         """
         rows, weights = selected.rows.tolist(), selected.weights
         own = torch.tensor(self.selection.ranks.split_by_length(rows, self.table.lengths[rows].tolist()))
@@ -123,7 +123,7 @@ class CurateTrainer(Trainer):
         return batches
 
     def _collate(self, rows: Sequence[int]) -> Batch:
-        """Rows of the table as a batch; without rows, a text without targets."""
+        """Collate rows of the table into a batch; without rows, return a text without targets."""
         if not len(rows):
             return empty_batch(self.selection.pad_token_id)
         return collate([self.table[row] for row in rows], self.selection.pad_token_id)
@@ -131,7 +131,7 @@ class CurateTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Make the Trainer's step; where the step's update is ready, set its gradient once instead."""
+        """Make the Trainer's step; if the step's update is ready, set its gradient once instead."""
         if UPDATE not in inputs:
             try:
                 return super().training_step(model, inputs, num_items_in_batch)
@@ -152,7 +152,7 @@ class CurateTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """Return the Trainer's loss; where it is not finite, the loss without the samples that cause it."""
+        """Return the Trainer's loss; if it is not finite, the loss without the samples that cause it."""
         result = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
         if not model.training or _loss_in(result).isfinite():
             return result
@@ -165,7 +165,7 @@ class CurateTrainer(Trainer):
         return super().compute_loss(model, clean, return_outputs, num_items_in_batch)
 
     def _without_bad(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the rows whose own loss is finite and record the others; without such rows, a text without targets."""
+        """Return the rows with a finite loss and record the others; without such rows, a text without targets."""
         good = []
         for row in range(len(inputs["input_ids"])):
             one = {key: value[row : row + 1] for key, value in inputs.items()}
@@ -200,12 +200,12 @@ def _loss_in(result: Tensor | tuple[Tensor, Any]) -> Tensor:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Complete each checkpoint with the selector's state, then commit the ledger and remove old checkpoints.
+    """Add the selector's state to each checkpoint, then commit the ledger and remove old checkpoints.
 
     Args:
-        selection: its selector, counters and seconds are saved.
-        commit: called with the step up to which the ledger is final.
-        limit: number of checkpoints to keep.
+        selection: selection whose selector, counters and seconds are saved.
+        commit: function that commits the ledger up to a step.
+        limit: number of checkpoints to keep; None: all.
     """
 
     def __init__(self, selection: BatchSelection, commit: Callable[[int], None], limit: int | None) -> None:
@@ -216,7 +216,7 @@ class CheckpointCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Act once the Trainer has written its part of a checkpoint."""
+        """Complete a checkpoint once the Trainer has written its part."""
         assert args.output_dir is not None
         folder = Path(args.output_dir)
         saved = folder / f"checkpoint-{state.global_step}"
@@ -234,7 +234,14 @@ class CheckpointCallback(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """Show a progress bar: loss, kept share, tokens per second, share of time spent scoring. Time the training."""
+    """Show a progress bar and measure the time of training.
+
+    The bar shows loss, kept share, tokens per second and the share of time spent on scoring.
+
+    Args:
+        selection: selection with the counters and the timer.
+        label: label of the bar.
+    """
 
     def __init__(self, selection: BatchSelection, label: str) -> None:
         self.selection = selection
@@ -246,7 +253,7 @@ class Progress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Show the bar."""
+        """Open the progress bar."""
         self._began = time.perf_counter()
         self._tokens = self.selection.recorder.counters.tokens_kept
         if state.is_world_process_zero:
@@ -255,11 +262,11 @@ class Progress(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock of training: selection has ended."""
+        """Start to measure the time of training, because the selection of the step has ended."""
         self._step_began = self.selection.timer.mark()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advance the progress bar."""
         timer, counters = self.selection.timer, self.selection.recorder.counters
         timer.charge("training", self._step_began)
         if self._bar is None:
@@ -277,13 +284,13 @@ class Progress(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """Remember the loss."""
+        """Keep the last logged loss for the progress bar."""
         if logs and "loss" in logs:
             self._loss = f"{float(logs['loss']):.3f}"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()

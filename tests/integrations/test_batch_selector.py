@@ -1,4 +1,4 @@
-"""Choosing in a hand-written loop: what is kept is what the selector says, and all of it is in the store."""
+"""Selection in a hand-written loop: it keeps the samples with the highest scores, and the store has all scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model(tiny: str) -> Any:
 
 
 def batch_of(step: int = 0, count: int = COUNT, *, left: bool = False) -> dict[str, Any]:
-    """Texts of different lengths, padded on the right (or left), of which the loss looks at the second half."""
+    """Return texts of different lengths, padded on the right (or left); the loss includes the second half of each."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(4, 300, (count, LENGTH), generator=generator)
     lengths = torch.randint(6, LENGTH + 1, (count, 1), generator=generator)
@@ -47,7 +47,7 @@ def batch_of(step: int = 0, count: int = COUNT, *, left: bool = False) -> dict[s
 
 
 def losses_of(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """Each text alone, through the model's own loss."""
+    """Return the model's own loss of each text alone."""
     found = []
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"].bool(), batch["labels"], strict=True):
         with torch.no_grad():
@@ -174,7 +174,7 @@ def test_a_run_that_goes_on_after_its_end_is_a_new_one_that_begins_there(
     later.load_state_dict(state)
     with later:
         later.choose(batch_of(2))
-    assert "has ended: from step 2 on it is a new run" in caplog.text
+    assert "has ended. From step 2 on this is a new run" in caplog.text
     found = store.query("SELECT step, count(*) AS n FROM ledger WHERE run = 'mine' GROUP BY step").to_pylist()
     assert found == [{"step": 2, "n": COUNT}]
 
@@ -186,7 +186,7 @@ def test_nothing_is_written_without_a_store(model: Any, tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_smaller_batch_keeps_its_share_where_the_size_of_a_full_one_is_said(model: Any) -> None:
+def test_a_smaller_batch_keeps_its_share_if_the_size_of_a_full_one_is_given(model: Any) -> None:
     selector = BatchSelector("max_loss", model, keep=4)
     assert len(selector.choose(batch_of(count=6)).rows) == 4
     assert len(selector.choose(batch_of(count=6), candidates=12).rows) == 2
@@ -214,7 +214,7 @@ def test_gradient_selectors_look_at_gradients_and_leave_none_behind(model: Any) 
     assert kept.rows.tolist() == alignment.topk(3).indices.sort().values.tolist()
 
 
-def test_a_selector_that_weighs_wants_its_weights_trained_on(model: Any) -> None:
+def test_a_selector_that_weights_needs_a_loop_that_trains_on_the_weights(model: Any) -> None:
     target = [{"input_ids": list(range(4, 12)), "labels": list(range(4, 12))}]
     options: dict[str, Any] = {"target": target, "target_batch_size": 1, "coverage": "linear"}
     options["optimizer"] = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -226,7 +226,7 @@ def test_a_selector_that_weighs_wants_its_weights_trained_on(model: Any) -> None
     assert kept.loss(logits).item() == pytest.approx(float(losses_of(model, kept) @ kept.weights.float()), rel=1e-4)
 
 
-def test_facts_of_the_samples_are_joined(model: Any) -> None:
+def test_stored_features_of_the_samples_are_joined(model: Any) -> None:
     batch = batch_of()
     reference = losses_of(model, batch)
     reference[[2, 5]] -= 9
@@ -235,7 +235,7 @@ def test_facts_of_the_samples_are_joined(model: Any) -> None:
 
 
 class Wrapped(nn.Module):
-    """What Lightning Fabric and DDP make of a model: a module around it."""
+    """A module around a model, as Lightning Fabric and DDP make it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -255,10 +255,10 @@ def test_a_wrapped_model_is_looked_into(model: Any) -> None:
     [
         ("udz", {}, "There is no selector 'udz'. Did you mean 'uds'"),
         ("uds", {"args": {"alfa": 1}}, "Did you mean 'alpha'"),
-        ("greats", {}, "Selector greats wants target="),
-        ("max_grad", {"args": {"approximation": "parameters"}}, "give optimizer=, an Adam or AdamW"),
-        ("random", {"store": "store"}, "A run in a store wants a name"),
-        ("random", {"keep": 0}, "keep is at least 1, not 0"),
+        ("greats", {}, "Selector greats needs target="),
+        ("max_grad", {"args": {"approximation": "parameters"}}, "Give optimizer=, an Adam or AdamW"),
+        ("random", {"store": "store"}, "A run in a store needs a name"),
+        ("random", {"keep": 0}, "keep must be at least 1, not 0"),
         ("random", {"store": "store", "name": "a/b"}, "name: String should match pattern"),
     ],
 )
@@ -272,8 +272,8 @@ def test_what_cannot_work_is_refused_at_once(model: Any, selector: str, options:
     [
         ({"labels": None}, "The batch has no tensor labels"),
         ({"attention_mask": None, "position_ids": torch.arange(5)}, "several texts in one row"),
-        ({"input_ids": torch.zeros(2, 3, dtype=torch.int64)}, r"must be \(B, L\) alike"),
-        ({"attention_mask": torch.zeros(COUNT, LENGTH)}, "has no token"),
+        ({"input_ids": torch.zeros(2, 3, dtype=torch.int64)}, r"the same shape \(B, L\)"),
+        ({"attention_mask": torch.zeros(COUNT, LENGTH)}, "has no tokens"),
     ],
 )
 def test_a_batch_that_is_none_is_refused(model: Any, change: dict[str, Any], said: str) -> None:
@@ -283,18 +283,18 @@ def test_a_batch_that_is_none_is_refused(model: Any, change: dict[str, Any], sai
 
 
 def test_other_refusals_say_what_to_do(model: Any) -> None:
-    with pytest.raises(ConfigError, match="raise that, or cut the texts"):
+    with pytest.raises(ConfigError, match="Raise max_length, or truncate"):
         BatchSelector("uds", model, keep=3, max_length=5).choose(batch_of())
-    with pytest.raises(ConfigError, match="joins 'reference_loss'"):
+    with pytest.raises(ConfigError, match="needs the stored feature 'reference_loss'"):
         BatchSelector("rho", model, keep=3).choose(batch_of())
-    with pytest.raises(ModelError, match="no causal language model"):
+    with pytest.raises(ModelError, match="not a causal language model"):
         BatchSelector("uds", nn.Linear(3, 3), keep=3)
     selector = BatchSelector("random", model, keep=3)
-    with pytest.raises(DataError, match="beside 2 ids"):
+    with pytest.raises(DataError, match="12 texts, but 2 ids"):
         selector.choose(batch_of(), ids=["a", "b"])
     selector.choose(batch_of())
-    with pytest.raises(ConfigError, match="before the first choose"):
+    with pytest.raises(ConfigError, match="before the first choose: this run"):
         selector.load_state_dict({})
     model.lm_head.weight.ds_id = 1  # what DeepSpeed ZeRO-3 marks its parameters with
-    with pytest.raises(ModelError, match="use DDP, or curate train --fsdp"):
+    with pytest.raises(ModelError, match="Use DDP, or curate train --fsdp"):
         BatchSelector("uds", model, keep=3)

@@ -1,4 +1,4 @@
-"""Where a pool has the samples that somebody else's loop trains on."""
+"""Positions in a pool of the samples that a user's loop trains on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curate.integrations.row_ids import PoolPositions
 from curate.stages.pools import pool_samples
 
 
-def test_a_place_is_the_first_in_the_pool_and_a_stranger_is_named(
+def test_a_position_is_the_first_in_the_pool_and_an_unknown_sample_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -21,9 +21,9 @@ def test_a_place_is_the_first_in_the_pool_and_a_stranger_is_named(
     Path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pool = make(Store("store"), "ingest", name="pool", data="pool.jsonl", shard_rows=9)
     ids = [sample.sample_id for _, sample in pool_samples(pool)]
-    places = PoolPositions(pool)
-    asked = [*ids[::-1], ids[3]]
-    assert places.of(asked).tolist() == [ids.index(each) for each in asked]
-    for stranger in ("", "é", ids[0][:31], ids[0] + "0", "f" * 32):
-        with pytest.raises(DataError, match=rf"1 of 2 candidates are not in the pool 'pool', .* them {stranger}\."):
-            places.of([ids[0], stranger])
+    positions = PoolPositions(pool)
+    requested = [*ids[::-1], ids[3]]
+    assert positions.of(requested).tolist() == [ids.index(each) for each in requested]
+    for unknown in ("", "é", ids[0][:31], ids[0] + "0", "f" * 32):
+        with pytest.raises(DataError, match=rf"1 of 2 candidates are not in the pool 'pool', .* them {unknown}\."):
+            positions.of([ids[0], unknown])

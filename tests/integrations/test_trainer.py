@@ -1,4 +1,4 @@
-"""A plain Trainer with a selector: a plain Trainer where all is kept, and weights where the selector weighs."""
+"""transformers.Trainer with a selector: it equals the plain Trainer if all samples are kept, and uses weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT = 48
 
 
 def rows() -> list[dict[str, list[int]]]:
-    """Tokens of different lengths; the loss looks at the second half of each."""
+    """Return tokens of different lengths; the loss includes the second half of each."""
     generator = torch.Generator().manual_seed(0)
     out = []
     for _ in range(COUNT):
@@ -46,7 +46,7 @@ class Stream(IterableDataset[Any]):
 
 
 def parts(tiny: str, folder: Path, **changes: Any) -> dict[str, Any]:
-    """What a Trainer is made of."""
+    """Return the arguments of a Trainer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, TrainingArguments
 
     values = {
@@ -115,7 +115,7 @@ def test_a_step_that_is_weighted_descends_the_weighted_losses(tiny: str, tmp_pat
     assert len(uneven) > 1 and max(uneven) > 1.1 * min(uneven)
 
 
-def test_facts_of_the_data_are_joined_by_row(tiny: str, tmp_path: Path) -> None:
+def test_stored_features_of_the_data_are_joined_by_row(tiny: str, tmp_path: Path) -> None:
     reference = [0.0] * COUNT
     reference[7] = -50.0
     store = Store(tmp_path / "store")
@@ -144,7 +144,7 @@ def test_a_trainer_class_of_ones_own_becomes_selective(tiny: str, tmp_path: Path
         **parts(tiny, tmp_path / "out"), selection=Selective("max_loss", candidates=8, max_length=64)
     )
     trainer.train()
-    assert trainer.counted == 6 and trainer.chooser.step == 3
+    assert trainer.counted == 6 and trainer.batch_selector.step == 3
 
 
 def test_an_epoch_is_a_pass_over_the_data_as_candidates(tiny: str, tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_training_again_is_another_run(tiny: str, tmp_path: Path) -> None:
         ({"train_dataset": Stream()}, Selective("random", 8, max_length=64), "train_dataset is a stream"),
         ({"train_dataset": None}, Selective("random", 8, max_length=64), "train_dataset is missing"),
         ({"train_dataset": [[1, 2]]}, Selective("random", 8, max_length=64), "rows of type list, not mappings"),
-        ({}, Selective("random", 8), "Selective wants max_length"),
-        ({}, Selective("rho", 8, max_length=64), "joins 'reference_loss'"),
+        ({}, Selective("random", 8), "Selective needs max_length"),
+        ({}, Selective("rho", 8, max_length=64), "needs the stored feature 'reference_loss'"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -190,7 +190,7 @@ def test_what_cannot_work_is_refused(
 def test_a_model_that_is_made_later_is_refused(tiny: str, tmp_path: Path) -> None:
     values = parts(tiny, tmp_path / "out")
     model = values.pop("model")
-    with pytest.raises(ConfigError, match="model_init makes the model anew"):
+    with pytest.raises(ConfigError, match="model_init builds a new model"):
         SelectiveTrainer(**values, model_init=lambda: model, selection=Selective("uds", 8, max_length=64))
 
 

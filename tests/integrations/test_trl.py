@@ -1,4 +1,4 @@
-"""TRL's trainer with a selector: TRL's own training where all is kept, and a run of the store in any case."""
+"""TRL's trainer with a selector: it is TRL's own training if all samples are kept, and always a run in the store."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_samples_are_called_as_ingest_calls_them(tiny: str, tmp_path: Path, monk
 
 
 def with_pool(folder: Path) -> Store:
-    """A store with the pool of `ROWS`, in another order."""
+    """Return a store with a pool of `ROWS` in reverse order, and a pool of their first half."""
     store = Store("store")
     for name, rows in (("pool", ROWS[::-1]), ("half", ROWS[:24])):
         Path(f"{name}.jsonl").write_text("".join(json.dumps({**row, "n": n % 3}) + "\n" for n, row in enumerate(rows)))
@@ -205,14 +205,14 @@ def test_a_resumed_run_is_one_that_was_not_stopped(tiny: str, tmp_path: Path, mo
         options = {"peft_config": lora(), "arguments": shape}
         trainer = trainer_of(tiny, tmp_path / name / "out", selection, **options)
         if name == "stopped":
-            pick = trainer.chooser.pick
+            pick = trainer.batch_selector.pick
 
             def stop_at_5(*args: Any, trainer: Any = trainer, pick: Any = pick) -> Any:
                 if trainer.state.global_step == 4:
                     raise KeyboardInterrupt
                 return pick(*args)
 
-            trainer.chooser.pick = stop_at_5
+            trainer.batch_selector.pick = stop_at_5
             with pytest.raises(KeyboardInterrupt):
                 trainer.train()
             assert len(store.drafts()) == 1
@@ -227,10 +227,10 @@ def test_a_resumed_run_is_one_that_was_not_stopped(tiny: str, tmp_path: Path, mo
         sql = f"SELECT * FROM {table} ORDER BY ALL"
         assert stopped[1].query(sql).equals(whole[1].query(sql)) and whole[1].query(sql).num_rows
     assert stopped[1].get("mine").summary == whole[1].get("mine").summary
-    mark = tmp_path / "whole" / "out" / "checkpoint-4" / "curate.json"
-    mark.unlink()
+    marker = tmp_path / "whole" / "out" / "checkpoint-4" / "curate.json"
+    marker.unlink()
     with pytest.raises(TrainingError, match=r"has no curate\.json"):
-        whole[0].train(resume_from_checkpoint=str(mark.parent))
+        whole[0].train(resume_from_checkpoint=str(marker.parent))
 
 
 @pytest.mark.parametrize("selector", ["greats", "filter_weight"])
@@ -252,15 +252,15 @@ def test_gradient_selectors_choose_in_trl(tiny: str, tmp_path: Path, selector: s
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"packing": True}, {}, "packing=True does not go with a selector"),
-        ({"padding_free": True}, {}, "padding_free=True does not go with a selector"),
-        ({"auto_find_batch_size": True}, {}, "auto_find_batch_size=True does not go"),
-        ({}, {"candidates": 6}, "candidates=6 is no multiple of the 4 samples"),
-        ({}, {"candidates": None}, "wants candidates: how many to choose 4 from"),
-        ({}, {"selector": "full", "candidates": 8}, "Selector full keeps all"),
+        ({"packing": True}, {}, "packing=True does not work with a selector"),
+        ({"padding_free": True}, {}, "padding_free=True does not work with a selector"),
+        ({"auto_find_batch_size": True}, {}, "auto_find_batch_size=True does not work"),
+        ({}, {"candidates": 6}, "candidates=6 is not a multiple of the 4 samples"),
+        ({}, {"candidates": None}, "needs candidates: the number of samples to select 4 from"),
+        ({}, {"selector": "full", "candidates": 8}, "Selector full keeps all candidates"),
         ({}, {"selector": "udz"}, "Did you mean 'uds'"),
-        ({}, {"selector": "greats"}, "Selector greats wants target="),
-        ({"max_length": None}, {}, "Selective wants max_length"),
+        ({}, {"selector": "greats"}, "Selector greats needs target="),
+        ({"max_length": None}, {}, "Selective needs max_length"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(

@@ -63,6 +63,14 @@ def test_a_stage_is_a_config_a_run_and_examples(stage: str) -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize(
+    "package", ["curate", "curate.integrations", "curate.selectors", "curate.pool_selectors", "curate.testing"]
+)
+def test_every_public_name_of_a_package_can_be_imported(package: str) -> None:
+    module = import_module(package)
+    assert module.__all__ and all(getattr(module, name) is not None for name in module.__all__)
+
+
 def test_stages_import_nothing_slow_before_they_run() -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""GREATS, Filter-then-Weight, MaxGrad, RHO: laws of what they keep."""
+"""GREATS, Filter-then-Weight, MaxGrad, RHO: each keeps the samples that an obvious computation keeps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from curate.numerics.matching import cap, matching_pursuit, nnls
 from curate.selectors import CandidateBatch, RunInfo, Selector, choose, make_selector
 from curate.signals import HeadGradNorm, Probe
 
-FACTS = RunInfo(vocab_size=50, max_length=16, keep=4)
+INFO = RunInfo(vocab_size=50, max_length=16, keep=4)
 
 
 def batch_of(g: torch.Tensor, target: torch.Tensor, rate: float = 0.1) -> CandidateBatch:
-    """Candidates with gradients g (n, D), and a target's gradient."""
+    """Return candidates with the gradients g (n, D), and the products with a target's gradient."""
     return CandidateBatch(
         1,
         torch.arange(len(g)),
@@ -52,13 +52,13 @@ def test_greats_picks_as_the_obvious_loop_does() -> None:
                 if i not in taken
             }
             taken.append(max(value, key=lambda i: float(value[i])))
-        selector = make_selector("greats", {"interaction": interaction}, FACTS)
+        selector = make_selector("greats", {"interaction": interaction}, INFO)
         assert keep(selector, batch_of(g, target)) == sorted(taken)
 
 
 def test_filter_weight_solves_the_matching_problem_on_what_it_keeps() -> None:
     g, target = vectors()
-    scores = make_selector("filter_weight", {"ridge": 1e-9}, FACTS).score(batch_of(g, target))
+    scores = make_selector("filter_weight", {"ridge": 1e-9}, INFO).score(batch_of(g, target))
     kept = choose(scores.total, 4)
     assert scores.weights is not None
     weights = scores.weights[kept]
@@ -72,7 +72,7 @@ def test_filter_weight_solves_the_matching_problem_on_what_it_keeps() -> None:
 
 def test_a_copy_of_what_is_kept_gets_nothing() -> None:
     g, target = vectors()
-    selector = make_selector("filter_weight", {}, FACTS)
+    selector = make_selector("filter_weight", {}, INFO)
     kept = keep(selector, batch_of(g, target))
     copied = torch.cat([g, g[kept]])
     scores = selector.score(batch_of(copied, target))
@@ -83,16 +83,16 @@ def test_a_copy_of_what_is_kept_gets_nothing() -> None:
 
 def test_what_points_away_from_the_target_is_never_kept() -> None:
     g, target = vectors()
-    selector = make_selector("filter_weight", {}, FACTS)
+    selector = make_selector("filter_weight", {}, INFO)
     kept = keep(selector, batch_of(g, target))
     flipped = torch.cat([g, -g[kept]])
     assert all(i < 10 for i in keep(selector, batch_of(flipped, target)))
 
 
-def test_where_nothing_serves_the_target_the_least_bad_are_kept_evenly_and_it_is_said() -> None:
+def test_if_no_combination_helps_the_target_the_best_aligned_are_kept_evenly_and_a_part_reports_it() -> None:
     g, target = vectors()
     away = g - (g @ target)[:, None] * target / (target @ target) - torch.linspace(0.1, 1, 10)[:, None] * target
-    scores = make_selector("filter_weight", {}, FACTS).score(batch_of(away, target))
+    scores = make_selector("filter_weight", {}, INFO).score(batch_of(away, target))
     assert choose(scores.total, 4).tolist() == [0, 1, 2, 3]
     assert scores.weights is not None and scores.weights[:4].tolist() == [0.25] * 4
     assert scores.parts["fallback"].tolist() == [1.0] * 10
@@ -100,17 +100,17 @@ def test_where_nothing_serves_the_target_the_least_bad_are_kept_evenly_and_it_is
 
 def test_a_candidate_whose_gradient_is_not_finite_is_left_out() -> None:
     g, target = vectors()
-    clean = keep(make_selector("filter_weight", {}, FACTS), batch_of(g[1:], target))
+    clean = keep(make_selector("filter_weight", {}, INFO), batch_of(g[1:], target))
     g[0] = torch.nan
     for name in ("filter_weight", "greats"):
-        kept = keep(make_selector(name, {}, FACTS), batch_of(g, target))
+        kept = keep(make_selector(name, {}, INFO), batch_of(g, target))
         assert kept and 0 not in kept
-    assert keep(make_selector("filter_weight", {}, FACTS), batch_of(g, target)) == [i + 1 for i in clean]
+    assert keep(make_selector("filter_weight", {}, INFO), batch_of(g, target)) == [i + 1 for i in clean]
 
 
 def test_no_sample_weighs_more_than_the_cap() -> None:
     g, target = vectors(seed=3)
-    scores = make_selector("filter_weight", {"w_cap": 0.3}, FACTS).score(batch_of(g, target))
+    scores = make_selector("filter_weight", {"w_cap": 0.3}, INFO).score(batch_of(g, target))
     assert scores.weights is not None
     weights = scores.weights[scores.weights.isfinite()]
     assert math.isclose(weights.sum(), 1.0) and weights.max() <= 0.3 + 1e-9
@@ -160,19 +160,19 @@ def test_the_heads_gradient_norm_is_autograds(head_kind: str) -> None:
 def test_rho_is_the_difference_of_losses() -> None:
     values, reference = {"loss": torch.tensor([3.0, 1.0])}, {"reference_loss": torch.tensor([1.0, 2.0])}
     batch = CandidateBatch(1, torch.arange(2), torch.ones(2), values, reference)
-    assert make_selector("rho", {}, FACTS).score(batch).total.tolist() == [2.0, -1.0]
+    assert make_selector("rho", {}, INFO).score(batch).total.tolist() == [2.0, -1.0]
 
 
 @pytest.mark.parametrize(
     ("name", "args", "said"),
     [
-        ("filter_weight", {"metric": "Q"}, "metric is P or P2"),
-        ("filter_weight", {"ridge": 0}, "ridge is above 0"),
-        ("filter_weight", {"w_cap": 2}, "w_cap is a share"),
-        ("greats", {"interaction": -1}, "interaction is 0 or more"),
-        ("max_grad", {"approximation": "none"}, "approximation is exact, token_diagonal or parameters"),
+        ("filter_weight", {"metric": "Q"}, "metric must be P or P2"),
+        ("filter_weight", {"ridge": 0}, "ridge must be above 0"),
+        ("filter_weight", {"w_cap": 2}, "w_cap must be above 0"),
+        ("greats", {"interaction": -1}, "interaction must be 0 or more"),
+        ("max_grad", {"approximation": "none"}, "approximation must be exact, token_diagonal or parameters"),
     ],
 )
 def test_bad_arguments_are_one_sentence(name: str, args: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        make_selector(name, args, FACTS)
+        make_selector(name, args, INFO)

@@ -15,7 +15,7 @@ from curate.selectors.uds import UDS
 from curate.signals import Probe
 from tests.support.paths import SHARED
 
-FACTS = RunInfo(vocab_size=60, max_length=32, seed=1)
+INFO = RunInfo(vocab_size=60, max_length=32, seed=1)
 VECTORS = SHARED / "vectors"
 
 
@@ -29,7 +29,7 @@ def batch_of(step: int, n: int = 10, **options: object) -> CandidateBatch:
 
 
 def uds(**options: object) -> UDS:
-    selector = make_selector("uds", {"d1": 2, "d2": 8, "alpha_units": "isometric", "alpha": 0.1, **options}, FACTS)
+    selector = make_selector("uds", {"d1": 2, "d2": 8, "alpha_units": "isometric", "alpha": 0.1, **options}, INFO)
     assert isinstance(selector, UDS)
     return selector
 
@@ -123,12 +123,12 @@ def test_exact_and_reference_implementations_agree() -> None:
 
 def test_bad_options_are_one_sentence() -> None:
     for args, said in [
-        ({"norm": "spectral"}, "norm is one of nuclear, frobenius"),
+        ({"norm": "spectral"}, "norm must be one of nuclear, frobenius"),
         ({"memory": 0}, "at least one row"),
-        ({"memory_policy": "lifo"}, "memory_policy is one of"),
+        ({"memory_policy": "lifo"}, "memory_policy must be one of"),
     ]:
         with pytest.raises(ConfigError, match=said):
-            make_selector("uds", args, FACTS)
+            make_selector("uds", args, INFO)
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
