@@ -30,8 +30,8 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, Config):
     )
     metric: tuple[Literal["exact_match", "last_number", "choice"], ...] = Field(
         (),
-        description="Metrics of the pool's answers: exact_match and last_number compare a generated (greedy) answer, "
-        "choice takes the most likely choice.",
+        description="Metrics of the pool's answers: exact_match and last_number check a generated (greedy) answer, "
+        "choice checks the most likely choice.",
     )
     answer_column: str | None = Field(
         None,
