@@ -1,9 +1,9 @@
 """`curate ingest`: read a pool of instruction data into the store.
 
-Rows of whatever format become samples; rows that cannot are kept as rejects with file, row and reason, so that what a
-pool is without can be asked of it: `SELECT reason, count(*) FROM rejects GROUP BY ALL`. A pool may be larger than
-memory: one shard is held at a time (and, with `--deduplicate`, 24 to 48 bytes a conversation). An ingest that is
-stopped begins anew.
+Rows of any supported format become samples. A row that cannot become a sample is rejected, and recorded with file, row
+and reason: `SELECT reason, count(*) FROM rejects GROUP BY ALL`. A pool may be larger than memory: one shard is in
+memory at a time, and with `--deduplicate` 24 to 48 bytes per conversation. An ingest that was stopped starts again from
+the first row.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ curate ingest --data s3://bucket/chats/ --data https://example.org/qa.jsonl.gz -
 curate ingest --data tatsu-lab/alpaca --licence cc-by-nc-4.0 --deduplicate --name alpaca"""
 
 MOST_CHARACTERS = 1 << 28
-"""Of the rows of a shard: Arrow's texts end at 2 GiB, and a shard is held in memory."""
+"""Most characters of the rows of a shard: a text column of Arrow ends at 2 GiB, and a shard is held in memory."""
 DUPLICATE = "duplicate of an earlier row"
+"""Reason for which `--deduplicate` rejects a row."""
 
 
-def _as_places(value: Any) -> Any:
-    places = (value,) if isinstance(value, str) else value
-    if not isinstance(places, (list, tuple)):
-        return places
-    return [writable(each) if isinstance(each, str) else each for each in places]
+def _as_locations(value: Any) -> Any:
+    locations = (value,) if isinstance(value, str) else value
+    if not isinstance(locations, (list, tuple)):
+        return locations
+    return [writable(each) if isinstance(each, str) else each for each in locations]
 
 
 def _as_text(value: Any) -> Any:
@@ -53,30 +54,31 @@ def _as_text(value: Any) -> Any:
 
 
 class IngestConfig(Config):
-    """What to read, and what to make of rows that are in the way."""
+    """Options of `curate ingest`: the data to read, and the treatment of rows that cannot be used."""
 
-    data: Annotated[tuple[str, ...], BeforeValidator(_as_places), EXTERNAL] = Field(
+    data: Annotated[tuple[str, ...], BeforeValidator(_as_locations), EXTERNAL] = Field(
         min_length=1,
-        description="What to read: label=place or a place: a file, a folder, a save_to_disk folder, a URL, a Hub id.",
+        description="Data to read: a file, a folder, a save_to_disk folder, a URL or a Hub id; with a label for the "
+        "source, label=LOCATION.",
     )
-    split: str = Field("train", description="The split to take, where the data has named ones.")
-    subset: str | None = Field(None, description="The configuration of a Hub data set.")
+    split: str = Field("train", description="Split to read, if the data has splits.")
+    subset: str | None = Field(None, description="Configuration (subset) of a Hub dataset.")
     columns: Annotated[dict[str, str], BeforeValidator(parse_columns)] = Field(
         default_factory=dict,
-        description="Which columns are which, where their names do not say: prompt=a,completion=b.",
+        description="Names of the columns, if they are not the usual ones: prompt=a,completion=b.",
     )
-    strict: bool = Field(False, description="Stop at the first row that cannot be used.")
-    deduplicate: bool = Field(False, description="Leave out exact copies of earlier conversations.")
+    strict: bool = Field(False, description="Stop with an error at the first row that cannot be used.")
+    deduplicate: bool = Field(False, description="Reject exact copies of earlier conversations.")
     licence: Annotated[str | None, BeforeValidator(_as_text)] = Field(
-        None, description="Licence of the data, for the card of what is exported: mit, or label=mit,label=cc-by-4.0."
+        None, description="Licence of the data, for the card of exports: mit, or per label a=mit,b=cc-by-4.0."
     )
-    shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows a Parquet file, and held in memory.")
+    shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows per Parquet file, and in memory.")
 
 
-REJECTS = pa.schema(
+REJECT_RECORDS = pa.schema(
     {"source": pa.string(), "file": pa.string(), "row": pa.int64(), "sample_id": pa.string(), "reason": pa.string()}
 )
-FACTS = pa.schema(
+SAMPLE_RECORDS = pa.schema(
     {
         "sample_id": pa.string(),
         "position": pa.int64(),
@@ -90,15 +92,15 @@ FACTS = pa.schema(
 
 
 def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
-    """Read every place of `data` into shards, and facts of samples and rejects."""
+    """Read all `data` into shards, and write the records of the tables `samples` and `rejects`."""
     sources = [key.split(".", 2)[2] for key in inputs.locations]
     licences = licences_of(config.licence, sources)
     draft.restart()
     pool = _Pool(config, draft)
     with bar(total=None, label="ingest", unit=" rows") as progress:
-        for source, (key, place) in zip(sources, inputs.locations.items(), strict=True):
-            LOGGER.debug("reading %s", shown(place))
-            rows = read_location(place, split=config.split, subset=config.subset, revision=_commit(inputs, key))
+        for source, (key, location) in zip(sources, inputs.locations.items(), strict=True):
+            LOGGER.debug("reading %s", shown(location))
+            rows = read_location(location, split=config.split, subset=config.subset, revision=_commit(inputs, key))
             for row, layout in with_layout(rows, config.columns):
                 progress.update()
                 try:
@@ -112,7 +114,15 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
 
 
 def licences_of(text: str | None, sources: list[str]) -> dict[str, str]:
-    """Source -> licence, from one licence for all or `label=licence,label=licence`."""
+    """Return source -> licence.
+
+    Args:
+        text: one licence for all sources, or `label=licence,label=licence`.
+        sources: labels of all sources.
+
+    Raises:
+        ConfigError: no source has a label of `text`.
+    """
     if not text:
         return {}
     if "=" not in text:
@@ -121,18 +131,18 @@ def licences_of(text: str | None, sources: list[str]) -> dict[str, str]:
     licences = {label.strip(): licence.strip() for label, _, licence in pairs}
     for label in licences:
         if label not in sources:
-            raise ConfigError(f"licence: there is no data labelled '{label}'.{did_you_mean(label, sources)}")
+            raise ConfigError(f"licence: there is no data with the label '{label}'.{did_you_mean(label, sources)}")
     return licences
 
 
 def _commit(inputs: Inputs, key: str) -> str | None:
-    """The commit that a Hub id was fingerprinted by, so that exactly that is read."""
-    mark = inputs.fingerprints[key]
-    return mark.removeprefix("hub:") if mark.startswith("hub:") else None
+    """Return the commit in the fingerprint of a Hub id, so that exactly this commit is read; None for other data."""
+    fingerprint = inputs.fingerprints[key]
+    return fingerprint.removeprefix("hub:") if fingerprint.startswith("hub:") else None
 
 
 class _Pool:
-    """Samples and rejects on their way into the draft, a shard at a time."""
+    """Writer of the pool: collects samples and rejects, and writes them to the draft shard by shard."""
 
     def __init__(self, config: IngestConfig, draft: Draft) -> None:
         self.config = config
@@ -143,12 +153,12 @@ class _Pool:
         self.characters = 0
         self.rejects: list[dict[str, Any]] = []
         self.reject_parts = 0
-        self.seen = IdSet() if config.deduplicate else None
+        self.ids = IdSet() if config.deduplicate else None
         self.counts: dict[str, Counter[str]] = {"sources": Counter(), "formats": Counter(), "rejects": Counter()}
 
     def add(self, row: Row, sample: Sample) -> None:
-        """Take a sample in; a copy of an earlier one only where copies are wanted."""
-        if self.seen is not None and not self.seen.add(bytes.fromhex(sample.sample_id)):
+        """Add a sample; with `--deduplicate`, reject a copy of an earlier one."""
+        if self.ids is not None and not self.ids.add(bytes.fromhex(sample.sample_id)):
             self.reject(row, sample.source, DUPLICATE, sample.sample_id, strict=False)
             return
         self.samples.append(sample)
@@ -159,42 +169,57 @@ class _Pool:
             self._write_samples()
 
     def reject(self, row: Row, source: str, reason: str, sample_id: str | None = None, *, strict: bool = True) -> None:
-        """Keep file, row and reason of a row that is not taken; with `--strict` the first one is the end."""
+        """Reject a row: record its file, row number and reason.
+
+        Args:
+            row: the row.
+            source: label of its source.
+            reason: reason, in a few words.
+            sample_id: id of its sample, if it could be read.
+            strict: raise an error with `--strict`; False for rows that are no errors.
+
+        Raises:
+            DataError: `--strict` is given.
+        """
         if strict and self.config.strict:
             raise DataError(
-                f"{row.file}, row {row.number}: {reason}. Mend the row, or leave --strict out: then such rows are "
-                "skipped, counted and listed in the table rejects."
+                f"{row.file}, row {row.number}: {reason}. Fix the row, or remove --strict: then such rows are "
+                "rejected, counted and listed in the table rejects."
             )
         self.counts["rejects"][reason] += 1
-        place = {"source": source, "file": row.file, "row": row.number}
-        self.rejects.append({**place, "sample_id": sample_id, "reason": reason})
+        record = {"source": source, "file": row.file, "row": row.number, "sample_id": sample_id, "reason": reason}
+        self.rejects.append(record)
         if len(self.rejects) == self.config.shard_rows:
             self._write_rejects()
 
     def close(self) -> None:
-        """Write what is left, and the summary."""
+        """Write the last shard and the summary.
+
+        Raises:
+            DataError: no row became a sample.
+        """
         if self.samples:
             self._write_samples()
         if self.rejects:
             self._write_rejects()
         if not self.rows:
-            raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._why()}.")
+            raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._reasons()}.")
         self.draft.rows = self.rows
         self.draft.summary |= {"rows": self.rows, "distinct": self._distinct()}
         self.draft.summary |= {name: dict(counter.most_common()) for name, counter in self.counts.items()}
 
     def _distinct(self) -> int:
-        if self.seen is not None:
+        if self.ids is not None:
             return self.rows
         shards = [self.draft.shard(number) for number in range(self.shards)]
         return count_distinct(shards, "sample_id", self.draft.path)
 
-    def _why(self) -> str:
-        counted = ", ".join(f"{reason} ({n})" for reason, n in self.counts["rejects"].most_common(5))
-        return f": {counted}" if counted else ": there are none"
+    def _reasons(self) -> str:
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in self.counts["rejects"].most_common(5))
+        return f": {reasons}" if reasons else ": the data has no rows"
 
     def _write_samples(self) -> None:
-        facts = [
+        records = [
             {
                 "sample_id": sample.sample_id,
                 "position": self.rows + offset,
@@ -207,67 +232,68 @@ class _Pool:
             for offset, sample in enumerate(self.samples)
         ]
         self.draft.write(self.shards, to_table(self.samples, self.rows))
-        self.draft.add("samples", pa.Table.from_pylist(facts, schema=FACTS), key=f"{self.shards:05d}")
+        self.draft.add("samples", pa.Table.from_pylist(records, schema=SAMPLE_RECORDS), key=f"{self.shards:05d}")
         self.rows += len(self.samples)
         self.shards += 1
         self.samples, self.characters = [], 0
 
     def _write_rejects(self) -> None:
-        table = pa.Table.from_pylist(self.rejects, schema=REJECTS)
+        table = pa.Table.from_pylist(self.rejects, schema=REJECT_RECORDS)
         self.draft.add("rejects", table, key=f"{self.reject_parts:05d}")
         self.reject_parts += 1
         self.rejects = []
 
 
-PAIR = Struct("<QQ")
+TWO_INTEGERS = Struct("<QQ")
+"""Layout of a 16-byte id: the low and the high 64-bit integer."""
 
 
 class IdSet:
-    """A set of 16-byte marks that is only added to: 24 to 48 bytes each, where a set of Python's takes 100.
+    """An append-only set of 16-byte ids. It needs 24 to 48 bytes per id; a Python set needs 100.
 
-    Open addressing with linear probing; the marks are hashes, so their low bits are the place.
+    It is a hash table with open addressing and linear probing. The ids are hashes, so their low bits are the slot.
     """
 
     def __init__(self) -> None:
         self._size = 1 << 10
         self._slots = array("Q", bytes(16 * self._size))
         self._count = 0
-        self._zero = False  # the mark of zeros stands for an empty slot
+        self._has_zero = False  # a slot of zeros is empty, so the id of zeros is kept here
 
     def __len__(self) -> int:
-        return self._count + self._zero
+        return self._count + self._has_zero
 
-    def add(self, mark: bytes) -> bool:
-        """Put a mark in; False if it was in already."""
-        low, high = PAIR.unpack(mark)
+    def add(self, sample_id: bytes) -> bool:
+        """Add an id of 16 bytes; return False if the set has it already."""
+        low, high = TWO_INTEGERS.unpack(sample_id)
         if not low and not high:
-            new, self._zero = not self._zero, True
+            new, self._has_zero = not self._has_zero, True
             return new
-        new = self._put(low, high)
+        new = self._insert(low, high)
         self._count += new
         if 3 * self._count > 2 * self._size:
             self._grow()
         return new
 
-    def _put(self, low: int, high: int) -> bool:
+    def _insert(self, low: int, high: int) -> bool:
         slots, last = self._slots, self._size - 1
-        place = low & last
+        slot = low & last
         while True:
-            one, other = slots[2 * place], slots[2 * place + 1]
-            if one == low and other == high:
+            slot_low, slot_high = slots[2 * slot], slots[2 * slot + 1]
+            if slot_low == low and slot_high == high:
                 return False
-            if not one and not other:
-                slots[2 * place], slots[2 * place + 1] = low, high
+            if not slot_low and not slot_high:
+                slots[2 * slot], slots[2 * slot + 1] = low, high
                 return True
-            place = (place + 1) & last
+            slot = (slot + 1) & last
 
     def _grow(self) -> None:
         old = self._slots
         self._size *= 2
         self._slots = array("Q", bytes(16 * self._size))
-        for place in range(0, len(old), 2):
-            if old[place] or old[place + 1]:
-                self._put(old[place], old[place + 1])
+        for start in range(0, len(old), 2):
+            if old[start] or old[start + 1]:
+                self._insert(old[start], old[start + 1])
 
 
 STAGE = Stage(IngestConfig, run, EXAMPLES)

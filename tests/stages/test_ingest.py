@@ -1,9 +1,8 @@
-"""`curate ingest`: every row is a sample or a reject, and the store can be asked about both."""
+"""`curate ingest`: every row becomes a sample or a reject, and SQL finds both."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,12 @@ def test_every_row_is_a_sample_or_a_reject_with_file_and_row(tmp_path: Path, sto
         ("mine", path, 2, "not JSON"),
         ("mine", path, 3, "empty completion"),
     ]
-    facts = store.query(
+    records = store.query(
         "SELECT position, source, format, turns, characters, metadata->>'domain' AS domain, metadata->>'year' AS year "
         "FROM samples WHERE pool = 'pool' ORDER BY position"
     ).to_pylist()
     common = {"source": "mine", "format": "prompt-completion", "turns": 2, "characters": 2}
-    assert facts == [common | {"position": n, "domain": "math", "year": str(2**70)} for n in (0, 1)]
+    assert records == [common | {"position": n, "domain": "math", "year": str(2**70)} for n in (0, 1)]
 
 
 def test_a_pool_is_read_back_in_order_over_its_shards(tmp_path: Path, store: Store) -> None:
@@ -75,7 +74,7 @@ def test_a_pool_is_read_back_in_order_over_its_shards(tmp_path: Path, store: Sto
     assert {key: sample.original["n"] for key, sample in found.items()} == {ids[0]: 0, ids[1]: 1}
 
 
-def test_exact_copies_are_kept_unless_they_are_not_wanted(tmp_path: Path, store: Store) -> None:
+def test_exact_copies_are_kept_without_deduplicate(tmp_path: Path, store: Store) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}, {"text": "a"}])
     assert ingest(store, path).rows == 3
     single = ingest(store, path, deduplicate=True, name="single")
@@ -93,10 +92,10 @@ def test_strict_stops_at_the_first_row_that_cannot_be_used(tmp_path: Path, store
     assert ingest(store, path).rows == 1
 
 
-def test_nothing_usable_is_an_error_that_counts_why(tmp_path: Path, store: Store) -> None:
+def test_data_without_a_usable_row_is_an_error_with_counts_of_the_reasons(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DataError, match=r"empty text \(2\)"):
         ingest(store, write_jsonl(tmp_path / "a.jsonl", [{"text": ""}, {"text": ""}]))
-    with pytest.raises(DataError, match="there are none"):
+    with pytest.raises(DataError, match="the data has no rows"):
         ingest(store, write_jsonl(tmp_path / "b.jsonl", []))
     assert store.artifacts() == []
 
@@ -114,7 +113,7 @@ def test_sources_keep_their_labels_and_formats_and_licences(tmp_path: Path, stor
         ingest(store, f"web={one}", licence="wbe=mit")
 
 
-def test_an_ingest_that_was_stopped_begins_anew(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ingest_that_was_stopped_starts_again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from curate.stages import ingest as stage
 
     rows = [{"text": str(n)} for n in range(10)] + ["broken"]
@@ -182,10 +181,8 @@ def test_rows_and_rejects_are_all_the_lines(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.skipif(not (DATA / "alpaca").exists(), reason="the shared data is not here")
-def test_alpaca_comes_in_fast_and_its_empty_outputs_are_rejected(store: Store) -> None:
-    start = time.monotonic()
+def test_the_empty_outputs_of_alpaca_are_rejected(store: Store) -> None:
     pool = ingest(store, str(DATA / "alpaca/train.parquet"))
-    assert time.monotonic() - start < 20
     assert pool.rows == 52_002 - 49 and pool.summary["rejects"] == {"empty completion": 49}
 
 

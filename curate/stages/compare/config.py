@@ -1,4 +1,8 @@
-"""How `curate compare` is told what to compare: what is common to all runs, and what each has of its own."""
+"""Options of `curate compare`: the options that all runs share, and those of each method.
+
+A method is a batch selector (`BatchSelectorSpec`) or a pool selector (`PoolSelectorSpec`). The comparison sets some
+options of a run itself, for example its name and seed; a config that sets them as well is an error.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,27 @@ from ...runtime.distributed import size
 from ..select.config import FIELDS, SelectConfig
 from ..train.config import TrainConfig
 
-OWN = ("name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset")
-"""Options of a run that the comparison sets itself."""
+SET_FOR_TRAIN = (
+    "name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset",
+)  # fmt: skip
+"""Options of `curate train` that the comparison sets itself."""
 
-OWN_SELECT = ("name", "pool", "seed", "method", "method_args")
+SET_FOR_SELECT = ("name", "pool", "seed", "method", "method_args")
+"""Options of `curate select` that the comparison sets itself."""
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Pattern of a label: it is part of the names of artifacts."""
 
 
 class BatchSelectorSpec(Options):
-    """A batch selector, with what its runs have of their own."""
+    """A batch selector to compare.
+
+    Attributes:
+        selector: name of the selector.
+        selector_args: arguments of the selector.
+        label: name of the method in the table; by default made from the selector and its options.
+        train: options of `curate train` for the runs of this method; they replace the shared ones.
+    """
 
     selector: str
     selector_args: dict[str, Any] = Field({})
@@ -32,14 +47,22 @@ class BatchSelectorSpec(Options):
     train: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
-    def _called(self) -> Self:
-        _check_keys(self.train, TrainConfig, OWN, f"train of {self.selector}")
+    def _set_label(self) -> Self:
+        _check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.selector}")
         object.__setattr__(self, "label", self.label or _label(self.selector, self.selector_args, self.train))
         return self
 
 
 class PoolSelectorSpec(Options):
-    """A pool selector, with what its choice and its runs have of their own."""
+    """A pool selector to compare.
+
+    Attributes:
+        method: name of the pool selector.
+        method_args: arguments of the pool selector.
+        label: name of the method in the table; by default made from the pool selector and its options.
+        select: options of `curate select` for the subsets of this method.
+        train: options of `curate train` for the runs of this method; they replace the shared ones.
+    """
 
     method: str
     method_args: dict[str, Any] = Field({})
@@ -48,34 +71,35 @@ class PoolSelectorSpec(Options):
     train: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
-    def _called(self) -> Self:
-        _check_keys(self.train, TrainConfig, OWN, f"train of {self.method}")
-        _check_keys(self.select, SelectConfig, OWN_SELECT, f"select of {self.method}")
+    def _set_label(self) -> Self:
+        _check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.method}")
+        _check_keys(self.select, SelectConfig, SET_FOR_SELECT, f"select of {self.method}")
         args = {**self.method_args, **self.select}
         object.__setattr__(self, "label", self.label or _label(f"subset-{self.method}", args, self.train))
         return self
 
 
 def _label(name: str, *options: Mapping[str, Any]) -> str:
-    """`uds-alpha0.001`: a name that tells a cell from its neighbours."""
+    """Return a label made from a method and its options, for example `uds-alpha0.001`."""
     parts = [f"{key}{value}" for values in options for key, value in values.items()]
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join([name, *parts]))
 
 
-def _check_keys(values: Mapping[str, Any], cls: type[Options], own: tuple[str, ...], where: str) -> None:
+def _check_keys(values: Mapping[str, Any], cls: type[Options], set_here: tuple[str, ...], where: str) -> None:
+    """Raise `ConfigError` for a key that the comparison sets itself (`set_here`), or that `cls` does not have."""
     for key in values:
-        if key in own:
-            raise ConfigError(f"'{key}' in {where} is set by the comparison itself: leave it out there.")
+        if key in set_here:
+            raise ConfigError(f"The comparison sets '{key}' itself: remove it from {where}.")
         if key not in cls.model_fields:
             raise ConfigError(f"Unknown key '{key}' in {where}.{did_you_mean(key, cls.model_fields)}")
 
 
-def _online(value: Any) -> Any:
+def _batch_selector(value: Any) -> Any:
     values = {"selector": value} if isinstance(value, str) else value
     return build(BatchSelectorSpec, values, " in selectors") if isinstance(values, Mapping) else values
 
 
-def _offline(value: Any) -> Any:
+def _pool_selector(value: Any) -> Any:
     values = {"method": value} if isinstance(value, str) else value
     return build(PoolSelectorSpec, values, " in pool_selectors") if isinstance(values, Mapping) else values
 
@@ -85,74 +109,89 @@ Control = Literal["random", "full", "target_only"]
 
 
 class CompareConfig(Config):
-    """What is compared, on what, over which seeds, and at which budget."""
+    """Options of `curate compare`: methods, pools, seeds and the budget."""
 
-    pool: Ref = Field(description="The pool to choose from, as named at ingest.")
-    eval_pool: Ref = Field(description="A held-out pool: its loss is what is compared.")
-    model: Annotated[str, EXTERNAL] = Field(description="Model that every run starts from: a folder, a Hub id, a name.")
-    target: Ref | None = Field(None, description="A pool of what to get good at, for selectors that want one.")
-    selectors: tuple[Annotated[BatchSelectorSpec, BeforeValidator(_online)], ...] = Field(
+    pool: Ref = Field(description="The pool to select from, by the name given at ingest.")
+    eval_pool: Ref = Field(description="A held-out pool; methods are compared by their loss on it.")
+    model: Annotated[str, EXTERNAL] = Field(
+        description="Model that every run starts from: a folder, a Hub id, or a name in the store."
+    )
+    target: Ref | None = Field(
+        None, description="A pool of examples of what the model should learn, for selectors that need one."
+    )
+    selectors: tuple[Annotated[BatchSelectorSpec, BeforeValidator(_batch_selector)], ...] = Field(
         (), description="Batch selectors: names, or in YAML mappings of selector, selector_args, label and train."
     )
-    pool_selectors: tuple[Annotated[PoolSelectorSpec, BeforeValidator(_offline)], ...] = Field(
+    pool_selectors: tuple[Annotated[PoolSelectorSpec, BeforeValidator(_pool_selector)], ...] = Field(
         (), description="Pool selectors: names, or in YAML mappings of method, method_args, label, select and train."
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Every cell is made once with each.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds; each method is trained once per seed.")
     controls: tuple[Control, ...] | None = Field(
-        None, description="random (always), full, target_only. Default: all, the last where something wants the target."
+        None,
+        description="Controls: random (always included), full, target_only. Default: random and full, and target_only "
+        "if a method needs the target.",
     )
-    train: dict[str, Any] = Field({}, description="Options of curate train that all runs share; max_steps is wanted.")
-    eval_steps: int = Field(10, ge=1, description="The held-out loss is measured every so many steps.")
-    at: Axis = Field("samples", description="What is equal: samples kept, tokens trained on, steps, seconds or flops.")
+    train: dict[str, Any] = Field({}, description="Options of curate train that all runs share; max_steps is required.")
+    eval_steps: int = Field(10, ge=1, description="Number of steps between two measurements of the held-out loss.")
+    at: Axis = Field(
+        "samples",
+        description="Quantity that is equal for all methods: samples kept, tokens trained on, steps, seconds or flops.",
+    )
     budget: float | None = Field(
-        None, gt=0, description="How much of that; by default as much as every run comes to, so that all compare."
+        None, gt=0, description="Amount of that quantity to compare at. Default: the most that every run reaches."
     )
-    subset_budget: float = Field(0.125, gt=0, description="Pool selectors: share of the pool (or samples) to take.")
-    warmup: dict[str, Any] = Field({}, description="Options of the warm-up run of less and cluster_ucb, over train.")
-    n_clusters: int = Field(20, ge=2, description="Clusters for what wants them.")
+    subset_budget: float = Field(
+        0.125, gt=0, description="Size of a pool selector's subset: a share of the pool, or a number of samples."
+    )
+    warmup: dict[str, Any] = Field(
+        {}, description="Options of the warm-up run for less and cluster_ucb; they replace those of train."
+    )
+    n_clusters: int = Field(20, ge=2, description="Number of clusters of the pool, for methods that need clusters.")
     jobs: Annotated[int, NOT_HASHED] = Field(
-        1, ge=1, description="Runs at a time, each in its own process; 1: in this one."
+        1, ge=1, description="Number of runs at a time, each in its own process; 1 trains in this process."
     )
     format: Annotated[Literal["table", "csv", "json", "markdown"], NOT_HASHED] = Field(
-        "table", description="How the result is written to stdout."
+        "table", description="Format of the result on stdout."
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> Self:
         if size() > 1:
-            raise ConfigError("curate compare starts the runs itself: leave torchrun out, and give --jobs.")
+            raise ConfigError("curate compare starts the runs itself: run it without torchrun, and give --jobs.")
         for where, values in (("train", self.train), ("warmup", self.warmup)):
-            _check_keys(values, TrainConfig, OWN, where)
+            _check_keys(values, TrainConfig, SET_FOR_TRAIN, where)
         if not self.selectors and not self.pool_selectors:
-            raise ConfigError("Nothing is compared: give --selectors or --pool-selectors.")
+            raise ConfigError("There is no method to compare: give --selectors or --pool-selectors.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"A seed comes twice among {', '.join(map(str, self.seeds))}: it would count twice.")
+            raise ConfigError(
+                f"The seeds {', '.join(map(str, self.seeds))} contain one twice, and it would count twice: remove it."
+            )
         if int(self.train.get("max_steps", -1)) < 1:
             raise ConfigError(
-                "Runs are compared over equally many steps: give train.max_steps (--train max_steps=200)."
+                "All runs of a comparison have the same number of steps: give train.max_steps (--train max_steps=200)."
             )
         object.__setattr__(self, "controls", _controls_of(self))
         return self
 
 
 def _controls_of(config: CompareConfig) -> tuple[Control, ...]:
-    """Return the controls that the user asked for, or all that make sense here."""
+    """Return the requested controls; by default random and full, and target_only if a method needs the target."""
     targeted = config.target is not None and any(_needs_target(each) for each in methods_of(config))
-    asked: tuple[Control, ...] = config.controls if config.controls is not None else ("random", "full")
+    controls: tuple[Control, ...] = config.controls if config.controls is not None else ("random", "full")
     if config.controls is None and targeted:
-        asked = (*asked, "target_only")
-    if "target_only" in asked and config.target is None:
+        controls = (*controls, "target_only")
+    if "target_only" in controls and config.target is None:
         raise ConfigError("The control target_only needs --target POOL.")
-    return tuple(dict.fromkeys(("random", *asked)))
+    return tuple(dict.fromkeys(("random", *controls)))
 
 
 def methods_of(config: CompareConfig) -> list[BatchSelectorSpec | PoolSelectorSpec]:
-    """Return everything that is compared, without the controls."""
+    """Return all methods that are compared, without the controls."""
     return [*config.selectors, *config.pool_selectors]
 
 
 def _needs_target(method: BatchSelectorSpec | PoolSelectorSpec) -> bool:
-    """Return whether a method's runs are made with the target's help."""
+    """Return whether a method, or an artifact that it needs, uses the target pool."""
     if isinstance(method, PoolSelectorSpec):
         return bool({"target", "target_features"} & options_of(method))
     from ...selectors import requirements_of
@@ -162,6 +201,6 @@ def _needs_target(method: BatchSelectorSpec | PoolSelectorSpec) -> bool:
 
 
 def options_of(method: PoolSelectorSpec) -> set[str]:
-    """Return the options of `curate select` that a pool selector needs."""
+    """Return the names of the options of `curate select` that a pool selector needs."""
     needs = make_pool_selector(method.method, method.method_args).needs
     return {option for need in needs for option in FIELDS.get(need, ())}

@@ -1,4 +1,8 @@
-"""The result of a comparison as people and programs read it: a table for the terminal, Markdown, CSV, JSON."""
+"""Format the result of a comparison: as a table for the terminal, as Markdown, as CSV or as JSON.
+
+CSV and JSON hold the numbers as they are. The table and Markdown round them, leave out columns without values, and
+explain the others below the table.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from ...runtime.terminal import table, terminal_width
 Row = Mapping[str, Any]
 
 SHARES = ("copies", "duplicates", "noise")
+"""Measures that the whole pool has, too: what a random selection keeps."""
 
 
 def _number(style: str) -> Any:
@@ -33,16 +38,17 @@ COLUMNS = {
     "duplicates": ("duplicates", _number(".1%")),
     "copies": ("copies", _number(".1%")),
 }
-"""Measure -> its heading, and how it is shown, beside losses and verdict."""
+"""Name of a measure -> its heading and a function that formats its value. Losses and verdict have columns of their
+own."""
 
 
-def shown(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Rows as text; columns that no row knows anything of are left out."""
-    known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
-    return [_shown(row, known) for row in rows]
+def format_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return rows as heading -> text, without the columns in which no row has a value."""
+    filled = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
+    return [_format_row(row, filled) for row in rows]
 
 
-def _shown(row: Row, known: Sequence[str]) -> dict[str, str]:
+def _format_row(row: Row, columns: Sequence[str]) -> dict[str, str]:
     cells = {"method": str(row["method"]), "held-out loss": "", "Δ random": "", "low to high": ""}
     if row["loss"] is not None:
         cells["held-out loss"] = f"{row['loss']:.4f}" + (
@@ -53,9 +59,9 @@ def _shown(row: Row, known: Sequence[str]) -> dict[str, str]:
     if row["low"] is not None:
         cells["low to high"] = f"{row['low']:+.4f} to {row['high']:+.4f}"
     cells["verdict"] = str(row["verdict"])
-    for name in known:
-        heading, style = COLUMNS[name]
-        cells[heading] = style(row[name])
+    for name in columns:
+        heading, to_text = COLUMNS[name]
+        cells[heading] = to_text(row[name])
     return cells
 
 
@@ -64,32 +70,33 @@ PARTS = (
     ("samples", "tokens", "answer tokens", "seconds", "operations", "× ideal"),
     ("tokens to random", "s to random", "noise", "duplicates", "copies"),
 )
-"""Columns that fit beside each other on a terminal."""
+"""Headings of the tables that are printed one below the other: each fits the width of a terminal."""
 
 LEGEND = {
     "answer tokens": "tokens that the loss trains on",
-    "× ideal": "seconds over those of the model's passes alone: 1 is a selector that costs nothing beside them",
-    "tokens to random": "tokens (seconds) until the loss was random's at the budget, where every seed came to it",
-    "copies": "kept rows that repeat a conversation kept before",
+    "× ideal": "seconds divided by the seconds of the model's own passes; 1 means that selection costs no further time",
+    "tokens to random": "tokens (seconds) until the method reached random's loss at the budget, if every seed did",
+    "copies": "share of the kept samples that repeat a conversation kept before",
 }
+"""Heading -> explanation, for headings that are not obvious."""
 
 
-def report(result: Mapping[str, Any], *, how: str) -> str:
-    """A result as `table`, `csv`, `json` or `markdown`.
+def report(result: Mapping[str, Any], *, output_format: str) -> str:
+    """Return a result as text.
 
     Args:
-        result: what `comparison.json` holds: rows, runs, notes, pool.
-        how: which.
+        result: content of `comparison.json`: rows, runs, notes, pool.
+        output_format: `table`, `csv`, `json` or `markdown`.
     """
-    if how == "json":
+    if output_format == "json":
         return json.dumps(result, indent=2, ensure_ascii=False)
-    if how == "csv":
+    if output_format == "csv":
         return as_csv(result["rows"]).rstrip("\n")
-    return _markdown(result) if how == "markdown" else _table(result)
+    return _markdown(result) if output_format == "markdown" else _table(result)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Rows with a heading; nothing for what is not known."""
+    """Return rows as CSV with a header; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -98,7 +105,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    cells = shown(result["rows"])
+    cells = format_rows(result["rows"])
     lines = []
     for part in PARTS:
         lines += [*table(cells, columns=["method", *(name for name in part if name in cells[0])]), ""]
@@ -108,19 +115,18 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def _markdown(result: Mapping[str, Any]) -> str:
-    cells = shown(result["rows"])
+    cells = format_rows(result["rows"])
     heads = list(cells[0])
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     lines += [f"| {' | '.join(row[head] or '–' for head in heads)} |" for row in cells]
     notes = [f"- {note}" for note in _notes(result)]
-    return "\n".join(
-        [f"# {result['comparison']}", "", *lines, "", *notes, "", "![held-out loss along the way](comparison.svg)"]
-    )
+    image = "![held-out loss during training](comparison.svg)"
+    return "\n".join([f"# {result['comparison']}", "", *lines, "", *notes, "", image])
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    heads = set(shown(result["rows"])[0])
+    heads = set(format_rows(result["rows"])[0])
     legend = [f"{head}: {meaning}." for head, meaning in LEGEND.items() if head in heads]
     pool = {name: value for name, value in result["pool"].items() if value is not None}
-    chance = ", ".join(f"{pool[name]:.1%} {name}" for name in SHARES if name in pool)
-    return [*result["notes"], *legend, *([f"The pool itself: {chance}."] if chance else [])]
+    shares = ", ".join(f"{pool[name]:.1%} {name}" for name in SHARES if name in pool)
+    return [*result["notes"], *legend, *([f"Shares in the whole pool: {shares}."] if shares else [])]

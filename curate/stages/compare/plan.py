@@ -1,8 +1,8 @@
-"""What a comparison has to make, in an order in which it can be made: runs, and what some of them need beforehand.
+"""Plan a comparison: list all artifacts that it needs, in an order in which they can be made.
 
-A batch selector that compares with a reference model gets the `target_only` run of the same seed as reference; a pool
-selector gets features, clusters and a warm-up run, made from what the comparison has in common. Each is an ordinary
-artifact with an ordinary name, so what is there already is used.
+Most of them are runs. Some runs need other artifacts first. A batch selector that compares with a reference model gets
+the `target_only` run of the same seed as its reference. A pool selector gets features, clusters and a warm-up run, made
+from the options that all runs share. Each is an ordinary artifact with an ordinary name, so existing ones are reused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from .config import BatchSelectorSpec, CompareConfig, PoolSelectorSpec, methods_
 
 @dataclass(frozen=True)
 class Task:
-    """Something to be made.
+    """One artifact to make.
 
     Attributes:
-        stage: that makes it; config: its options.
-        needs: names of the tasks before it.
+        stage: name of the stage that makes it.
+        config: options of that stage.
+        needs: names of the tasks that must be finished before this one.
     """
 
     stage: str
@@ -38,11 +39,11 @@ class ComparisonRun:
     """A run of the comparison.
 
     Attributes:
-        label: what it is called in the table.
-        kind: control, online or pool.
-        seed: of the run.
-        name: of the task that makes it.
-        beforehand: what was made only for it, in words.
+        label: name of the method in the table.
+        kind: control, online (a batch selector) or pool (a pool selector).
+        seed: seed of the run.
+        name: name of the task that makes the run.
+        beforehand: description of the artifacts that this method alone needs before training.
     """
 
     label: str
@@ -54,14 +55,20 @@ class ComparisonRun:
 
 @dataclass
 class ComparisonPlan:
-    """All tasks by name, in order, and which of them are cells."""
+    """The tasks and runs of a comparison.
+
+    Attributes:
+        config: options of the comparison.
+        tasks: name -> task; each task comes after the tasks that it needs.
+        runs: the tasks that are compared, as runs.
+    """
 
     config: CompareConfig
     tasks: dict[str, Task] = field(default_factory=dict)
-    cells: list[ComparisonRun] = field(default_factory=list)
+    runs: list[ComparisonRun] = field(default_factory=list)
 
     def add(self, stage: str, name: str, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
-        """Plan an artifact of the comparison, once; its full name."""
+        """Add a task unless the plan has it already, and return its full name."""
         full = f"{self.config.name}-{name}"
         if full not in self.tasks:
             config = build_config(stage, {**values, "name": full}, where=f" for {full}")
@@ -70,127 +77,137 @@ class ComparisonPlan:
 
 
 def plan(config: CompareConfig) -> ComparisonPlan:
-    """Every task of a comparison, checked; `ConfigError` where something is unknown or missing."""
-    made = ComparisonPlan(config)
+    """Return all tasks of a comparison, with their options checked.
+
+    Raises:
+        ConfigError: an option is unknown or missing, or two methods have the same label.
+    """
+    planned = ComparisonPlan(config)
     labels = [*(config.controls or ()), *(each.label for each in methods_of(config))]
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
-        if twice in ("random", "full"):
-            raise ConfigError(f"'{twice}' is a control already: leave it out of selectors, or give it a label.")
-        raise ConfigError(f"Two methods are called '{twice}': give each a label of its own.")
+    if repeated := next((label for label in labels if labels.count(label) > 1), None):
+        if repeated in ("random", "full"):
+            raise ConfigError(f"'{repeated}' is a control already: remove it from selectors, or give it a label.")
+        raise ConfigError(f"Two methods have the label '{repeated}': give each a label of its own.")
     for seed in config.seeds:
         for control in config.controls or ():
-            made.cells.append(ComparisonRun(control, "control", seed, _control(made, control, seed)))
-        for online in config.selectors:
-            made.cells.append(_online(made, online, seed))
-        for offline in config.pool_selectors:
-            made.cells.append(_offline(made, offline, seed))
-    return made
+            planned.runs.append(ComparisonRun(control, "control", seed, _control(planned, control, seed)))
+        for batch_selector in config.selectors:
+            planned.runs.append(_batch_selector_run(planned, batch_selector, seed))
+        for pool_selector in config.pool_selectors:
+            planned.runs.append(_pool_selector_run(planned, pool_selector, seed))
+    return planned
 
 
-def _run(made: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
-    config = made.config
-    common: dict[str, Any] = {"pool": config.pool, "eval_pool": config.eval_pool, "model": config.model}
-    common |= {**config.train, "eval_steps": config.eval_steps, "seed": seed}
-    return made.add("train", f"{name}-s{seed}", {**common, **values}, needs)
+def _run(planned: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any], needs: Iterable[str] = ()) -> str:
+    """Add a run; `values` replace the options that all runs share."""
+    config = planned.config
+    shared: dict[str, Any] = {"pool": config.pool, "eval_pool": config.eval_pool, "model": config.model}
+    shared |= {**config.train, "eval_steps": config.eval_steps, "seed": seed}
+    return planned.add("train", f"{name}-s{seed}", {**shared, **values}, needs)
 
 
-def _all_kept(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run that trains on whatever comes, as many samples a step as a run that chooses."""
+def _keep_all(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a run that keeps every candidate: as many samples per step as a run that selects."""
     keep = {**config.train, **train}.get("keep", TrainConfig.model_fields["keep"].default)
     return {**train, "selector": "full", "candidates": keep, "keep": keep}
 
 
-def _control(made: ComparisonPlan, control: str, seed: int) -> str:
+def _control(planned: ComparisonPlan, control: str, seed: int) -> str:
     if control == "random":
-        return _run(made, control, seed, {"selector": "random"})
-    pool = {"pool": made.config.target} if control == "target_only" else {}
-    return _run(made, control, seed, {**_all_kept(made.config, {}), **pool})
+        return _run(planned, control, seed, {"selector": "random"})
+    pool = {"pool": planned.config.target} if control == "target_only" else {}
+    return _run(planned, control, seed, {**_keep_all(planned.config, {}), **pool})
 
 
-def _online(made: ComparisonPlan, online: BatchSelectorSpec, seed: int) -> ComparisonRun:
+def _batch_selector_run(planned: ComparisonPlan, batch_selector: BatchSelectorSpec, seed: int) -> ComparisonRun:
     from ...selectors import requirements_of
 
-    required = requirements_of(online.selector, online.selector_args)
-    values: dict[str, Any] = {"selector": online.selector, "selector_args": online.selector_args, **online.train}
-    needs, before = [], []
+    selector, label, train = batch_selector.selector, batch_selector.label, batch_selector.train
+    required = requirements_of(selector, batch_selector.selector_args)
+    values: dict[str, Any] = {"selector": selector, "selector_args": batch_selector.selector_args, **train}
+    needs, beforehand = [], []
     if required.target:
-        values["target"] = _target(made, online.selector)
-    if "reference_loss" in required.features and "reference" not in online.train:
-        _target(made, online.selector)
-        needs.append(_reference(made, seed))
-        values["reference"], before = needs[-1], ["a reference model and its losses"]
-    if "cluster" in required.features and "clusters" not in online.train:
-        needs.append(_clusters(made))
-        values["clusters"], before = needs[-1], [*before, "clusters of the pool"]
-    if online.selector == "full":
-        values = {"selector_args": {}, **_all_kept(made.config, online.train)}
-    return ComparisonRun(online.label, "online", seed, _run(made, online.label, seed, values, needs), ", ".join(before))
+        values["target"] = _target(planned, selector)
+    if "reference_loss" in required.features and "reference" not in train:
+        _target(planned, selector)
+        needs.append(_reference(planned, seed))
+        values["reference"], beforehand = needs[-1], ["a reference model and its losses"]
+    if "cluster" in required.features and "clusters" not in train:
+        needs.append(_clusters(planned))
+        values["clusters"], beforehand = needs[-1], [*beforehand, "clusters of the pool"]
+    if selector == "full":
+        values = {"selector_args": {}, **_keep_all(planned.config, train)}
+    return ComparisonRun(label, "online", seed, _run(planned, label, seed, values, needs), ", ".join(beforehand))
 
 
-def _offline(made: ComparisonPlan, offline: PoolSelectorSpec, seed: int) -> ComparisonRun:
-    values: dict[str, Any] = {"budget": made.config.subset_budget, **offline.select}
-    if "budget_tokens" in offline.select:
+def _pool_selector_run(planned: ComparisonPlan, pool_selector: PoolSelectorSpec, seed: int) -> ComparisonRun:
+    method, label = pool_selector.method, pool_selector.label
+    values: dict[str, Any] = {"budget": planned.config.subset_budget, **pool_selector.select}
+    if "budget_tokens" in pool_selector.select:
         del values["budget"]
-    needs, before = [], ["the choice of the subset"]
-    for option, words in (
+    needs, beforehand = [], ["the selection of the subset"]
+    for option, description in (
         ("features", "features of the pool"),
         ("target_features", "features of the target"),
         ("clusters", "clusters of the pool"),
         ("warmup", "a warm-up run"),
     ):
-        if option in options_of(offline) and option not in values:
-            values[option] = _prepared(made, option, offline, seed)
+        if option in options_of(pool_selector) and option not in values:
+            values[option] = _prepared(planned, option, pool_selector, seed)
             needs.append(values[option])
-            before.append(words)
-    if "target" in options_of(offline):
-        values["target"] = _target(made, offline.method)
-    values |= {"method": offline.method, "method_args": offline.method_args, "pool": made.config.pool, "seed": seed}
-    subset = made.add("select", f"{offline.label}-chosen-s{seed}", values, needs)
-    run = _run(made, offline.label, seed, {**_all_kept(made.config, offline.train), "subset": subset}, [subset])
-    return ComparisonRun(offline.label, "pool", seed, run, ", ".join(before))
+            beforehand.append(description)
+    if "target" in options_of(pool_selector):
+        values["target"] = _target(planned, method)
+    values |= {"method": method, "method_args": pool_selector.method_args, "pool": planned.config.pool, "seed": seed}
+    subset = planned.add("select", f"{label}-chosen-s{seed}", values, needs)
+    run = _run(planned, label, seed, {**_keep_all(planned.config, pool_selector.train), "subset": subset}, [subset])
+    return ComparisonRun(label, "pool", seed, run, ", ".join(beforehand))
 
 
-def _target(made: ComparisonPlan, method: str) -> str:
-    if made.config.target is None:
-        raise ConfigError(f"'{method}' wants --target POOL: samples of what the model should get good at.")
-    return made.config.target
+def _target(planned: ComparisonPlan, method: str) -> str:
+    if planned.config.target is None:
+        raise ConfigError(f"'{method}' needs --target POOL: a pool of examples of what the model should learn.")
+    return planned.config.target
 
 
-def _prepared(made: ComparisonPlan, option: str, offline: PoolSelectorSpec, seed: int) -> str:
-    on = str(offline.select.get("on", "embedding"))
+def _prepared(planned: ComparisonPlan, option: str, pool_selector: PoolSelectorSpec, seed: int) -> str:
+    """Add the artifact for an option of `curate select`."""
+    on = str(pool_selector.select.get("on", "embedding"))
     if option == "features":
-        return _features(made, made.config.pool, "features", on)
+        return _features(planned, planned.config.pool, "features", on)
     if option == "target_features":
-        return _features(made, _target(made, offline.method), "target-features", on)
-    return _clusters(made) if option == "clusters" else _warmup(made, seed)
+        return _features(planned, _target(planned, pool_selector.method), "target-features", on)
+    return _clusters(planned) if option == "clusters" else _warmup(planned, seed)
 
 
-def _reading(made: ComparisonPlan) -> dict[str, Any]:
-    """How the runs read, for what looks at the pool beside them."""
-    return {key: value for key, value in made.config.train.items() if key in {*ModelSettings.model_fields, "bf16"}}
+def _model_settings(planned: ComparisonPlan) -> dict[str, Any]:
+    """Return the options of loading and tokenizing that the runs share, so that features are computed alike."""
+    return {key: value for key, value in planned.config.train.items() if key in {*ModelSettings.model_fields, "bf16"}}
 
 
-def _features(made: ComparisonPlan, pool: str, name: str, on: str) -> str:
-    values = {"pool": pool, "model": made.config.model, **_reading(made), "signals": [on]}
-    return made.add("embed", f"{name}-{on}", values)
+def _features(planned: ComparisonPlan, pool: str, name: str, on: str) -> str:
+    values = {"pool": pool, "model": planned.config.model, **_model_settings(planned), "signals": [on]}
+    return planned.add("embed", f"{name}-{on}", values)
 
 
-def _clusters(made: ComparisonPlan) -> str:
-    features = _features(made, made.config.pool, "features", "embedding")
-    values = {"features": features, "on": "embedding", "k": made.config.n_clusters, "nearest": False}
-    return made.add("cluster", "clusters", values, [features])
+def _clusters(planned: ComparisonPlan) -> str:
+    features = _features(planned, planned.config.pool, "features", "embedding")
+    values = {"features": features, "on": "embedding", "k": planned.config.n_clusters, "nearest": False}
+    return planned.add("cluster", "clusters", values, [features])
 
 
-def _reference(made: ComparisonPlan, seed: int) -> str:
-    """The losses of the model that was trained on the target alone, at the same seed."""
-    run = _control(made, "target_only", seed)
-    values = {"pool": made.config.pool, **_reading(made), "model": run, "signals": ["loss"]}
-    return made.add("embed", f"reference-s{seed}", values, [run])
+def _reference(planned: ComparisonPlan, seed: int) -> str:
+    """Add the losses of the reference model: the one trained on the target alone, with the same seed."""
+    run = _control(planned, "target_only", seed)
+    values = {"pool": planned.config.pool, **_model_settings(planned), "model": run, "signals": ["loss"]}
+    return planned.add("embed", f"reference-s{seed}", values, [run])
 
 
-def _warmup(made: ComparisonPlan, seed: int) -> str:
-    """A short run on the pool as it comes, whose checkpoints give gradients: by default a quarter of the steps, two of
-    them."""
-    steps = int(made.config.warmup.get("max_steps", max(2, int(made.config.train["max_steps"]) // 4)))
-    values = {"save_steps": max(1, steps // 2), "save_total_limit": 2, **made.config.warmup, "max_steps": steps}
-    return _run(made, "warmup", seed, _all_kept(made.config, values))
+def _warmup(planned: ComparisonPlan, seed: int) -> str:
+    """Add a warm-up run on the pool without selection, whose checkpoints give gradients.
+
+    By default it has a quarter of the steps, and two checkpoints.
+    """
+    steps = int(planned.config.warmup.get("max_steps", max(2, int(planned.config.train["max_steps"]) // 4)))
+    values = {"save_steps": max(1, steps // 2), "save_total_limit": 2, **planned.config.warmup, "max_steps": steps}
+    return _run(planned, "warmup", seed, _keep_all(planned.config, values))

@@ -1,7 +1,7 @@
-"""Making the runs of a comparison: one after the other in this process, or several at a time in processes of their own.
+"""Make the artifacts of a comparison: one after the other in this process, or several at a time in other processes.
 
-A run that fails is remembered with its error, and so is what would have been made from it; all others are made. What is
-there is found, and a run that was stopped goes on at its checkpoint: both are the store's doing.
+If a task fails, its error is recorded, the tasks that need it fail too, and all others are still made. The store finds
+artifacts that exist already, and continues a stopped run at its checkpoint.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from ...store import Artifact, Store
 from .. import made_from, run_stage
 from .plan import Task
 
-PATIENCE = 0.1
-"""Seconds between looks at running processes."""
+POLL_SECONDS = 0.1
+"""Seconds between two checks of the running processes."""
 
-GRACE = 30.0
-"""Seconds that an interrupted process has to write down where it is."""
+GRACE_SECONDS = 30.0
+"""Seconds that an interrupted process has to write its checkpoint before it is killed."""
 
 
 @dataclass
 class RunProgress:
-    """What has become of tasks, by name: an artifact or an error.
+    """Results of the tasks so far: an artifact or an error for each.
 
     Attributes:
-        store: where all is made.
-        total: how many tasks there are.
+        store: the store that holds the artifacts.
+        total: number of tasks.
+        made: name of the task -> its artifact.
+        failed: name of the task -> its error message.
     """
 
     store: Store
@@ -46,31 +48,34 @@ class RunProgress:
     made: dict[str, Artifact] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def say(self, name: str, stage: str, end: str) -> None:
-        """A line on how a task ended."""
-        LOGGER.info(f"[{len(self.made) + len(self.failed)}/{self.total}] {stage} {name} ... {end}")
+    def log(self, name: str, stage: str, result: str) -> None:
+        """Log one line about the result of a task."""
+        LOGGER.info(f"[{len(self.made) + len(self.failed)}/{self.total}] {stage} {name} ... {result}")
 
     def fail(self, name: str, task: Task, error: str) -> None:
-        """Remember an error."""
+        """Record the error of a task, and log it."""
         self.failed[name] = error
-        self.say(name, task.stage, f"failed: {error}")
+        self.log(name, task.stage, f"failed: {error}")
 
     def blocked(self, name: str, task: Task) -> bool:
-        """Whether something that it is made from has failed; then so has it."""
-        lost = next((need for need in task.needs if need in self.failed), None)
-        if lost is not None:
-            self.fail(name, task, f"'{lost}', which it is made from, failed")
-        return lost is not None
+        """Return whether a task needs one that failed; if so, record it as failed as well."""
+        failed_need = next((need for need in task.needs if need in self.failed), None)
+        if failed_need is not None:
+            self.fail(name, task, f"'{failed_need}', which it is made from, failed")
+        return failed_need is not None
 
 
 def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -> RunProgress:
-    """Make tasks in their order, or `jobs` at a time where they do not wait for each other.
+    """Make the artifacts of all tasks, in their order, or up to `jobs` at a time if they do not need each other.
 
     Args:
-        store: where.
-        tasks: by name, each after what it needs.
-        jobs: processes at a time; 1: none but this.
-        folder: for the processes' configs and logs.
+        store: the store to make them in.
+        tasks: name -> task; each task comes after the tasks that it needs.
+        jobs: number of processes at a time; 1 makes everything in this process.
+        folder: folder for the configs and logs of the processes.
+
+    Returns:
+        An artifact or an error for each task.
     """
     progress = RunProgress(store, len(tasks))
     if jobs == 1:
@@ -83,22 +88,22 @@ def make_all(store: Store, tasks: Mapping[str, Task], jobs: int, folder: Path) -
 
 
 def _make_here(progress: RunProgress, name: str, task: Task) -> None:
-    start, there = time.monotonic(), _is_made(progress.store, task)
+    start, exists = time.monotonic(), _is_made(progress.store, task)
     try:
         progress.made[name] = run_stage(progress.store, task.stage, task.config)
     except CurateError as error:
         progress.fail(name, task, str(error))
-    except Exception as error:  # one run's failure must not cost the others, unless it is one of theirs as well
+    except Exception as error:  # the other runs go on, unless the error is one that they would meet as well
         if of_system(error) or is_interrupt(error):
             raise
         LOGGER.warning(traceback.format_exc())
         progress.fail(name, task, f"{type(error).__name__}: {error}")
     else:
-        progress.say(name, task.stage, "found" if there else f"made in {time.monotonic() - start:.1f} s")
+        progress.log(name, task.stage, "found" if exists else f"made in {time.monotonic() - start:.1f} s")
 
 
 def _is_made(store: Store, task: Task) -> bool:
-    """Whether it is there; what cannot be told because an input is missing is not."""
+    """Return whether the artifact of a task exists; False if that is unknown because an input is missing."""
     try:
         return store.is_made(task.stage, task.config, made_from(store, task.stage, task.config)[1])
     except CurateError:
@@ -107,6 +112,8 @@ def _is_made(store: Store, task: Task) -> bool:
 
 @dataclass
 class _Process:
+    """A running process of a task, with the file of its log and the time that it started (monotonic, seconds)."""
+
     task: Task
     running: subprocess.Popen[bytes]
     log: Path
@@ -114,6 +121,7 @@ class _Process:
 
 
 def _make_in_processes(progress: RunProgress, waiting: dict[str, Task], jobs: int, folder: Path) -> None:
+    """Start each waiting task as soon as its needs are made and one of the `jobs` places is free."""
     running: dict[str, _Process] = {}
     try:
         while waiting or running:
@@ -130,13 +138,13 @@ def _make_in_processes(progress: RunProgress, waiting: dict[str, Task], jobs: in
                 if process.running.poll() is not None:
                     _end(progress, name, running.pop(name))
             if running:
-                time.sleep(PATIENCE)
+                time.sleep(POLL_SECONDS)
     finally:
         _stop(running)
 
 
 def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Process:
-    """`python -m curate STAGE` on the task's config, with its share of the cores."""
+    """Start `python -m curate STAGE` on the task's config, with an equal share of the cores."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / f"{name}.yaml", folder / f"{name}.log"
     config.write_text(yaml.safe_dump(task.config.model_dump(mode="json")), encoding="utf-8")
@@ -151,17 +159,22 @@ def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Pro
 def _end(progress: RunProgress, name: str, process: _Process) -> None:
     if process.running.returncode == 0:
         progress.made[name] = progress.store.get(name, process.task.stage)
-        progress.say(name, process.task.stage, f"made in {time.monotonic() - process.start:.1f} s")
+        progress.log(name, process.task.stage, f"made in {time.monotonic() - process.start:.1f} s")
         return
     lines = process.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "no word")
+    last = lines[-1] if lines else "no message"
+    message = next((line for line in reversed(lines) if line.startswith("Error: ")), last)
     progress.fail(
-        name, process.task, f"{said.removeprefix('Error: ')} (exit {process.running.returncode}; {process.log})"
+        name, process.task, f"{message.removeprefix('Error: ')} (exit {process.running.returncode}; {process.log})"
     )
 
 
 def _stop(running: Mapping[str, _Process]) -> None:
-    """End what still runs as Ctrl-C would. In a terminal each has been told with us, and is given a moment."""
+    """Interrupt the processes that still run, as Ctrl-C would.
+
+    In a terminal, Ctrl-C has reached each process as well, so each first has a second to end by itself. A process that
+    still runs `GRACE_SECONDS` after it was interrupted is killed.
+    """
     for process in running.values():
         try:
             process.running.wait(1)
@@ -169,7 +182,7 @@ def _stop(running: Mapping[str, _Process]) -> None:
             process.running.send_signal(signal.SIGINT)
     for process in running.values():
         try:
-            process.running.wait(GRACE)
+            process.running.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.running.kill()
             process.running.wait()

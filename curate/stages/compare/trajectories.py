@@ -1,7 +1,7 @@
-"""What the runs of a comparison came to: held-out loss along the way, and what had been spent by then.
+"""Read the trajectories of a comparison's runs: held-out loss during training, and what each run had spent by then.
 
-All of it is asked of the store: the ledger has samples and tokens by step, the metrics have losses and seconds. Seconds
-are known of whole runs only, by part; they are shared out evenly over the steps of a run.
+Everything comes from the store. The ledger has samples and tokens by step; the metrics have losses and seconds. Seconds
+are recorded only for whole runs, by part, so they are divided evenly over the steps of a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 STEPS = """
 SELECT step, count(*) FILTER (kept) AS samples, coalesce(sum(tokens) FILTER (kept), 0)::DOUBLE AS tokens,
-       coalesce(sum(target_tokens) FILTER (kept), 0)::DOUBLE AS target_tokens, sum(tokens)::DOUBLE AS seen
+       coalesce(sum(target_tokens) FILTER (kept), 0)::DOUBLE AS target_tokens,
+       sum(tokens)::DOUBLE AS candidate_tokens
 FROM ledger WHERE run = $run GROUP BY step ORDER BY step
 """
 
@@ -63,95 +64,120 @@ SELECT 1 - count(DISTINCT sample_id) / count(*) AS copies,
 FROM found
 """
 
-APART = ("seconds_data", "seconds_ledger")
-"""Seconds that are neither training nor scoring."""
+NOT_COUNTED = ("seconds_data", "seconds_ledger")
+"""Metrics of seconds that are neither training nor scoring."""
 
 PASSES = ("seconds_training", "seconds_scoring_forward", "seconds_candidate_gradients", "seconds_target_gradient")
-"""Seconds of the model's own passes: the least that a way of choosing can take."""
+"""Metrics of the seconds of the model's own passes: the least time that a method can take."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A run along its way. Arrays are (steps + 1,), of what was spent after so many steps, from 0.
+    """A run during training: its losses, and what it had spent after each step.
 
     Attributes:
-        cell: which run.
-        fingerprint: of its artifact.
-        losses: (e,) held-out; at: (e,) after which step each was measured.
-        spent: samples, tokens, target_tokens, steps, seconds, flops; without flops where weights could not be counted.
-        over_ideal: seconds of everything over those of the model's passes; None where they were not told.
+        run: the run.
+        fingerprint: fingerprint of the run's artifact.
+        at: (e,) the step after which each loss was measured.
+        losses: (e,) held-out losses.
+        spent: quantity -> (steps + 1,) amount spent after that many steps, from 0: samples, tokens, target_tokens,
+            steps, seconds and flops. Without flops if the model's weights could not be counted.
+        over_ideal: all seconds divided by the seconds of the model's own passes; None if these were not recorded.
     """
 
-    cell: ComparisonRun
+    run: ComparisonRun
     fingerprint: str
     at: list[int]
     losses: list[float]
     spent: dict[str, Floats]
     over_ideal: float | None
 
-    def where(self, axis: Axis) -> list[float]:
-        """What had been spent when each loss was measured."""
+    def spent_when_measured(self, axis: Axis) -> list[float]:
+        """Return (e,) the amount that had been spent when each loss was measured."""
         return [float(self.spent[axis][step]) for step in self.at]
 
     def end(self, axis: Axis) -> float:
-        """What had been spent at the last measurement; 0 where there is none."""
-        return self.where(axis)[-1] if self.at else 0.0
+        """Return the amount that had been spent at the last measurement; 0 if there is none."""
+        return self.spent_when_measured(axis)[-1] if self.at else 0.0
 
     def loss_at(self, axis: Axis, budget: float) -> float | None:
-        """Held-out loss when so much was spent, on a line between measurements; None outside of them."""
-        return value_at(self.where(axis), self.losses, budget)
+        """Return the held-out loss at a budget, interpolated linearly between measurements; None outside of them."""
+        return value_at(self.spent_when_measured(axis), self.losses, budget)
 
     def spent_at(self, axis: Axis, budget: float) -> dict[str, float]:
-        """Everything that was spent when so much of one was."""
+        """Return the amount of every quantity that had been spent when `budget` of one was."""
         import numpy as np
 
         return {name: float(np.interp(budget, self.spent[axis], values)) for name, values in self.spent.items()}
 
 
-def weights_of(config: CompareConfig, place: str) -> int | None:
-    """Weights of the model; None, and a warning, where they cannot be counted and flops are not what is made equal."""
+def weights_of(config: CompareConfig, model: str) -> int | None:
+    """Return the number of weights of the model at a path or Hub id.
+
+    Returns:
+        None, with a warning, if they cannot be counted and the budget is not in flops.
+
+    Raises:
+        ModelError: they cannot be counted and the budget is in flops.
+    """
     from ...lm.model.parameter_count import count_weights
 
     try:
-        return count_weights(place)
+        return count_weights(model)
     except ModelError as error:
         if config.at == "flops":
             raise
-        LOGGER.warning(f"{error}. Operations and overheads are left out.")
+        LOGGER.warning(f"{error}. The table has no operations (flops).")
         return None
 
 
-def trajectory(store: Store, cell: ComparisonRun, run: Artifact, weights: int | None) -> Trajectory:
-    """What a run came to, step by step."""
+def trajectory(store: Store, run: ComparisonRun, artifact: Artifact, weights: int | None) -> Trajectory:
+    """Read the trajectory of a run from the store.
+
+    Args:
+        store: the store that has the run.
+        run: the run in the plan.
+        artifact: the artifact of the run.
+        weights: number of weights of the model; None to leave out flops.
+    """
     import numpy as np
 
-    label = {"run": store.display_names()[run.fingerprint]}
-    steps = store.query(STEPS, label).to_pydict()
-    metrics = store.query(METRICS, label).to_pylist()
+    parameters = {"run": store.display_names()[artifact.fingerprint]}
+    steps = store.query(STEPS, parameters).to_pydict()
+    metrics = store.query(METRICS, parameters).to_pylist()
     evaluations = [(row["step"], row["value"]) for row in metrics if row["metric"] == "eval_loss"]
     seconds = {row["metric"]: row["value"] for row in metrics if row["metric"] != "eval_loss"}
     count = int(max(steps["step"], default=0))
     spent: dict[str, Floats] = {"steps": np.arange(count + 1, dtype=np.float64)}
-    for name in ("samples", "tokens", "target_tokens", "seen"):
-        each = np.zeros(count + 1)
-        each[steps["step"]] = steps[name]
-        spent[name] = np.cumsum(each)
-    total = sum(value for part, value in seconds.items() if part not in APART)
+    for name in ("samples", "tokens", "target_tokens", "candidate_tokens"):
+        by_step = np.zeros(count + 1)
+        by_step[steps["step"]] = steps[name]
+        spent[name] = np.cumsum(by_step)
+    total = sum(value for part, value in seconds.items() if part not in NOT_COUNTED)
     spent["seconds"] = np.linspace(0.0, total, count + 1)
-    seen = spent.pop("seen")
+    candidate_tokens = spent.pop("candidate_tokens")
     if weights is not None:
-        spent["flops"] = _flops(run, weights, spent["tokens"], seen, set(seconds))
+        spent["flops"] = _flops(artifact, weights, spent["tokens"], candidate_tokens, set(seconds))
     at = [step for step, _ in evaluations if step <= count]
     losses = [value for step, value in evaluations if step <= count]
     passes = sum(seconds.get(part, 0.0) for part in PASSES)
-    return Trajectory(cell, run.fingerprint, at, losses, spent, sum(seconds.values()) / passes if passes else None)
+    over_ideal = sum(seconds.values()) / passes if passes else None
+    return Trajectory(run, artifact.fingerprint, at, losses, spent, over_ideal)
 
 
-def _flops(run: Artifact, weights: int, kept: Floats, seen: Floats, parts: set[str]) -> Floats:
-    """Operations of training on the kept, and of every pass over the candidates that the run's seconds tell of.
+def _flops(run: Artifact, weights: int, kept: Floats, candidates: Floats, parts: set[str]) -> Floats:
+    """Return (steps + 1,) operations of training on the kept tokens and of the passes over the candidates.
 
-    Where candidates were measured by their gradients and the update was made of those, it costs no second pass. Passes
-    over target batches are left out: their tokens are in no ledger.
+    A run's recorded seconds show which passes it made. If candidates were measured by their gradients and the update
+    reused these, the update costs no second pass. Passes over target batches are left out: the ledger does not have
+    their tokens.
+
+    Args:
+        run: the artifact of the run.
+        weights: number of weights of the model.
+        kept: (steps + 1,) kept tokens, cumulative.
+        candidates: (steps + 1,) tokens of the candidates, cumulative.
+        parts: names of the metrics of seconds that the run recorded.
     """
     from ...lm.model.parameter_count import count_adapter
 
@@ -161,19 +187,22 @@ def _flops(run: Artifact, weights: int, kept: Floats, seen: Floats, parts: set[s
     reused = by_gradients and (update == "reuse" or (update == "auto" and not full))
     flops = kept * (0.0 if reused else cost.train)
     if "seconds_scoring_forward" in parts:
-        flops = flops + seen * cost.forward
-    return flops + seen * cost.train if by_gradients else flops
+        flops = flops + candidates * cost.forward
+    return flops + candidates * cost.train if by_gradients else flops
 
 
 def kept_shares(store: Store, run: Artifact, until: float) -> dict[str, float | None]:
-    """Of what a run kept up to a step: shares of repeats, and of planted duplicates and noise where labelled."""
-    labels = store.display_names()
-    asked = {"run": labels[run.fingerprint], "pool": labels.get(run.inputs["pool"], ""), "until": round(until)}
-    return _shares(store.query(SHARES, asked).to_pylist()[0])
+    """Return shares of the samples that a run kept up to a step: copies, and planted duplicates and noise if labelled.
+
+    A copy repeats a conversation that the run kept before.
+    """
+    names = store.display_names()
+    parameters = {"run": names[run.fingerprint], "pool": names.get(run.inputs["pool"], ""), "until": round(until)}
+    return _shares(store.query(SHARES, parameters).to_pylist()[0])
 
 
 def pool_shares(store: Store, pool: Artifact) -> dict[str, float | None]:
-    """The same of the whole pool: what chance keeps."""
+    """Return the same shares of the whole pool: those that a random selection keeps on average."""
     return _shares(store.query(POOL_SHARES, {"pool": store.display_names()[pool.fingerprint]}).to_pylist()[0])
 
 

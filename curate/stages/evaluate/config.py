@@ -1,4 +1,4 @@
-"""Configuration of `curate evaluate`."""
+"""Options of `curate evaluate`."""
 
 from __future__ import annotations
 
@@ -11,48 +11,73 @@ from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..tokenization import ModelSettings
 
-OF_POOL = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
+POOL_OPTIONS = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
+"""Options that have an effect only with `pool`."""
 
 
-OF_TASKS = ("task_folder", "default_tasks", "num_fewshot", "apply_chat_template")
+TASK_OPTIONS = ("task_folder", "default_tasks", "num_fewshot", "apply_chat_template")
+"""Options that have an effect only with `tasks`."""
 
 
 class EvaluateConfig(ExecutionOptions, ModelSettings, Config):
-    """Which model is evaluated, and at what."""
+    """Options of `curate evaluate`: the model, the pool and the tasks to evaluate it on, and the metrics."""
 
-    pool: Ref | None = Field(None, description="A held-out pool, as named at ingest: its loss is always measured.")
-    by: tuple[str, ...] = Field(("source",), description="Results also by these columns of the pool: source,domain.")
+    pool: Ref | None = Field(
+        None, description="A held-out pool, by the name given at ingest; its loss is always measured."
+    )
+    by: tuple[str, ...] = Field(
+        ("source",), description="Columns of the pool to report results for as well, value by value: source,domain."
+    )
     metric: tuple[Literal["exact_match", "last_number", "choice"], ...] = Field(
         (),
-        description="Of the pool's answers: exact_match and last_number of what the model generates (greedy), choice "
-        "by likelihood.",
+        description="Metrics of the pool's answers: exact_match and last_number check a generated (greedy) answer, "
+        "choice checks the most likely choice.",
     )
     answer_column: str | None = Field(
-        None, description="Column of the right answer; else what the assistant says last, and for choice: answer."
+        None,
+        description="Column of the correct answer. Default: the last message of the assistant; for --metric choice, "
+        "the column answer.",
     )
-    choices_column: str = Field("choices", description="Of --metric choice: the column of the choices.")
-    max_new_tokens: int = Field(256, ge=1, description="Tokens that an answer may have.")
-    tasks: tuple[str, ...] = Field((), description="Tasks of the lm-evaluation-harness, also groups and patterns.")
-    task_folder: Annotated[str | None, EXTERNAL] = Field(None, description="Folder of YAML tasks of your own.")
-    default_tasks: bool = Field(False, description="With --task-folder: the harness's own tasks, too (20 s to read).")
-    num_fewshot: int | None = Field(None, ge=0, description="Examples before a task's questions; else as it has them.")
-    apply_chat_template: bool = Field(False, description="Put the tasks' questions as turns of a chat.")
-    limit: int | None = Field(None, ge=1, description="Only the first so many samples of the pool and of each task.")
-    score_batch_tokens: Annotated[int, NOT_HASHED] = Field(4096, ge=1, description="Padded tokens measured at once.")
+    choices_column: str = Field("choices", description="Column of the choices, for --metric choice.")
+    max_new_tokens: int = Field(256, ge=1, description="Most tokens in a generated answer.")
+    tasks: tuple[str, ...] = Field(
+        (), description="Tasks of the lm-evaluation-harness: names of tasks and groups, and patterns."
+    )
+    task_folder: Annotated[str | None, EXTERNAL] = Field(None, description="A folder with your own tasks, as YAML.")
+    default_tasks: bool = Field(
+        False, description="With --task-folder, also load the harness's own tasks (takes about 20 s)."
+    )
+    num_fewshot: int | None = Field(
+        None, ge=0, description="Number of examples before each question of a task. Default: the task's own number."
+    )
+    apply_chat_template: bool = Field(False, description="Format the tasks' questions as chat turns.")
+    limit: int | None = Field(
+        None, ge=1, description="Number of samples to use: the first of the pool and the first of each task."
+    )
+    score_batch_tokens: Annotated[int, NOT_HASHED] = Field(
+        4096, ge=1, description="Most tokens, padding included, that are measured at once."
+    )
     score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Texts measured at once, at most."
+        None, ge=1, description="Most texts that are measured at once."
     )
-    generate_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Prompts answered at once.")
-    shard_rows: int = Field(2000, ge=1, description="Rows of the pool a shard; a stopped pass goes on at the next.")
+    generate_batch_size: Annotated[int, NOT_HASHED] = Field(
+        16, ge=1, description="Number of prompts that are answered at once."
+    )
+    shard_rows: int = Field(
+        2000, ge=1, description="Rows of the pool per shard; a stopped evaluation continues at the next shard."
+    )
 
     @model_validator(mode="after")
-    def _is_whole(self) -> EvaluateConfig:
+    def _check(self) -> EvaluateConfig:
         if self.pool is None and not self.tasks:
-            raise ConfigError("Say what the model is to be evaluated at: --pool NAME, --tasks NAME, or both.")
-        given = ("pool", OF_POOL) if self.pool is None else ("tasks", OF_TASKS) if not self.tasks else None
-        if given:
-            for name in given[1]:
+            raise ConfigError("There is nothing to evaluate the model on: give --pool NAME, --tasks NAME, or both.")
+        missing = ("pool", POOL_OPTIONS) if self.pool is None else ("tasks", TASK_OPTIONS) if not self.tasks else None
+        if missing:
+            for name in missing[1]:
                 field = type(self).model_fields[name]
                 if getattr(self, name) != field.default:
-                    raise ConfigError(f"--{flag_of(name, field)} is of --{given[0]}, which is not given.")
+                    raise ConfigError(
+                        f"--{flag_of(name, field)} has an effect only with --{missing[0]}, which is not given. Add "
+                        f"--{missing[0]}, or remove it."
+                    )
         return self

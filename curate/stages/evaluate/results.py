@@ -1,4 +1,4 @@
-"""Rows of an evaluation: its metrics, their means and errors."""
+"""Compute the records of the table `evaluations` from the answers to a pool: means and standard errors of metrics."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ LOSS = "loss"
 
 
 CHOICE, CHOICE_NORM = "choice", "choice_norm"
-"""The likeliest choice is the right one: by log-likelihood, and by log-likelihood a token."""
+"""Metrics of multiple choice: the most likely choice is the correct one, by log-likelihood and by log-likelihood per
+token."""
 
 
 ANSWER = "answer"
-"""The column of the right choice, where no other is given."""
+"""Default name of the column of the correct choice."""
 
 
 def schema() -> pa.Schema:
-    """Of `answers`."""
+    """Return the schema of the table `answers`."""
     import pyarrow as pa
 
     texts = ("sample_id", "task", "metric", "prediction", "reference")
@@ -55,7 +56,7 @@ RESULTS = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
-"""Of `evaluations`."""
+"""Schema of the table `evaluations`."""
 
 
 Row = dict[str, Any]
@@ -65,9 +66,13 @@ Floats = npt.NDArray[np.float64]
 
 
 def pool_results(draft: Draft, by: Sequence[str]) -> Iterator[Row]:
-    """Rows of `evaluations` from the answers to a pool: of everything, then of each slice.
+    """Yield the records of `evaluations` for a pool: for each metric the whole pool, then each slice.
 
     The loss is a mean over target tokens, Σ ℓ_i t_i / Σ t_i; an accuracy is a mean over samples.
+
+    Args:
+        draft: the unfinished artifact that holds the answers.
+        by: columns whose values are slices.
     """
     columns = ["task", "metric", "correct", "loss", "target_tokens", "slices"]
     parts = [table for table in draft.added("answers", columns) if len(table)]
@@ -78,13 +83,13 @@ def pool_results(draft: Draft, by: Sequence[str]) -> Iterator[Row]:
     slices = [dict(pairs) for pairs in table["slices"].to_pylist()]
     losses = table["loss"].to_numpy()
     weights = table["target_tokens"].to_numpy()
-    right = np.array([bool(correct) for correct in table["correct"].to_pylist()], dtype=np.float64)
+    correct = np.array([bool(value) for value in table["correct"].to_pylist()], dtype=np.float64)
     for metric in dict.fromkeys(metrics.tolist()):
-        of_metric = np.flatnonzero(metrics == metric)
-        of_loss = metric == LOSS
-        values = losses if of_loss else right
-        for column, part, rows in [(None, None, of_metric), *_groups(of_metric, slices, by)]:
-            counts = weights[rows].astype(np.float64) if of_loss else np.ones(len(rows))
+        metric_rows = np.flatnonzero(metrics == metric)
+        is_loss = metric == LOSS
+        values = losses if is_loss else correct
+        for column, part, rows in [(None, None, metric_rows), *_groups(metric_rows, slices, by)]:
+            counts = weights[rows].astype(np.float64) if is_loss else np.ones(len(rows))
             value, error = mean_and_error(values[rows], counts)
             yield {
                 "task": task,
@@ -94,29 +99,35 @@ def pool_results(draft: Draft, by: Sequence[str]) -> Iterator[Row]:
                 "value": value,
                 "stderr": error,
                 "samples": len(rows),
-                "tokens": int(counts.sum()) if of_loss else None,
+                "tokens": int(counts.sum()) if is_loss else None,
             }
 
 
 def _groups(
     rows: npt.NDArray[np.int64], slices: Sequence[Mapping[str, str | None]], by: Sequence[str]
 ) -> Iterator[tuple[str, str | None, npt.NDArray[np.int64]]]:
-    """(column, value, rows) of every slice; slices of a column in the order of their names, no value last."""
+    """Yield (column, value, rows) of every slice: the values of a column sorted, rows without a value last."""
     for column in by:
-        found: dict[str | None, list[int]] = {}
+        by_value: dict[str | None, list[int]] = {}
         for row in rows.tolist():
-            found.setdefault(slices[row].get(column), []).append(row)
-        for value in sorted(found, key=lambda value: (value is None, value or "")):
-            yield column, value, np.array(found[value])
+            by_value.setdefault(slices[row].get(column), []).append(row)
+        for value in sorted(by_value, key=lambda value: (value is None, value or "")):
+            yield column, value, np.array(by_value[value])
 
 
 def mean_and_error(values: Floats, weights: Floats) -> tuple[float, float | None]:
-    """A weighted mean and its standard error, samples being independent (their tokens are not).
+    """Return a weighted mean and its standard error.
 
     m = Σ w_i v_i / Σ w_i,  se² = n/(n − 1) · Σ w_i² (v_i − m)² / (Σ w_i)²: with equal weights s/√n.
 
+    Samples are taken as independent; the tokens of a sample are not.
+
+    Args:
+        values: (n,) value of each sample.
+        weights: (n,) weight of each sample: its target tokens, or 1.
+
     Returns:
-        The mean, and the error: None for a single sample.
+        The mean, and its standard error; None instead of the error for a single sample.
     """
     mean = float(np.average(values, weights=weights))
     if len(values) < 2:

@@ -1,4 +1,7 @@
-"""`curate evaluate`: how good a model is, on a held-out pool and at tasks: rows of SQL beside the run that made it."""
+"""`curate evaluate`: measure a model on a held-out pool and on tasks of the lm-evaluation-harness.
+
+The results are records of the tables `evaluations` and `answers`, with the run that made the model.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ torchrun --nproc-per-node 8 -m curate evaluate --model run --pool heldout --name
 curate query evaluations"""
 
 SHOWN = 30
-"""Results that the summary shows; all are in the table `evaluations`."""
+"""Most results that the summary shows; all of them are in the table `evaluations`."""
 
 
 def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
-    """The harness's tasks are not the same in every version of it."""
+    """Return the version of the harness if tasks are given: a task can differ between versions."""
     if not config.tasks:
         return {}
     from ...lm.evaluation.harness import harness_version
@@ -43,20 +46,21 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
 
 
 def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
-    """Measure a pool shard by shard, then the tasks; rows of both go into `evaluations`."""
+    """Evaluate on the pool shard by shard, then on the tasks, and write the records of both to `evaluations`."""
     pool = inputs.artifacts.get("pool")
     seconds = _evaluate_pool(config, inputs, draft, pool) if pool else {}
     if draft.rank:
         return
     draft.sweep()
-    run_made = _model_run(inputs, config)
+    model_fingerprint = _model_fingerprint(inputs, config)
     results: list[Row] = []
     if pool:
         results += list(pool_results(draft, config.by))
-        _print_results(config, draft, pool, results)
+        _check_rejects(config, draft, pool, results)
     if config.tasks:
         results += _run_tasks(config, inputs, draft)
-    draft.add("evaluations", pa.Table.from_pylist([{**row, "run": run_made} for row in results], schema=RESULTS))
+    records = [{**row, "run": model_fingerprint} for row in results]
+    draft.add("evaluations", pa.Table.from_pylist(records, schema=RESULTS))
     draft.rows = sum(len(answers) for answers in draft.added("answers", ["sample_id"]))
     draft.summary = _summary(draft, results, seconds)
 
@@ -76,9 +80,9 @@ def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: A
         return executor_for(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
 
 
-def _check_columns(rows: Any, wanted: Sequence[str], pool: Artifact) -> None:
-    """Refuse a column that no row of the pool has; rows are read until all have been seen."""
-    missing, known = set(wanted), {"source"}
+def _check_columns(rows: Any, columns: Sequence[str], pool: Artifact) -> None:
+    """Raise `ConfigError` for a column that no row of the pool has; rows are read until every column was found."""
+    missing, known = set(columns), {"source"}
     if not missing:
         return
     for _, sample in samples_between(rows, 0, len(rows), originals=True):
@@ -90,32 +94,44 @@ def _check_columns(rows: Any, wanted: Sequence[str], pool: Artifact) -> None:
     raise ConfigError(f"The pool '{pool.name}' has no column '{column}'.{did_you_mean(column, known)}")
 
 
-def _model_run(inputs: Inputs, config: EvaluateConfig) -> str | None:
-    """The fingerprint of what made the model, where the store has made it."""
-    mark = inputs.fingerprints["model"]
-    return mark if inputs.store.has(config.model) and inputs.store.get(config.model).fingerprint == mark else None
+def _model_fingerprint(inputs: Inputs, config: EvaluateConfig) -> str | None:
+    """Return the fingerprint of the artifact that made the model; None for a model from outside the store."""
+    fingerprint = inputs.fingerprints["model"]
+    made_here = inputs.store.has(config.model) and inputs.store.get(config.model).fingerprint == fingerprint
+    return fingerprint if made_here else None
 
 
-def _print_results(config: EvaluateConfig, draft: Draft, pool: Artifact, results: Sequence[Row]) -> None:
-    """Say what could not be measured; `DataError` where that is all of a metric, or anything and `--strict`."""
-    refused = _refused(draft)
-    why = ", ".join(f"{reason} ({count})" for reason, count in refused.most_common())
-    found = {row["metric"] for row in results}
+def _check_rejects(config: EvaluateConfig, draft: Draft, pool: Artifact, results: Sequence[Row]) -> None:
+    """Log the samples that could not be measured.
+
+    Raises:
+        DataError: no sample could be measured by a metric, or any could not and `--strict` is given.
+    """
+    rejected = _rejected(draft)
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in rejected.most_common())
+    measured = {row["metric"] for row in results}
     for metric in (LOSS, *config.metric):
-        if metric not in found:
-            raise DataError(f"No sample of the pool '{pool.name}' has the metric {metric}: {why or 'it is empty'}.")
-    if refused and config.strict:
-        raise DataError(f"Some samples of '{pool.name}' cannot be measured: {why}. Leave --strict out to go without.")
-    if refused:
-        LOGGER.warning(f"Some samples of '{pool.name}' are left out: {why}. They are in the table rejects.")
+        if metric not in measured:
+            raise DataError(
+                f"The metric {metric} cannot be measured on any sample of the pool '{pool.name}': "
+                f"{reasons or 'the pool is empty'}."
+            )
+    if rejected and config.strict:
+        raise DataError(
+            f"Some samples of '{pool.name}' cannot be measured: {reasons}. Without --strict they are rejected, and the "
+            "others are measured."
+        )
+    if rejected:
+        LOGGER.warning(f"Some samples of '{pool.name}' are rejected: {reasons}. The table rejects lists them.")
 
 
-def _refused(draft: Draft) -> Counter[str]:
+def _rejected(draft: Draft) -> Counter[str]:
+    """Return reason -> number of samples rejected for it."""
     return Counter(reason for table in draft.added("rejects", ["reason"]) for reason in table["reason"].to_pylist())
 
 
 def _run_tasks(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> list[Row]:
-    """The tasks of the harness; the answers to their questions, where these are right or wrong, go into `answers`."""
+    """Run the tasks of the harness, write the scored answers to `answers`, and return the results."""
     import torch
 
     from ...lm.evaluation.harness import Tasks, run_tasks
@@ -138,16 +154,17 @@ def _run_tasks(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> list[Row
 
 
 def _summary(draft: Draft, results: Sequence[Row], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What was measured, whole tasks first; slices as far as there is room."""
+    """Return the summary: whole pools and tasks first, then slices, at most `SHOWN` results."""
     ordered = sorted(results, key=lambda row: row.get("grouped_by") is not None)
     columns = ("task", "metric", "grouped_by", "slice", "value", "stderr", "samples", "tokens")
-    found: dict[str, Any] = {"refused": dict(_refused(draft))} if _refused(draft) else {}
-    found["results"] = [{name: row.get(name) for name in columns} for row in ordered[:SHOWN]]
+    rejected = _rejected(draft)
+    summary: dict[str, Any] = {"rejected": dict(rejected)} if rejected else {}
+    summary["results"] = [{name: row.get(name) for name in columns} for row in ordered[:SHOWN]]
     if len(ordered) > SHOWN:
-        found["more results"] = f"{len(ordered) - SHOWN} (curate query evaluations)"
+        summary["more results"] = f"{len(ordered) - SHOWN} (curate query evaluations)"
     if seconds:
-        found["seconds"] = {part: round(spent, 2) for part, spent in seconds.items()}
-    return found
+        summary["seconds"] = {part: round(spent, 2) for part, spent in seconds.items()}
+    return summary
 
 
 STAGE = Stage(EvaluateConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)

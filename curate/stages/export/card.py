@@ -1,6 +1,7 @@
-"""The README of an exported data set: what it is, how it came about and how to make it again.
+"""Write the card of an exported dataset: its README, which states its content, its origin and how to reproduce it.
 
-Everything in it comes from the store. Paths of this machine do not: local data is named by label and content hash.
+Everything in the card comes from the store. It contains no paths of this machine: local data is identified by its label
+and content hash.
 """
 
 from __future__ import annotations
@@ -15,36 +16,40 @@ import yaml
 from ...formats.locations import is_url, label_and_location, shown
 from ...store import Artifact, Store
 from ...version import __version__
-from .trainers import note
+from .trainers import order_section
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-SELECTED = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")
-ORDERED = ("runs", "order", "weights", "rounds", "never_offered")
-LEFT_OUT = ("to", "overwrite", "push_to_hub", "private", "timeout", "memory", "allow_files")
-"""Options of an export that say nothing of the data."""
+"""Upper limit of the number of rows -> size category of the Hub."""
+SELECT_OPTIONS = ("method", "method_args", "budget", "budget_tokens", "per_source_quota")
+CURRICULUM_OPTIONS = ("runs", "order", "weights", "rounds", "never_offered")
+TRAIN_OPTIONS = ("selector", "selector_args", "candidates", "keep", "model", "seed")
+"""Options that the card shows of a stage that selected the samples."""
+NOT_OF_THE_DATA = ("to", "overwrite", "push_to_hub", "private", "timeout", "memory", "allow_files")
+"""Options of an export that do not describe the data; the card leaves them out."""
 FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
+"""Format of the files -> name of the file with the rows."""
 
 
 def card(
     config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, sources: Mapping[str, int]
 ) -> str:
-    """The text of the card.
+    """Return the text of the card.
 
     Args:
-        config: the export's.
-        store: where pool and run are.
-        pool: where the samples come from.
-        made_by: the run that kept them or the subset; None where SQL chose them.
-        sources: how many of the exported samples come from each.
+        config: options of the export.
+        store: the store that has the pool and the run.
+        pool: the pool that the samples come from.
+        made_by: the run that kept the samples, or the subset; None if SQL selected them.
+        sources: source -> number of exported samples from it.
     """
     rows = sum(sources.values())
     licences: Mapping[str, str] = pool.summary.get("licences", {})
     parts = [
         f"---\n{_front_matter(config, made_by, sources, licences, rows)}---",
         f"# {config['name']}",
-        _how(config, store, pool, made_by, rows),
+        _selection(config, store, pool, made_by, rows),
         _sources(sources, licences),
-        _load(config),
+        _loading(config),
         *_order(config),
         _provenance(config, store, pool, made_by),
     ]
@@ -53,7 +58,7 @@ def card(
 
 def _order(config: Mapping[str, Any]) -> list[str]:
     trainer = config["trainer"]
-    return [note(trainer, config["name"], FILES.get(config["file_format"], ""))] if trainer else []
+    return [order_section(trainer, config["name"], FILES.get(config["file_format"], ""))] if trainer else []
 
 
 def _front_matter(
@@ -73,34 +78,33 @@ def _front_matter(
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _licence(named: set[str | None]) -> dict[str, Any]:
-    """Licences as the Hub's front matter has them; a source without one makes the whole unknown."""
-    if None in named:
+def _licence(licences: set[str | None]) -> dict[str, Any]:
+    """Return the licence entries of the Hub's front matter; if one source has no licence, the whole is unknown."""
+    if None in licences:
         return {"license": "unknown"}
-    known = sorted(str(licence) for licence in named)
+    known = sorted(str(licence) for licence in licences)
     if all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence) for licence in known):
         return {"license": known[0] if len(known) == 1 else known}
     return {"license": "other", "license_name": ", ".join(known)}
 
 
-def _how(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, rows: int) -> str:
-    labels = store.display_names()
-    where = f"the pool `{labels[pool.fingerprint]}` ({pool.rows} rows)"
+def _selection(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, rows: int) -> str:
+    """Return the paragraph on how the samples were selected."""
+    names = store.display_names()
+    origin = f"the pool `{names[pool.fingerprint]}` ({pool.rows} rows)"
     if made_by is None:
-        return f"{rows} samples of {where}, chosen by this query:\n\n```sql\n{config['sql']}\n```"
+        return f"{rows} samples of {origin}, selected by this query:\n\n```sql\n{config['sql']}\n```"
     least = config["min_times_kept"]
     often = f", at least {least} times," if least > 1 else ""
-    label = labels[made_by.fingerprint]
-    kept = f"those that the run `{label}` kept{often} for training" if config["run"] else f"the subset `{label}`"
-    lines = [f"{rows} samples of {where}: {kept}."]
-    shown = {
-        key: made_by.config[key]
-        for key in (*SELECTED, *ORDERED, *("selector", "selector_args", "candidates", "keep", "model", "seed"))
-        if _has(made_by, key)
+    name = names[made_by.fingerprint]
+    kept = f"those that the run `{name}` kept{often} for training" if config["run"] else f"the subset `{name}`"
+    lines = [f"{rows} samples of {origin}: {kept}."]
+    options = {
+        key: made_by.config[key] for key in (*SELECT_OPTIONS, *CURRICULUM_OPTIONS, *TRAIN_OPTIONS) if _has(made_by, key)
     }
-    if shown:
-        rows_of = "\n".join(f"| {key} | {_cell(_public(value))} |" for key, value in shown.items())
-        lines.append(f"| how they were selected | |\n|---|---|\n{rows_of}")
+    if options:
+        table = "\n".join(f"| {key} | {_cell(_public(value))} |" for key, value in options.items())
+        lines.append(f"| option of the selection | value |\n|---|---|\n{table}")
     return "\n\n".join(lines)
 
 
@@ -114,7 +118,7 @@ def _sources(sources: Mapping[str, int], licences: Mapping[str, str]) -> str:
     return "## Sources\n\n| source | samples | share | licence |\n|---|---:|---:|---|\n" + "\n".join(rows)
 
 
-def _load(config: Mapping[str, Any]) -> str:
+def _loading(config: Mapping[str, Any]) -> str:
     if config["file_format"] == "hf":
         call = "datasets.load_from_disk(FOLDER)"
     else:
@@ -125,27 +129,28 @@ def _load(config: Mapping[str, Any]) -> str:
 
 
 def _provenance(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None) -> str:
-    """Fingerprints, and the configs that lead here, as files for `curate STAGE --config FILE`."""
-    made = [pool] if made_by is None else [pool, made_by]
-    labels = store.display_names()
-    rows = [f"| {labels[artifact.fingerprint]} | {artifact.stage} | `{artifact.fingerprint}` |" for artifact in made]
-    rows += [f"| {_cell(key.split('.', 2)[-1])} | data | `{mark}` |" for key, mark in pool.inputs.items()]
-    steps = [(artifact.stage, _public(_set(artifact.config))) for artifact in made]
-    own = {key: value for key, value in config.items() if key not in LEFT_OUT}
-    steps.append(("export", _set(own)))
+    """Return the fingerprints of the inputs, and the configs of each step as files for `curate STAGE --config FILE`."""
+    artifacts = [pool] if made_by is None else [pool, made_by]
+    names = store.display_names()
+    rows = [f"| {names[each.fingerprint]} | {each.stage} | `{each.fingerprint}` |" for each in artifacts]
+    rows += [f"| {_cell(key.split('.', 2)[-1])} | data | `{fingerprint}` |" for key, fingerprint in pool.inputs.items()]
+    steps = [(each.stage, _public(_without_empty(each.config))) for each in artifacts]
+    own = {key: value for key, value in config.items() if key not in NOT_OF_THE_DATA}
+    steps.append(("export", _without_empty(own)))
     blocks = [
         f"`curate {stage} --config {stage}.yaml`\n\n```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"
         for stage, values in steps
     ]
-    table = "| what | made by | fingerprint |\n|---|---|---|\n" + "\n".join(rows)
+    table = "| name | made by | fingerprint |\n|---|---|---|\n" + "\n".join(rows)
     return (
-        f"## Provenance\n\nMade with curate {__version__}.\n\n{table}\n\n## Making it again\n\n"
-        "The same data, models and configs give the same fingerprints; paths are left out of these.\n\n"
+        f"## Provenance\n\nMade with curate {__version__}.\n\n{table}\n\n## Reproducing this dataset\n\n"
+        "The same data, models and configs give the same fingerprints. Fingerprints do not depend on paths.\n\n"
         + "\n\n".join(blocks)
     )
 
 
-def _set(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without None, [] and {}."""
     return {key: value for key, value in config.items() if value is not None and value != [] and value != {}}
 
 
@@ -154,7 +159,10 @@ def _has(artifact: Artifact, key: str) -> bool:
 
 
 def _public(value: Any) -> Any:
-    """Without paths of this machine and secrets: of `label=path` or a path, the last name; a Hub id or URL stays."""
+    """Return a value without paths of this machine and without secrets.
+
+    A path, or the path of `label=path`, becomes its last name. Hub ids stay, and URLs stay without their secrets.
+    """
     if isinstance(value, Mapping):
         return {key: _public(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -162,9 +170,9 @@ def _public(value: Any) -> Any:
     if isinstance(value, str):
         if value.startswith("sql:"):  # --order sql:FILE
             return "sql:" + Path(value.removeprefix("sql:")).name
-        label, place = label_and_location(value)
-        if is_url(place):
-            return f"{label}={shown(place)}" if label else shown(place)
+        label, location = label_and_location(value)
+        if is_url(location):
+            return f"{label}={shown(location)}" if label else shown(location)
         label, equals, path = value.rpartition("=")
         local = Path(path).is_absolute() or path.startswith(("~", ".")) or ("/" in path and Path(path).exists())
         return f"{label}{equals}{Path(path).name}" if local else value

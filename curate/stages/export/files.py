@@ -1,4 +1,8 @@
-"""Rows as a data set on disk, some rows in memory at a time: they are read twice, for their types and to be written."""
+"""Write rows as a dataset on disk, with one batch of rows in memory at a time.
+
+Arrow and Parquet need the type of every column before the first row, so rows are read twice: once to find the types,
+and once to write them. JSON Lines needs no types, so its rows are read once.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +18,38 @@ from ...store.artifacts.files import digest_path, read_json, write_json
 from ...store.rows.out_of_core import write_batches
 
 Rows = Iterable[Sequence[dict[str, Any]]]
-"""Batches of rows, to be gone through as often as one likes."""
+"""Batches of rows that can be iterated several times."""
 
 FILE_BYTES = 500_000_000
-"""Of Arrow data in a file of a `hf` data set."""
+"""Bytes of Arrow data in each file of a dataset in the format `hf`."""
 
 
-def write_rows(rows: Rows, folder: Path, kind: str) -> None:
-    """Write rows as `hf` (for `datasets.load_from_disk`), `jsonl` or `parquet`.
+def write_rows(rows: Rows, folder: Path, file_format: str) -> None:
+    """Write rows to a folder.
+
+    Args:
+        rows: batches of rows, column -> value.
+        folder: the folder, created if it does not exist.
+        file_format: `hf` (for `datasets.load_from_disk`), `jsonl` or `parquet`.
 
     Raises:
-        DataError: a column holds values of several types, which only jsonl can.
+        DataError: a column holds values of several types, or too large ones; only jsonl can store these.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if kind == "jsonl":
+    if file_format == "jsonl":
         with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
             for batch in rows:
                 file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch)
         return
-    features = _features(rows, kind)
+    features = _features(rows, file_format)
     try:
         tables = (_table(batch, features) for batch in rows)
-        if kind == "parquet":
+        if file_format == "parquet":
             write_batches(folder / "train.parquet", features.arrow_schema, tables)
         else:
-            _save(tables, features, folder)
+            _save_to_disk(tables, features, folder)
     except (pa.ArrowException, OverflowError) as error:
-        raise DataError(f"These rows cannot be written as {kind}: {error}. Give --as jsonl.") from None
+        raise DataError(f"These rows cannot be written as {file_format}: {error}. Give --as jsonl.") from None
 
 
 def _table(rows: Sequence[dict[str, Any]], features: Any) -> pa.Table:
@@ -50,8 +59,11 @@ def _table(rows: Sequence[dict[str, Any]], features: Any) -> pa.Table:
     return datasets.Dataset.from_dict(columns, features=features).data.table
 
 
-def _save(tables: Iterator[pa.Table], features: Any, folder: Path) -> None:
-    """As `Dataset.save_to_disk`: its own files about an empty data set, which are then told what has been written."""
+def _save_to_disk(tables: Iterator[pa.Table], features: Any, folder: Path) -> None:
+    """Write the files of `Dataset.save_to_disk` without a whole dataset in memory.
+
+    `datasets` saves an empty dataset; then the Arrow files are written, and their names entered into its `state.json`.
+    """
     import datasets
 
     datasets.disable_progress_bars()
@@ -72,39 +84,48 @@ def _save(tables: Iterator[pa.Table], features: Any, folder: Path) -> None:
     names = [f"data-{number:05d}-of-{len(parts):05d}.arrow" for number in range(len(parts))]
     for part, name in zip(parts, names, strict=True):
         part.replace(folder / name)
-    # datasets caches what it makes of a data set under this fingerprint
-    mark = digest_path(folder).rpartition(":")[2][:16]
+    # datasets caches results computed from a dataset under this fingerprint, so it must depend on the content
+    fingerprint = digest_path(folder).rpartition(":")[2][:16]
     state = read_json(folder / "state.json") | {"_data_files": [{"filename": name} for name in names]}
-    write_json(folder / "state.json", state | {"_fingerprint": mark})
+    write_json(folder / "state.json", state | {"_fingerprint": fingerprint})
 
 
 # Types
 
 
 class _Type:
-    """What type some values are of, seen in parts."""
+    """The Arrow type of a column's values, found batch by batch.
 
-    def __init__(self, name: str, kind: str) -> None:
-        self.name, self.kind = name, kind
+    Args:
+        name: name of the column, for errors.
+        file_format: format of the files, for errors.
+    """
+
+    def __init__(self, name: str, file_format: str) -> None:
+        self.name, self.file_format = name, file_format
         self.type = pa.null()
 
-    def see(self, values: Sequence[Any]) -> None:
-        """Widen the type so that it holds these values, too."""
+    def add(self, values: Sequence[Any]) -> None:
+        """Widen the type so that it holds these values, too.
+
+        Raises:
+            DataError: there is no such type.
+        """
         try:
             parts = [pa.schema([("", self.type)]), pa.schema([("", pa.array(values).type)])]
             self.type = pa.unify_schemas(parts, promote_options="permissive").field(0).type
         except (pa.ArrowException, OverflowError):
-            raise self.mixed() from None
+            raise self.mixed_types() from None
 
-    def mixed(self) -> DataError:
-        """The error of values that are of no one type."""
+    def mixed_types(self) -> DataError:
+        """Return the error for values that have no common type."""
         return DataError(
-            f"The column '{self.name}' holds values of more than one type, or too large, which {self.kind} cannot. "
-            "Give --as jsonl, which can."
+            f"The column '{self.name}' holds values of more than one type, or too large ones, which {self.file_format} "
+            "cannot store. Give --as jsonl, which can."
         )
 
     def feature(self) -> Any:
-        """The type as a feature of `datasets`."""
+        """Return the type as a feature of `datasets`."""
         from datasets import Value
         from datasets.features.features import generate_from_arrow_type
 
@@ -112,59 +133,65 @@ class _Type:
 
 
 class _Column(_Type):
-    """The type of a column. In lists of mappings (messages), what differs in shape from one to the next is JSON.
+    """The type of a column, found batch by batch.
 
-    That is so of a key all of whose values are mappings or lists: tool calls, schemas.
+    In a column of lists of mappings (messages), each key has a type of its own. A key whose values are all mappings or
+    lists (tool calls, schemas) is stored as JSON, because their shape differs from one to the next.
     """
 
-    def __init__(self, name: str, kind: str) -> None:
-        super().__init__(name, kind)
+    def __init__(self, name: str, file_format: str) -> None:
+        super().__init__(name, file_format)
         self.keys: dict[str, _Type] = {}
         self.nested: set[str] = set()
-        self.plain = self.listed = False
+        self.has_plain = self.has_mappings = False
 
-    def see(self, values: Sequence[Any]) -> None:
-        """Widen the type so that it holds these values, too."""
+    def add(self, values: Sequence[Any]) -> None:
+        """Widen the type so that it holds these values, too.
+
+        Raises:
+            DataError: there is no such type.
+        """
         items = [item for value in values if isinstance(value, list) for item in value]
         if items and all(isinstance(item, dict) for item in items):
-            self.listed = True
-            self.plain |= any(value is not None and not isinstance(value, list) for value in values)
-            self._see_items(items)
+            self.has_mappings = True
+            self.has_plain |= any(value is not None and not isinstance(value, list) for value in values)
+            self._add_items(items)
         elif any(value not in (None, []) for value in values):
-            self.plain = True
-            super().see(values)
+            self.has_plain = True
+            super().add(values)
         elif any(value == [] for value in values):
-            super().see(values)
-        if self.listed and self.plain:
-            raise self.mixed()
+            super().add(values)
+        if self.has_mappings and self.has_plain:
+            raise self.mixed_types()
 
-    def _see_items(self, items: Sequence[dict[str, Any]]) -> None:
+    def _add_items(self, items: Sequence[dict[str, Any]]) -> None:
         for key in dict.fromkeys(key for item in items for key in item):
-            inner = self.keys.setdefault(key, _Type(f"{self.name}.{key}", self.kind))
-            found = [item[key] for item in items if item.get(key) is not None]
-            nested = [isinstance(value, (dict, list)) for value in found]
-            if found and all(nested):
+            inner = self.keys.setdefault(key, _Type(f"{self.name}.{key}", self.file_format))
+            values = [item[key] for item in items if item.get(key) is not None]
+            nested = [isinstance(value, (dict, list)) for value in values]
+            if values and all(nested):
                 self.nested.add(key)
-            elif found:
-                inner.see(found)
+            elif values:
+                inner.add(values)
             if key in self.nested and not pa.types.is_null(inner.type):
-                raise inner.mixed()
+                raise inner.mixed_types()
 
     def feature(self) -> Any:
-        """The type as a feature of `datasets`."""
+        """Return the type as a feature of `datasets`."""
         from datasets import Json, List
 
-        if not self.listed:
+        if not self.has_mappings:
             return super().feature()
         return List({key: Json() if key in self.nested else inner.feature() for key, inner in self.keys.items()})
 
 
-def _features(rows: Rows, kind: str) -> Any:
+def _features(rows: Rows, file_format: str) -> Any:
+    """Return the `datasets.Features` of all rows."""
     import datasets
 
     columns: dict[str, _Column] = {}
     for batch in rows:
         for name in dict.fromkeys(key for row in batch for key in row):
-            column = columns.setdefault(name, _Column(name, kind))
-            column.see([row.get(name) for row in batch])
+            column = columns.setdefault(name, _Column(name, file_format))
+            column.add([row.get(name) for row in batch])
     return datasets.Features({name: column.feature() for name, column in columns.items()})

@@ -1,4 +1,8 @@
-"""An export's way out of the store: to a folder, to a URL, or to the Hub."""
+"""Copy an export out of the store: to a folder, to a URL, or to the Hugging Face Hub.
+
+A marker file in the destination names the export that wrote it. Without `--overwrite`, only an export of the same name
+is replaced; any other file stops the copy with an error.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,24 @@ from ...store import Artifact
 from ...store.artifacts.files import clear_abandoned, read_json, temporary, write_json
 
 MARKER = ".curate-export.json"
-"""In a delivered folder: which export wrote it, and which files. Only such a folder is replaced unasked."""
+"""Name of the marker file: the name and fingerprint of the export, and its files."""
 
 
 def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = False) -> None:
-    """Copy an export's files to a folder: all or nothing, and over nothing that is not an export of that name.
+    """Copy an export's files to a folder, completely or not at all.
+
+    Args:
+        artifact: the export.
+        folder: the destination. A symbolic link stays: the folder that it points to is replaced.
+        name: name of the export.
+        overwrite: replace the folder in any case.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder is not an export of that name, or holds other files, and `overwrite` is False.
     """
-    folder = folder.resolve()  # a link stays one: what it leads to is replaced
+    folder = folder.resolve()
     if not overwrite:
-        _refuse_others(folder, name)
+        _check_folder(folder, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(folder)
     new, old = temporary(folder, "new"), temporary(folder, "old")
@@ -43,45 +53,54 @@ def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = F
 
 
 def upload(artifact: Artifact, url: str, name: str, *, overwrite: bool = False) -> None:
-    """Copy an export's files to a URL, over nothing that is not an export of that name.
+    """Copy an export's files to a URL.
 
-    Object stores cannot rename, so this is not all or nothing; but an upload that was stopped can be repeated.
+    Object stores cannot rename, so the copy is not atomic; but an upload that was stopped can be repeated: the marker
+    is written first, with the names of all files that may be there.
+
+    Args:
+        artifact: the export.
+        url: the destination.
+        name: name of the export.
+        overwrite: replace the destination in any case.
 
     Raises:
-        DataError: something else is there, or nothing can be written there.
+        DataError: the destination is not an export of that name, or holds other files, and `overwrite` is False; or
+            it cannot be written.
     """
     system, root = system_of(url)
     root = root.rstrip("/")
     with reached(url):
-        there = {path.removeprefix(root).lstrip("/") for path in system.find(root)}
-        marker = json.loads(system.cat_file(f"{root}/{MARKER}")) if MARKER in there else {}
-        if there and not overwrite:
-            _refuse_strangers(shown(url), name, marker, there)
+        existing = {path.removeprefix(root).lstrip("/") for path in system.find(root)}
+        marker = json.loads(system.cat_file(f"{root}/{MARKER}")) if MARKER in existing else {}
+        if existing and not overwrite:
+            _check_files(shown(url), name, marker, existing)
         files = _files(artifact.files)
         system.makedirs(root, exist_ok=True)
-        ours = {"name": name, "fingerprint": artifact.fingerprint, "files": sorted({*files, *there} - {MARKER})}
-        system.pipe_file(f"{root}/{MARKER}", json.dumps(ours).encode())
+        own = {"name": name, "fingerprint": artifact.fingerprint, "files": sorted({*files, *existing} - {MARKER})}
+        system.pipe_file(f"{root}/{MARKER}", json.dumps(own).encode())
         for file in files:
             system.makedirs(f"{root}/{file}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(artifact.files / file), f"{root}/{file}")
-        for file in there - {*files, MARKER}:
+        for file in existing - {*files, MARKER}:
             system.rm_file(f"{root}/{file}")
-        system.pipe_file(f"{root}/{MARKER}", json.dumps({**ours, "files": files}).encode())
+        system.pipe_file(f"{root}/{MARKER}", json.dumps({**own, "files": files}).encode())
 
 
-def _refuse_others(folder: Path, name: str) -> None:
+def _check_folder(folder: Path, name: str) -> None:
+    """Raise `DataError` unless the folder is missing, empty, or an export of that name without other files."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     marker = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
-    _refuse_strangers(str(folder), name, marker, set(_files(folder)) if folder.is_dir() else {folder.name})
+    _check_files(str(folder), name, marker, set(_files(folder)) if folder.is_dir() else {folder.name})
 
 
-def _refuse_strangers(where: str, name: str, marker: dict[str, Any], there: set[str]) -> None:
-    """Raise unless everything there is of an export of that name."""
-    strangers = sorted(there - {*marker.get("files", ()), MARKER})
-    if marker.get("name") != name or strangers:
-        holds = f"holds {strangers[0]}" if strangers else f"is the export '{marker.get('name')}'"
-        raise DataError(f"{where} {holds} and is left alone. Give another --to, or --overwrite to replace it.")
+def _check_files(destination: str, name: str, marker: dict[str, Any], existing: set[str]) -> None:
+    """Raise `DataError` unless the marker is of an export of that name and lists all existing files."""
+    other = sorted(existing - {*marker.get("files", ()), MARKER})
+    if marker.get("name") != name or other:
+        reason = f"holds {other[0]}" if other else f"is the export '{marker.get('name')}'"
+        raise DataError(f"{destination} {reason} and is left alone. Give another --to, or --overwrite to replace it.")
 
 
 def _files(folder: Path) -> list[str]:
@@ -89,7 +108,14 @@ def _files(folder: Path) -> list[str]:
 
 
 def push(folder: Path, repo: str, *, private: bool) -> None:
-    """Upload an export to a data set repository of the Hub: the card first, which the upload then completes."""
+    """Upload an export to a dataset repository of the Hub.
+
+    A dataset in the format `hf` is uploaded with `push_to_hub`. Its card goes first: `push_to_hub` adds to a card that
+    is already there.
+
+    Raises:
+        DataError: the Hub rejected the repository or the upload.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -105,8 +131,8 @@ def push(folder: Path, repo: str, *, private: bool) -> None:
         api.upload_file(path_or_fileobj=card, path_in_repo=card.name, repo_id=repo, repo_type="dataset")
         datasets.load_from_disk(str(folder)).push_to_hub(repo, private=private)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise DataError(
-            f"The Hub did not take {repo}: {said[0] if said else type(error).__name__}. Check the id, and log in with "
-            "hf auth login."
+            f"Cannot upload to {repo} on the Hugging Face Hub: {lines[0] if lines else type(error).__name__}. Check "
+            "the id, and log in with hf auth login."
         ) from None

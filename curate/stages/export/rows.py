@@ -1,4 +1,7 @@
-"""The rows of an export, from the samples that were chosen: some at a time, as often as they are asked for."""
+"""Make the rows of an export from the selected samples, batch by batch.
+
+The rows can be iterated several times; only one batch is in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,35 @@ from ...store.rows.out_of_core import read_batches
 
 
 class ChosenRows:
-    """Batches of rows in the asked format, with the asked columns. The first time round, every row is checked.
+    """Batches of rows in a format, with further columns. The first iteration checks every row.
 
     Attributes:
-        sources: how many samples come from each source.
-        present: the columns that rows have by their format; of `original` where further columns are asked for.
-        calls: whether tools are called in any of them; of `original` it is not looked for.
+        sources: source -> number of samples from it.
+        present: columns that the rows have by their format; for `original`, only known if further columns are given.
+        calls: True if a message of any sample calls a tool; for `original` without further columns, always False.
 
     Args:
-        path: the chosen samples, in order, as `store.rows.gather` writes them.
-        chosen: what was said of each when it was chosen.
-        name: the format of the rows.
-        columns: further columns: of `chosen`, of the sample, or of the row as it came.
+        path: file with the selected samples in order, as `gather` of `store.rows.out_of_core` writes it.
+        chosen: one record per selected sample, in order: `sample_id`, and columns such as score and weight.
+        name: format of the rows.
+        columns: further columns: of `chosen`, of the sample, or of the row as it was ingested.
     """
 
     def __init__(self, path: Path, chosen: pa.Table, name: str, columns: Sequence[str]) -> None:
         self.path, self.chosen, self.name = path, chosen, name
         self.sources: Counter[str] = Counter()
-        self._traits, came = Traits(), dict[str, None]()
+        self._traits, original = Traits(), dict[str, None]()
         self.calls = False
         if name == "original" and not columns:
-            self._glance()
+            self._read_sources_and_formats()
         else:
             for samples in self._samples():
                 self.sources.update(sample.source for sample in samples)
                 self._traits |= Traits.of(samples)
                 self.calls |= any(message.get("tool_calls") for sample in samples for message in sample.messages)
-                came |= dict.fromkeys(column for sample in samples for column in sample.original)
-        self.present = set(came) if name == "original" else columns_of(name, self._traits)
-        self._columns = _new_columns(columns, self.present, came, chosen.column_names)
+                original |= dict.fromkeys(column for sample in samples for column in sample.original)
+        self.present = set(original) if name == "original" else columns_of(name, self._traits)
+        self._columns = _new_columns(columns, self.present, original, chosen.column_names)
         self._checked = False
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -58,8 +61,8 @@ class ChosenRows:
             start += len(rows)
         self._checked = True
 
-    def _glance(self) -> None:
-        """What rows as they came depend on, without reading them."""
+    def _read_sources_and_formats(self) -> None:
+        """Read the two columns that rows in the format `original` depend on, without reading the rows."""
         for batch in read_batches(self.path, ["source", "format"]):
             self.sources.update(batch.column("source").to_pylist())
             self._traits |= Traits(formats=frozenset(batch.column("format").to_pylist()))
@@ -68,7 +71,13 @@ class ChosenRows:
         return ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(self.path))
 
     def _values(self, column: str, samples: Sequence[Sample], start: int) -> list[Any]:
-        """A further column of these samples, the first of which was chosen as number `start`."""
+        """Return the values of a further column for these samples.
+
+        Args:
+            column: name of the column.
+            samples: a batch of selected samples.
+            start: number of the batch's first sample among all selected ones.
+        """
         if column in self.chosen.column_names:
             values: list[Any] = self.chosen[column].slice(start, len(samples)).to_pylist()
             return values
@@ -77,21 +86,33 @@ class ChosenRows:
         return [sample.original.get(column) for sample in samples]
 
 
-def _new_columns(asked: Sequence[str], present: set[str], came: Iterable[str], chosen: Sequence[str]) -> list[str]:
-    """The asked columns that the rows have not got yet; each must be known, and not clash with one of theirs."""
-    came = list(came)
+def _new_columns(
+    requested: Sequence[str], present: set[str], original: Iterable[str], chosen: Sequence[str]
+) -> list[str]:
+    """Return the requested columns that the rows do not have yet.
+
+    Args:
+        requested: names of the requested columns.
+        present: columns that the rows have by their format.
+        original: columns of the rows as they were ingested.
+        chosen: columns that are known of the selected samples.
+
+    Raises:
+        ConfigError: a column is unknown, or the rows have another column of that name.
+    """
+    original = list(original)
     new: list[str] = []
-    for column in asked:
+    for column in requested:
         if column in {*present, *new}:
-            if column in came and column not in chosen and column not in new:
+            if column in original and column not in chosen and column not in new:
                 continue
             raise ConfigError(
-                f"columns: the rows have a column '{column}' of their own. Choose with --sql and name the other one "
-                "otherwise (AS), or leave it out."
+                f"columns: the rows have a column '{column}' of their own. Select with --sql and give the other column "
+                "another name (AS), or remove it."
             )
-        if column not in {*chosen, "source", *came}:
+        if column not in {*chosen, "source", *original}:
             raise ConfigError(
-                f"columns: nothing is known as '{column}'.{did_you_mean(column, [*chosen, 'source', *came])}"
+                f"columns: there is no column '{column}'.{did_you_mean(column, [*chosen, 'source', *original])}"
             )
         new.append(column)
     return new

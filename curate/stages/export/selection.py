@@ -1,4 +1,4 @@
-"""Which samples `curate export` writes: what a run kept, a subset holds or a query answers."""
+"""Select the samples of an export: those that a run kept, of a subset, or that a query returns."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from ..pools import pool_of
 if TYPE_CHECKING:
     from ...store.vectors.vectors import Positions
 
-PIECE = 10_000
+CHUNK_ROWS = 10_000
+"""Rows that are converted to JSON at a time."""
 
 
 class ExportRequest(Protocol):
-    """What an export says of its choice."""
+    """The options of an export that select its samples; exactly one of run, subset and sql is set."""
 
     @property
     def run(self) -> str | None: ...
@@ -43,72 +44,88 @@ class ExportRequest(Protocol):
 
 @dataclass(frozen=True)
 class ChosenSamples:
-    """Which samples, from which pool: one row a sample, `sample_id` and whatever else is known of it."""
+    """The selected samples of a pool.
+
+    Attributes:
+        pool: the pool that the samples are from.
+        rows: one row per sample, in order: `sample_id`, and columns such as score and weight.
+    """
 
     pool: Artifact
     rows: pa.Table
 
     def digest(self, columns: Iterable[str]) -> str:
-        """A hash of some columns, those of them that there are, in order."""
-        found = hashlib.blake2b(digest_size=16)
-        for piece in self._as_json(sorted({"sample_id", *columns} & set(self.rows.column_names))):
-            found.update(piece.encode())
-        return "b2:" + found.hexdigest()
+        """Return a hash of `sample_id` and of those of the given columns that exist, in the order of the rows."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for part in self._as_json(sorted({"sample_id", *columns} & set(self.rows.column_names))):
+            hasher.update(part.encode())
+        return "b2:" + hasher.hexdigest()
 
     def _as_json(self, columns: list[str]) -> Iterator[str]:
-        """Column -> values as one JSON object, in pieces: a choice may be large."""
+        """Yield one JSON object, column -> values, in parts: the whole text may be large."""
         for number, column in enumerate(columns):
             yield f"{',' if number else '{'}{to_json(column)}:["
-            for start in range(0, len(self.rows), PIECE):
-                yield ("," if start else "") + to_json(self.rows[column].slice(start, PIECE).to_pylist())[1:-1]
+            for start in range(0, len(self.rows), CHUNK_ROWS):
+                yield ("," if start else "") + to_json(self.rows[column].slice(start, CHUNK_ROWS).to_pylist())[1:-1]
             yield "]"
         yield "}"
 
     def positions(self, scratch: Path) -> Positions:
-        """(k,) where each sample first comes in the pool; one that it has not got is a `DataError`."""
+        """Return (k,) the first position of each sample in the pool.
+
+        Args:
+            scratch: folder for temporary files.
+
+        Raises:
+            DataError: a sample is not in the pool.
+        """
         ids = self.rows["sample_id"]
-        found = positions_of(self.pool.shards(), ids, scratch)
-        lost = np.flatnonzero(found < 0)
-        if len(lost):
-            some = ", ".join(ids.take(pa.array(lost[:3])).to_pylist()) + (", ..." if len(lost) > 3 else "")
+        positions = positions_of(self.pool.shards(), ids, scratch)
+        missing = np.flatnonzero(positions < 0)
+        if len(missing):
+            some = ", ".join(ids.take(pa.array(missing[:3])).to_pylist()) + (", ..." if len(missing) > 3 else "")
             raise DataError(
-                f"{len(lost)} of {len(ids)} sample_ids are not in the pool '{self.pool.name}': {some}. "
-                "Give the --pool that they come from, or narrow the query to it."
+                f"{len(missing)} of {len(ids)} sample_ids are not in the pool '{self.pool.name}': {some}. "
+                "Give the --pool that they come from, or restrict the query to this pool."
             )
-        return found
+        return positions
 
 
 def choose(config: ExportRequest, inputs: Inputs) -> ChosenSamples:
-    """What the run kept, the subset holds or the query answers; an id that comes twice counts where it comes first."""
+    """Return the samples that the run kept, the subset holds or the query returns, each once, at its first place.
+
+    Raises:
+        DataError: there is no sample, or the query returns no column `sample_id`.
+    """
     maker = made_by(inputs)
     pool = pool_of(inputs.store, [maker] if maker else [], inputs.artifacts.get("pool"))
     if config.sql is not None:
-        rows, what = inputs.store.query(config.sql, (), config.limits), "The query chooses no sample."
+        rows, problem = inputs.store.query(config.sql, (), config.limits), "The query returns no sample."
     elif config.subset is not None:
-        rows, what = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
+        rows, problem = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
     else:
         rows = _kept(inputs.store, inputs.artifacts["run"], config.min_times_kept)
-        what = f"The run '{config.run}' kept no sample {config.min_times_kept} times or more."
+        problem = f"The run '{config.run}' kept no sample {config.min_times_kept} times or more."
     rows = each_once(rows)
     if not rows.num_rows:
-        raise DataError(f"{what} Nothing is exported.")
+        raise DataError(f"{problem} There is nothing to export.")
     return ChosenSamples(pool, rows)
 
 
 def made_by(inputs: Inputs) -> Artifact | None:
-    """The run or subset that is exported; None for what SQL chose."""
+    """Return the run or subset that is exported; None if SQL selects the samples."""
     return inputs.artifacts.get("run") or inputs.artifacts.get("subset")
 
 
 def _kept(store: Store, run: Artifact, min_times: int) -> pa.Table:
-    """One row a sample that a run kept: how often, when, and means of what the ledger says of it when it was kept."""
+    """Return one row per sample that a run kept: how often, at which steps, and means over the steps that kept it."""
     label = store.display_names()[run.fingerprint]
-    found = store.query(
+    names = store.query(
         "SELECT DISTINCT unnest(map_keys(parts)) AS part FROM ledger WHERE run = $run AND kept ORDER BY part",
         {"run": label},
     )
     fixed = ("sample_id", "times_kept", "first_step", "last_step", "score", "weight", "loss", "tokens", "target_tokens")
-    parts = [part for part in found["part"].to_pylist() if part not in fixed]
+    parts = [part for part in names["part"].to_pylist() if part not in fixed]
     means = "".join(f", avg(parts[{_quoted(part, chr(39))}]) AS {_quoted(part, chr(34))}" for part in parts)
     return store.query(
         "SELECT sample_id, count(*) AS times_kept, min(step) AS first_step, max(step) AS last_step, "
@@ -119,16 +136,24 @@ def _kept(store: Store, run: Artifact, min_times: int) -> pa.Table:
     )
 
 
-def _quoted(text: str, mark: str) -> str:
-    return mark + text.replace(mark, mark + mark) + mark
+def _quoted(text: str, quote: str) -> str:
+    """Return text in quotes, as SQL writes it: a quote inside is doubled."""
+    return quote + text.replace(quote, quote + quote) + quote
 
 
 def each_once(rows: pa.Table) -> pa.Table:
-    """The first row of each sample id, ids as text; rows without one go. Without such a column it is a `DataError`."""
+    """Return the first row of each sample id, with ids as text and without rows that have no id.
+
+    Raises:
+        DataError: there is no column `sample_id`.
+    """
     if "sample_id" not in rows.column_names:
-        raise DataError(f"The query must give a column sample_id; it gives {', '.join(rows.column_names)}.")
-    at = rows.column_names.index("sample_id")
-    rows = rows.set_column(at, "sample_id", rows["sample_id"].cast(pa.string()))
+        raise DataError(
+            f"The query must return a column sample_id, but it returns {', '.join(rows.column_names)}: add sample_id "
+            "to its SELECT."
+        )
+    index = rows.column_names.index("sample_id")
+    rows = rows.set_column(index, "sample_id", rows["sample_id"].cast(pa.string()))
     rows = rows.filter(pc.is_valid(rows["sample_id"]))
     first = first_of_each(rows["sample_id"])
     return rows if len(first) == len(rows) else rows.take(pa.array(first))

@@ -1,8 +1,9 @@
-"""`curate export`: write the samples that a run kept, a subset holds or SQL chose, as a Hugging Face data set.
+"""`curate export`: write samples as a dataset for Hugging Face tools: those that a run kept, of a subset or of a query.
 
-The result is kept in the store and copied to `--to`, so that asking again costs a copy. What was chosen counts in the
-fingerprint, not only how it was asked for: when a query's answer changes, so does the export. It may be larger than
-memory: of what was chosen the ids and the asked columns are held, of the samples some at a time.
+The result is an artifact of the store, and is copied to `--to`: a second export of the same samples costs only the
+copy. The fingerprint depends on the selected samples, not only on the options: when the answer of a query changes, the
+export changes too. An export may be larger than memory: the ids and the requested columns of all selected samples are
+in memory, and one batch of the samples.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .files import write_rows
 from .publish import copy_out, push, upload
 from .rows import ChosenRows
 from .selection import ChosenSamples, choose, made_by
-from .trainers import check_calls, described, fitted
+from .trainers import check_tool_calls, resolve_formats, trainer_file
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
@@ -43,92 +44,109 @@ Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegp
 
 
 class ExportConfig(QueryOptions, Config):
-    """Which samples, in which format, to where."""
+    """Options of `curate export`: the samples, their format, and the destination."""
 
-    run: Ref | None = Field(None, description="Export what this run kept, in the order that it was first kept.")
-    subset: Ref | None = Field(None, description="Export this subset (curate select, curate curriculum), in its order.")
-    sql: str | None = Field(None, description="Export what this query chooses (it gives a sample_id), in its order.")
+    run: Ref | None = Field(
+        None, description="Export the samples that this run kept, in the order in which it first kept them."
+    )
+    subset: Ref | None = Field(
+        None, description="Export this subset (made by curate select or curate curriculum), in its order."
+    )
+    sql: str | None = Field(
+        None, description="Export the samples that this query returns, in its order; it must return a sample_id."
+    )
     pool: Ref | None = Field(
-        None, description="Where the samples are; by default the run's or subset's, or the only one."
+        None, description="The pool of the samples. Default: the pool of the run or subset, or the store's only pool."
     )
     to: Annotated[str | None, NOT_HASHED] = Field(
-        None, description="The folder or URL to write to; by default exports/NAME."
+        None, description="The folder or URL to write to. Default: exports/NAME."
     )
-    overwrite: Annotated[bool, NOT_HASHED] = Field(False, description="Replace whatever is in that folder.")
+    overwrite: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Replace the destination even if it holds other files."
+    )
     file_format: Literal["hf", "jsonl", "parquet"] = Field(
-        "hf", description="hf is for datasets.load_from_disk.", json_schema_extra={"flag": "as"}
+        "hf",
+        description="Format of the files; hf is for datasets.load_from_disk.",
+        json_schema_extra={"flag": "as"},
     )
-    format: Format = Field("original", description="Shape of the rows; original is the columns as they came.")
+    format: Format = Field(
+        "original", description="Format of the rows; original keeps the columns as they were ingested."
+    )
     columns: tuple[str, ...] = Field(
-        (), description="Further columns: of the query, or score, times_kept, loss, weight, ...; source, sample_id."
+        (),
+        description="Columns to add: score, times_kept, loss, weight, source, sample_id, or any column of the query.",
     )
     trainer: Literal["trl", "llama-factory", "axolotl", "ms-swift"] | None = Field(
         None,
-        description="Write what this trainer reads (trl, llama-factory, axolotl, ms-swift), and how it keeps the "
-        "order.",
+        description="Write formats and files for this trainer, with instructions to keep the order.",
         json_schema_extra={"flag": "for"},
     )
-    min_times_kept: int = Field(1, ge=1, description="With --run, only samples that were kept so often.")
-    push_to_hub: Annotated[str | None, NOT_HASHED] = Field(None, description="Upload it to this Hub repository, too.")
-    private: Annotated[bool, NOT_HASHED] = Field(True, description="The Hub repository is private, if it is a new one.")
+    min_times_kept: int = Field(1, ge=1, description="With --run, export only samples kept at least this many times.")
+    push_to_hub: Annotated[str | None, NOT_HASHED] = Field(
+        None, description="Upload the dataset to this Hub repository as well."
+    )
+    private: Annotated[bool, NOT_HASHED] = Field(
+        True, description="Make the Hub repository private if the upload creates it."
+    )
 
     @model_validator(mode="after")
-    def _one_of(self) -> Self:
+    def _check(self) -> Self:
         if [self.run, self.subset, self.sql].count(None) != 2:
             raise ValueError("give either --run or --sql or --subset")
         if self.trainer is not None:
             given = {str(name): getattr(self, name) for name in ("format", "file_format")}
             given = {name: value for name, value in given.items() if name in self.model_fields_set}
-            for name, value in fitted(self.trainer, given).items():
+            for name, value in resolve_formats(self.trainer, given).items():
                 object.__setattr__(self, name, value)
         return self
 
     @property
     def destination(self) -> Path | str:
-        """The folder, or URL, that the data set is written to."""
+        """The folder or URL that the dataset is copied to."""
         if self.to and is_url(self.to):
             return local(self.to) or self.to
         return Path(self.to).expanduser() if self.to else Path("exports") / self.name
 
 
 def more_inputs(config: ExportConfig, inputs: Inputs) -> dict[str, str]:
-    """The pool, where the config leaves it open, and what the query answers."""
-    choice = choose(config, inputs)
+    """Return the fingerprint of the pool, and a hash of the selected samples."""
+    selected = choose(config, inputs)
     return {
-        "pool": choice.pool.fingerprint,
-        "choice": choice.digest(["score", "weight", *config.columns]),
+        "pool": selected.pool.fingerprint,
+        "choice": selected.digest(["score", "weight", *config.columns]),
     }
 
 
 def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write the data set, its card and which samples it holds."""
+    """Write the dataset, its card, and the records of its samples in the table `subsets`."""
     draft.restart()
-    choice = choose(config, inputs)
+    selected = choose(config, inputs)
     gathered = draft.path / "gathered.parquet"
-    gather(choice.pool.shards(), choice.positions(draft.path), gathered)
-    rows = ChosenRows(gathered, choice.rows, config.format, config.columns)
+    gather(selected.pool.shards(), selected.positions(draft.path), gathered)
+    rows = ChosenRows(gathered, selected.rows, config.format, config.columns)
     write_rows(rows, draft.files, config.file_format)
     gathered.unlink()
     if config.trainer is not None:
-        _describe(config, config.trainer, rows, draft)
-    draft.rows = len(choice.rows)
-    draft.add("subsets", _subset_facts(choice))
-    draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[choice.pool.fingerprint]}
-    text = card(config.stored(), inputs.store, choice.pool, made_by(inputs), rows.sources)
+        _write_trainer_file(config, config.trainer, rows, draft)
+    draft.rows = len(selected.rows)
+    draft.add("subsets", _subset_records(selected))
+    draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
+    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows.sources)
     (draft.files / "README.md").write_text(text, encoding="utf-8")
 
 
-def _describe(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:
-    """Write what the trainer wants beside the rows."""
+def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:
+    """Write the file that the trainer needs next to the rows, if it needs one."""
     if rows.calls or "tools" in rows.present:
-        check_calls(trainer, config.format)
+        check_tool_calls(trainer, config.format)
     file = FILES.get(config.file_format, "")
-    if found := described(trainer, config.format, config.name, file, rows.present):
-        write_text(draft.files / found[0], found[1])
+    if written := trainer_file(trainer, config.format, config.name, file, rows.present):
+        name, text = written
+        write_text(draft.files / name, text)
 
 
 def deliver(config: ExportConfig, artifact: Artifact) -> None:
-    """Copy the data set to `--to`, and to the Hub if that was asked for."""
+    """Copy the dataset to `--to`, and upload it to the Hub with `--push-to-hub`."""
     destination = config.destination
     if isinstance(destination, str):
         upload(artifact, destination, config.name, overwrite=config.overwrite)
@@ -140,13 +158,16 @@ def deliver(config: ExportConfig, artifact: Artifact) -> None:
         LOGGER.info(f"pushed to https://huggingface.co/datasets/{config.push_to_hub}")
 
 
-def _subset_facts(choice: ChosenSamples) -> pa.Table:
-    def numbers(name: str) -> Any:
-        if name not in choice.rows.column_names or not _is_number(choice.rows[name].type):
-            return pa.nulls(len(choice.rows), pa.float64())
-        return choice.rows[name].cast(pa.float64(), safe=False)
+def _subset_records(selected: ChosenSamples) -> pa.Table:
+    """Return the records of the table `subsets`: one per exported sample, in order."""
+    rows = selected.rows
 
-    columns = {"sample_id": choice.rows["sample_id"], "rank": pa.array(range(len(choice.rows)), pa.int64())}
+    def numbers(name: str) -> Any:
+        if name not in rows.column_names or not _is_number(rows[name].type):
+            return pa.nulls(len(rows), pa.float64())
+        return rows[name].cast(pa.float64(), safe=False)
+
+    columns = {"sample_id": rows["sample_id"], "rank": pa.array(range(len(rows)), pa.int64())}
     return pa.table({**columns, "score": numbers("score"), "weight": numbers("weight")}, schema=SUBSETS)
 
 

@@ -1,4 +1,4 @@
-"""Comparisons: every run is made once and told truly, budgets are equal, and nothing is called better than it is."""
+"""Comparisons: every run is made once, its numbers are those of the store, and a failure costs only its own run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curate.errors import TrainingError
 from curate.numerics.flops import token_cost
 from curate.stages import stage_of
 from curate.stages import train as train_package
-from curate.stages.compare import runner as compare_cells
+from curate.stages.compare import runner
 from curate.stages.compare.config import CompareConfig
 from curate.stages.compare.plan import Task, plan
 from curate.stages.compare.runner import make_all
@@ -67,17 +67,17 @@ def result_of(artifact: Artifact) -> dict[str, Any]:
     return dict(json.loads((artifact.files / "comparison.json").read_text(encoding="utf-8")))
 
 
-FACTS = """
+KEPT = """
 SELECT count(*) samples, sum(tokens) tokens, sum(target_tokens) target_tokens, avg((planted = 'garbled')::INT) n,
        avg((planted = 'exact_duplicate')::INT) d
 FROM ledger JOIN (SELECT position, metadata->>'noise' planted FROM samples WHERE pool = 'pool') USING (position)
 WHERE run = $run AND kept
 """
 
-# What is made
+# The runs of a comparison
 
 
-def test_cells_are_ordinary_runs_and_are_found_again(made: tuple[Store, Artifact], tiny: str) -> None:
+def test_runs_are_ordinary_artifacts_and_are_found_again(made: tuple[Store, Artifact], tiny: str) -> None:
     store, _ = made
     runs = {a.name: a for a in store.artifacts() if a.stage == "train"}
     assert set(runs) == {f"c-{label}-s{seed}" for label in ("random", "full", "max_loss") for seed in (0, 1)}
@@ -89,27 +89,27 @@ def test_cells_are_ordinary_runs_and_are_found_again(made: tuple[Store, Artifact
     assert {run["fingerprint"] for run in result_of(again)["runs"]} == {run.fingerprint for run in runs.values()}
 
 
-def test_what_is_told_of_a_run_is_what_the_store_says(made: tuple[Store, Artifact]) -> None:
+def test_the_numbers_of_a_run_are_those_of_the_store(made: tuple[Store, Artifact]) -> None:
     store, artifact = made
     result = result_of(artifact)
     assert result["at"] == "samples" and result["budget"] == 16
     for run in result["runs"]:
-        asked = {"run": store.display_names()[run["fingerprint"]]}  # it may have been made under another name, too
-        facts = store.query(FACTS, asked).to_pylist()[0]
+        parameters = {"run": store.display_names()[run["fingerprint"]]}  # another test makes it under another name, too
+        expected = store.query(KEPT, parameters).to_pylist()[0]
         assert {name: run["spent"][name] for name in ("samples", "tokens", "target_tokens")} == {
-            name: facts[name] for name in ("samples", "tokens", "target_tokens")
+            name: expected[name] for name in ("samples", "tokens", "target_tokens")
         }
-        assert run["shares"]["noise"] == pytest.approx(facts["n"])
-        assert run["shares"]["duplicates"] == pytest.approx(facts["d"])
+        assert run["shares"]["noise"] == pytest.approx(expected["n"])
+        assert run["shares"]["duplicates"] == pytest.approx(expected["d"])
         losses = store.query(
-            "SELECT value FROM metrics WHERE run = $run AND metric = 'eval_loss' ORDER BY step", asked
+            "SELECT value FROM metrics WHERE run = $run AND metric = 'eval_loss' ORDER BY step", parameters
         ).to_pydict()["value"]
         assert run["course"]["loss"] == losses and run["loss"] == losses[-1] and run["course"]["steps"] == [0, 2, 4]
     by_run = {run["run"]: run["loss"] for run in result["runs"]}
     row = next(row for row in result["rows"] if row["method"] == "max_loss")
-    apart = [by_run[f"c-max_loss-s{seed}"] - by_run[f"c-random-s{seed}"] for seed in (0, 1)]
-    assert row["difference"] == pytest.approx(np.mean(apart))
-    assert (row["low"], row["high"]) == pytest.approx((min(apart), max(apart)))
+    differences = [by_run[f"c-max_loss-s{seed}"] - by_run[f"c-random-s{seed}"] for seed in (0, 1)]
+    assert row["difference"] == pytest.approx(np.mean(differences))
+    assert (row["low"], row["high"]) == pytest.approx((min(differences), max(differences)))
 
 
 def test_operations_count_the_scoring_pass(made: tuple[Store, Artifact], tiny: str) -> None:
@@ -183,7 +183,7 @@ def test_a_stopped_comparison_goes_on(pools: Store, tiny: str, monkeypatch: pyte
     assert rows["max_loss"]["verdict"] == "one seed" and rows["max_loss"]["low"] is None
 
 
-def test_a_failed_cell_is_told_at_the_end_and_the_others_are_made(
+def test_a_failed_run_is_reported_at_the_end_and_the_others_are_made(
     curate: Call, pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = stage_of("train").run
@@ -196,14 +196,14 @@ def test_a_failed_cell_is_told_at_the_end_and_the_others_are_made(
     monkeypatch.setattr(train_package, "STAGE", replace(stage_of("train"), run=fail))
     flags = ["--pool", "pool", "--eval-pool", "held", "--model", tiny, "--seeds", "0", "--eval-steps", "2"]
     flags += [f"--train={key}={value}" for key, value in TRAIN.items()]
-    said = curate("compare", *flags, "--selectors", "max_loss,uds", "--name", "c", "--store", str(pools.root))
-    assert said.code == 1 and said.out == ""
-    assert "1 of 4 parts of 'c' failed" in said.err and "c-max_loss-s0: no room on this machine" in said.err
+    outcome = curate("compare", *flags, "--selectors", "max_loss,uds", "--name", "c", "--store", str(pools.root))
+    assert outcome.code == 1 and outcome.out == ""
+    assert "1 of 4 artifacts of 'c' failed" in outcome.err and "c-max_loss-s0: no room on this machine" in outcome.err
     assert {a.name for a in pools.artifacts() if a.stage == "train"} == {"c-random-s0", "c-full-s0", "c-uds-s0"}
-    assert "1 run(s) failed and are missing" in said.err  # under the table of the others
+    assert "1 run(s) failed and are missing" in outcome.err  # under the table of the others
 
 
-def test_a_full_disk_is_no_cell_s_own_failure(pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_whole_comparison(pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
     def fill(config: Any, *_: Any) -> None:
@@ -222,13 +222,13 @@ def test_jobs_are_processes_and_what_depends_on_a_failure_is_not_begun(pools: St
     tasks = plan(config).tasks
     bad = tasks["c-target_only-s0"]
     broken = bad.config.model_copy(update={"lora_target_modules": "no_such_layer"})
-    making = make_all(pools, {**tasks, "c-target_only-s0": Task("train", broken)}, 2, tmp_path / "cells")
-    assert set(making.made) == {"c-random-s0"} and making.made["c-random-s0"].rows == 16
-    assert "no_such_layer" in making.failed["c-target_only-s0"]
-    assert making.failed["c-rho-s0"] == "'c-reference-s0', which it is made from, failed"
+    progress = make_all(pools, {**tasks, "c-target_only-s0": Task("train", broken)}, 2, tmp_path / "cells")
+    assert set(progress.made) == {"c-random-s0"} and progress.made["c-random-s0"].rows == 16
+    assert "no_such_layer" in progress.failed["c-target_only-s0"]
+    assert progress.failed["c-rho-s0"] == "'c-reference-s0', which it is made from, failed"
 
 
-def test_a_pool_selector_s_cell_trains_on_a_subset_of_its_own_seed(pools: Store, tiny: str) -> None:
+def test_a_run_of_a_pool_selector_trains_on_a_subset_of_its_own_seed(pools: Store, tiny: str) -> None:
     made = make(
         pools,
         "compare",
@@ -257,18 +257,18 @@ def test_an_interrupted_comparison_ends_its_processes_first(
 
     def start(_store: Store, _name: str, task: Task, _jobs: int, folder: Path) -> Any:
         waits = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
-        # What runs in the background ignores interrupts, and hands that down: a CI job may be such.
-        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        running = subprocess.Popen(waits, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=heed)
+        # A background process ignores interrupts, and its children inherit that: a CI job may be one.
+        reset = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        running = subprocess.Popen(waits, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=reset)
         assert running.stdout is not None and running.stdout.readline()
         started.append(running)
-        return compare_cells._Process(task, running, folder / "log", 0.0)
+        return runner._Process(task, running, folder / "log", 0.0)
 
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_cells, "_start", start)
-    monkeypatch.setattr(compare_cells, "time", types.SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(sleep=interrupt))
     config = build(CompareConfig, {**COMMON, "name": "c", "model": "m", "selectors": ["max_loss"]})
     with pytest.raises(KeyboardInterrupt):
         make_all(pools, plan(config).tasks, 2, tmp_path)

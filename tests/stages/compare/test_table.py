@@ -1,7 +1,8 @@
-"""What a comparison plans and refuses, and what its table may say: budgets are equal, and a tie is called a tie."""
+"""The plan of a comparison and the errors of its options; in its table budgets are equal and a tie is called a tie."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from curate.config import build
 from curate.errors import ConfigError
 from curate.stages.compare.config import CompareConfig
 from curate.stages.compare.plan import ComparisonRun, plan
+from curate.stages.compare.stage import check
 from curate.stages.compare.table import budget_of, notes_of, rows_of, run_at_budget
 from curate.stages.compare.trajectories import Trajectory
 
@@ -22,10 +24,10 @@ def config_of(**values: Any) -> CompareConfig:
     return build(CompareConfig, {"name": "c", "model": "m", "selectors": ["max_loss"], **COMMON, **values})
 
 
-# What is planned, and what is refused
+# The plan, and the errors of the options
 
 
-def test_targeted_methods_get_what_they_want_and_bring_their_control() -> None:
+def test_methods_that_need_a_target_get_it_and_add_the_control_target_only() -> None:
     config = config_of(
         target="t", selectors=["rho", "greats"], pool_selectors=["less", "cluster_ucb", "rds"], seeds=[3]
     )
@@ -39,7 +41,7 @@ def test_targeted_methods_get_what_they_want_and_bring_their_control() -> None:
     assert all(order.index(need) < order.index(name) for name, task in tasks.items() for need in task.needs)
 
 
-def test_runs_that_choose_differ_in_what_chooses_alone() -> None:
+def test_runs_of_batch_selectors_differ_only_in_the_selector() -> None:
     tasks = plan(config_of(selectors=["max_loss", {"selector": "uds", "label": "a", "selector_args": {"alpha": 1e-3}}]))
     own = {"name", "selector", "selector_args", "candidates"}
     runs = {name: task.config.model_dump(exclude=own) for name, task in tasks.tasks.items()}
@@ -49,7 +51,7 @@ def test_runs_that_choose_differ_in_what_chooses_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"selectors": ["max_los"]}, "no selector 'max_los'. Did you mean 'max_loss'?"),
         ({"pool_selectors": ["k_centre"]}, "no method 'k_centre'. Did you mean 'k_center'?"),
@@ -60,44 +62,47 @@ def test_runs_that_choose_differ_in_what_chooses_alone() -> None:
         ({"selectors": [{"selector": "uds", "selector_args": {"alpa": 1}}]}, "Did you mean 'alpha'?"),
         ({"selectors": [{"selector": "uds", "train": {"lerning_rate": 1}}]}, "Did you mean 'learning_rate'?"),
         ({"train": {**TRAIN, "kep": 2}}, "Unknown key 'kep' in train. Did you mean 'keep'?"),
-        ({"train": {**TRAIN, "seed": 2}}, "'seed' in train is set by the comparison itself"),
+        ({"train": {**TRAIN, "seed": 2}}, "The comparison sets 'seed' itself: remove it from train."),
         ({"train": {}}, "give train.max_steps"),
-        ({"selectors": ["uds", "uds"]}, "Two methods are called 'uds'"),
+        ({"selectors": ["uds", "uds"]}, "Two methods have the label 'uds'"),
         ({"selectors": ["random"]}, "'random' is a control already"),
-        ({"selectors": ["greats"]}, "'greats' wants --target POOL"),
-        ({"controls": ["target_only"]}, "target_only wants --target POOL"),
-        ({"selectors": []}, "Nothing is compared"),
-        ({"seeds": [1, 1]}, "A seed comes twice"),
+        ({"selectors": ["greats"]}, "'greats' needs --target POOL"),
+        ({"controls": ["target_only"]}, "target_only needs --target POOL"),
+        ({"selectors": []}, "There is no method to compare"),
+        ({"seeds": [1, 1]}, "The seeds 1, 1 contain one twice"),
         ({"sedes": [1]}, "Did you mean 'seeds'?"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_is_made(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said.replace("?", r"\?").replace("'", "'")):
-        config_of(**values)
+def test_wrong_options_are_errors_before_anything_is_made(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(config_of(**values))
 
 
-# What the numbers are
+# The numbers of the table
 
 
-def course(label: str, seed: int, tokens: list[float], losses: list[float]) -> Trajectory:
+def trajectory(label: str, seed: int, tokens: list[float], losses: list[float]) -> Trajectory:
     """A run of three steps that was evaluated after each."""
     spent = {name: np.array([0.0, *tokens]) for name in ("tokens", "target_tokens", "seconds")}
     spent |= {"steps": np.arange(4.0), "samples": np.arange(4.0) * 8}
     return Trajectory(ComparisonRun(label, "online", seed, f"c-{label}-s{seed}"), "c1:0", [1, 2, 3], losses, spent, 1.0)
 
 
-def compared(config: CompareConfig, courses: list[Trajectory]) -> dict[str, dict[str, Any]]:
-    baselines = {each.cell.seed: each for each in courses if each.cell.label == "random"}
-    budget = budget_of(config, courses)
-    standings = [run_at_budget(each, baselines[each.cell.seed], config.at, budget, {}) for each in courses]
-    return {row["method"]: row for row in rows_of(config, standings)}
+def compared(config: CompareConfig, runs: list[Trajectory]) -> dict[str, dict[str, Any]]:
+    baselines = {each.run.seed: each for each in runs if each.run.label == "random"}
+    budget = budget_of(config, runs)
+    at_budget = [run_at_budget(each, baselines[each.run.seed], config.at, budget, {}) for each in runs]
+    return {row["method"]: row for row in rows_of(config, at_budget)}
 
 
 def test_at_equal_tokens_losses_are_read_between_measurements() -> None:
     config = config_of(at="tokens", seeds=[0])
-    courses = [course("random", 0, [100, 200, 300], [5, 4, 3]), course("long", 0, [200, 400, 600], [4.5, 3.5, 2.5])]
-    assert budget_of(config, courses) == 300
-    rows = compared(config, courses)
+    runs = [
+        trajectory("random", 0, [100, 200, 300], [5, 4, 3]),
+        trajectory("long", 0, [200, 400, 600], [4.5, 3.5, 2.5]),
+    ]
+    assert budget_of(config, runs) == 300
+    rows = compared(config, runs)
     assert rows["random"]["loss"] == 3 and rows["long"]["loss"] == pytest.approx(4.0)  # halfway from 200 to 400
     assert rows["long"]["samples"] == pytest.approx(12) and rows["long"]["tokens"] == 300
     assert rows["long"]["tokens_to_random"] == pytest.approx(500)  # 3.0 is halfway from 3.5 to 2.5
@@ -105,20 +110,20 @@ def test_at_equal_tokens_losses_are_read_between_measurements() -> None:
 
 def test_a_run_that_ends_before_the_budget_is_not_comparable() -> None:
     config = config_of(at="tokens", budget=250, seeds=[0, 1])
-    courses = [course("random", seed, [100, 200, 300], [5, 4, 3]) for seed in (0, 1)]
-    courses += [course("short", 0, [100, 200, 300], [5, 4, 3]), course("short", 1, [80, 160, 240], [5, 4, 3])]
-    row = compared(config, courses)["short"]
+    runs = [trajectory("random", seed, [100, 200, 300], [5, 4, 3]) for seed in (0, 1)]
+    runs += [trajectory("short", 0, [100, 200, 300], [5, 4, 3]), trajectory("short", 1, [80, 160, 240], [5, 4, 3])]
+    row = compared(config, runs)["short"]
     assert row["verdict"] == "not comparable" and row["loss"] is None and row["difference"] is None
-    assert any("Not comparable" in note and "short" in note for note in notes_of(config, courses, 250, 0))
+    assert any("Not comparable" in note and "short" in note for note in notes_of(config, runs, 250, 0))
 
 
 def test_nothing_is_better_whose_interval_includes_zero() -> None:
     config = config_of(seeds=[0, 1, 2])
-    courses = [course("random", seed, [1, 2, 3], [5, 4, 3]) for seed in (0, 1, 2)]
-    courses += [course("lucky", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.0, 2.5, 3.01))]
-    courses += [course("ahead", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.9, 2.8, 2.99))]
-    courses += [course("behind", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((3.1, 3.2, 3.01))]
-    rows = compared(config, courses)
+    runs = [trajectory("random", seed, [1, 2, 3], [5, 4, 3]) for seed in (0, 1, 2)]
+    runs += [trajectory("lucky", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.0, 2.5, 3.01))]
+    runs += [trajectory("ahead", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((2.9, 2.8, 2.99))]
+    runs += [trajectory("behind", seed, [1, 2, 3], [5, 4, loss]) for seed, loss in enumerate((3.1, 3.2, 3.01))]
+    rows = compared(config, runs)
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "lucky": "tie",
         "ahead": "better",
@@ -128,7 +133,7 @@ def test_nothing_is_better_whose_interval_includes_zero() -> None:
     assert rows["lucky"]["difference"] == pytest.approx(-0.49667, abs=1e-4)
 
 
-def test_a_falling_rate_is_told_where_runs_are_read_before_their_end() -> None:
+def test_a_note_warns_of_a_falling_learning_rate_unless_the_budget_is_in_steps_or_samples() -> None:
     falling = config_of(at="tokens", train={**TRAIN, "lr_scheduler_type": "linear"})
     assert any("learning rate falls" in note for note in notes_of(falling, [], 1, 0))
     assert not any("learning rate falls" in note for note in notes_of(config_of(at="tokens"), [], 1, 0))

@@ -161,7 +161,7 @@ def test_a_query_gives_order_score_and_weight_and_its_answer_counts(store: Store
         ({"rounds": 99}, "", ConfigError, "--rounds 99 is more than the"),
         ({"order": "sql:no.sql"}, "", ConfigError, "there is no file no.sql"),
         ({"runs": ["a", "b"]}, "SELECT $run AS sample_id", ConfigError, r"asks of one run .* use \$runs"),
-        ({}, "SELECT 1 AS x", DataError, "must give a column sample_id; it gives x"),
+        ({}, "SELECT 1 AS x", DataError, "must return a column sample_id, but it returns x"),
         ({}, "SELECT 'nobody' AS sample_id", DataError, "1 of 1 sample_ids of the query are not in the pool"),
         ({}, "SELECT sample_id FROM samples WHERE false", DataError, "say nothing of the pool 'pool'"),
         ({"weights": "w"}, "SELECT sample_id FROM samples", ConfigError, "gives no column 'w'"),

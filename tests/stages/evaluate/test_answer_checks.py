@@ -1,4 +1,4 @@
-"""What a model generates, and the tasks of the harness: on a model that has been made to know some answers by heart."""
+"""Generated answers and the tasks of the harness, on a model that was trained to know some answers by heart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS = {
     "Say it.": "It.",
 }
 WRONG = {"Who?": "nobody", "Add 4 and 8.": "13"}
-"""What the pool asks for and the model has not learnt."""
+"""Answers in the pool that the model has not learned."""
 
 
 def write(path: Path, facts: dict[str, str], **more: Any) -> str:
@@ -38,7 +38,7 @@ def write(path: Path, facts: dict[str, str], **more: Any) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Store:
-    """A run that knows FACTS, and a pool that asks for them, and for two that it has otherwise."""
+    """A run that knows FACTS, and a pool with the same questions, two of which have another reference answer."""
     folder = tmp_path_factory.mktemp("answers")
     store = Store(folder / "store")
     make(store, "ingest", name="known", data=[write(folder / "known.jsonl", FACTS)])
@@ -76,7 +76,7 @@ def test_generated_answers_are_right_where_the_model_knows_them(world: Store, ti
     assert results(world, "guesses")["exact_match"]["value"] == 0
 
 
-def test_the_reference_may_be_a_column_and_what_has_none_is_left_out(
+def test_the_reference_may_be_a_column_and_samples_without_one_are_rejected(
     world: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (dict([fact]) for fact in list(FACTS.items())[1:3])
@@ -88,12 +88,12 @@ def test_the_reference_may_be_a_column_and_what_has_none_is_left_out(
     found = results(world, "columns")
     assert (found["last_number"]["value"], found["last_number"]["samples"]) == (1, 1) and found["loss"]["samples"] == 3
     assert "nothing in column number (1), no assistant turn at the end (1)" in caplog.text
-    with pytest.raises(DataError, match=r"cannot be measured: nothing in column number \(1\).*Leave --strict out"):
+    with pytest.raises(DataError, match=r"cannot be measured: nothing in column number \(1\).*Without --strict"):
         make(world, "evaluate", name="strict", answer_column="number", strict=True, by=["number"], **options)
     with pytest.raises(ConfigError, match=r"has no column 'numer'\. Did you mean 'number'"):
         make(world, "evaluate", name="none", answer_column="numer", **options)
     with pytest.raises(
-        DataError, match=r"No sample of .* has the metric last_number: no room for prompt and answer \(2"
+        DataError, match=r"last_number cannot be measured on any sample of .*: no room for prompt and answer \(2"
     ):
         make(world, "evaluate", name="short", **{**options, "max_new_tokens": 128})
 
@@ -127,11 +127,11 @@ def test_a_stopped_evaluation_goes_on_at_the_next_shard_and_ends_the_same(
     whole = results(world, make(world, "evaluate", name="whole", **options).name)
     other, call, shards = Store(tmp_path / "store"), Evaluator.__call__, []
 
-    def stopping(self: Evaluator, piece: int, advance: Any) -> Any:
-        shards.append(piece)
+    def stopping(self: Evaluator, task: int, advance: Any) -> Any:
+        shards.append(task)
         if len(shards) == 2:
             raise KeyboardInterrupt
-        return call(self, piece, advance)
+        return call(self, task, advance)
 
     monkeypatch.setattr(Evaluator, "__call__", stopping)
     make(other, "ingest", name="facts", data=list(world.get("facts").config["data"]))
@@ -163,7 +163,7 @@ metric_list:
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A task to generate, and one to choose."""
     folder = tmp_path_factory.mktemp("tasks")
-    data = [{"ask": ask, "say": say, "right": place} for place, (ask, say) in enumerate(FACTS.items())]
+    data = [{"ask": ask, "say": say, "right": index} for index, (ask, say) in enumerate(FACTS.items())]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
     write = TASK.format(
         name="recall", target="say", data=folder / "data.jsonl", kind="generate_until", metric="exact_match"
@@ -180,9 +180,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tasks_of_a_folder_are_run_by_the_harness(world: Store, tasks: Path, curate: Callable[..., Any]) -> None:
     pytest.importorskip("lm_eval")
     command = ["evaluate", "--model", "run", "--tasks", "recall,choose", "--task-folder", str(tasks), "--store"]
-    said = curate(*command, str(world.root), "--apply-chat-template", "--limit", "5", "--name", "tasks")
-    assert said.code == 0 and said.out.startswith("results\n"), said.err
-    assert all(len(line.split()) >= 5 for line in said.out.splitlines()[3:])
+    outcome = curate(*command, str(world.root), "--apply-chat-template", "--limit", "5", "--name", "tasks")
+    assert outcome.code == 0 and outcome.out.startswith("results\n"), outcome.err
+    assert all(len(line.split()) >= 5 for line in outcome.out.splitlines()[3:])
     found = world.query("SELECT task, metric, value, samples, run FROM evaluations WHERE evaluation = 'tasks'")
     assert {row["task"]: row for row in found.to_pylist()} == {
         "recall": {"task": "recall", "metric": "exact_match", "value": 1.0, "samples": 5, "run": "run"},
@@ -203,7 +203,7 @@ def test_tasks_and_a_pool_go_together_on_an_adapter(world: Store, tasks: Path) -
     assert made.inputs["lm_eval"] and made.rows == 12
 
 
-def test_a_task_that_is_not_there_is_told_and_so_is_a_harness_that_is_not(
+def test_an_unknown_task_and_a_missing_harness_are_errors(
     world: Store, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("lm_eval")
@@ -231,8 +231,8 @@ def test_the_processes_of_a_launch_share_out_an_evaluation(world: Store, tmp_pat
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "curate"]
     command = [*launch, "evaluate", "--name=e", "--model", model, "--metric=exact_match", "--shard-rows=2", *flags]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CURATE_STORE": str(stores[1].root)}
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert said.returncode == 0, said.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
     two = stores[1].get("e")
     assert two.fingerprint == one.fingerprint and results(stores[1], "e") == results(stores[0], "e")
     assert [path.read_bytes() for path in two.shards()] == [path.read_bytes() for path in one.shards()]

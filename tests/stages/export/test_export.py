@@ -1,4 +1,4 @@
-"""`curate export`: what was chosen, in order, in the asked format."""
+"""`curate export`: the selected samples, in order, in the requested format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store("store")
 
 
-# Choosing
+# Selection
 
 
 def test_a_run_exports_what_it_kept_in_the_order_it_was_first_kept(store: Store) -> None:
@@ -40,9 +40,9 @@ def test_a_run_exports_what_it_kept_in_the_order_it_was_first_kept(store: Store)
         ROWS[0] | {"times_kept": 1, "score": 20.0, "utility": 0.0, "sample_id": ids[0]},
     ]
     assert artifact.rows == 3
-    facts = store.query('SELECT sample_id, "rank", score, weight FROM subsets WHERE subset = \'out\' ORDER BY "rank"')
-    assert facts["sample_id"].to_pylist() == [ids[4], ids[1], ids[0]]
-    assert facts["score"].to_pylist() == [14.0, 16.0, 20.0] and facts["weight"].null_count == 3
+    records = store.query('SELECT sample_id, "rank", score, weight FROM subsets WHERE subset = \'out\' ORDER BY "rank"')
+    assert records["sample_id"].to_pylist() == [ids[4], ids[1], ids[0]]
+    assert records["score"].to_pylist() == [14.0, 16.0, 20.0] and records["weight"].null_count == 3
     assert export(store, run="uds", min_times_kept=2, name="twice").rows == 1
     with pytest.raises(DataError, match="kept no sample 3 times"):
         export(store, run="uds", min_times_kept=3, name="thrice")
@@ -58,8 +58,8 @@ def test_sql_exports_in_the_order_of_the_query_each_sample_once(store: Store) ->
     artifact = export(store, sql=sql, columns=["why", "source"])
     assert [(row["instruction"], row["why"]) for row in loaded()] == [("q1", "again"), ("q5", "x"), ("q3", "x")]
     assert {row["source"] for row in loaded()} == {"pool"}
-    facts = store.query('SELECT sample_id, score FROM subsets ORDER BY "rank"').to_pylist()
-    assert [(fact["sample_id"], fact["score"]) for fact in facts] == [(ids[1], 9.0), (ids[5], 2.5), (ids[3], 1.5)]
+    records = store.query('SELECT sample_id, score FROM subsets ORDER BY "rank"').to_pylist()
+    assert [(row["sample_id"], row["score"]) for row in records] == [(ids[1], 9.0), (ids[5], 2.5), (ids[3], 1.5)]
     assert artifact.inputs["pool"] == store.get("pool").fingerprint
 
 
@@ -76,15 +76,15 @@ def test_the_answer_of_the_query_counts_and_not_only_its_text(store: Store) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         ({}, ConfigError, "either --run or --sql"),
         ({"run": "uds", "sql": "SELECT 1"}, ConfigError, "either --run or --sql"),
         ({"run": "udz"}, ArtifactNotFound, "Did you mean 'uds'"),
         ({"run": "pool"}, ArtifactNotFound, "made by ingest"),
-        ({"sql": "SELECT 1 AS x"}, DataError, "must give a column sample_id; it gives x"),
+        ({"sql": "SELECT 1 AS x"}, DataError, "must return a column sample_id, but it returns x"),
         ({"sql": "SELECT nothing FROM samples"}, QueryError, "nothing"),
-        ({"sql": "SELECT sample_id FROM samples WHERE false"}, DataError, "chooses no sample"),
+        ({"sql": "SELECT sample_id FROM samples WHERE false"}, DataError, "returns no sample"),
         (
             {"sql": "SELECT 'x' AS sample_id UNION SELECT 'y'"},
             DataError,
@@ -100,10 +100,10 @@ def test_the_answer_of_the_query_counts_and_not_only_its_text(store: Store) -> N
     ],
 )
 def test_what_cannot_be_exported_says_why(
-    store: Store, options: dict[str, Any], error: type[CurateError], said: str
+    store: Store, options: dict[str, Any], error: type[CurateError], message: str
 ) -> None:
     train(store, ingest(store), [[0]])
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         export(store, **options)
     assert not Path("exports").exists()
 

@@ -1,4 +1,4 @@
-"""An export in parts is the export in one: rows, types, hashes."""
+"""An export in several batches equals the export in one batch: rows, types, hashes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_data_sets_of_one_shape_are_not_taken_for_each_other_by_the_cache(store:
         [2**70],
     ],
 )
-def test_types_seen_apart_are_those_seen_together(tmp_path: Path, values: list[Any]) -> None:
+def test_types_found_batch_by_batch_are_those_found_at_once(tmp_path: Path, values: list[Any]) -> None:
     rows = [{"c": value} for value in values]
 
     def outcome(batches: list[list[dict[str, Any]]], name: str) -> Any:
@@ -121,10 +121,10 @@ def test_types_seen_apart_are_those_seen_together(tmp_path: Path, values: list[A
     assert outcome([rows], "one") == outcome([[row] for row in rows], "many")
 
 
-def test_the_hash_of_a_choice_is_that_of_its_json(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+def test_the_hash_of_selected_samples_is_that_of_their_json(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     ingest(store)
     rows = pa.table({"sample_id": [f"s{n}" for n in range(25)], "b": range(25), "a": [None, "ü"] * 12 + ["x"]})
-    monkeypatch.setattr("curate.stages.export.selection.PIECE", 10)
+    monkeypatch.setattr("curate.stages.export.selection.CHUNK_ROWS", 10)
     content = to_json(rows.select(["sample_id", "b", "a"]).to_pydict())
     slow = "b2:" + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     assert ChosenSamples(store.get("pool"), rows).digest(["b", "a", "unknown"]) == slow

@@ -1,4 +1,4 @@
-"""What `curate export` puts where it is asked to: whole or not at all, with a card that says how it came about."""
+"""Delivery of an export: completely or not at all, and with a card that states how it was made."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 # Delivery
 
 
-def test_exporting_again_costs_a_copy_and_mends_what_is_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporting_again_costs_a_copy_and_restores_missing_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from curate.stages.export import stage as stage
 
     ingest(store)
     sql = "SELECT sample_id FROM samples ORDER BY position"
     artifact = export(store, sql=sql, to="a/b")
-    monkeypatch.setattr(stage, "run", lambda *_: pytest.fail("it is there already"))
+    monkeypatch.setattr(stage, "run", lambda *_: pytest.fail("the artifact exists already"))
     Path("a/b/README.md").unlink()
     assert export(store, sql=sql, to="a/b") == artifact and Path("a/b/README.md").exists()
     export(store, sql=sql, to="c")
@@ -95,7 +95,7 @@ def test_the_hub_is_asked_only_when_told_to_and_gets_the_card(store: Store, monk
         raise OSError("no token\nand more")
 
     monkeypatch.setattr(api, "create_repo", refuse)
-    with pytest.raises(DataError, match=r"did not take me/out: no token\. Check"):
+    with pytest.raises(DataError, match=r"Cannot upload to me/out on the Hugging Face Hub: no token\. Check"):
         export(store, sql=sql, push_to_hub="me/out")
 
 

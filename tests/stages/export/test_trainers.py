@@ -30,9 +30,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-def read_like_axolotl(stanza: dict[str, Any], folder: Path) -> list[list[tuple[str, str]]]:
-    """The conversations of a stanza, by its keys, as Axolotl's chat_template strategy goes through a row."""
-    (rows,) = stanza["datasets"]
+def read_like_axolotl(config: dict[str, Any], folder: Path) -> list[list[tuple[str, str]]]:
+    """The conversations that a config leads to, by its keys, as Axolotl's chat_template strategy goes through a row."""
+    (rows,) = config["datasets"]
     file = rows["path"].replace("FOLDER", str(folder))
     data = datasets.load_dataset(rows["ds_type"], data_files=file, split=rows["split"])
     role, content = (rows["message_property_mappings"][key] for key in ("role", "content"))
@@ -43,14 +43,14 @@ def read_like_axolotl(stanza: dict[str, Any], folder: Path) -> list[list[tuple[s
 def test_axolotl_is_led_to_the_rows_in_their_order(store: Store, file_format: str) -> None:
     export(store, sql=SQL.format("pool"), trainer="axolotl", columns=["score"], file_format=file_format)
     folder = Path("exports/out")
-    stanza = yaml.safe_load((folder / "axolotl.yaml").read_text())
+    config = yaml.safe_load((folder / "axolotl.yaml").read_text())
     expected = [[("user", row["instruction"]), ("assistant", row["output"])] for row in reversed(ROWS)]
-    assert read_like_axolotl(stanza, folder) == expected
-    assert stanza["curriculum_sampling"] is True and stanza["shuffle_merged_datasets"] is False
-    assert stanza["datasets"][0]["type"] == "chat_template" and "field_tools" not in stanza["datasets"][0]
+    assert read_like_axolotl(config, folder) == expected
+    assert config["curriculum_sampling"] is True and config["shuffle_merged_datasets"] is False
+    assert config["datasets"][0]["type"] == "chat_template" and "field_tools" not in config["datasets"][0]
     text = (folder / "README.md").read_text()
     assert "## Training in this order with Axolotl" in text and "curriculum_sampling: true" in text
-    assert "no use of a column `weight`" in text
+    assert "Axolotl ignores a column `weight`" in text
 
 
 @pytest.mark.parametrize(("form", "columns"), [(None, {"messages"}), ("alpaca", {"instruction", "input", "output"})])
@@ -65,7 +65,7 @@ def test_ms_swift_reads_the_file_that_the_card_names(store: Store, form: str | N
     assert "--dataset_shuffle false --train_dataloader_shuffle false" in text and "`weight` among them" in text
 
 
-def test_tools_go_to_axolotl_and_are_refused_where_they_would_be_lost(store: Store) -> None:
+def test_tools_go_to_axolotl_and_are_an_error_where_they_would_be_lost(store: Store) -> None:
     called = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "1"}]
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     ingest(store, [{"messages": [*called, CHAT[1]], "tools": [tool]}], name="offered")
@@ -75,11 +75,11 @@ def test_tools_go_to_axolotl_and_are_refused_where_they_would_be_lost(store: Sto
     (row,) = (json.loads(line) for line in Path("exports/out/train.jsonl").read_text().splitlines())
     assert row[rows["field_tools"]] == [tool] and row["messages"][1]["tool_calls"] == [CALL]
     for pool in ("offered", "called"):
-        for trainer, options, said in (
-            ("ms-swift", {}, "ms-swift writes calls of tools in its own way"),
+        for trainer, options, message in (
+            ("ms-swift", {}, "ms-swift writes tool calls in its own way"),
             ("llama-factory", {"format": "messages"}, "tools in the format sharegpt only"),
         ):
-            with pytest.raises(DataError, match=said):
+            with pytest.raises(DataError, match=message):
                 export(store, sql=SQL.format(pool), pool=pool, trainer=trainer, name="no", **options)
 
 
@@ -114,7 +114,7 @@ def conversations(draw: st.DrawFn) -> Sample:
 
 
 def holds(name: str, samples: list[Sample]) -> bool:
-    """Whether a format has a place for all of it: Alpaca is one question and its answer, after a system message."""
+    """Return whether a format can hold all of it: Alpaca is one question and its answer, after a system message."""
     return name != "alpaca" or all(
         [message["role"] for message in sample.messages if message["role"] != "system"] == ["user", "assistant"]
         for sample in samples

@@ -1,4 +1,4 @@
-"""Exports for other trainers: TRL trains on one in its order, LLaMA-Factory's stanza leads to the file."""
+"""Exports for other trainers: TRL trains on one in its order, LLaMA-Factory's entry leads to the file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from curate.store import Store
 from tests.support.exports import CALL, CHAT, ROWS, export, ingest, train
 
 ORDER = "SELECT sample_id, position AS score, 1 + position AS w FROM samples ORDER BY position % 2, position DESC"
-PLACES = [4, 2, 0, 5, 3, 1]
+POSITIONS = [4, 2, 0, 5, 3, 1]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A pool of six questions, a run over it, and a curriculum that has them in the order of `PLACES`."""
+    """A pool of six questions, a run over it, and a curriculum that has them in the order of `POSITIONS`."""
     monkeypatch.chdir(tmp_path)
     store = Store("store")
     ids = ingest(store)
@@ -39,7 +39,7 @@ def test_an_exported_subset_trains_in_trl_in_its_order(
     export(store, subset="c", trainer="trl", columns=["rank", "weight"])
     data = datasets.load_from_disk("exports/out")
     assert data.column_names == ["messages", "rank", "weight"] and list(data["rank"]) == list(range(6))
-    assert list(data["weight"]) == [1 + place for place in PLACES]
+    assert list(data["weight"]) == [1 + n for n in POSITIONS]
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     arguments = SFTConfig(
         output_dir="trl", train_sampling_strategy="sequential", per_device_train_batch_size=2, max_steps=2,
@@ -58,8 +58,8 @@ def test_an_exported_subset_trains_in_trl_in_its_order(
     trainer.train()
     assert trainer.state.global_step == 2
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in seen]
-    told = [[place for place in range(6) if f"q{place}" in text and f"a{place}" in text] for text in texts]
-    assert told == [[place] for place in PLACES[:4]]
+    trained = [[n for n in range(6) if f"q{n}" in text and f"a{n}" in text] for text in texts]
+    assert trained == [[n] for n in POSITIONS[:4]]
 
 
 def test_the_card_says_how_trl_keeps_the_order(store: Store) -> None:
@@ -82,29 +82,31 @@ def test_the_card_says_how_trl_keeps_the_order(store: Store) -> None:
         ({"format": "alpaca", "file_format": "parquet"}, "alpaca", {"prompt": "instruction", "query": "input"}),
     ],
 )
-def test_the_stanza_for_llama_factory_leads_to_the_file_and_its_columns(
+def test_the_entry_for_llama_factory_leads_to_the_file_and_its_columns(
     store: Store, options: dict[str, str], formatting: str, columns: dict[str, str]
 ) -> None:
     export(store, subset="c", trainer="llama-factory", columns=["rank", "weight"], **options)
     folder = Path("exports/out")
-    stanza = json.loads((folder / "dataset_info.json").read_text())["out"]
-    assert stanza["formatting"] == formatting and columns.items() <= stanza["columns"].items()
-    file = folder / stanza["file_name"]
+    entry = json.loads((folder / "dataset_info.json").read_text())["out"]
+    assert entry["formatting"] == formatting and columns.items() <= entry["columns"].items()
+    file = folder / entry["file_name"]
     rows = datasets.load_dataset(file.suffix[1:].replace("jsonl", "json"), data_files=str(file), split="train")
-    assert {*stanza["columns"].values(), "rank", "weight"} == set(rows.column_names)
+    assert {*entry["columns"].values(), "rank", "weight"} == set(rows.column_names)
     assert list(rows["rank"]) == list(range(6))
-    assert [aligned(row, stanza) for row in rows] == [
-        [("user", ROWS[place]["instruction"]), ("assistant", ROWS[place]["output"])] for place in PLACES
+    assert [aligned(row, entry) for row in rows] == [
+        [("user", ROWS[n]["instruction"]), ("assistant", ROWS[n]["output"])] for n in POSITIONS
     ]
-    assert len(datasets.load_dataset(str(folder), split="train")) == 6, "the stanza is in nobody's way"
+    assert len(datasets.load_dataset(str(folder), split="train")) == 6, (
+        "dataset_info.json does not disturb other readers"
+    )
     text = (folder / "README.md").read_text()
     assert "dataset: out\n" in text and "disable_shuffling: true" in text
 
 
-def aligned(row: dict[str, Any], stanza: dict[str, Any]) -> list[tuple[str, str]]:
-    """A row as LLaMA-Factory reads it: by the names of the stanza, with its own defaults where that has none."""
-    columns, tags = stanza["columns"], stanza.get("tags", {})
-    if stanza["formatting"] == "alpaca":
+def aligned(row: dict[str, Any], entry: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row as LLaMA-Factory reads it: by the names in the entry, with its own defaults for missing ones."""
+    columns, tags = entry["columns"], entry.get("tags", {})
+    if entry["formatting"] == "alpaca":
         asked = "\n".join(part for part in (row[columns["prompt"]], row[columns["query"]]) if part)
         return [("user", asked), ("assistant", row[columns["response"]])]
     role, content = tags.get("role_tag", "from"), tags.get("content_tag", "value")
@@ -115,22 +117,22 @@ def aligned(row: dict[str, Any], stanza: dict[str, Any]) -> list[tuple[str, str]
 def test_tools_and_system_messages_have_their_columns(store: Store) -> None:
     tools = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {}}}])
     turns = {"human": "Hi", "function_call": json.dumps(CALL["function"]), "observation": "2", "gpt": "Two"}
-    spoken = [{"from": speaker, "value": said} for speaker, said in turns.items()]
+    spoken = [{"from": speaker, "value": text} for speaker, text in turns.items()]
     ingest(store, [{"conversations": spoken, "tools": tools}], name="calls")
-    ingest(store, [{"messages": [{"role": "system", "content": "Be brief."}, *CHAT]}], name="told")
+    ingest(store, [{"messages": [{"role": "system", "content": "Be brief."}, *CHAT]}], name="system")
     sql = "SELECT sample_id FROM samples WHERE pool = '{}'"
     export(store, sql=sql.format("calls"), pool="calls", trainer="llama-factory")
-    stanza = json.loads(Path("exports/out/dataset_info.json").read_text())["out"]
-    assert stanza["columns"] == {"messages": "conversations", "tools": "tools"}
+    entry = json.loads(Path("exports/out/dataset_info.json").read_text())["out"]
+    assert entry["columns"] == {"messages": "conversations", "tools": "tools"}
     with pytest.raises(DataError, match="tools in the format sharegpt only"):
         export(store, sql=sql.format("calls"), pool="calls", trainer="llama-factory", format="messages")
-    export(store, sql=sql.format("told"), pool="told", trainer="llama-factory", format="alpaca", name="told-out")
-    stanza = json.loads(Path("exports/told-out/dataset_info.json").read_text())["told-out"]
-    assert stanza["columns"]["system"] == "system"
+    export(store, sql=sql.format("system"), pool="system", trainer="llama-factory", format="alpaca", name="system-out")
+    entry = json.loads(Path("exports/system-out/dataset_info.json").read_text())["system-out"]
+    assert entry["columns"]["system"] == "system"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             {"trainer": "llama-factory", "file_format": "hf"},
@@ -146,12 +148,12 @@ def test_tools_and_system_messages_have_their_columns(store: Store) -> None:
         ),
     ],
 )
-def test_what_a_trainer_cannot_read_is_refused(store: Store, options: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_format_that_the_trainer_cannot_read_is_an_error(store: Store, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         export(store, subset="c", **options)
 
 
-def test_what_was_asked_for_is_found_again(store: Store) -> None:
+def test_the_formats_of_a_trainer_are_in_the_fingerprint(store: Store) -> None:
     made = export(store, subset="c", trainer="llama-factory")
     assert (made.config["format"], made.config["file_format"]) == ("sharegpt", "jsonl")
     values = {key: value for key, value in made.config.items() if value is not None}
