@@ -23,6 +23,8 @@ def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bo
 def make_and_print(store: Store, stage: str, config: Config) -> None:
     """Run one stage. Print its summary to stdout and the path of the artifact to stderr."""
     artifact, fresh = make_or_find(store, stage, config)
+    if "name" not in config.model_fields_set:
+        LOGGER.info(f"The result is named '{config.name}'; --name gives it another name.")
     if (show := stage_of(stage).show) is not None:
         print(show(config, artifact))
     elif artifact.summary:

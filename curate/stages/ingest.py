@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
-from ..config import EXTERNAL, NOT_HASHED, Config
+from ..config import EXTERNAL, NOT_HASHED, NamedConfig
 from ..errors import ConfigError, DataError, did_you_mean
 from ..formats import Row, Unusable, parse_columns, read_location, to_sample, with_layout
 from ..formats.locations import shown, writable
@@ -26,7 +26,7 @@ from ..runtime.redaction import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct
-from .inputs import Inputs
+from .inputs import Inputs, label_of
 from .stage import Stage
 
 EXAMPLES = """\
@@ -53,7 +53,7 @@ def _as_text(value: Any) -> Any:
     return ",".join(f"{key}={item}" for key, item in value.items()) if isinstance(value, dict) else value
 
 
-class IngestConfig(Config):
+class IngestConfig(NamedConfig):
     """Options of `curate ingest`: the data to read, and the treatment of rows that cannot be used."""
 
     data: Annotated[tuple[str, ...], BeforeValidator(_as_locations), EXTERNAL] = Field(
@@ -73,6 +73,10 @@ class IngestConfig(Config):
         None, description="Licence of the data, for the card of exports: mit, or per label a=mit,b=cc-by-4.0."
     )
     shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows per Parquet file, and in memory.")
+
+    def obvious_name(self) -> str:
+        """Return the label of the data, if there is one entry of it."""
+        return label_of(self.data[0]).rpartition("/")[2] if len(self.data) == 1 else ""
 
 
 REJECT_RECORDS = pa.schema(
@@ -97,7 +101,7 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     licences = licences_of(config.licence, sources)
     draft.restart()
     pool = _Pool(config, draft)
-    with bar(total=None, label="ingest", unit=" rows") as progress:
+    with bar(total=None, label="ingest", unit="row") as progress:
         for source, (key, location) in zip(sources, inputs.locations.items(), strict=True):
             LOGGER.debug("reading %s", shown(location))
             rows = read_location(location, split=config.split, subset=config.subset, revision=_commit(inputs, key))

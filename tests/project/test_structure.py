@@ -6,6 +6,7 @@ Run it as a program for the figures: python -m tests.project.test_structure
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def modules_of(package: Path) -> dict[str, Path]:
     }
 
 
+@functools.cache
 def imports_of(package: Path) -> Graph:
     """Module -> the modules of the package that it imports anywhere: at its top, in functions, for types only."""
     modules = modules_of(package)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...config import EXTERNAL, NOT_HASHED, Config, Ref, flag_of
+from ...config import EXTERNAL, NOT_HASHED, NamedConfig, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..tokenization import ModelSettings
@@ -19,7 +20,7 @@ TASK_OPTIONS = ("task_folder", "default_tasks", "num_fewshot", "apply_chat_templ
 """Options that have an effect only with `tasks`."""
 
 
-class EvaluateConfig(ExecutionOptions, ModelSettings, Config):
+class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
     """Options of `curate evaluate`: the model, the pool and the tasks to evaluate it on, and the metrics."""
 
     pool: Ref | None = Field(
@@ -66,6 +67,10 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, Config):
     shard_rows: int = Field(
         2000, ge=1, description="Rows of the pool per shard; a stopped evaluation continues at the next shard."
     )
+
+    def obvious_name(self) -> str:
+        """Return a name made of the model's and the pool's."""
+        return f"{Path(self.model).name}-on-{self.pool or 'tasks'}"
 
     @model_validator(mode="after")
     def _check(self) -> EvaluateConfig:

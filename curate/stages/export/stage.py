@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ...config import NOT_HASHED, Config, Ref
+from ...config import NOT_HASHED, NamedConfig, Ref
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
@@ -43,7 +43,7 @@ curate export --run uds --format messages --push-to-hub me/uds-kept --name uds-c
 Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt"]
 
 
-class ExportConfig(QueryOptions, Config):
+class ExportConfig(QueryOptions, NamedConfig):
     """Options of `curate export`: the samples, their format, and the destination."""
 
     run: Ref | None = Field(
@@ -99,6 +99,12 @@ class ExportConfig(QueryOptions, Config):
             for name, value in resolve_formats(self.trainer, given).items():
                 object.__setattr__(self, name, value)
         return self
+
+    def obvious_name(self) -> str:
+        """Return the name of the folder at the destination, or of what is exported."""
+        folder = Path(self.to.rstrip("/")).name if self.to else ""
+        name = folder.strip(".") or self.run or self.subset or ""
+        return self.name_beside(name, "export")
 
     @property
     def destination(self) -> Path | str:
