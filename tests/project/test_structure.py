@@ -92,6 +92,10 @@ def folders_of(package: Path) -> dict[str, list[Path]]:
     return folders
 
 
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
 CURATE = ROOT / "curate"
 FOLDERS = folders_of(CURATE)
 
@@ -110,7 +114,7 @@ def test_a_folder_holds_few_modules(folder: str) -> None:
     assert len(FOLDERS[folder]) <= MOST_MODULES
 
 
-@pytest.mark.parametrize("path", [*modules_of(CURATE).values(), *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
+@pytest.mark.parametrize("path", [*modules_of(CURATE).values(), *sorted((ROOT / "tests").rglob("*.py"))], ids=named)
 def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= TOO_LONG
