@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,12 @@ class Draft:
     def add(self, table_name: str, rows: pa.Table, *, key: str = "all") -> None:
         """Add rows to a table of the catalogue; the same key again replaces them. Merged into DuckDB on commit."""
         write_parquet(self.fragment(table_name, key), rows)
+
+    def reject(self, reasons: Mapping[str, str], *, key: str = "all") -> None:
+        """Add samples that are skipped (sample id -> reason) to the table `rejects`; an empty mapping adds nothing."""
+        if reasons:
+            rows = pa.table({"sample_id": list(reasons), "reason": list(reasons.values())})
+            self.add("rejects", rows, key=key)
 
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """What was added to a table so far, by whichever process: a key at a time, in their order."""
