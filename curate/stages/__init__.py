@@ -25,7 +25,7 @@ STAGES = {
     "ingest": "Read a pool of instruction data into the store.",
     "embed": "Measure every sample of a pool with a model: loss, utility, sketch.",
     "cluster": "Cluster a pool by its sketches or embeddings.",
-    "select": "Choose a subset of a pool before training, within a budget.",
+    "select": "Select a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
     "curriculum": "Order and weight the samples of a pool by the ledgers of past runs.",
     "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",

@@ -52,7 +52,9 @@ class ClusterConfig(Config):
     redo: int = Field(1, ge=1, description="Number of initializations to try; the best result is kept.")
     representatives: int = Field(3, ge=1, description="Number of representatives: the samples closest to a centroid.")
     sample: int = Field(
-        100_000, ge=2, description="Maximum number of samples, drawn at random, to learn the centroids from."
+        100_000,
+        ge=2,
+        description="Maximum number of samples to learn the centroids from, drawn at random; all samples are assigned.",
     )
     nearest: bool = Field(
         True, description="Find the nearest other sample of each; the cost grows with the square of the pool's size."
@@ -70,7 +72,7 @@ class ClusterConfig(Config):
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.sample < self.k:
-            raise ValueError(f"k is {self.k}, so sample must be at least as many, and is {self.sample}")
+            raise ValueError(f"k is {self.k}, so sample must be at least {self.k}, but it is {self.sample}")
         return self
 
 

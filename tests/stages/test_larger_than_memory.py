@@ -178,7 +178,7 @@ def test_a_sample_of_fewer_than_k_is_refused() -> None:
     from curate.config import build
     from curate.stages.cluster import ClusterConfig
 
-    with pytest.raises(ConfigError, match="k is 9, so sample must be at least as many, and is 5"):
+    with pytest.raises(ConfigError, match="k is 9, so sample must be at least 9, but it is 5"):
         build(ClusterConfig, {"name": "c", "features": "feats", "k": 9, "sample": 5})
 
 

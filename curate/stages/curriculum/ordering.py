@@ -160,5 +160,6 @@ def _check_in_pool(ids: pa.ChunkedArray, pool: pa.ChunkedArray) -> None:
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DataError(
-            f"{len(missing)} of {len(ids)} sample_ids of the query are not in the pool of the runs: {some}."
+            f"{len(missing)} of {len(ids)} sample_ids of the query are not in the pool of the runs: {some}. "
+            "Restrict the query to that pool."
         )

@@ -143,8 +143,8 @@ def in_rounds(order: pa.Table, rounds: int) -> pa.Table:
     """Build the subset's table, with the rank of each sample and the number of its round in the column `epoch`.
 
     Round n of N has the first ⌈n k / N⌉ of k samples: a growing curriculum (the baby steps of Spitkovsky et al. 2010,
-    after Bengio et al. 2009), so that later rounds repeat what was learnt first. The table has about k (N + 1) / 2
-    rows. With one round `epoch` is null.
+    after Bengio et al. 2009), so that what was learnt first is not lost. The table has about k (N + 1) / 2 rows. With
+    one round `epoch` is null.
 
     Raises:
         ConfigError: there are more rounds than samples.

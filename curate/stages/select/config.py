@@ -27,7 +27,7 @@ FIELDS = {
 """Data that a method needs -> the fields of `SelectConfig` that provide it."""
 
 
-SOURCES = {
+DESCRIPTIONS = {
     "clusters": "clusters of the pool, made by curate cluster --on embedding --k 50",
     "features": "features of the pool, made by curate embed",
     "target": "a pool of samples of the target task, made by curate ingest",
@@ -103,10 +103,10 @@ class SelectConfig(ExecutionOptions, Config):
         needs, _ = self.selector().needs, self.limits()
         required = {field for need in needs for field in FIELDS.get(need, ())}
         allowed = required | {"features"} | ({"target"} if "target_features" in required else set())
-        for field, source in SOURCES.items():
+        for field, description in DESCRIPTIONS.items():
             flag = f"--{flag_of(field, type(self).model_fields[field])}"
             if field in required and getattr(self, field) is None:
-                raise ConfigError(f"Method '{self.method}' needs {flag} NAME: {source}.")
+                raise ConfigError(f"Method '{self.method}' needs {flag} NAME: {description}.")
             if field not in allowed and getattr(self, field) is not None:
                 raise ConfigError(f"Method '{self.method}' does not use {flag}: leave it out.")
         if self.engine == "ray" and "rewards" not in needs:

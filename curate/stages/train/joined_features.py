@@ -121,7 +121,7 @@ def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any
     ]
     if source.column not in numeric:
         raise ConfigError(
-            f"'{artifact.name}' has no column '{source.column}' of numbers.{did_you_mean(source.column, numeric)}"
+            f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)}"
         )
     return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
 

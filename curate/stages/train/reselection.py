@@ -55,7 +55,7 @@ class EpochSubsets:
         config: configuration of the run.
         inputs: inputs of the run.
         draft: unfinished artifact of the run.
-        table: candidates: the pool's distinct samples, tokenized.
+        table: the candidates: distinct samples of the pool, tokenized.
         tokenizer: tokenizer of the model.
 
     Attributes:
@@ -95,7 +95,7 @@ class EpochSubsets:
             )
         self._target = encode_target(config, inputs, tokenizer, distinct=True) if self.by_gradients else None
 
-    def rounds(self) -> EpochDataset:
+    def dataset(self) -> EpochDataset:
         """Return the training dataset, whose rows change with every epoch."""
         from ...training.epoch_subsets import EpochDataset
 

@@ -155,7 +155,7 @@ def _job(
         target=target_sampler(config, inputs, tokenizer),
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
-        rounds=epoch_subsets.rounds() if epoch_subsets else None,
+        rounds=epoch_subsets.dataset() if epoch_subsets else None,
         order=sampling_order(config, inputs, table),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
