@@ -12,7 +12,7 @@ import pytest
 
 from curate.errors import ConfigError, DataError
 from curate.pool_selectors import Budget, Candidates, Oracle, RemainingBudget, Target, make_pool_selector
-from curate.pool_selectors import base as pool_base
+from curate.pool_selectors import candidates as pool_candidates
 from curate.pool_selectors import rds as rds_module
 from curate.stages import make
 from curate.stages.ingest import IdSet
@@ -101,7 +101,7 @@ def test_vectors_in_blocks_are_ranked_as_those_in_memory(
 
 
 def test_k_center_refuses_more_vectors_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_base, "MOST_BYTES", 100)
+    monkeypatch.setattr(pool_candidates, "MOST_BYTES", 100)
     candidates = candidates_of(Blocks(unit(np.random.default_rng(0).standard_normal((20, 8))), 5))
     with pytest.raises(DataError, match=r"k_center goes through all vectors.*20 of 8 numbers.*\(rds\)"):
         make_pool_selector("k_center", {}).rank(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, ModelError
-from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
+from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, Scores, Selector
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 5, "max_length": 64, "logging_steps": 1, "save_steps": 2}
 SMALL |= {"learning_rate": 3e-3, "target_batch_size": 4}
@@ -75,9 +75,7 @@ def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -
 class Uniform(Selector):
     """Selector that keeps all candidates with equal weights."""
 
-    def __init__(self, *, info: RunInfo) -> None:
-        super().__init__(info=info)
-        self.gradients = GradientNeeds(gram=True)
+    gradients = GradientNeeds(gram=True)
 
     def score(self, batch: CandidateBatch) -> Scores:
         n = len(batch)
