@@ -151,10 +151,10 @@ class Rewards:
     def features(self, checkpoint: int) -> np.ndarray:
         """(n, D) unit features; NaN for a sample that has none."""
         at = sorted(self._scorer.pool)
-        look = self._scorer.looks[checkpoint]
-        places = [self._scorer.pool[row] for row in at]
-        made = look.features(places, target=False, label=f"checkpoint {checkpoint}")
-        look.close()
+        gradients = self._scorer.checkpoints[checkpoint]
+        samples = [self._scorer.pool[row] for row in at]
+        made = gradients.features(samples, target=False, label=f"checkpoint {checkpoint}")
+        gradients.close()
         features = np.full((len(self.ids), made.shape[1]), np.nan, np.float32)
         features[at] = made
         return features

@@ -1,6 +1,6 @@
-"""Stages: each makes one kind of artifact from others. One module, or one folder, per stage.
+"""Stages: each makes one kind of artifact from others, in a module or package of its own.
 
-`STAGES` lists them with one line each. `stage_of` imports a stage when it is needed and returns its `Stage` object
+`STAGES` lists them with a description. `stage_of` imports a stage when it is needed and returns its `Stage` object
 (stage.py); `make` runs one from Python. This is the only layer that knows the store, the models and the selectors.
 """
 
@@ -25,10 +25,10 @@ STAGES = {
     "ingest": "Read a pool of instruction data into the store.",
     "embed": "Measure every sample of a pool with a model: loss, utility, sketch.",
     "cluster": "Cluster a pool by its sketches or embeddings.",
-    "select": "Choose a subset of a pool before training, within a budget.",
+    "select": "Select a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
-    "curriculum": "Order a pool, and weigh it, by what runs have recorded: a subset from the ledger.",
-    "evaluate": "Measure a model: held-out loss, right answers, benchmarks.",
+    "curriculum": "Order and weight the samples of a pool by the ledgers of past runs.",
+    "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
@@ -36,7 +36,7 @@ STAGES = {
 
 
 def stage_of(name: str) -> Stage:
-    """Import a stage and return its object; `ConfigError` with the nearest name where there is none."""
+    """Import a stage and return its object; an unknown name raises `ConfigError` with the nearest name."""
     if name not in STAGES:
         raise ConfigError(f"There is no stage '{name}'.{did_you_mean(name, STAGES)}")
     stage: Stage = import_module(f"{__name__}.{name.replace('-', '_')}").STAGE
@@ -47,9 +47,9 @@ def build_config(name: str, values: Mapping[str, Any], where: str = "") -> Confi
     """Build the config of a stage and check it.
 
     Args:
-        name: of the stage.
+        name: name of the stage.
         values: options by field name.
-        where: the end of an error's sentence: the file or artifact that the values come from.
+        where: end of an error message that names the file or artifact of the values, for example " in x.yaml".
     """
     from ..config import build
 
@@ -66,7 +66,7 @@ def check_config(name: str, config: Config) -> None:
 
 
 def made_from(store: Store, name: str, config: Config) -> tuple[Inputs, dict[str, str]]:
-    """Return what a stage would read now, and the fingerprints of all of it."""
+    """Return the inputs that a stage would read now, and the fingerprints of everything that decides the result."""
     from .inputs import resolve
 
     stage = stage_of(name)
@@ -76,7 +76,7 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Inputs, dict[str
 
 
 def run_stage(store: Store, name: str, config: Config) -> Artifact:
-    """Make the artifact that `config` describes, or find it made."""
+    """Make the artifact that `config` describes, or return it if it exists."""
     from .inputs import with_absolute_paths
 
     check_config(name, config)

@@ -1,9 +1,9 @@
-"""Cluster a pool: what it is made of, what stands for each part, and which samples say nearly the same.
+"""`curate cluster`: group the samples of a pool, and find representatives of each group and near duplicates.
 
-Clusters are found by cosine, on sketches (samples that would train the model alike) or on embeddings (samples that the
-model reads alike). Every sample's nearest other sample is found too: near 1 it is a near duplicate. A pool may be
-larger than memory: centroids are learnt from `sample` vectors; of the others a shard is held at a time, and some 100
-bytes each.
+Samples are clustered by cosine similarity of their sketches (similar effect on training) or embeddings (similar hidden
+states). The nearest other sample of every sample is found too; a similarity near 1 means a near duplicate. A pool may
+be larger than memory: centroids are learnt from `sample` vectors, and the other vectors are read one shard at a time,
+with about 100 bytes per sample in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SHOWN_CLUSTERS = 10
 SHOWN_CHARACTERS = 60
-SHOWN_EXCLUDED = 5
+SHOWN_REJECTED = 5
 
 EXAMPLES = """
 curate cluster --features feats --k 50 --name clusters
@@ -40,66 +40,70 @@ curate query "SELECT sample_id, nearest_id FROM clusters WHERE nearest_similarit
 
 
 class ClusterConfig(Config):
-    """Cluster the samples of a pool by their sketches or embeddings."""
+    """Configuration of `curate cluster`."""
 
-    features: Ref = Field(description="What `curate embed` made.")
-    on: Literal["sketch", "embedding"] = Field("sketch", description="Which vectors to cluster.")
-    k: int = Field(ge=2, description="How many clusters.")
-    seed: int = Field(0, ge=0, description="Of the seeding, and of the samples that are drawn.")
-    iterations: int = Field(20, ge=1, description="At most; it stops when no sample changes its cluster.")
-    redo: int = Field(1, ge=1, description="How many seedings to try; the best result is kept.")
-    representatives: int = Field(
-        3, ge=1, description="Samples that stand for each cluster: the closest to its centroid."
+    features: Ref = Field(description="Features of the pool, made by curate embed.")
+    on: Literal["sketch", "embedding"] = Field("sketch", description="Vectors to cluster: sketch or embedding.")
+    k: int = Field(ge=2, description="Number of clusters.")
+    seed: int = Field(0, ge=0, description="Seed of the initial centroids, and of the samples drawn with --sample.")
+    iterations: int = Field(
+        20, ge=1, description="Maximum number of iterations; k-means stops earlier if no sample changes its cluster."
     )
+    redo: int = Field(1, ge=1, description="Number of initializations to try; the best result is kept.")
+    representatives: int = Field(3, ge=1, description="Number of representatives: the samples closest to a centroid.")
     sample: int = Field(
-        100_000, ge=2, description="Samples that the clusters are learnt from, drawn from a larger pool; all get one."
+        100_000,
+        ge=2,
+        description="Maximum number of samples to learn the centroids from, drawn at random; all samples are assigned.",
     )
     nearest: bool = Field(
-        True, description="Find every sample's nearest other sample; the cost grows with the square of the pool."
+        True, description="Find the nearest other sample of each; the cost grows with the square of the pool's size."
     )
     index: Literal["auto", "flat", "ivf", "ivfpq"] = Field(
-        "auto", description="How it is searched for: flat is exact; auto is flat up to 262144 samples and 1 GiB."
+        "auto",
+        description="Index for that search: flat is exact; auto is flat up to 262144 samples and 1 GiB, else "
+        "approximate.",
     )
-    silhouette_sample: int = Field(2000, ge=0, description="Samples to compute the silhouette on; 0 leaves it out.")
+    silhouette_sample: int = Field(2000, ge=0, description="Number of samples for the silhouette score; 0 skips it.")
     backend: Annotated[Literal["auto", "faiss", "numpy"], NOT_HASHED] = Field(
-        "auto", description="What searches: faiss where it is installed, else numpy, which is always exact."
+        "auto", description="Search library: auto is faiss if it is installed, else numpy, which is always exact."
     )
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.sample < self.k:
-            raise ValueError(f"k is {self.k}, so sample must be at least as many, and is {self.sample}")
+            raise ValueError(f"k is {self.k}, so sample must be at least {self.k}, but it is {self.sample}")
         return self
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """Every sample's cluster, as k-means numbers them.
+    """Cluster of every sample, with the cluster numbers of k-means.
 
     Attributes:
         ids: (n,) sample ids.
-        labels: (n,) the most similar centroid of each.
-        similarity: (n,) the cosine to it.
-        counts: how many of the n come from each shard.
-        excluded: ids of samples without a usable vector.
+        labels: (n,) number of the most similar centroid.
+        similarity: (n,) cosine similarity to this centroid.
+        counts: number of the n samples in each shard.
+        rejected: ids of samples without a usable vector.
     """
 
     ids: pa.Array
     labels: Positions
     similarity: Matrix
     counts: tuple[int, ...]
-    excluded: tuple[str, ...]
+    rejected: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A clustering whose numbers say something.
+    """Clusters numbered by size, and samples ranked within their cluster.
 
     Attributes:
-        labels: (n,) cluster of each sample; 0 is the largest.
-        ranks: (n,) place of each sample in its cluster, from 1, by similarity to the centroid.
-        sizes: (k,) falling.
-        order: (k,) the number that k-means gave each cluster.
+        labels: (n,) cluster of each sample; cluster 0 is the largest.
+        ranks: (n,) rank of each sample in its cluster, from 1, by similarity to the centroid.
+        sizes: (k,) number of samples of each cluster, in descending order.
+        order: (k,) number that k-means gave to each cluster.
     """
 
     labels: Positions
@@ -109,7 +113,7 @@ class Ranked:
 
 
 def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write centroids as the artifact's data and the samples' clusters as facts."""
+    """Write the centroids as the artifact's data, and the clusters of samples as records."""
     from ..store.vectors.index import choose_backend
     from ..store.vectors.kmeans import spherical_kmeans
     from ..store.vectors.vectors import VectorShards
@@ -123,7 +127,7 @@ def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
         learnt.matrix, config.k, seed=config.seed, iterations=config.iterations, redo=config.redo, backend=backend
     )
     assigned = _assign(config, vectors, learnt, found)
-    _report_excluded(assigned, config, draft)
+    _reject(assigned, config, draft)
     ranked = _rank(assigned, config.k)
     draft.write(0, _centroids(found, ranked))
     draft.summary = {
@@ -133,61 +137,61 @@ def run(config: ClusterConfig, inputs: Inputs, draft: Draft) -> None:
         "mean_similarity": round(float(assigned.similarity.mean()), 4),
         "silhouette": _silhouette(config, learnt, np.argsort(ranked.order)[found.labels]),
         "sizes": f"{ranked.sizes.min()} / {int(np.median(ranked.sizes))} / {ranked.sizes.max()} (min / median / max)",
-        "excluded": len(assigned.excluded),
+        "rejected": len(assigned.rejected),
         "backend": backend,
         "largest": _largest(config, inputs.store, features, assigned, ranked),
     }
     if len(learnt.ids) < len(assigned.ids):
         draft.summary["learnt_from"] = f"{len(learnt.ids)} samples"
-    if assigned.excluded:
-        draft.summary["excluded_first"] = list(assigned.excluded[:SHOWN_EXCLUDED])
+    if assigned.rejected:
+        draft.summary["rejected_first"] = list(assigned.rejected[:SHOWN_REJECTED])
     del learnt  # the search needs the memory
-    _write_facts(config, features, vectors, assigned, ranked, draft)
+    _write_records(config, features, vectors, assigned, ranked, draft)
     draft.rows = len(assigned.ids)
     draft.summary["seconds"] = round(time.perf_counter() - started, 1)
 
 
 def _assign(config: ClusterConfig, vectors: VectorShards, learnt: Vectors, found: Clustering) -> Assigned:
-    """The cluster of every sample: those of `learnt` if it is the whole pool, else found shard by shard."""
+    """Return the cluster of every sample: the clusters of `learnt` if it is the whole pool, else shard by shard."""
     from ..store.vectors.index import build_index
 
     if config.sample >= vectors.rows:
         return Assigned(learnt.ids, found.labels, found.similarity, learnt.counts, learnt.rejected)
-    LOGGER.info("The clusters are learnt from %d samples, drawn from %d.", len(learnt.ids), vectors.rows)
+    LOGGER.info("The centroids were learnt from %d samples, drawn from %d.", len(learnt.ids), vectors.rows)
     centroids = build_index(found.centroids, config.backend)
     ids, labels, similarity = [], [], []
-    excluded: list[str] = []
+    rejected: list[str] = []
     with bar(total=vectors.rows, label="assign", unit="sample") as progress:
         for part in vectors:
             best, nearest = centroids.nearest(part.matrix, 1)
             ids.append(part.ids)
-            excluded += part.rejected
+            rejected += part.rejected
             labels.append(nearest[:, 0])
             similarity.append(best[:, 0])
             progress.update(len(part.ids))
     names = pa.chunked_array(ids, pa.large_string()).combine_chunks()
     counts = tuple(map(len, labels))
-    return Assigned(names, np.concatenate(labels), np.concatenate(similarity), counts, tuple(excluded))
+    return Assigned(names, np.concatenate(labels), np.concatenate(similarity), counts, tuple(rejected))
 
 
-def _report_excluded(found: Assigned, config: ClusterConfig, draft: Draft) -> None:
-    if not found.excluded:
+def _reject(found: Assigned, config: ClusterConfig, draft: Draft) -> None:
+    """Record and report the samples without a usable vector."""
+    if not found.rejected:
         return
     reason = f"{config.on} is not finite or zero"
-    draft.add("rejects", pa.table({"sample_id": list(found.excluded), "reason": [reason] * len(found.excluded)}))
-    first = ", ".join(found.excluded[:SHOWN_EXCLUDED])
+    draft.reject(dict.fromkeys(found.rejected, reason))
     LOGGER.warning(
-        "Left out, because %s: %d of %d samples, named in the table rejects (%s%s).",
+        "%d of %d samples are rejected, because %s. They are in the table rejects (%s%s).",
+        len(found.rejected),
+        len(found.ids) + len(found.rejected),
         reason,
-        len(found.excluded),
-        len(found.ids) + len(found.excluded),
-        first,
-        ", ..." if len(found.excluded) > SHOWN_EXCLUDED else "",
+        ", ".join(found.rejected[:SHOWN_REJECTED]),
+        ", ..." if len(found.rejected) > SHOWN_REJECTED else "",
     )
 
 
 def _rank(found: Assigned, k: int) -> Ranked:
-    """Number clusters by falling size, and samples within each by falling similarity."""
+    """Number clusters by descending size, and rank the samples of each by descending similarity."""
     counts = np.bincount(found.labels, minlength=k)
     order = np.argsort(-counts, kind="stable")
     labels, sizes = np.argsort(order)[found.labels], counts[order]
@@ -209,10 +213,10 @@ def _centroids(found: Clustering, ranked: Ranked) -> pa.Table:
     )
 
 
-def _write_facts(
+def _write_records(
     config: ClusterConfig, features: Artifact, vectors: VectorShards, found: Assigned, ranked: Ranked, draft: Draft
 ) -> None:
-    """The rows of `clusters`, a sample each, in a fragment for each shard."""
+    """Write the records of the table `clusters`, one per sample, in one fragment per shard."""
     n = len(found.ids)
     nearest_id, nearest_similarity = pa.nulls(n, pa.large_string()), pa.nulls(n, pa.float64())
     if config.nearest:
@@ -241,12 +245,12 @@ def _write_facts(
 
 
 def _cosines(values: Any, unknown: Any = None) -> pa.Array:
-    """Float32 sums of products may exceed 1 by a rounding."""
+    """Convert cosines to an Arrow array, clipped to [-1, 1]: rounding in float32 may give values just above 1."""
     return pa.array(np.clip(values, -1, 1).astype(np.float64), mask=unknown)
 
 
 def _silhouette(config: ClusterConfig, vectors: Vectors, clusters: Positions) -> float | None:
-    """The mean silhouette of a seeded sample by cosine; None where the sample has one cluster, or no two of one."""
+    """Return the mean silhouette (cosine) of seeded samples; None if all share a cluster, or no two of them do."""
     from sklearn.metrics import silhouette_score
 
     chosen = np.random.default_rng(config.seed).permutation(len(clusters))[: config.silhouette_sample]
@@ -259,7 +263,7 @@ def _silhouette(config: ClusterConfig, vectors: Vectors, clusters: Positions) ->
 def _largest(
     config: ClusterConfig, store: Store, features: Artifact, found: Assigned, ranked: Ranked
 ) -> list[dict[str, Any]]:
-    """The largest clusters, each with how its representatives begin."""
+    """Describe the largest clusters: size, and the first words of the representatives."""
     rows = np.flatnonzero((ranked.labels < SHOWN_CLUSTERS) & (ranked.ranks <= config.representatives))
     rows = rows[np.lexsort((ranked.ranks[rows], ranked.labels[rows]))]
     ids = found.ids.take(pa.array(rows)).to_pylist()
@@ -274,7 +278,7 @@ def _largest(
 
 
 def _beginnings(store: Store, features: Artifact, ids: Sequence[str]) -> Mapping[str, str]:
-    """Sample id -> how its first user message begins; empty where the pool is gone or the catalogue is busy."""
+    """Return the first words of each sample, by its id; empty if the pool is gone or the catalogue is busy."""
     pool = store.display_names().get(features.inputs.get("pool", ""))
     sql = """
         SELECT sample_id, any_value(coalesce(
@@ -283,7 +287,7 @@ def _beginnings(store: Store, features: Artifact, ids: Sequence[str]) -> Mapping
     try:
         found = store.query(sql, {"pool": pool, "ids": list(ids)}).to_pylist() if pool else []
     except CatalogueBusy as error:
-        LOGGER.info("The summary shows ids instead of texts: %s", error)
+        LOGGER.info("The summary shows sample ids instead of texts: %s", error)
         return {}
     texts = {row["sample_id"]: " ".join(row["text"].split()) for row in found}
     return {

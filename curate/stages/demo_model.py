@@ -1,4 +1,4 @@
-"""`curate demo-model`: a tiny Llama pre-trained from scratch, for the demo and for tests. Nothing is downloaded."""
+"""`curate demo-model`: pre-train a tiny Llama from scratch, for the demo and for tests. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ curate demo-model --name smallest --steps 20 --hidden-size 32 --layers 2 --heads
 
 
 class DemoModelConfig(Config):
-    """Size and pre-training of the demo's model."""
+    """Configuration of `curate demo-model`: size of the model and its pre-training."""
 
-    seed: int = Field(1, description="Of the text and of the weights.")
-    steps: int = Field(320, ge=1, description="Optimizer steps of pre-training.")
-    batch_size: int = Field(8, ge=1, description="Sequences a step.")
-    sequence_length: int = Field(128, ge=8, description="Tokens a packed sequence.")
+    seed: int = Field(1, description="Seed of the training text and of the initial weights.")
+    steps: int = Field(320, ge=1, description="Number of optimizer steps of pre-training.")
+    batch_size: int = Field(8, ge=1, description="Number of sequences per step.")
+    sequence_length: int = Field(128, ge=8, description="Number of tokens of a packed sequence.")
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW.")
-    vocab_size: int = Field(2048, ge=300, description="Most tokens that the tokenizer may have.")
-    hidden_size: int = Field(128, ge=8, description="Width of the model.")
-    layers: int = Field(4, ge=1, description="Decoder layers.")
-    heads: int = Field(4, ge=1, description="Attention heads; half as many for keys and values.")
-    positions: int = Field(512, ge=8, description="Most tokens that the model can read.")
+    vocab_size: int = Field(2048, ge=300, description="Maximum number of tokens in the vocabulary.")
+    hidden_size: int = Field(128, ge=8, description="Hidden size of the model.")
+    layers: int = Field(4, ge=1, description="Number of decoder layers.")
+    heads: int = Field(4, ge=1, description="Number of attention heads; keys and values have half as many.")
+    positions: int = Field(512, ge=8, description="Maximum number of tokens that the model can read.")
 
     @model_validator(mode="after")
     def _divides(self) -> DemoModelConfig:
@@ -45,7 +45,7 @@ class DemoModelConfig(Config):
 
 
 def run(config: DemoModelConfig, inputs: Inputs, draft: Draft) -> None:
-    """Train tokenizer and model; save both as transformers does, in the artifact's files."""
+    """Train the tokenizer and the model, and save both in the format of transformers, in the artifact's files."""
     import torch
 
     from ..demo.model import build_model, pack, pretrain, save, train_tokenizer, unigram_entropy

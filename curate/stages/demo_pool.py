@@ -1,4 +1,4 @@
-"""`curate demo-pool`: a generated pool with planted duplicates and noise, for the demo and for tests."""
+"""`curate demo-pool`: generate a pool with planted duplicates and noise, for the demo and for tests."""
 
 from __future__ import annotations
 
@@ -26,29 +26,34 @@ curate demo-pool --name demo-heldout-raw --rows 400 --seed 1 --noise 0 --duplica
 
 
 class DemoPoolConfig(Config):
-    """What the pool is made of."""
+    """Configuration of `curate demo-pool`."""
 
-    rows: int = Field(2000, ge=1, description="Rows, with duplicates and noise.")
-    seed: int = Field(0, description="The same seed makes the same bytes on every machine.")
+    rows: int = Field(2000, ge=1, description="Number of rows, including duplicates and noise.")
+    seed: int = Field(0, description="Seed of the generator; the same seed gives the same bytes on every machine.")
     noise: float = Field(0.1, ge=0, lt=1, description="Share of rows that are wrong, off topic, garbled or cut off.")
     duplicates: float = Field(0.1, ge=0, lt=1, description="Share of rows that copy a clean row, half of them exactly.")
-    even: bool = Field(False, description="All families in equal shares, instead of a heavy tail.")
+    even: bool = Field(
+        False, description="Generate all families of problems in equal shares, instead of a few large and many small."
+    )
     exclude: Annotated[str | None, REF] = Field(
-        None, description="A demo pool whose questions are left out, however they are phrased: for held-out pools."
+        None, description="A demo pool whose questions are not generated, in any phrasing: for held-out pools."
     )
 
 
 def run(config: DemoPoolConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write `pool.jsonl`: Alpaca columns, and what is planted in `family`, `noise` and `origin` (a row from 0)."""
+    """Write `pool.jsonl`: Alpaca columns, and the planted truth.
+
+    The truth is in the columns `family`, `noise` and `origin`, the row that a duplicate copies, counted from 0.
+    """
     from ..demo.pool import generate, questions, to_jsonl
 
-    excluded = []
+    exclude = []
     if other := inputs.artifacts.get("exclude"):
         if other.stage != "demo-pool":
-            raise DataError(f"--exclude {other.name} was made by {other.stage}. Give the name of a demo-pool.")
-        excluded = questions((other.files / FILE).read_text(encoding="utf-8"))
-    asked = config.model_dump(include={"rows", "seed", "noise", "duplicates", "even"})
-    pool = generate(**asked, exclude=excluded)
+            raise DataError(f"--exclude {other.name} was made by {other.stage}. Give the name of a demo pool.")
+        exclude = questions((other.files / FILE).read_text(encoding="utf-8"))
+    options = config.model_dump(include={"rows", "seed", "noise", "duplicates", "even"})
+    pool = generate(**options, exclude=exclude)
     write_text(draft.files / FILE, to_jsonl(pool))
     draft.rows = len(pool)
     draft.summary = {

@@ -1,4 +1,9 @@
-"""`curate embed`: one pass of a model over a pool. What it says of every sample becomes columns in SQL and vectors."""
+"""`curate embed`: measure every distinct sample of a pool with one pass of a model.
+
+Numbers (loss, entropy, utility, lengths) become records of the table `features`; sketches and embeddings become vectors
+in the artifact's shards. A shard covers a fixed block of the pool's rows and is written atomically, so processes can
+share the work and a stopped pass continues with the shards that are missing.
+"""
 
 from __future__ import annotations
 
@@ -29,36 +34,40 @@ if TYPE_CHECKING:
     from ..signals import Signal
 
 SORTED = 512
-"""Texts that are put in order of length together: the more, the less padding; their tokens are in memory at once."""
+"""Number of texts that are sorted by length together. More means less padding; their tokens are in memory at once."""
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
-curate embed --pool pool --model REFERENCE --signals loss --name reference     # what rho compares with
-curate embed --pool pool --model run --name after     # the model that `curate train --name run` made
-torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # a GPU each
+curate embed --pool pool --model REFERENCE --signals loss --name reference     # the reference losses of rho
+curate embed --pool pool --model run --name after     # the model that `curate train --name run` trained
+torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # one process per GPU
 curate embed --pool pool --model M --name feats --engine ray --workers 16     # on the cluster at RAY_ADDRESS
 """
 
 
 class EmbedConfig(ExecutionOptions, ModelSettings, Config):
-    """How a pool is embedded."""
+    """Configuration of `curate embed`."""
 
-    pool: Ref = Field(description="The pool, as named at ingest.")
+    pool: Ref = Field(description="Name of the pool to measure.")
     signals: tuple[Literal["loss", "entropy", "utility", "sketch", "embedding"], ...] = Field(
-        ("loss", "entropy", "utility", "sketch", "embedding"), min_length=1, description="What to measure."
+        ("loss", "entropy", "utility", "sketch", "embedding"),
+        min_length=1,
+        description="Signals to measure: loss, entropy, utility, sketch, embedding.",
     )
-    d1: int = Field(8, ge=1, description="Rows of a sketch: over positions.")
-    d2: int = Field(128, ge=1, description="Columns of a sketch: over the vocabulary.")
-    seed: int = Field(0, description="Seed of the sketch.")
+    d1: int = Field(8, ge=1, description="Number of rows of a sketch: the token positions are projected to it.")
+    d2: int = Field(128, ge=1, description="Number of columns of a sketch: the vocabulary is projected to it.")
+    seed: int = Field(0, description="Seed of the sketch's random projection.")
     bf16: bool = Field(False, description="Compute in bfloat16.")
     score_batch_tokens: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Padded tokens measured at once; by default what the device's memory holds."
+        None,
+        ge=1,
+        description="Maximum number of padded tokens in a forward pass; the default fits the device's memory.",
     )
     score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Texts measured at once, at most."
+        None, ge=1, description="Maximum number of texts in a forward pass."
     )
     shard_rows: int = Field(
-        2000, ge=1, description="Rows of the pool a shard; a stopped pass goes on at the next shard."
+        2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."
     )
 
 
@@ -68,11 +77,11 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     from ..store.rows.pool_rows import PoolRows, write_repeats
     from ..store.vectors.index import write_index
 
-    pool, place = inputs.artifacts["pool"], inputs.locations["model"]
-    tokenizer = load_tokenizer(config.options(place))
-    work = Embedding(config, place, pool, len(PoolRows(pool.shards())), draft)
+    pool, location = inputs.artifacts["pool"], inputs.locations["model"]
+    tokenizer = load_tokenizer(config.options(location))
+    work = Embedding(config, location, pool, len(PoolRows(pool.shards())), draft)
     if not work.total:
-        TokenizationReport(pool.name).say(strict=config.strict)
+        TokenizationReport(pool.name).log_or_raise(strict=config.strict)
     if draft.rank == 0 and not work.repeats.exists():
         write_repeats(pool.shards(), work.repeats)
     with config.session():
@@ -80,58 +89,58 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     if draft.rank:
         return
     draft.sweep()
-    outcome = read_report(draft, pool.name)
-    outcome.say(strict=config.strict)
+    report = read_report(draft, pool.name)
+    report.log_or_raise(strict=config.strict)
     (draft.path / "reading.txt").write_text(tokenization_digest(config, tokenizer), encoding="utf-8")
     if "sketch" in config.signals:
         write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
-    draft.rows = outcome.samples
-    draft.summary = _summary(outcome, seconds)
+    draft.rows = report.samples
+    draft.summary = _summary(report, seconds)
 
 
 def read_report(draft: Draft, pool: str) -> TokenizationReport:
-    """What came of it, from the facts of the shards."""
+    """Sum up the tokenization of all shards, from the records that they added."""
     import pyarrow.compute as pc
 
-    outcome = TokenizationReport(pool)
-    for facts in draft.added("features", ["tokens", "truncated"]):
-        outcome.samples += len(facts)
-        outcome.tokens += pc.sum(facts["tokens"]).as_py() or 0
-        outcome.cut += pc.sum(facts["truncated"]).as_py() or 0
+    report = TokenizationReport(pool)
+    for records in draft.added("features", ["tokens", "truncated"]):
+        report.samples += len(records)
+        report.tokens += pc.sum(records["tokens"]).as_py() or 0
+        report.cut += pc.sum(records["truncated"]).as_py() or 0
     for rejects in draft.added("rejects", ["sample_id", "reason"]):
-        outcome.refuse(dict(zip(rejects["sample_id"].to_pylist(), rejects["reason"].to_pylist(), strict=True)))
-    return outcome
+        report.reject(dict(zip(rejects["sample_id"].to_pylist(), rejects["reason"].to_pylist(), strict=True)))
+    return report
 
 
-def _summary(outcome: TokenizationReport, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Of several processes of a launch, the seconds are those of the first."""
+def _summary(report: TokenizationReport, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Build the summary. With several processes in a launch, `seconds` are those of the first process."""
     return {
-        "samples": outcome.samples,
-        "refused": outcome.refused,
-        "tokens": outcome.tokens,
-        "cut": outcome.cut,
+        "samples": report.samples,
+        "rejected": report.rejected,
+        "tokens": report.tokens,
+        "cut": report.cut,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
     }
 
 
 class Embedding(ShardedPass["EmbedConfig"]):
-    """The features of a pool, made shard by shard."""
+    """The pass that measures a pool, as tasks of one shard each."""
 
     @property
     def repeats(self) -> Path:
-        """Where it is written down which rows are repeats: a conversation counts where it comes first."""
+        """File that lists the rows with a repeated conversation; only the first of them is measured."""
         return self.draft.path / "repeats.parquet"
 
     def open(self) -> Worker[int]:
-        """Load the model, on the current device; the first process of a launch says meanwhile what repeats."""
-        maker = Embedder(self)
+        """Load the model on the current device, while the first process of a launch writes the list of repeats."""
+        worker = Embedder(self)
         while not self.repeats.exists():
             time.sleep(0.1)
-        return maker
+        return worker
 
 
 class Embedder:
-    """Makes shards."""
+    """Worker that measures and writes shards."""
 
     def __init__(self, work: Embedding) -> None:
         import torch
@@ -151,43 +160,42 @@ class Embedder:
         self.scoring_model = verify_head(
             make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
         )
-        self.signals, self.nothing = _signals(config, self.scoring_model)
+        self.signals, self.no_values = _signals(config, self.scoring_model)
         self.tokens = config.score_batch_tokens or default_score_tokens(
             self.scoring_model.model, self.scoring_model.head.weight.device, max_length=config.max_length
         )
 
     def __call__(self, task: int, advance: Advance) -> Mapping[str, float]:
-        """Write the facts of a shard, then its vectors, which say that it is made."""
-        table, refused = self._read(task)
+        """Measure shard `task`. Write its records first and its vectors last: they mark the shard as finished."""
+        table, rejected = self._read(task)
         advance(self.work.size(task) - len(table))
         timer = Stopwatch()
-        values = self._measure(table, timer, advance) if len(table) else self.nothing
+        values = self._measure(table, timer, advance) if len(table) else self.no_values
         draft, key = self.work.draft, f"{task:05d}"
-        draft.add("features", _facts(table, values), key=key)
-        if refused:
-            draft.add("rejects", _rejects(refused), key=key)
+        draft.add("features", _records(table, values), key=key)
+        draft.reject(rejected, key=key)
         draft.write(task, _vectors(table, values))
         return timer.seconds
 
     def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
-        """The samples of a shard as tokens, and those that cannot be trained on."""
+        """Tokenize the samples of a shard; also return the rejected samples: sample id -> reason."""
         from ..lm.tokens.encode import encode_all
         from ..lm.tokens.token_table import TokenTable
         from ..store.rows.pool_rows import read_repeats
 
-        rows, refused = self.work.rows(shard), dict[str, str]()
+        rows, rejected = self.work.rows(shard), dict[str, str]()
         repeats = read_repeats(self.work.repeats, rows.start, rows.stop)
         samples = samples_between(self.pool, rows.start, rows.stop)
-        fresh = ((position, sample) for position, sample in samples if position not in repeats)
-        table = TokenTable(encode_all(fresh, self.encoder, refused))
-        if refused and self.work.config.strict:
-            outcome = TokenizationReport(self.work.pool.name)
-            outcome.refuse(refused)
-            outcome.say(strict=True)
-        return table, refused
+        first = ((position, sample) for position, sample in samples if position not in repeats)
+        table = TokenTable(encode_all(first, self.encoder, rejected))
+        if rejected and self.work.config.strict:
+            report = TokenizationReport(self.work.pool.name)
+            report.reject(rejected)
+            report.log_or_raise(strict=True)
+        return table, rejected
 
     def _measure(self, table: TokenTable, timer: Stopwatch, advance: Advance) -> dict[str, Tensor]:
-        """A shard's signals. What is measured together depends on the shard alone, and not on what came before it."""
+        """Measure the signals of a shard. Batches depend only on the shard, not on the shards measured before."""
         import torch
 
         from ..lm.tokens.batch import collate
@@ -195,20 +203,20 @@ class Embedder:
 
         config, scoring_model = self.work.config, self.scoring_model
         budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
-        found: dict[str, list[Tensor]] = {}
+        parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(table), SORTED):
-            part = range(start, min(start + SORTED, len(table)))
-            batch = collate([table[row] for row in part], pad_token_id=0)
+            rows = range(start, min(start + SORTED, len(table)))
+            batch = collate([table[row] for row in rows], pad_token_id=0)
             with scoring_model.eval_mode():
                 values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, timer=timer)
             for name, value in values.items():
-                found.setdefault(name, []).append(value.cpu())
-            advance(len(part))
-        return {name: torch.cat(parts) for name, parts in found.items()}
+                parts.setdefault(name, []).append(value.cpu())
+            advance(len(rows))
+        return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str, Signal], dict[str, Tensor]]:
-    """What is measured, by name, and what is said of no samples at all."""
+    """Return the signals to measure, by name, and their values for an empty batch."""
     import torch
 
     from ..numerics.srft import TwoSided
@@ -229,11 +237,12 @@ def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str
         "embedding": MeanHidden(),
     }
     widths = {"sketch": (srft.size,), "embedding": (scoring_model.head.weight.shape[1],)}
-    wanted: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
-    return wanted, {name: torch.zeros(0, *widths.get(name, ())) for name in wanted}
+    measured: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
+    return measured, {name: torch.zeros(0, *widths.get(name, ())) for name in measured}
 
 
-def _facts(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+def _records(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
+    """Build the records of the table `features`: one per sample."""
     import pyarrow as pa
 
     return pa.table(
@@ -249,7 +258,10 @@ def _facts(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
 
 
 def _vectors(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
-    """Unit vectors in float16: the direction keeps three digits whatever the length, which is a fact of its own."""
+    """Build the shard's vectors: unit vectors in float16.
+
+    At unit length the direction keeps three digits for any norm. The norm of a sketch is a record (`sketch_norm`).
+    """
     import pyarrow as pa
     from torch.nn.functional import normalize
 
@@ -258,12 +270,6 @@ def _vectors(table: TokenTable, values: Mapping[str, Tensor]) -> pa.Table:
         unit = normalize(values[name].float(), dim=1).half().numpy()
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(unit.reshape(-1)), unit.shape[1])
     return pa.table(columns)
-
-
-def _rejects(refused: Mapping[str, str]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.table({"sample_id": list(refused), "reason": list(refused.values())})
 
 
 STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True)

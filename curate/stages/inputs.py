@@ -1,8 +1,8 @@
-"""What a stage reads: artifacts by name, and models and data from outside the store, each with its fingerprint.
+"""Resolve the inputs of a stage: artifacts by name, and models and data from outside the store, with fingerprints.
 
-Outside things count by content: a local file or folder by its hash, a Hub repository by its commit, a URL by what its
-file system says of it. The name of an artifact may stand wherever a path may (the model that a run made, the pool that
-a generator made).
+Inputs from outside the store are identified by content: a local file or folder by its hash, a Hub repository by its
+commit, a URL by the checksum or time stamp that its file system reports. An option that takes a path also takes the
+name of an artifact (the model that a run trained, the pool that a generator wrote).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from ..store.artifacts.files import digest_path
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage was given.
+    """Resolved inputs of a stage.
 
     Attributes:
-        store: where it all is.
-        artifacts: by `Ref` field of the config.
-        places: by `External` field (lists: by `field.number.label`): a file, a folder, a URL or a Hub id to load from.
-        fingerprints: of all of them.
+        store: the store of the artifacts.
+        artifacts: artifact of each `Ref` field of the config; for a field that is a list, by `field.number`.
+        locations: file, folder, URL or Hub id to load from, for each external field of the config; for a field that is
+            a list, by `field.number.label`.
+        fingerprints: fingerprints of all artifacts and locations, by the same keys.
     """
 
     store: Store
@@ -35,39 +36,40 @@ class Inputs:
     fingerprints: Mapping[str, str]
 
     def check(self) -> None:
-        """Raise unless what the stage is about to read is there as it was written.
+        """Raise an error if a file that the stage will read is missing or damaged.
 
-        Of artifacts the sizes of all files are looked at; pages of Parquet files are when they are read. Files of
-        models are read through, ~1.5 GB/s, and so are those of the models that these are adapters of.
+        For artifacts the sizes of all files are compared; the pages of Parquet files are checked when they are read.
+        Files of models are read completely (about 1.5 GB/s), also those of the base models of adapters.
         """
         for artifact in self.artifacts.values():
             artifact.check()
-        made = {artifact.fingerprint: artifact for artifact in self.store.artifacts()}
+        by_fingerprint = {artifact.fingerprint: artifact for artifact in self.store.artifacts()}
         models = [self.fingerprints[key] for key in self.locations]
         models += [
             self.artifacts[field].inputs.get("model", "") for field in CHECKPOINT_FIELDS if field in self.artifacts
         ]
         while models:
-            if model := made.get(models.pop()):
+            if model := by_fingerprint.get(models.pop()):
                 model.check(read=True, below="files/")
                 models.append(model.inputs.get("model", ""))
 
 
 CHECKPOINT_FIELDS = ("warmup",)
-"""Fields that name a run whose checkpoints are loaded into the model that it began with."""
+"""Fields that name a run whose checkpoints are loaded, on the model that the run started from."""
 
 
 def resolve(store: Store, config: Options) -> Inputs:
-    """Find everything that `config` names."""
+    """Find all artifacts and locations that `config` names."""
     artifacts = {field: store.get(name, *_makers(field)) for field, name in config.refs().items()}
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     fingerprints = {field: artifact.fingerprint for field, artifact in artifacts.items()}
     for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
         entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
         for key, text in entries.items():
-            places[key], fingerprints[key] = locate(store, text, kind="model" if field == "model" else "dataset")
-    return Inputs(store, artifacts, places, fingerprints)
+            kind = "model" if field == "model" else "dataset"
+            locations[key], fingerprints[key] = locate(store, text, kind=kind)
+    return Inputs(store, artifacts, locations, fingerprints)
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -98,12 +100,12 @@ def _absolute(entry: str) -> str:
 
 
 def label_all(field: str, entries: Sequence[str]) -> dict[str, str]:
-    """Entries `label=path` or `path` by `field.number.label`: labels count in the fingerprint, paths do not."""
+    """Return entries `label=path` or `path` by `field.number.label`. Labels enter the fingerprint, paths do not."""
     return {f"{field}.{number}.{label_of(entry)}": entry for number, entry in enumerate(entries)}
 
 
 def label_of(entry: str) -> str:
-    """The label of `label=path`; of a bare path or URL its stem, of a Hub id the id."""
+    """Return the label of `label=path`. Without a label, return the stem of a path or URL, or the Hub id."""
     label, text = label_and_location(entry)
     if label is not None:
         return label
@@ -112,12 +114,12 @@ def label_of(entry: str) -> str:
     try:
         path = local(text) or Path(text)
         return printable(path.stem) if path.exists() else text
-    except (OSError, ValueError):  # no path, which `place` says
+    except (OSError, ValueError):  # not a path; `locate` raises the error
         return text
 
 
 RUNS = ("train", SCRIPT)
-"""What makes a run."""
+"""Stages that make runs."""
 
 MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["pool", "eval_pool", "target"], ("ingest",)),
@@ -127,33 +129,43 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     "clusters": ("cluster",),
     "subset": ("select", "curriculum"),
 }
-"""Field -> the stages that make what it names."""
+"""Field -> the stages that make the artifact it names."""
 
 
 def _makers(field: str) -> Sequence[str]:
-    """The stages that a reference must come from one of, where its field's name says so; of a list, `field.number`."""
+    """Return the stages that may have made the artifact of a field (or `field.number`); empty if any stage may."""
     return MADE_BY.get(field.partition(".")[0], ())
 
 
 def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
-    """Where to load from and its fingerprint, for `[label=]path`, a URL, an artifact's name or a Hub id."""
+    """Return the location to load from, and its fingerprint.
+
+    Args:
+        store: the store to look for an artifact of this name.
+        text: `[label=]path`, a URL, the name of an artifact, or a Hub id.
+        kind: `model` or `dataset`.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: there is no such file, folder or dataset.
+    """
     _, text = label_and_location(text)
     try:
         path = local(text) or Path(text).expanduser()
-        there = path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, of a user who is not there
-        raise (ModelError if kind == "model" else DataError)(f"{text[:80]!r} is no path: {error}.") from None
-    if there:
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or ~user of an unknown user
+        raise (ModelError if kind == "model" else DataError)(f"{text[:80]!r} is not a path: {error}.") from None
+    if exists:
         return str(path), digest_path(path)
     if is_url(text):
-        return _behind(text, kind)
+        return _locate_url(text, kind)
     if store.has(text):
         artifact = store.get(text)
         return str(artifact.files), artifact.fingerprint
     return text, _hub_revision(text, kind, str(store.root))
 
 
-def _behind(url: str, kind: str) -> tuple[str, str]:
+def _locate_url(url: str, kind: str) -> tuple[str, str]:
     if local(url) is not None:
         raise DataError(f"There is no file or folder {local(url)}. Check the path.")
     if kind == "model":
@@ -175,7 +187,6 @@ def _hub_revision(repo: str, kind: str, store: str) -> str:
             return f"hub:{Path(cached).parent.name}"
         return f"hub:{HfApi().repo_info(repo, repo_type=kind).sha}"
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as reason:
-        said = str(reason).strip().splitlines()
-        raise error(
-            f"{advice}; the Hub was asked and said: {said[0] if said else type(reason).__name__}. Check the path or id."
-        ) from None
+        lines = str(reason).strip().splitlines()
+        answer = lines[0] if lines else type(reason).__name__
+        raise error(f"{advice}; the Hugging Face Hub answered: {answer}. Check the path or id.") from None

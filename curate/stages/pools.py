@@ -1,4 +1,4 @@
-"""The pool that runs are over, and samples out of it, a shard at a time."""
+"""Find the pool of runs or subsets, and read samples from a pool one shard at a time."""
 
 from __future__ import annotations
 
@@ -17,40 +17,44 @@ if TYPE_CHECKING:
 
 
 def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = None) -> Artifact:
-    """The pool that runs, or subsets, are over.
+    """Return the pool that runs or subsets were made from.
 
     Args:
-        store: where it is.
-        makers: they name one pool; of none, and of what scripts of the user's have made, it is the only pool there is.
-        given: what `--pool` says, which goes before.
+        store: the store of the pool.
+        makers: runs or subsets. If none of them names a pool (there are none, or the user's scripts made them), the
+            store must hold exactly one pool.
+        given: the pool of `--pool`; it takes precedence.
 
     Raises:
-        DataError: they are over several pools, or theirs is gone.
-        ArtifactNotFound: nothing says which it is.
+        DataError: the artifacts were made from several pools, or their pool is gone.
+        ArtifactNotFound: no artifact names a pool, and the store does not hold exactly one.
     """
     if given is not None:
         return given
     pools = [artifact for artifact in store.artifacts() if artifact.stage == "ingest"]
-    wanted = {maker.inputs["pool"]: maker for maker in makers if "pool" in maker.inputs}
-    if len(wanted) > 1:
-        names = " and ".join(maker.name for maker in wanted.values())
-        raise DataError(f"The runs {names} are over different pools, and only those over one go together.")
-    if wanted:
-        ((mark, maker),) = wanted.items()
-        if found := [pool for pool in pools if pool.fingerprint == mark]:
+    makers_by_pool = {maker.inputs["pool"]: maker for maker in makers if "pool" in maker.inputs}
+    if len(makers_by_pool) > 1:
+        names = " and ".join(maker.name for maker in makers_by_pool.values())
+        raise DataError(f"The runs {names} are over different pools: name runs over one pool.")
+    if makers_by_pool:
+        ((fingerprint, maker),) = makers_by_pool.items()
+        if found := [pool for pool in pools if pool.fingerprint == fingerprint]:
             return found[0]
-        raise DataError(f"The pool of '{maker.name}' is no longer in the store: ingest it and make that again.")
+        raise DataError(
+            f"The pool of '{maker.name}' is no longer in the store: ingest it, then make '{maker.name}' again."
+        )
     labels = store.display_names()
     pools = [pool for pool in pools if labels[pool.fingerprint] == pool.name]
     if len(pools) == 1:
         return pools[0]
-    names = ", ".join(sorted(pool.name for pool in pools))
-    said = f"The store {store.root} has several pools ({names})" if pools else "The pool of these samples is not found"
-    raise ArtifactNotFound(f"{said}: give --pool.")
+    if pools:
+        names = ", ".join(sorted(pool.name for pool in pools))
+        raise ArtifactNotFound(f"The store {store.root} has several pools ({names}): give --pool.")
+    raise ArtifactNotFound(f"The pool of these samples is not in the store {store.root}: ingest it, or give --pool.")
 
 
 def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:
-    """Every row of a pool as `(position, sample)`, in order; repeated conversations come as often as they are there."""
+    """Yield every row of a pool as `(position, sample)`, in order; a repeated conversation comes with every row."""
     for table in artifact.tables():
         for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
@@ -58,11 +62,11 @@ def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:
 
 
 CONVERSATION = ("sample_id", "position", "source", "format", "messages", "tools")
-"""The columns of a pool that a model reads a sample from: not the row as it was, which is the larger part."""
+"""Columns of a pool that a sample is built from. The original row, which is the larger part, is not among them."""
 
 
 def samples_between(rows: PoolRows, start: int, stop: int, *, originals: bool = False) -> Iterator[tuple[int, Sample]]:
-    """Rows [start, stop) of a pool as `(position, sample)`, with the rows that they were read from where wanted."""
+    """Yield rows [start, stop) of a pool as `(position, sample)`; with `originals`, also with their original rows."""
     for table in rows.read(start, stop, [*CONVERSATION, "original"] if originals else CONVERSATION):
         for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
@@ -70,11 +74,11 @@ def samples_between(rows: PoolRows, start: int, stop: int, *, originals: bool = 
 
 
 def samples_of(artifact: Artifact, sample_ids: Collection[str]) -> dict[str, Sample]:
-    """The samples of these ids, each once (the first of its repeats); ids that the pool has not got are left out."""
-    wanted = pa.array(list(sample_ids), pa.string())
+    """Return the samples of these ids: the first row of each id. Ids that the pool does not have are skipped."""
+    ids = pa.array(list(sample_ids), pa.string())
     found: dict[str, Sample] = {}
     for table in artifact.tables():
-        rows = table.filter(pc.is_in(table["sample_id"], value_set=wanted))
+        rows = table.filter(pc.is_in(table["sample_id"], value_set=ids))
         for row in rows.to_pylist():
             found.setdefault(row["sample_id"], from_row(row))
     return found

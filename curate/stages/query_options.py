@@ -1,4 +1,4 @@
-"""What SQL that is handed to a stage may take, as options of the stage: `--timeout`, `--memory`, `--allow-files`."""
+"""Options that limit a query which the user passes to a stage: `--timeout`, `--memory`, `--allow-files`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
 class QueryOptions(BaseModel):
-    """Limits of a query. They do not count in the fingerprint: its answer does."""
+    """Limits of a query. They do not enter the fingerprint; the query's answer does."""
 
-    timeout: Annotated[float, NOT_HASHED] = Field(TIMEOUT, gt=0, description="Seconds that the SQL may take.")
-    memory: Annotated[str, NOT_HASHED] = Field(
-        "2GB", description="Memory that the SQL may use before it spills to disk."
+    timeout: Annotated[float, NOT_HASHED] = Field(
+        TIMEOUT, gt=0, description="Maximum number of seconds that the query may take."
     )
-    allow_files: Annotated[bool, NOT_HASHED] = Field(False, description="The SQL may read files outside the store.")
+    memory: Annotated[str, NOT_HASHED] = Field(
+        "2GB", description="Memory that the query may use before it spills to disk."
+    )
+    allow_files: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Allow the query to read files outside the store."
+    )
 
     @field_validator("memory")
     @classmethod
@@ -27,5 +31,5 @@ class QueryOptions(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """The same as the store takes it."""
+        """The same limits, as the store takes them."""
         return Limits(self.timeout, bytes_of(self.memory), self.allow_files)

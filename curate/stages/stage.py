@@ -22,19 +22,19 @@ class Stage:
     """A stage of the pipeline.
 
     Attributes:
-        config: the config class; its fields are the command's flags.
+        config: config class of the stage; its fields are the command's flags.
         run: `run(config, inputs, draft)` fills the unfinished artifact. It may be stopped anywhere and called again.
             Slow imports belong inside it.
         examples: command lines that `--help` shows.
         distributed: True if all processes of a launch (torchrun) call `run`, each with a draft that knows its rank;
-            False if the first process calls it and the others wait.
+            False if only the first process calls it and the others wait.
         more_inputs: `more_inputs(config, inputs)` returns further fingerprints, by name, of data that decides the
             result and that the config does not name (the answer of a query).
         check: `check(config)` raises `ConfigError` for options that do not go together, before anything is read. Called
             for every config that is built from a file or from flags.
         show: `show(config, artifact)` returns the text that the command prints; without it the artifact's summary is
             printed.
-        deliver: `deliver(config, artifact)` copies the result to a place outside the store, also when the artifact
+        deliver: `deliver(config, artifact)` copies the result to a location outside the store, also when the artifact
             existed before.
     """
 

@@ -13,11 +13,17 @@ from ..store import Artifact
 
 
 def subset_of(pool: Artifact, subset: Artifact | None) -> set[str] | None:
-    """The sample ids of a subset (`curate select`) of this pool; None where there is no subset."""
+    """Return the sample ids of a subset of this pool, or None if there is no subset.
+
+    Raises:
+        DataError: the subset was made from another pool.
+    """
     if subset is None:
         return None
     if subset.inputs.get("pool") != pool.fingerprint:
-        raise DataError(f"The subset '{subset.name}' is not of the pool '{pool.name}' as it is now: select it again.")
+        raise DataError(
+            f"The subset '{subset.name}' is not of the pool '{pool.name}' as it is now: make the subset again."
+        )
     return set(subset.table(["sample_id"])["sample_id"].to_pylist())
 
 
@@ -25,18 +31,26 @@ SUBSETS = pa.schema({"sample_id": pa.string(), "rank": pa.int64(), "score": pa.f
 
 
 def subset_table(ranking: Ranking, candidates: Candidates) -> pa.Table:
-    """What was taken, in order, as the catalogue has it."""
+    """Build records of the table `subsets`: the selected samples, in order."""
     columns = {
         "sample_id": [candidates.ids[row] for row in ranking.rows],
         "rank": range(len(ranking.rows)),
-        "score": _known(ranking.scores),
-        "weight": pa.nulls(len(ranking.rows), pa.float64()) if ranking.weights is None else _known(ranking.weights),
+        "score": _finite_or_null(ranking.scores),
+        "weight": pa.nulls(len(ranking.rows), pa.float64())
+        if ranking.weights is None
+        else _finite_or_null(ranking.weights),
     }
     return pa.table(columns, schema=SUBSETS)
 
 
 def draws_table(draws: Draws, candidates: Candidates, positions: Ints) -> pa.Table:
-    """What was asked of the oracle, in order, as the catalogue has it."""
+    """Build records of the table `draws`: the samples whose gradients a bandit requested, in order.
+
+    Args:
+        draws: draws of the bandit.
+        candidates: candidates that `draws.rows` counts.
+        positions: (n,) row of each candidate in the pool.
+    """
     return pa.table(
         {
             "round": pa.array(draws.rounds, pa.int32()),
@@ -44,12 +58,12 @@ def draws_table(draws: Draws, candidates: Candidates, positions: Ints) -> pa.Tab
             "draw": pa.array(np.arange(len(draws.rows)), pa.int64()),
             "sample_id": [candidates.ids[row] for row in draws.rows],
             "position": pa.array(positions[draws.rows], pa.int64()),
-            "index_value": _known(draws.index),
-            "reward": _known(draws.rewards),
+            "index_value": _finite_or_null(draws.index),
+            "reward": _finite_or_null(draws.rewards),
         }
     )
 
 
-def _known(values: npt.NDArray[np.float64]) -> pa.Array:
-    """Numbers; what is not finite as null."""
+def _finite_or_null(values: npt.NDArray[np.float64]) -> pa.Array:
+    """Convert numbers to an Arrow array; values that are not finite become null."""
     return pa.array(values, pa.float64(), mask=~np.isfinite(values))

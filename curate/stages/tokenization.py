@@ -1,4 +1,8 @@
-"""How a pool is read by a model: the options that embed, inspect and train share, and the encoding of a pool."""
+"""Tokenize a pool for a model: the options that embed, inspect and train share, and the report of rejected samples.
+
+Two artifacts that were made with the same `tokenization_digest` have the same tokens and loss masks, so their losses
+can be compared.
+"""
 
 from __future__ import annotations
 
@@ -26,128 +30,152 @@ if TYPE_CHECKING:
 
 
 SHOWN = 3
-"""How many samples are named of those that have nothing to train on."""
+"""Number of rejected samples that a message names."""
 
 
 class TokenizerSettings(BaseModel):
-    """The model, and how its tokenizer reads."""
+    """Options of the model and its tokenizer."""
 
     model: Annotated[str, EXTERNAL] = Field(
         description="Model: a folder, a Hub id, or the name of a run or model in the store."
     )
-    max_length: int = Field(512, ge=2, description="Longest text in tokens; longer ones are cut at the end.")
-    loss_on: Literal["assistant", "all"] = Field("assistant", description="Tokens that the loss trains on.")
-    chat_template: str | None = Field(None, description="chatml, plain, or a Jinja file, for a model without one.")
-    pad_token: str | None = Field(None, description="Token to pad with, for a tokenizer without one.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    max_length: int = Field(
+        512, ge=2, description="Maximum number of tokens of a text; longer texts are cut at the end."
+    )
+    loss_on: Literal["assistant", "all"] = Field(
+        "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
+    )
+    chat_template: str | None = Field(
+        None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."
+    )
+    pad_token: str | None = Field(None, description="Padding token, for a tokenizer without one.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 
-    def options(self, place: str) -> ModelOptions:
-        """How to load the model that was found at `place`."""
+    def options(self, location: str) -> ModelOptions:
+        """Return the options to load the model from `location`."""
         from ..lm.model.load import ModelOptions
 
-        names = {field.name for field in dataclasses.fields(ModelOptions)} - {"place"}
-        return ModelOptions(place, **self.model_dump(include=names))
+        names = {field.name for field in dataclasses.fields(ModelOptions)}
+        return ModelOptions(location, **self.model_dump(include=names))
 
 
 class ModelSettings(TokenizerSettings):
-    """The model, how it reads and how it is run."""
+    """Options of the model, of its tokenizer, and of its precision."""
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
-    attn_implementation: str | None = Field(None, description="As in transformers: eager, sdpa, flash_attention_2.")
-    load_in_4bit: bool = Field(False, description="Base weights in 4 bits (bitsandbytes); adapters train on them.")
-    strict: Annotated[bool, NOT_HASHED] = Field(False, description="A sample with nothing to train on is an error.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Data type of the weights; auto keeps that of the checkpoint."
+    )
+    attn_implementation: str | None = Field(
+        None, description="Attention implementation as in transformers: eager, sdpa, flash_attention_2."
+    )
+    load_in_4bit: bool = Field(
+        False, description="Load the base weights in 4 bits (bitsandbytes); adapters are trained on them."
+    )
+    strict: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Stop with an error at a sample that has no token to train on."
+    )
 
 
 def encode_pool(
-    reading: ModelSettings,
+    settings: ModelSettings,
     tokenizer: PreTrainedTokenizerBase,
     pool: Artifact,
     *,
     distinct: bool = False,
     only: Collection[str] | None = None,
 ) -> tuple[TokenTable, dict[str, str]]:
-    """A pool as tokens, and the samples that cannot be trained on: id -> reason.
+    """Tokenize a pool. Return its tokens, and the samples that are rejected: sample id -> reason.
 
     Args:
-        reading: the options.
-        tokenizer: of the model.
-        pool: the artifact.
-        distinct: each conversation once.
-        only: no samples but these.
+        settings: options of the model and its tokenizer.
+        tokenizer: tokenizer of the model.
+        pool: the pool's artifact.
+        distinct: encode each conversation once, where it comes first.
+        only: sample ids to encode; None encodes all samples.
+
+    Raises:
+        DataError: no sample of the pool can be trained on, or `settings.strict` is set and a sample cannot.
     """
     from ..lm.tokens.encode import Encoder, encode_all
     from ..lm.tokens.token_table import TokenTable
 
-    encoder = Encoder(tokenizer, max_length=reading.max_length, loss_on=reading.loss_on)
-    refused: dict[str, str] = {}
-    seen: set[str] = set()
+    encoder = Encoder(tokenizer, max_length=settings.max_length, loss_on=settings.loss_on)
+    rejected: dict[str, str] = {}
+    encoded: set[str] = set()
 
     def samples() -> Iterator[tuple[int, Sample]]:
         with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
             for position, sample in pool_samples(pool):
                 progress.update()
-                if (distinct and sample.sample_id in seen) or (only is not None and sample.sample_id not in only):
+                if (distinct and sample.sample_id in encoded) or (only is not None and sample.sample_id not in only):
                     continue
-                seen.add(sample.sample_id)
+                encoded.add(sample.sample_id)
                 yield position, sample
 
-    table = TokenTable(encode_all(samples(), encoder, refused))
-    outcome = TokenizationReport(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
-    outcome.refuse(refused)
-    outcome.say(strict=reading.strict)
-    return table, refused
+    table = TokenTable(encode_all(samples(), encoder, rejected))
+    report = TokenizationReport(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
+    report.reject(rejected)
+    report.log_or_raise(strict=settings.strict)
+    return table, rejected
 
 
 @dataclasses.dataclass
 class TokenizationReport:
-    """What came of reading a pool, or a part of it.
+    """Counts from the tokenization of a pool, or of a part of it.
 
     Attributes:
-        pool: its name.
-        samples: that can be trained on.
-        tokens: that they have after the cut.
-        cut: how many are cut.
-        refused: how many have nothing to train on.
-        some: the first of those, with the reason.
+        pool: name of the pool.
+        samples: number of samples that can be trained on.
+        tokens: number of their tokens, after long texts are cut.
+        cut: number of samples that are cut.
+        rejected: number of samples that have no token to train on.
+        first_rejected: the first of these, with the reason, for messages.
     """
 
     pool: str
     samples: int = 0
     tokens: int = 0
     cut: int = 0
-    refused: int = 0
-    some: list[str] = dataclasses.field(default_factory=list)
+    rejected: int = 0
+    first_rejected: list[str] = dataclasses.field(default_factory=list)
 
-    def refuse(self, reasons: Mapping[str, str]) -> None:
-        """Count samples that have nothing to train on: id -> reason."""
-        self.refused += len(reasons)
-        for sample_id, reason in itertools.islice(reasons.items(), SHOWN - len(self.some)):
-            self.some.append(f"{sample_id} ({reason})")
+    def reject(self, reasons: Mapping[str, str]) -> None:
+        """Count samples that have no token to train on: sample id -> reason."""
+        self.rejected += len(reasons)
+        for sample_id, reason in itertools.islice(reasons.items(), SHOWN - len(self.first_rejected)):
+            self.first_rejected.append(f"{sample_id} ({reason})")
 
-    def say(self, *, strict: bool) -> None:
-        """Tell what is left out and what is cut; `DataError` where nothing is left, or nothing may be left out."""
-        if self.refused and (strict or not self.samples):
+    def log_or_raise(self, *, strict: bool) -> None:
+        """Log how many samples are rejected and cut.
+
+        Raises:
+            DataError: no sample is left, or `strict` is set and a sample is rejected.
+        """
+        if self.rejected and (strict or not self.samples):
             raise DataError(
-                f"{self._refusal()}. Raise --max-length, choose another --chat-template, or look at them with curate "
-                "inspect."
+                f"{self._rejection()}. Raise --max-length, use another --chat-template, or look at the samples with "
+                "curate inspect."
             )
         if not self.samples:
-            raise DataError(f"The pool '{self.pool}' is empty. Ingest something under that name first.")
-        if self.refused:
-            LOGGER.warning(f"{self._refusal()}{', ...' if self.refused > SHOWN else ''}. They are left out.")
+            raise DataError(f"The pool '{self.pool}' is empty. Ingest data under this name first.")
+        if self.rejected:
+            LOGGER.warning(f"{self._rejection()}{', ...' if self.rejected > SHOWN else ''}. They are rejected.")
         if self.cut:
             LOGGER.info(
                 f"{self.cut} of {self.samples} samples of '{self.pool}' are longer than --max-length and are cut."
             )
 
-    def _refusal(self) -> str:
-        return f"{self.refused} samples of '{self.pool}' have nothing to train on: {', '.join(self.some)}"
+    def _rejection(self) -> str:
+        return f"{self.rejected} samples of '{self.pool}' have nothing to train on: {', '.join(self.first_rejected)}"
 
 
-def tokenization_digest(reading: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What decides a sample's tokens and mask, as a hash: tokenizer, chat template, cut and mask."""
+def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of everything that decides a sample's tokens and loss mask.
+
+    It covers the tokenizer, the chat template, the maximum length and the choice of tokens that the loss trains on.
+    """
     vocabulary = sorted(tokenizer.get_vocab().items())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = [vocabulary, backend.to_str() if backend else "", tokenizer.chat_template]
-    text = json.dumps([*content, reading.max_length, reading.loss_on], ensure_ascii=False)
+    text = json.dumps([*content, settings.max_length, settings.loss_on], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

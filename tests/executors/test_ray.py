@@ -110,8 +110,8 @@ def test_two_workers_of_which_one_is_killed_embed_what_one_process_does_file_by_
     assert marker.exists() and not is_alive(int(marker.read_text())), "a worker was killed"
     assert content(store, "feats") == content(world, "feats")
     assert "Started Ray on this machine" in done.stderr
-    keys = ["samples", "refused", "tokens", "cut", "seconds", "scoring_forward", "score_arithmetic"]
-    assert [line.split()[0] for line in done.stdout.splitlines()] == keys, "nothing of Ray's goes to stdout"
+    said = ["samples", "rejected", "tokens", "cut", "seconds", "scoring_forward", "score_arithmetic"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == said, "nothing of Ray's goes to stdout"
     found = make(store, "embed", model=tiny, **EMBED, engine="ray", workers=9)
     assert found.made_at == store.get("feats").made_at, "the executor is not part of the fingerprint"
 
@@ -157,8 +157,8 @@ def test_a_selection_shares_out_its_gradients_on_a_cluster_that_is_running(
     assert store.query(sql.replace("artifact", "subset")).equals(world.query(sql.replace("artifact", "subset")))
 
 
-def test_ray_without_gradients_to_compute_or_without_workers_is_an_error(world: Store, monkeypatch: Any) -> None:
-    with pytest.raises(ConfigError, match="Method 'random' computes no gradients to share out: leave --engine ray out"):
+def test_where_no_gradients_are_computed_or_nothing_runs_it_is_said(world: Store, monkeypatch: Any) -> None:
+    with pytest.raises(ConfigError, match="'random' computes no gradients to distribute: leave --engine ray out"):
         make(world, "select", name="x", pool="pool", method="random", budget=5, engine="ray")
     done = curate(world, "embed", *flags(**{**EMBED, "name": "y"}, model="none", engine="ray", workers=0))
     assert done.returncode == 1 and "workers" in done.stderr

@@ -1,4 +1,4 @@
-"""`curate cluster`: what it writes can be asked for in SQL, and says what the vectors say."""
+"""`curate cluster`: its records can be queried in SQL and agree with the vectors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def directions(sizes: list[int], noise: float = 0.03) -> np.ndarray:
 
 def make_features(store: Store, matrix: np.ndarray, columns: tuple[str, ...] = ("sketch", "embedding")) -> list[str]:
     """A pool `pool` and features `feats` over it, as ingest and embed write them; returns the sample ids."""
-    said = [
+    conversations = [
         Sample([{"role": "system", "content": "s"}, {"role": "user", "content": f"Question {i}?\n" + "long " * 20}])
         for i in range(len(matrix))
     ]
-    ids = [sample.sample_id for sample in said]
-    pool = store.make("ingest", lambda draft: draft.write(0, samples.to_table(said, 0)), Config(name="pool"))
+    ids = [sample.sample_id for sample in conversations]
+    pool = store.make("ingest", lambda draft: draft.write(0, samples.to_table(conversations, 0)), Config(name="pool"))
 
     def fill(draft: Draft) -> None:
         for shard, rows in enumerate(np.array_split(np.arange(len(matrix)), 2)):
@@ -125,15 +125,16 @@ def test_vectors_that_are_not_finite_or_zero_are_named_and_change_nothing_else(
     rejects = store.query("SELECT artifact, sample_id, reason FROM rejects").to_pylist()
     assert {row["sample_id"] for row in rejects} == {nan, zero}
     assert {(row["artifact"], row["reason"]) for row in rejects} == {("clusters", "sketch is not finite or zero")}
-    assert (summary["excluded"], summary["excluded_first"]) == (2, [nan, zero])
-    assert "excluded_first" not in clean.get("clusters").summary
-    assert f"sketch is not finite or zero: 2 of {sum(SIZES) + 2} samples" in caplog.text
+    assert (summary["rejected"], summary["rejected_first"]) == (2, [nan, zero])
+    assert "rejected_first" not in clean.get("clusters").summary
+    reported = f"2 of {sum(SIZES) + 2} samples are rejected, because sketch is not finite or zero"
+    assert reported in caplog.text
 
 
 def test_the_summary_shows_quality_sizes_and_how_representatives_begin(store: Store) -> None:
     ids = make_features(store, directions(SIZES))
     summary = cluster(store, representatives=2).summary
-    assert (summary["samples"], summary["k"], summary["excluded"]) == (sum(SIZES), 3, 0)
+    assert (summary["samples"], summary["k"], summary["rejected"]) == (sum(SIZES), 3, 0)
     assert summary["sizes"] == "10 / 25 / 40 (min / median / max)"
     assert 0.9 < summary["silhouette"] <= 1
     assert [(row["cluster"], row["size"]) for row in summary["largest"]] == list(enumerate(SIZES))
@@ -190,7 +191,7 @@ def test_the_backend_changes_neither_the_result_nor_its_fingerprint(store: Store
     assert not (twin.get("feats").path / "sketch.faiss").exists()
 
 
-def test_bad_input_is_said_in_a_sentence(store: Store) -> None:
+def test_bad_input_raises_an_error_of_one_sentence(store: Store) -> None:
     make_features(store, directions(SIZES), columns=("sketch",))
     with pytest.raises(DataError, match="k is 76, but there are 75 vectors to cluster"):
         cluster(store, k=76)

@@ -50,8 +50,8 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
 ) -> None:
     config = build(EmbedConfig, {"name": "x", "pool": "pool", "model": tiny, **OPTIONS})
     options = config.options(tiny)
-    table, refused = encode_pool(config, load_tokenizer(options), world.get("pool"), distinct=True)
-    assert len(table) == 60 and len(refused) == 1
+    table, rejected = encode_pool(config, load_tokenizer(options), world.get("pool"), distinct=True)
+    assert len(table) == 60 and len(rejected) == 1
     scoring_model = make_scoring_model(load_model(options).eval())
     signals, _ = _signals(config, scoring_model)
     found = facts(world, "feats")
@@ -63,25 +63,25 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
         from curate.signals import measure
 
         alone = measure(scoring_model.hidden, scoring_model.head, collate([table[row]], 0), signals)
-        said = found[sample_id]
-        assert (said["tokens"], said["target_tokens"]) == (table.lengths[row], table.target_tokens[row])
+        record = found[sample_id]
+        assert (record["tokens"], record["target_tokens"]) == (table.lengths[row], table.target_tokens[row])
         for name in ("loss", "entropy", "utility"):
-            assert said[name] == pytest.approx(float(alone[name]), rel=1e-4)
-        assert said["sketch_norm"] == pytest.approx(float(alone["sketch"].norm()), rel=1e-4)
+            assert record[name] == pytest.approx(float(alone[name]), rel=1e-4)
+        assert record["sketch_norm"] == pytest.approx(float(alone["sketch"].norm()), rel=1e-4)
         for on, of in vectors.items():
             unit = torch.nn.functional.normalize(alone[on][0], dim=0)
             np.testing.assert_allclose(of.matrix[row], unit, atol=2e-3)
-    assert made.rows == 60 and made.summary["samples"] == 60 and made.summary["refused"] == 1
+    assert made.rows == 60 and made.summary["samples"] == 60 and made.summary["rejected"] == 1
     assert made.summary["tokens"] == table.lengths.sum() and made.summary["cut"] == 0
     rejects = world.query("SELECT sample_id, reason FROM rejects WHERE artifact = 'feats'").to_pylist()
-    assert {row["sample_id"]: row["reason"] for row in rejects} == refused
+    assert {row["sample_id"]: row["reason"] for row in rejects} == rejected
 
 
 def test_a_shard_is_of_fixed_rows_of_the_pool_whatever_files_the_pool_is_in(
     world: Store, made: Any, tiny: str, tmp_path: Path
 ) -> None:
     sizes = [len(load_vectors([path], "sketch").ids) for path in made.shards()]
-    assert sizes == [16, 16, 16, 12, 0, 0, 0], "the last rows are repeats and one that is refused"
+    assert sizes == [16, 16, 16, 12, 0, 0, 0], "the last rows are repeats and one that is rejected"
     other = Store(tmp_path / "store")
     make(other, "ingest", name="pool", data=list(world.get("pool").config["data"]), shard_rows=7)
     again = make(other, "embed", name="feats", pool="pool", model=tiny, **OPTIONS)
@@ -95,11 +95,11 @@ def test_a_stopped_pass_makes_only_what_is_missing_and_ends_the_same(
 
     call, shards = Embedder.__call__, []
 
-    def stopping(self: Embedder, piece: int, advance: Any) -> Any:
-        shards.append(piece)
+    def stopping(self: Embedder, task: int, advance: Any) -> Any:
+        shards.append(task)
         if len(shards) == 4:
             raise KeyboardInterrupt
-        return call(self, piece, advance)
+        return call(self, task, advance)
 
     monkeypatch.setattr(Embedder, "__call__", stopping)
     store = Store(tmp_path / "store")
@@ -113,7 +113,7 @@ def test_a_stopped_pass_makes_only_what_is_missing_and_ends_the_same(
     assert facts(store, "feats") == facts(world, "feats")
 
 
-def test_what_cannot_be_trained_on_is_told_or_with_strict_refused(
+def test_samples_without_a_token_to_train_on_are_rejected_or_with_strict_an_error(
     world: Store, tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path / "store")
@@ -126,7 +126,7 @@ def test_what_cannot_be_trained_on_is_told_or_with_strict_refused(
     with pytest.raises(DataError, match="1 samples of 'pool' have nothing to train on"):
         make(store, "embed", name="feats", pool="pool", model=tiny, strict=True, **OPTIONS)
     make(store, "embed", name="feats", pool="pool", model=tiny, **OPTIONS)
-    assert "1 samples of 'pool' have nothing to train on" in caplog.text and "They are left out." in caplog.text
+    assert "1 samples of 'pool' have nothing to train on" in caplog.text and "They are rejected." in caplog.text
 
 
 def test_only_what_is_asked_for_is_measured(world: Store, tiny: str) -> None:

@@ -169,7 +169,7 @@ def test_clusters_learnt_from_a_sample_are_given_to_all(tmp_path: Path, nearest:
     ]
     assert found[0].drop_columns("other").equals(found[1].drop_columns("other"))
     assert Counter(found[0]["cluster"].to_pylist()) == {0: 59, 1: 45, 2: 30}
-    assert ids[10] not in found[0]["sample_id"].to_pylist() and part.summary["excluded"] == 1
+    assert ids[10] not in found[0]["sample_id"].to_pylist() and part.summary["rejected"] == 1
     again = cluster(Store(tmp_path / "store"), sample=50, seed=0, nearest=nearest, name="again")
     assert again.fingerprint == part.fingerprint
 
@@ -178,7 +178,7 @@ def test_a_sample_of_fewer_than_k_is_refused() -> None:
     from curate.config import build
     from curate.stages.cluster import ClusterConfig
 
-    with pytest.raises(ConfigError, match="k is 9, so sample must be at least as many, and is 5"):
+    with pytest.raises(ConfigError, match="k is 9, so sample must be at least 9, but it is 5"):
         build(ClusterConfig, {"name": "c", "features": "feats", "k": 9, "sample": 5})
 
 

@@ -238,7 +238,7 @@ def test_what_does_not_go_with_shared_out_layers_is_said(
         begin(fsdp=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for option in ("full", "load_in_4bit", "torch_compile"):
-        with pytest.raises(ConfigError, match=f"--fsdp does not go with --{option.replace('_', '-')}"):
+        with pytest.raises(ConfigError, match=f"--fsdp does not work with --{option.replace('_', '-')}"):
             begin(fsdp=True, **{option: True})
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="distributed_type to MULTI_GPU"):

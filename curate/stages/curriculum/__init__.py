@@ -1,4 +1,4 @@
-"""Order and weigh a pool by what runs have recorded about it."""
+"""Order and weight the samples of a pool by the ledgers of past runs."""
 
 from .stage import STAGE
 

@@ -1,4 +1,8 @@
-"""What runs saw of the samples of a pool, and the orders that come of it: by measures of the ledger, or by a query."""
+"""Order and weight the samples of a pool, by measures of past runs or by the answer of a query.
+
+A measure is a number per sample that a query computes from a run's ledger, such as its loss. With several runs a
+sample's value is the mean over the runs that have one.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,11 @@ MEASURES = {
     "forgotten": "SELECT sample_id, forgotten FROM forgetting WHERE run = $run",
     "volatility": "SELECT sample_id, volatility FROM volatility WHERE run = $run",
 }
-"""What a run says of a sample: the loss is the one before it was first trained on, or the last where it never was."""
+"""Measure -> the query that computes it for the samples of one run.
+
+`loss` is the loss in the step in which the sample was first kept, before the update; for a sample that was never kept,
+its last loss.
+"""
 
 ORDERS = {
     "easy_to_hard": (("loss", "ascending"),),
@@ -34,11 +42,11 @@ ORDERS = {
     "most_kept": (("kept", "descending"), ("keep_rate", "descending")),
     "forgetting": (("forgotten", "descending"), ("volatility", "descending")),
 }
-"""Order -> the measures that it goes by; the first is the score. Ties go by sample id, which is a hash."""
+"""Order -> the measures to sort by; the first is the score. Ties are sorted by sample id, which is a hash."""
 
 
 class OrderRequest(Protocol):
-    """What a curriculum says of its order."""
+    """Options of a curriculum that decide its order."""
 
     @property
     def order(self) -> str: ...
@@ -50,43 +58,49 @@ class OrderRequest(Protocol):
     def limits(self) -> Limits: ...
 
 
-def ordered(wanted: OrderRequest, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """`sample_id`, `score` and `weight`: of what is known of, in order; and of the rest, by sample id.
+def ordered(request: OrderRequest, inputs: Inputs, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the samples that have a value, in order, and the samples that have none, by sample id.
+
+    Both tables have the columns `sample_id`, `score` and `weight`.
 
     Args:
-        wanted: the order and the weights.
-        inputs: the runs among them.
-        samples: the pool's, each once; only `sample_id`, ascending.
+        request: the order and the weights.
+        inputs: inputs of the stage, with the runs.
+        samples: the pool's distinct samples: the column `sample_id`, ascending.
+
+    Raises:
+        ConfigError: the file of the query is missing, or the query lacks the column of the weights.
+        DataError: the query returns samples that are not in the pool, or a column that does not hold numbers.
     """
-    said, weight = answer(wanted, inputs), wanted.weights
-    if said is None:
-        by = ORDERS[wanted.order]
+    returned, weight = answer(request, inputs), request.weights
+    if returned is None:
+        by = ORDERS[request.order]
         score = by[0][0]
         values = _with_measures(inputs, samples, [*(name for name, _ in by), *({weight} - {"none"})])
-        there = pc.is_valid(values[score])
-        known = values.filter(there).sort_by([*by, ("sample_id", "ascending")])
+        has_value = pc.is_valid(values[score])
+        known = values.filter(has_value).sort_by([*by, ("sample_id", "ascending")])
     else:
         score = "score"
-        there = pc.is_in(samples["sample_id"], value_set=said["sample_id"])
-        _refuse_strangers(said["sample_id"], samples["sample_id"])
-        known = _with_measures(inputs, said, {weight} & set(MEASURES) - set(said.column_names))
+        has_value = pc.is_in(samples["sample_id"], value_set=returned["sample_id"])
+        _check_in_pool(returned["sample_id"], samples["sample_id"])
+        known = _with_measures(inputs, returned, {weight} & set(MEASURES) - set(returned.column_names))
     columns = pa.table(_columns(known, score, weight))
-    left = samples.filter(pc.invert(there))["sample_id"]
-    nothing = pa.nulls(len(left), pa.float64())
-    return columns, pa.table({"sample_id": left, "score": nothing, "weight": nothing}, schema=columns.schema)
+    unknown = samples.filter(pc.invert(has_value))["sample_id"]
+    nulls = pa.nulls(len(unknown), pa.float64())
+    return columns, pa.table({"sample_id": unknown, "score": nulls, "weight": nulls}, schema=columns.schema)
 
 
 def _with_measures(inputs: Inputs, samples: pa.Table, names: Iterable[str]) -> pa.Table:
-    """Samples with measures beside them; null for those that no run has it for."""
+    """Add columns of measures to samples; null for samples without a value in any run."""
     for name in dict.fromkeys(names):
         measure = _measured(inputs, name)
-        place = pc.index_in(samples["sample_id"], value_set=measure["sample_id"])
-        samples = samples.append_column(name, measure[name].take(place))
+        rows = pc.index_in(samples["sample_id"], value_set=measure["sample_id"])
+        samples = samples.append_column(name, measure[name].take(rows))
     return samples
 
 
 def _columns(values: pa.Table, score: str, weight: str) -> dict[str, Any]:
-    """The three columns, from a table that may not have the latter two."""
+    """Return the columns `sample_id`, `score` and `weight`; the latter two are null if the table lacks them."""
 
     def numbers(name: str) -> Any:
         if name not in values.column_names:
@@ -97,18 +111,18 @@ def _columns(values: pa.Table, score: str, weight: str) -> dict[str, Any]:
             raise DataError(f"The column {name} of the query holds {values[name].type}, not numbers.") from None
 
     if weight not in (*values.column_names, "none"):
-        raise ConfigError(f"The query gives no column '{weight}'.{did_you_mean(weight, values.column_names)}")
+        raise ConfigError(f"The query returns no column '{weight}'.{did_you_mean(weight, values.column_names)}")
     return {"sample_id": values["sample_id"], "score": numbers(score), "weight": numbers(weight)}
 
 
 def _measured(inputs: Inputs, name: str) -> pa.Table:
-    """`sample_id` and a measure: the mean over the runs that have it for a sample."""
+    """Return `sample_id` and a measure: the mean over the runs that have a value for the sample."""
     store, labels, parts = inputs.store, inputs.store.display_names(), []
     for artifact in runs_of(inputs):
         part = store.query(MEASURES[name], {"run": labels[artifact.fingerprint]})
         if name in ("loss", "forgotten", "volatility") and not len(part):
             raise DataError(
-                f"The ledger of the run '{artifact.name}' has no losses, for its selector measures none: take a run "
+                f"The ledger of the run '{artifact.name}' has no losses, because its selector measures none: use a run "
                 "whose selector makes a scoring pass, or --order most_kept."
             )
         parts.append(part.set_column(1, name, part[name].cast(pa.float64())))
@@ -117,28 +131,35 @@ def _measured(inputs: Inputs, name: str) -> pa.Table:
 
 
 def runs_of(inputs: Inputs) -> list[Artifact]:
-    """The runs that `--from` names, in that order."""
+    """Return the runs that `--from` names, in that order."""
     return [artifact for field, artifact in inputs.artifacts.items() if field.startswith("runs.")]
 
 
-def answer(wanted: OrderRequest, inputs: Inputs) -> pa.Table | None:
-    """What the query of `--order sql:FILE` gives, each sample where it comes first; None where there is no query."""
-    if wanted.query is None:
+def answer(request: OrderRequest, inputs: Inputs) -> pa.Table | None:
+    """Return the answer of the query of `--order sql:FILE`, each sample where it comes first; None without a query."""
+    if request.query is None:
         return None
-    if not wanted.query.is_file():
-        raise ConfigError(f"--order {wanted.order}: there is no file {wanted.query}.")
-    sql = wanted.query.read_text(encoding="utf-8")
+    if not request.query.is_file():
+        raise ConfigError(f"--order {request.order}: there is no file {request.query}.")
+    sql = request.query.read_text(encoding="utf-8")
     labels = inputs.store.display_names()
     runs = [labels[artifact.fingerprint] for artifact in runs_of(inputs)]
-    given = {"runs": runs, "run": runs[0]}
-    asked = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", sql))) & set(given)
-    if "run" in asked and len(runs) > 1:
-        raise ConfigError(f"{wanted.query} asks of one run ($run), and --from names {len(runs)}: use $runs, a list.")
-    return each_once(inputs.store.query(sql, {name: given[name] for name in asked}, wanted.limits)).combine_chunks()
+    parameters = {"runs": runs, "run": runs[0]}
+    used = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", sql))) & set(parameters)
+    if "run" in used and len(runs) > 1:
+        raise ConfigError(
+            f"{request.query} uses one run ($run), but --from names {len(runs)}: use $runs, which is a list."
+        )
+    returned = inputs.store.query(sql, {name: parameters[name] for name in used}, request.limits)
+    return each_once(returned).combine_chunks()
 
 
-def _refuse_strangers(asked: pa.ChunkedArray, there: pa.ChunkedArray) -> None:
-    lost = asked.filter(pc.invert(pc.is_in(asked, value_set=there))).to_pylist()
-    if lost:
-        some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-        raise DataError(f"{len(lost)} of {len(asked)} sample_ids of the query are not in the pool of the runs: {some}.")
+def _check_in_pool(ids: pa.ChunkedArray, pool: pa.ChunkedArray) -> None:
+    """Raise `DataError` if ids of the query are not in the pool."""
+    missing = ids.filter(pc.invert(pc.is_in(ids, value_set=pool))).to_pylist()
+    if missing:
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise DataError(
+            f"{len(missing)} of {len(ids)} sample_ids of the query are not in the pool of the runs: {some}. "
+            "Restrict the query to that pool."
+        )

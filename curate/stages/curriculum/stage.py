@@ -1,8 +1,8 @@
-"""`curate curriculum`: a subset of a pool with order and weights from the ledger, to train on again.
+"""`curate curriculum`: make a subset with order and weights from the ledgers of past runs, to train on.
 
-What a run saw of each sample (its loss when it came up, whether it was kept, whether it was forgotten) orders the
-samples for the next run, of the same model or of another. Of several runs a sample's value is the mean over those that
-have one for it; values are not made comparable first, so runs of one model at one selector go together best.
+The history of each sample in a run (its loss when it was a candidate, whether it was kept, whether it was forgotten)
+orders the samples for the next run, of the same model or of another. With several runs a sample's value is the mean
+over the runs that have one. Values are not normalized first, so combine runs of one model with one selector.
 """
 
 from __future__ import annotations
@@ -39,100 +39,115 @@ WEIGHTS = ("none", "keep_rate", "loss")
 
 
 class CurriculumConfig(QueryOptions, Config):
-    """Whose ledger, and what is made of it."""
+    """Configuration of `curate curriculum`."""
 
     runs: tuple[Ref, ...] = Field(
-        min_length=1, description="The runs to learn from, all over one pool.", json_schema_extra={"flag": "from"}
+        min_length=1, description="Runs to learn from, all over one pool.", json_schema_extra={"flag": "from"}
     )
     pool: Ref | None = Field(
-        None, description="Where the samples are; by default the runs', and of a script's run the only one."
+        None,
+        description="Pool of the samples. By default it is the pool of the runs; for runs of a script it is the only "
+        "pool in the store.",
     )
     order: str = Field(
         "easy_to_hard",
-        description="easy_to_hard or hard_to_easy (by the loss before it was first trained on), most_kept, forgetting "
-        "(most often forgotten first), or sql:FILE: a query that gives sample_id, in its order; it may use $runs.",
+        description="Order of the samples: easy_to_hard or hard_to_easy (by the loss before a sample was first trained "
+        "on), most_kept, forgetting (most often forgotten first), or sql:FILE, a query that returns sample_id in the "
+        "order to use and may use $runs.",
     )
     weights: str = Field(
-        "none", description="Weights to draw by: none, keep_rate, loss, or a column of the query of --order sql:FILE."
+        "none",
+        description="Weights that samples are drawn by: none, keep_rate, loss, or a column of the query of --order "
+        "sql:FILE.",
     )
     rounds: int = Field(
-        1, ge=1, description="Rounds that grow: of N, round n has the first n N-ths of the order (column epoch)."
+        1,
+        ge=1,
+        description="Number of growing rounds: with N rounds, round n has the first n/N of the order (column epoch).",
     )
     never_offered: Literal["leave", "last"] = Field(
         "leave",
-        description="Samples that the runs say nothing of (never offered, or no finite loss): leave them out, or put "
-        "them last.",
+        description="Samples without a value in the runs (never a candidate, or no finite loss): leave them out of the "
+        "subset (leave), or put them last (last).",
     )
 
     @field_validator("order")
     @classmethod
     def _known(cls, order: str) -> str:
         if order not in ORDERS and not order.startswith("sql:"):
-            raise ValueError(f"knows no '{order}'.{did_you_mean(order, [*ORDERS, 'sql:FILE'])}")
+            raise ValueError(f"there is no order '{order}'.{did_you_mean(order, [*ORDERS, 'sql:FILE'])}")
         return order
 
     @model_validator(mode="after")
     def _fits(self) -> CurriculumConfig:
         if len(set(self.runs)) < len(self.runs):
-            raise ConfigError("--from names a run twice.")
+            raise ConfigError("--from names a run twice: name each run once.")
         if self.weights not in WEIGHTS and self.query is None:
             raise ConfigError(
-                f"--weights {self.weights} is no measure of the ledger.{did_you_mean(self.weights, WEIGHTS)} Columns "
-                "of a query go with --order sql:FILE."
+                f"--weights {self.weights} is not a measure of the ledger.{did_you_mean(self.weights, WEIGHTS)} A "
+                "column of a query needs --order sql:FILE."
             )
         return self
 
     @property
     def query(self) -> Path | None:
-        """The file of `sql:FILE`."""
+        """Path of the query's file in `sql:FILE`; None for another order."""
         return Path(self.order.removeprefix("sql:")).expanduser() if self.order.startswith("sql:") else None
 
     def identity(self) -> dict[str, Any]:
-        """Of a query its answer counts (`more_inputs`), not where it is written."""
+        """Return the options that enter the fingerprint. A query enters by its answer (`more_inputs`), not its path."""
         return super().identity() | ({"order": "sql"} if self.query else {})
 
 
 def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
-    """The pool of the runs, and what the query answers."""
+    """Return the fingerprint of the runs' pool, and the digest of the query's answer."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
-    said = answer(config, inputs)
-    counted = {} if said is None else {"answer": ChosenSamples(pool, said).digest(["score", config.weights])}
-    return {"pool": pool.fingerprint, **counted}
+    returned = answer(config, inputs)
+    more = {} if returned is None else {"answer": ChosenSamples(pool, returned).digest(["score", config.weights])}
+    return {"pool": pool.fingerprint, **more}
 
 
 def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write the order as a subset: the artifact's data, and facts."""
+    """Write the order as a subset: as the artifact's data, and as records of the table `subsets`."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
     label = inputs.store.display_names()[pool.fingerprint]
     sql = "SELECT DISTINCT sample_id FROM samples WHERE pool = $pool ORDER BY 1"
     known, unknown = ordered(config, inputs, inputs.store.query(sql, {"pool": label}))
     if not len(known):
-        raise DataError(f"The runs {', '.join(config.runs)} say nothing of the pool '{pool.name}': nothing is ordered.")
-    taken = pa.concat_tables([known, unknown]) if config.never_offered == "last" else known
-    gaps = taken["weight"].null_count
-    taken = taken.set_column(2, "weight", _filled(taken["weight"]))
-    subset = in_rounds(taken, config.rounds)
+        raise DataError(
+            f"The runs {', '.join(config.runs)} have no value for any sample of the pool '{pool.name}': there is "
+            "nothing to order. Check --from and --pool, or the query."
+        )
+    selected = pa.concat_tables([known, unknown]) if config.never_offered == "last" else known
+    gaps = selected["weight"].null_count
+    selected = selected.set_column(2, "weight", _filled(selected["weight"]))
+    subset = in_rounds(selected, config.rounds)
     draft.write(0, subset)
     draft.add("subsets", subset)
-    draft.rows = len(taken)
-    draft.summary = _summary(config, known, unknown, taken)
-    if 0 < gaps < len(taken):
+    draft.rows = len(selected)
+    draft.summary = _summary(config, known, unknown, selected)
+    if 0 < gaps < len(selected):
         draft.summary["weights that are the mean of the others"] = gaps
-    if zeros := pc.sum(pc.equal(taken["weight"], 0)).as_py():
+    if zeros := pc.sum(pc.equal(selected["weight"], 0)).as_py():
         draft.summary["weights of 0, never drawn"] = zeros
     if config.order == "forgetting" and not pc.any(pc.greater(known["score"], 0)).as_py():
         LOGGER.warning(
-            "No sample was forgotten in these runs, which takes three looks at it: the order is by volatility alone."
+            "No sample was forgotten in these runs (this needs three measurements of its loss): the order is by "
+            "volatility alone."
         )
     if config.rounds > 1:
         draft.summary |= {"rounds": config.rounds, "candidates of a pass over the rounds": len(subset)}
 
 
 def in_rounds(order: pa.Table, rounds: int) -> pa.Table:
-    """The subset's table: ranks, and an epoch for each round; of one round it is null.
+    """Build the subset's table, with the rank of each sample and the number of its round in the column `epoch`.
 
-    Round n of N has the first ⌈n k / N⌉ of k samples: a curriculum that grows (the baby steps of Spitkovsky et al.
-    2010, after Bengio et al. 2009), so that what was learnt first is not lost. Rows: about k (N + 1) / 2.
+    Round n of N has the first ⌈n k / N⌉ of k samples: a growing curriculum (the baby steps of Spitkovsky et al. 2010,
+    after Bengio et al. 2009), so that what was learnt first is not lost. The table has about k (N + 1) / 2 rows. With
+    one round `epoch` is null.
+
+    Raises:
+        ConfigError: there are more rounds than samples.
     """
     ranks = pa.array(range(len(order)), pa.int64())
     columns = {"sample_id": order["sample_id"], "rank": ranks, "score": order["score"], "weight": order["weight"]}
@@ -149,24 +164,26 @@ def in_rounds(order: pa.Table, rounds: int) -> pa.Table:
 
 
 def _filled(weights: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Weights without gaps: who has none gets the mean of the others. None at all stay none."""
+    """Replace missing weights by the mean of the others; if all are missing, they stay null."""
     values = weights.to_numpy()
-    there = ~np.isnan(values)
-    if not there.any():
+    present = ~np.isnan(values)
+    if not present.any():
         return weights
-    if not np.isfinite(values[there]).all() or (values[there] < 0).any() or not values[there].any():
-        raise DataError("These weights cannot be drawn by: each must be finite, none below 0 and not all 0.")
-    return pa.chunked_array([np.where(there, values, values[there].mean())], pa.float64())
+    if not np.isfinite(values[present]).all() or (values[present] < 0).any() or not values[present].any():
+        raise DataError(
+            "These weights cannot be used to draw samples: each must be finite, none below 0, and not all 0."
+        )
+    return pa.chunked_array([np.where(present, values, values[present].mean())], pa.float64())
 
 
-def _summary(config: CurriculumConfig, known: pa.Table, unknown: pa.Table, taken: pa.Table) -> dict[str, Any]:
-    scores, weights = (pc.min_max(taken[name]).as_py() for name in ("score", "weight"))
+def _summary(config: CurriculumConfig, known: pa.Table, unknown: pa.Table, selected: pa.Table) -> dict[str, Any]:
+    scores, weights = (pc.min_max(selected[name]).as_py() for name in ("score", "weight"))
     spans = {"scores": scores, "weights": weights}
     return {
         "order": config.order,
         "runs": ", ".join(config.runs),
-        "samples": f"{len(taken)} of {len(known) + len(unknown)}",
-        "nothing known of": f"{len(unknown)}, {'left out' if config.never_offered == 'leave' else 'put last'}",
+        "samples": f"{len(selected)} of {len(known) + len(unknown)}",
+        "without a value": f"{len(unknown)}, {'left out' if config.never_offered == 'leave' else 'put last'}",
         **{name: f"{span['min']:.4g} to {span['max']:.4g}" for name, span in spans.items() if span["min"] is not None},
     }
 

@@ -1,4 +1,4 @@
-"""Choose a subset of a pool before training, within a budget."""
+"""Select a subset of a pool before training, within a budget."""
 
 from .stage import STAGE
 

@@ -1,7 +1,7 @@
-"""What a pool selector is told: candidates and target, put together by sample id from the artifacts that hold them.
+"""Read the candidates and the target of a pool selector from artifacts, joined by sample id.
 
-Whatever does not belong together (features of another pool, a target that another model has read) is refused here: by
-fingerprint, so names may move.
+Artifacts that do not belong together (features of another pool, a target measured by another model) raise an error.
+They are compared by fingerprint, so artifacts may be renamed.
 """
 
 from __future__ import annotations
@@ -30,42 +30,47 @@ if TYPE_CHECKING:
     from ...store.vectors.vectors import VectorShards
 
 HELD_BYTES = 1 << 31
-"""The most bytes of vectors that are held in memory."""
-SKETCHING = {"d1", "d2", "seed"}
+"""Maximum bytes of vectors that are held in memory."""
+SKETCH_FIELDS = {"d1", "d2", "seed"}
+"""Fields of `EmbedConfig` that only change sketches."""
 
 
 def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Candidates, Ints]:
-    """The distinct samples of the pool that may be taken, and the row of the pool, (n,), where each comes first.
+    """Return the distinct samples of the pool that may be selected, and the first row of each in the pool, (n,).
 
-    Memory: some 250 bytes a candidate for its id and source; vectors up to 2 GiB are held, larger ones read in blocks.
+    Memory: about 250 bytes per candidate for its id and source. Vectors up to 2 GiB are held in memory, larger ones are
+    read in blocks.
 
     Args:
-        inputs: a pool, and what else the method was given of features and clusters. With features, samples that they
-            have not got (no model can be trained on them) are no candidates.
-        needs: what the method reads; see `PoolSelector.needs`.
-        on: the vector column of the features.
+        inputs: the pool, and the features and clusters if the method uses them. With features, samples that are not in
+            them are no candidates: no model can be trained on them.
+        needs: data that the method reads; see `PoolSelector.needs`.
+        on: name of the vector column in the features.
     """
     pool, features, store = inputs.artifacts["pool"], inputs.artifacts.get("features"), inputs.store
     lengths = None
     if features is not None:
         _check_pool(features, pool, "features")
-        lengths = _facts(store, features, "features", "tokens")
+        lengths = _records(store, features, "features", "tokens")
     rows = _first_rows(pool, None if lengths is None else lengths["sample_id"])
-    found: list[str] = rows["sample_id"].to_pylist()
+    ids: list[str] = rows["sample_id"].to_pylist()
     clusters = inputs.artifacts.get("clusters")
     candidates = Candidates(
-        found,
+        ids,
         rows["source"].to_pylist(),
         tokens=None if lengths is None else _aligned(lengths, "tokens", rows["sample_id"]),
-        vectors=_vectors(features, on, found) if features is not None and "vectors" in needs else None,
-        clusters=None if clusters is None else clusters_of(store, clusters, pool, found),
+        vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
+        clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
         texts=_texts(pool, rows["position"]) if "texts" in needs else None,
     )
     return candidates, rows["position"].to_numpy().astype(np.int64)
 
 
 def read_target(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Target, Ints]:
-    """What is known of the target, and the rows of the target's pool: of its distinct samples, in order."""
+    """Return the target, and the rows of its distinct samples in the target's pool, in order.
+
+    The rows are empty if the target is given by its features (`target_features`) or not at all.
+    """
     pool, features = inputs.artifacts.get("target"), inputs.artifacts.get("target_features")
     if features is None:
         if pool is None:
@@ -75,29 +80,33 @@ def read_target(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Target
         return Target(subtasks_of(list(samples.values()), pool.name), texts=texts), np.array(list(samples), np.int64)
     if pool is not None:
         _check_pool(features, pool, "target features")
-    _check_alike(inputs.artifacts["features"], features, on)
+    _check_comparable(inputs.artifacts["features"], features, on)
     return Target(vectors=_loaded(features, on).matrix), np.zeros(0, np.int64)
 
 
 def subtasks_of(samples: Sequence[Sample], pool: str) -> list[str]:
-    """The column `subtask` of every sample; all one subtask where no row has such a column."""
+    """Return the column `subtask` of every sample. Without such a column all samples are of one subtask.
+
+    Raises:
+        DataError: some samples have a subtask and some have none.
+    """
     named = [sample.original.get("subtask") for sample in samples]
     missing = sum(name is None for name in named)
     if 0 < missing < len(named):
         raise DataError(
-            f"{missing} of {len(named)} samples of the target '{pool}' have no subtask and the others have: give each "
-            "row one in the column subtask, or none."
+            f"{missing} of {len(named)} samples of the target '{pool}' have no subtask: fill the column subtask in "
+            "every row, or in none."
         )
     return ["" if name is None else str(name) for name in named]
 
 
 def text_of(sample: Sample) -> str:
-    """All that a sample says."""
+    """Return the contents of all messages of a sample, joined by line breaks."""
     return "\n".join(str(message.get("content") or "") for message in sample.messages)
 
 
 def _distinct(pool: Artifact) -> dict[int, Sample]:
-    """Position -> sample, each conversation once."""
+    """Return position -> sample, each conversation once."""
     found: dict[str, tuple[int, Sample]] = {}
     for position, sample in pool_samples(pool):
         found.setdefault(sample.sample_id, (position, sample))
@@ -105,7 +114,7 @@ def _distinct(pool: Artifact) -> dict[int, Sample]:
 
 
 def _first_rows(pool: Artifact, among: Any) -> pa.Table:
-    """Ids, sources and positions of the distinct samples, those in `among` only, where each comes first."""
+    """Return id, source and position of the distinct samples, at their first rows; only ids in `among`, unless None."""
     parts = []
     for table in pool.tables(["sample_id", "position", "source"]):
         parts.append(table if among is None else table.filter(pc.is_in(table["sample_id"], value_set=among)))
@@ -114,17 +123,17 @@ def _first_rows(pool: Artifact, among: Any) -> pa.Table:
 
 
 def _texts(pool: Artifact, positions: Any) -> list[str]:
-    """What the rows at these positions say, in order."""
+    """Return the texts of the rows at these positions, in order."""
     texts = []
     for table in pool.tables(["position", "messages"]):
-        wanted = table.filter(pc.is_in(table["position"], value_set=positions))
-        for batch in wanted.to_batches(max_chunksize=1000):
+        selected = table.filter(pc.is_in(table["position"], value_set=positions))
+        for batch in selected.to_batches(max_chunksize=1000):
             texts += ["\n".join(part["content"] or "" for part in row["messages"]) for row in batch.to_pylist()]
     return texts
 
 
-def _facts(store: Store, artifact: Artifact, table: str, column: str) -> pa.Table:
-    """`sample_id` and a column of the facts that came with an artifact; the view calls it as the table is called."""
+def _records(store: Store, artifact: Artifact, table: str, column: str) -> pa.Table:
+    """Return `sample_id` and a column of an artifact's records. The view names the artifact in the column `table`."""
     rows = store.query(
         f'SELECT sample_id, {column} FROM {table} WHERE "{table}" = $name',
         {"name": store.display_names()[artifact.fingerprint]},
@@ -132,19 +141,19 @@ def _facts(store: Store, artifact: Artifact, table: str, column: str) -> pa.Tabl
     return rows.combine_chunks()
 
 
-def _aligned(facts: pa.Table, column: str, ids: Any, unknown: int = -1) -> Ints:
-    """(n,) a column of the facts for each of n ids."""
-    values = facts[column].take(pc.index_in(ids, value_set=facts["sample_id"]))
+def _aligned(records: pa.Table, column: str, ids: Any, unknown: int = -1) -> Ints:
+    """Return the value of a column for each of n ids, (n,); `unknown` for an id that has no record."""
+    values = records[column].take(pc.index_in(ids, value_set=records["sample_id"]))
     aligned: Ints = pc.fill_null(values.cast(pa.int64()), unknown).to_numpy()
     return aligned
 
 
-class _Shards:
+class _DiskVectors:
     """Vectors of candidates that stay on disk.
 
     Args:
-        vectors: of the features.
-        ids: of the candidates.
+        vectors: vectors of the features.
+        ids: sample ids of the candidates.
     """
 
     def __init__(self, vectors: VectorShards, ids: Sequence[str]) -> None:
@@ -155,38 +164,38 @@ class _Shards:
         return self.shape[0]
 
     def blocks(self) -> Iterator[tuple[Ints, Matrix]]:
-        """Rows of candidates and their vectors, a shard at a time; candidates without a vector do not come."""
+        """Yield rows of candidates and their vectors, one shard at a time; candidates without a vector are skipped."""
         start = 0
         for part in self._vectors:
             names = part.ids.to_pylist()
-            if names == self._ids[start : start + len(names)]:  # embedded in the order of the pool, as is the rule
+            if names == self._ids[start : start + len(names)]:  # in the order of the pool, the usual case
                 yield np.arange(start, start + len(names)), part.matrix
                 start += len(names)
                 continue
-            rows = np.array([self._row.get(name, -1) for name in names], np.int64)
+            rows = np.array([self._row_of.get(name, -1) for name in names], np.int64)
             yield rows[rows >= 0], part.matrix[rows >= 0]
             start = int(rows.max(initial=start - 1)) + 1
 
     @cached_property
-    def _row(self) -> dict[str, int]:
+    def _row_of(self) -> dict[str, int]:
         return {sample_id: row for row, sample_id in enumerate(self._ids)}
 
 
 def _vectors(features: Artifact, on: str, ids: list[str]) -> Matrix | VectorBlocks:
-    """(n, d) in the order of `ids`; NaN for those without."""
+    """Return vectors (n, d) in the order of `ids`, NaN for ids without one; on disk if they are large."""
     from ...store.vectors.vectors import VectorShards
 
     stored = VectorShards(features.shards(), on)
     if 4 * stored.rows * stored.width > HELD_BYTES:
-        return _Shards(stored, ids)
+        return _DiskVectors(stored, ids)
     vectors = _loaded(features, on)
-    place = {sample_id: row for row, sample_id in enumerate(vectors.ids.to_pylist())}
-    if list(place) == ids:
+    row_of = {sample_id: row for row, sample_id in enumerate(vectors.ids.to_pylist())}
+    if list(row_of) == ids:
         matrix: Matrix = vectors.matrix
         return matrix
     aligned = np.full((len(ids), vectors.matrix.shape[1]), np.nan, np.float32)
-    known = [row for row, sample_id in enumerate(ids) if sample_id in place]
-    aligned[known] = vectors.matrix[[place[ids[row]] for row in known]]
+    known = [row for row, sample_id in enumerate(ids) if sample_id in row_of]
+    aligned[known] = vectors.matrix[[row_of[ids[row]] for row in known]]
     return aligned
 
 
@@ -196,7 +205,7 @@ def _loaded(features: Artifact, on: str) -> Any:
     vectors = load_vectors(features.shards(), on)
     if vectors.rejected:
         LOGGER.warning(
-            "%d samples of '%s' have no %s that is finite and not zero: they are left out (%s%s).",
+            "%d samples of '%s' are rejected, because %s is not finite or zero (%s%s).",
             len(vectors.rejected),
             features.name,
             on,
@@ -207,30 +216,41 @@ def _loaded(features: Artifact, on: str) -> Any:
 
 
 def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[str]) -> Ints:
-    """(n,) cluster of each sample of the pool; -1 for one that was left out. Clusters of another pool are refused."""
+    """Return the cluster of each sample of the pool, (n,); -1 for a sample that the clustering rejected.
+
+    Raises:
+        DataError: the clusters are of another pool, or the features they were made from are gone.
+    """
     made_from = clusters.inputs.get("features")
     features = next((artifact for artifact in store.artifacts() if artifact.fingerprint == made_from), None)
     if features is None:
-        raise DataError(f"What the clusters '{clusters.name}' were made from is no longer in the store: cluster again.")
+        raise DataError(
+            f"The features that the clusters '{clusters.name}' were made from are no longer in the store: embed and "
+            "cluster the pool again."
+        )
     _check_pool(features, pool, "clusters", clusters.name)
-    return _aligned(_facts(store, clusters, "clusters", "cluster"), "cluster", pa.array(ids, pa.string()))
+    return _aligned(_records(store, clusters, "clusters", "cluster"), "cluster", pa.array(ids, pa.string()))
 
 
-def _check_pool(made: Artifact, pool: Artifact, what: str, name: str | None = None) -> None:
+def _check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = None) -> None:
     if made.inputs.get("pool") != pool.fingerprint:
         raise DataError(
-            f"The {what} '{name or made.name}' are not of the pool '{pool.name}' as it is now: make them from it."
+            f"The {kind} '{name or made.name}' are not of the pool '{pool.name}' as it is now: make them again from "
+            "this pool."
         )
 
 
-def _check_alike(features: Artifact, target: Artifact, on: str) -> None:
-    """Vectors are comparable only where the same model has read both in the same way."""
-    said = f"The features '{features.name}' and the target features '{target.name}' cannot be compared"
+def _check_comparable(features: Artifact, target: Artifact, on: str) -> None:
+    """Raise `DataError` unless the same model measured both with the same options: only then are vectors comparable."""
+    problem = f"The features '{features.name}' and the target features '{target.name}' cannot be compared"
     if features.inputs.get("model") != target.inputs.get("model"):
-        raise DataError(f"{said}: different models made them. Embed both with one model.")
-    marked = {name for mark in (REF, EXTERNAL, NOT_HASHED) for name in EmbedConfig.fields_with(mark)}
-    free = {"name", "shard_rows", "signals", "trust_remote_code", *marked, *(SKETCHING if on != "sketch" else ())}
-    for key in sorted({*features.config, *target.config} - free):
+        raise DataError(f"{problem}: different models made them. Embed both with one model.")
+    with_role = {name for role in (REF, EXTERNAL, NOT_HASHED) for name in EmbedConfig.fields_with(role)}
+    may_differ = {"name", "shard_rows", "signals", "trust_remote_code", *with_role}
+    may_differ |= SKETCH_FIELDS if on != "sketch" else set()
+    for key in sorted({*features.config, *target.config} - may_differ):
         one, other = features.config.get(key), target.config.get(key)
         if one != other:
-            raise DataError(f"{said}: {key} is {one} in one and {other} in the other. Embed both with the same.")
+            raise DataError(
+                f"{problem}: {key} is {one} in one and {other} in the other. Embed both with the same options."
+            )

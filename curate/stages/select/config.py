@@ -24,16 +24,17 @@ FIELDS = {
     "target_vectors": ("target_features",),
     "vectors": ("features",),
 }
-"""What a method needs -> the options that give it."""
+"""Data that a method needs -> the fields of `SelectConfig` that provide it."""
 
 
-MADE = {
-    "clusters": "curate cluster --on embedding --k 50 makes it from features of the pool",
-    "features": "curate embed makes it of the pool",
-    "target": "a pool of samples to be good at, as curate ingest makes it",
-    "target_features": "curate embed makes it of the target, with the options of the pool's features",
-    "warmup": "a run of curate train, whose checkpoints give the gradients",
+DESCRIPTIONS = {
+    "clusters": "clusters of the pool, made by curate cluster --on embedding --k 50",
+    "features": "features of the pool, made by curate embed",
+    "target": "a pool of samples of the target task, made by curate ingest",
+    "target_features": "features of the target, made by curate embed with the options of the pool's features",
+    "warmup": "a run of curate train, whose checkpoints provide the gradients",
 }
+"""Field -> the artifact that it names, and how to make it."""
 
 
 def _as_text(value: Any) -> Any:
@@ -43,56 +44,80 @@ def _as_text(value: Any) -> Any:
 
 
 class SelectConfig(ExecutionOptions, Config):
-    """What is chosen, by which method, and how much of it."""
+    """Configuration of `curate select`."""
 
-    method: str = Field(description="less, cluster_ucb, rds, k_center, tfidf or random.")
-    method_args: dict[str, Any] = Field({}, description="The method's own: --set method_args.beta=2.")
-    pool: Ref = Field(description="The pool to choose from, as named at ingest.")
-    target: Ref | None = Field(None, description="A pool of what to be good at; its rows may have a column subtask.")
+    method: str = Field(description="Pool selector: less, cluster_ucb, rds, k_center, tfidf or random.")
+    method_args: dict[str, Any] = Field(
+        {}, description="Arguments of the method, for example --set method_args.beta=2."
+    )
+    pool: Ref = Field(description="Name of the pool to select from.")
+    target: Ref | None = Field(
+        None,
+        description="Pool with samples of the task that the model should become good at; its rows may have a column "
+        "subtask.",
+    )
     features: Ref | None = Field(
-        None, description="Features of the pool: vectors for rds and k_center, lengths for all."
+        None,
+        description="Features of the pool: vectors for rds and k_center, lengths in tokens for every method.",
     )
     target_features: Ref | None = Field(None, description="Features of the target, for rds.")
     clusters: Ref | None = Field(
-        None, description="A clustering of the pool, for cluster_ucb: best on embeddings, with k of 20 to 50."
+        None,
+        description="Clusters of the pool, for cluster_ucb; best are clusters of embeddings, with k from 20 to 50.",
     )
-    warmup: Ref | None = Field(None, description="The run whose checkpoints give gradients, for less and cluster_ucb.")
-    on: str = Field("embedding", description="Which vectors of the features: embedding, sketch, ...")
-    budget: float | None = Field(None, description="A share of the pool's distinct samples (0.05), or how many (500).")
-    budget_tokens: int | None = Field(None, description="Instead of --budget, how many tokens; wants --features.")
-    gradient_budget: float = Field(0.2, gt=0, le=1, description="Of cluster_ucb: gradients, as a share of the pool.")
+    warmup: Ref | None = Field(
+        None, description="Run whose checkpoints provide the gradients, for less and cluster_ucb."
+    )
+    on: str = Field("embedding", description="Vector column of the features: embedding, sketch, ...")
+    budget: float | None = Field(
+        None,
+        description="Size of the subset: a share of the pool's distinct samples (0.05), or a number of samples (500).",
+    )
+    budget_tokens: int | None = Field(
+        None, description="Size of the subset in tokens, instead of --budget; needs --features."
+    )
+    gradient_budget: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Number of gradients that cluster_ucb may compute, as a share of the pool's samples.",
+    )
     per_source_quota: Annotated[str | None, BeforeValidator(_as_text)] = Field(
-        None, description="Greatest share of the subset that a source may have: 0.4, or alpaca=0.5,dolly=0.2."
+        None, description="Maximum share of the subset for each source: 0.4, or alpaca=0.5,dolly=0.2."
     )
     eps_mode: Literal["adam", "less"] = Field(
-        "adam", description="Adam's epsilon outside the root, with bias correction (adam), or as LESS published (less)."
+        "adam",
+        description="Add Adam's epsilon outside the square root, with bias correction (adam), or inside it without, as "
+        "LESS published it (less).",
     )
-    sketch_dim: int = Field(8192, ge=8, description="Numbers that a gradient is sketched to.")
-    sketch_seed: int = Field(0, description="Seed of that sketch.")
-    feature_precision: Literal["fp16", "int8", "1bit"] = Field("fp16", description="Of kept gradient features.")
-    score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Texts in one backward pass.")
-    seed: int = Field(0, description="Of what the method leaves to chance.")
+    sketch_dim: int = Field(8192, ge=8, description="Number of dimensions that a gradient is sketched to.")
+    sketch_seed: int = Field(0, description="Seed of the gradient sketch.")
+    feature_precision: Literal["fp16", "int8", "1bit"] = Field(
+        "fp16", description="Precision of the cached gradient features."
+    )
+    score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Number of texts in one backward pass.")
+    seed: int = Field(0, description="Seed of the method's random choices.")
 
     @model_validator(mode="after")
     def _fits(self) -> SelectConfig:
         needs, _ = self.selector().needs, self.limits()
-        wanted = {field for need in needs for field in FIELDS.get(need, ())}
-        allowed = wanted | {"features"} | ({"target"} if "target_features" in wanted else set())
-        for field, made in MADE.items():
+        required = {field for need in needs for field in FIELDS.get(need, ())}
+        allowed = required | {"features"} | ({"target"} if "target_features" in required else set())
+        for field, description in DESCRIPTIONS.items():
             flag = f"--{flag_of(field, type(self).model_fields[field])}"
-            if field in wanted and getattr(self, field) is None:
-                raise ConfigError(f"Method '{self.method}' needs {flag} NAME: {made}.")
+            if field in required and getattr(self, field) is None:
+                raise ConfigError(f"Method '{self.method}' needs {flag} NAME: {description}.")
             if field not in allowed and getattr(self, field) is not None:
-                raise ConfigError(f"Method '{self.method}' makes no use of {flag}: leave it out.")
+                raise ConfigError(f"Method '{self.method}' does not use {flag}: leave it out.")
         if self.engine == "ray" and "rewards" not in needs:
-            raise ConfigError(f"Method '{self.method}' computes no gradients to share out: leave --engine ray out.")
+            raise ConfigError(f"Method '{self.method}' computes no gradients to distribute: leave --engine ray out.")
         return self
 
     def selector(self) -> PoolSelector:
-        """The method, with its arguments checked."""
+        """Return the pool selector of `method`, with its arguments checked."""
         return make_pool_selector(self.method, self.method_args, self.seed)
 
     def limits(self) -> Budget:
-        """How much may be taken."""
+        """Return the budget of the subset."""
         quota = parse_quota(self.per_source_quota) if self.per_source_quota else None
         return Budget(self.budget, self.budget_tokens, quota)

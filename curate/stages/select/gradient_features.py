@@ -1,4 +1,7 @@
-"""The gradient features of samples at one checkpoint, as work that several processes can share; see `gradients`."""
+"""Compute and cache the gradient features of samples at one checkpoint, as tasks that several processes can share.
+
+A task is a `Chunk` of samples, and features are cached by sample id. `gradient_scores` turns features into scores.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples of a request whose features are made and kept together.
+    """Samples of a request whose features are computed and cached together.
 
-    A request is cut into the same chunks whoever makes them and whatever is kept already: what shares a pass decides
-    the last digit of a feature.
+    A request is always cut into the same chunks, for any process and for any state of the cache, because the texts that
+    share a pass change the last digit of a feature.
 
     Attributes:
-        table: of tokens.
-        rows: of the table.
-        ids: of the samples.
-        target: plain gradients, as of target samples, instead of updates.
+        table: tokens of the samples.
+        rows: rows of the samples in the table.
+        ids: sample ids.
+        target: True for plain gradients, as for target samples; False for Adam's updates.
     """
 
     table: TokenTable | Sequence[Mapping[str, Any]]
@@ -37,19 +40,19 @@ class Chunk:
     target: bool
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sent to a worker, it takes along its own samples alone."""
+        """Pickle only the rows of this chunk, not the whole table."""
         return Chunk, ([self.table[row] for row in self.rows], range(len(self.rows)), self.ids, self.target)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Gradient features at one checkpoint, kept by content.
+    """Work that computes gradient features at one checkpoint and caches them by content.
 
     Attributes:
-        config: sketch, precision and the like.
+        config: options of the sketch and of its precision.
         settings: model and tokenizer of the warm-up run.
-        checkpoint: of the run.
-        folders: of the kept features, of the pool's samples and (True) of the target's.
+        checkpoint: folder of the checkpoint.
+        folders: folders of the cached features: of the pool's samples (False) and of the target's (True).
         coverage: `all` or `linear`, see `GradientEngine`.
     """
 
@@ -62,24 +65,27 @@ class Features:
 
     @functools.cached_property
     def caches(self) -> dict[bool, VectorCache]:
-        """What is kept."""
+        """Caches of the features in `folders`, by the same keys."""
         config = self.config
-        return {of: VectorCache(path, config.sketch_dim, config.feature_precision) for of, path in self.folders.items()}
+        return {
+            target: VectorCache(path, config.sketch_dim, config.feature_precision)
+            for target, path in self.folders.items()
+        }
 
     def __getstate__(self) -> dict[str, Any]:
-        """Sent to a worker, it looks for itself what is kept."""
+        """Pickle without the caches: each worker opens them itself."""
         return {name: value for name, value in vars(self).items() if name != "caches"}
 
     def missing(self, tasks: Sequence[Chunk]) -> list[Chunk]:
-        """Those of which a sample has no feature yet."""
+        """Return the chunks in which a sample has no cached feature."""
         lacking = {
-            of: set(cache.missing(sample_id for chunk in tasks if chunk.target == of for sample_id in chunk.ids))
-            for of, cache in self.caches.items()
+            of_target: set(cache.missing(name for chunk in tasks if chunk.target == of_target for name in chunk.ids))
+            for of_target, cache in self.caches.items()
         }
         return [chunk for chunk in tasks if not lacking[chunk.target].isdisjoint(chunk.ids)]
 
     def size(self, task: Chunk) -> int:
-        """Samples."""
+        """Return the number of samples in a chunk."""
         return len(task.ids)
 
     def open(self) -> Worker[Chunk]:
@@ -87,7 +93,7 @@ class Features:
         from ...numerics.gradients import SignHash
         from ...training.gradients.features import GradientFeatures
 
-        influence = GradientFeatures.at(
+        features = GradientFeatures.at(
             self.settings.options(str(self.checkpoint)),
             SignHash(self.config.sketch_dim, self.config.sketch_seed),
             eps_mode=self.config.eps_mode,
@@ -95,13 +101,14 @@ class Features:
             micro_batch=self.config.score_batch_size,
         )
 
-        def make(task: Chunk, advance: Advance) -> Mapping[str, float]:
+        def compute(task: Chunk, advance: Advance) -> Mapping[str, float]:
             cache = self.caches[task.target]
             lacking = set(cache.missing(task.ids))
             own = [(sample_id, row) for sample_id, row in zip(task.ids, task.rows, strict=True) if sample_id in lacking]
-            made = influence.features(task.table, [row for _, row in own], target=task.target)  # type: ignore[arg-type]
-            cache.add([sample_id for sample_id, _ in own], made.numpy())
+            rows = [row for _, row in own]
+            vectors = features.features(task.table, rows, target=task.target)  # type: ignore[arg-type]
+            cache.add([sample_id for sample_id, _ in own], vectors.numpy())
             advance(len(task.ids))
             return {}
 
-        return make
+        return compute

@@ -1,8 +1,11 @@
-"""What a sample's gradient is worth to a target: LESS's score, at the checkpoints of a warm-up run.
+"""LESS scores: how much a training step on a sample would help the target, at the checkpoints of a warm-up run.
 
 score_i = max over subtasks of mean_j Σ_c w_c · cos(Γ_i,c, v_j,c), w_c ∝ the mean learning rate up to checkpoint c.
-Features are kept by content (weights, optimizer state, tokens, sketch), so another selection, another budget or a
-stopped one computes only what is missing.
+Γ is the direction of Adam's update with a sample's gradient, v the gradient of a target sample. Features are cached by
+their content (weights, optimizer state, tokens, sketch), so another selection, another budget or a resumed command
+computes only the missing ones.
+
+Source: LESS, Xia et al., ICML 2024.
 """
 
 from __future__ import annotations
@@ -35,20 +38,31 @@ if TYPE_CHECKING:
     from .config import SelectConfig
 
 CHUNK = 64
-"""Samples whose features are kept together: what a stop can lose."""
+"""Number of samples whose features are cached together. Work on at most one chunk per process is lost by a stop."""
 
 PARTS = 4
-"""How many chunks a small request is made of at least, where each is a full pass: as many processes can help."""
+"""Minimum number of chunks of a small request, if each fills a pass, so that as many processes can share it."""
 
 BLOCK = 1024
-"""Samples whose features are in memory at once."""
+"""Number of samples whose features are in memory at once."""
 
 LAST_ONLY = ("cluster_ucb",)
-"""Methods that look at the current checkpoint alone."""
+"""Methods that use only the last checkpoint."""
 
 
 def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
-    """LESS's score of candidates by row; see the module's first lines."""
+    """Return the function that computes the LESS scores of candidates; see the module's documentation.
+
+    Args:
+        config: configuration of the selection.
+        inputs: the pool, the target and the warm-up run.
+        pool_rows: (n,) row of each candidate in the pool.
+        target_rows: (m,) row of each target sample in the target's pool.
+
+    Raises:
+        ConfigError: the warm-up run has no checkpoints.
+        DataError: no sample of the pool or of the target has a token to train on.
+    """
     from ...lm.model.load import load_tokenizer
     from ...lm.tokens.encode import Encoder
     from ...training.checkpoint_files import whole_checkpoints
@@ -56,22 +70,22 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
 
     warmup = inputs.artifacts["warmup"]
     settings = ModelSettings.model_construct(**warmup.config)  # checked when the run was made
-    run = whole_checkpoints(warmup.path / "checkpoints")
-    if not run:
+    checkpoints = whole_checkpoints(warmup.path / "checkpoints")
+    if not checkpoints:
         raise ConfigError(
             f"The run '{warmup.name}' has no checkpoints with optimizer state. Make them: curate train --name "
-            f"{warmup.name} --save-steps N (and see that {warmup.path / 'checkpoints'} is kept)."
+            f"{warmup.name} --save-steps N (and keep the folder {warmup.path / 'checkpoints'})."
         )
-    weights = mean_rates(run)
+    weights = mean_rates(checkpoints)
     if config.method in LAST_ONLY:
-        run, weights = run[-1:], [1.0]
+        checkpoints, weights = checkpoints[-1:], [1.0]
     base, _ = locate(inputs.store, settings.model, kind="model")
     tokenizer = load_tokenizer(settings.options(base))
     encoder = Encoder(tokenizer, max_length=settings.max_length, loss_on=settings.loss_on)
     pool = _encode(inputs.artifacts["pool"], pool_rows, encoder)
     target = _encode(inputs.artifacts["target"], target_rows, encoder)
     subtasks = _subtasks(inputs.artifacts["target"], target)
-    looks = [
+    gradients = [
         CheckpointGradients(
             config,
             inputs.store,
@@ -80,25 +94,29 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
             tokenization_digest(settings, tokenizer),
             coverage=warmup.config.get("gradient_coverage", "all"),
         )
-        for checkpoint in run
+        for checkpoint in checkpoints
     ]
-    return CheckpointScorer(looks, weights, pool, target, averages(subtasks), label=config.name)
+    return CheckpointScorer(gradients, weights, pool, target, averages(subtasks), label=config.name)
 
 
 def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
-    """Place in `positions` -> where the sample is in a token table; a sample with nothing to train on is not there."""
+    """Tokenize the samples at these positions of a pool.
+
+    Return index in `positions` -> (token table, row of the sample in it). A sample that has no token to train on is
+    missing from the result.
+    """
     from ...lm.tokens.encode import encode_all
     from ...lm.tokens.token_table import TokenTable
 
-    wanted = {int(position): row for row, position in enumerate(positions)}
-    refused: dict[str, str] = {}
-    samples = ((position, sample) for position, sample in pool_samples(pool) if position in wanted)
-    table = TokenTable(encode_all(samples, encoder, refused))
-    if refused:
-        LOGGER.warning(f"{len(refused)} samples of '{pool.name}' have nothing to train on: they get no score.")
+    index_of = {int(position): index for index, position in enumerate(positions)}
+    rejected: dict[str, str] = {}
+    samples = ((position, sample) for position, sample in pool_samples(pool) if position in index_of)
+    table = TokenTable(encode_all(samples, encoder, rejected))
+    if rejected:
+        LOGGER.warning(f"{len(rejected)} samples of '{pool.name}' have nothing to train on: they get no score.")
     if not len(table):
         raise DataError(f"No sample of '{pool.name}' has anything to train on: raise the warm-up run's --max-length.")
-    return {wanted[int(position)]: (table, row) for row, position in enumerate(table.positions)}
+    return {index_of[int(position)]: (table, row) for row, position in enumerate(table.positions)}
 
 
 def _subtasks(pool: Artifact, target: dict[int, tuple[TokenTable, int]]) -> list[str]:
@@ -107,7 +125,7 @@ def _subtasks(pool: Artifact, target: dict[int, tuple[TokenTable, int]]) -> list
 
 
 def digest_of(checkpoint: Path) -> str:
-    """Hash of a checkpoint's weights and optimizer state."""
+    """Return a hash of a checkpoint's weights and optimizer state."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer.pt")]):
         if file.name.startswith("selector"):
@@ -120,14 +138,14 @@ def digest_of(checkpoint: Path) -> str:
 
 
 class CheckpointGradients:
-    """Features at one checkpoint, from what is kept; a model is loaded when something is missing.
+    """Gradient features at one checkpoint, read from the cache; the model is loaded only if features are missing.
 
     Args:
-        config: sketch, precision and the like, and who computes.
-        store: where features are kept.
+        config: options of the sketch, of its precision and of the execution.
+        store: store that holds the cache.
         settings: model and tokenizer of the warm-up run.
-        checkpoint: of the run.
-        digest: of the tokenization.
+        checkpoint: folder of the checkpoint.
+        digest: digest of the tokenization.
         coverage: `all` or `linear`, as in the warm-up run; see `GradientEngine`.
     """
 
@@ -148,55 +166,62 @@ class CheckpointGradients:
         }
         self.config = config
         self.work = Features(config, settings, checkpoint, folders, coverage)
-        self._crew: Executor[Chunk] | None = None
+        self._executor: Executor[Chunk] | None = None
 
     def features(
-        self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
+        self, samples: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
     ) -> npt.NDArray[np.float32]:
-        """Unit features (n, D), kept or made now."""
-        return np.concatenate(list(self.blocks(places, target=target, label=label)))
+        """Return features of unit length, (n, D), from the cache or computed now.
+
+        Args:
+            samples: token table and row of each of n samples.
+            target: True for plain gradients, as for target samples; False for Adam's updates.
+            label: label of the progress bar.
+        """
+        return np.concatenate(list(self.blocks(samples, target=target, label=label)))
 
     def blocks(
-        self, places: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
+        self, samples: Sequence[tuple[TokenTable, int]], *, target: bool, label: str
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """The same, `BLOCK` places at a time, once all of them are made."""
-        if self._crew is None:
-            self._crew = executor_for(self.work, self.config, once=False)
-        self._crew.make(self._chunks(places, target=target), label=label)
-        for start in range(0, len(places), BLOCK):
-            ids = [table.ids[row] for table, row in places[start : start + BLOCK]]
-            found = self.work.caches[target].get(ids)
-            yield np.stack([found[sample_id] for sample_id in ids])
+        """Yield the same features, `BLOCK` samples at a time, after all of them are computed."""
+        if self._executor is None:
+            self._executor = executor_for(self.work, self.config, once=False)
+        self._executor.make(self._chunks(samples, target=target), label=label)
+        for start in range(0, len(samples), BLOCK):
+            ids = [table.ids[row] for table, row in samples[start : start + BLOCK]]
+            cached = self.work.caches[target].get(ids)
+            yield np.stack([cached[sample_id] for sample_id in ids])
 
-    def _chunks(self, places: Sequence[tuple[TokenTable, int]], *, target: bool) -> list[Chunk]:
-        size = min(CHUNK, max(self.config.score_batch_size, -(-len(places) // PARTS)))
-        parts = [places[start : start + size] for start in range(0, len(places), size)]
+    def _chunks(self, samples: Sequence[tuple[TokenTable, int]], *, target: bool) -> list[Chunk]:
+        size = min(CHUNK, max(self.config.score_batch_size, -(-len(samples) // PARTS)))
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         return [
             Chunk(part[0][0], [row for _, row in part], [table.ids[row] for table, row in part], target)
             for part in parts
         ]
 
     def close(self) -> None:
-        """Let go of the model."""
-        if self._crew is not None:
-            self._crew.close()
-        self._crew = None
+        """Release the model."""
+        if self._executor is not None:
+            self._executor.close()
+        self._executor = None
 
 
 class CheckpointScorer:
-    """Rewards of candidates: callable as `Measure`.
+    """LESS scores of candidates over the checkpoints of a run; callable as `Measure`.
 
     Args:
-        looks: one a checkpoint.
-        weights: of the checkpoints.
-        pool, target: where each sample's tokens are.
+        checkpoints: gradient features of each checkpoint.
+        weights: weight of each checkpoint.
+        pool: candidate -> its token table and row. A candidate that is not in it gets NaN.
+        target: the same for target samples.
         means: (subtasks, target samples), see `averages`.
-        label: of the progress bar.
+        label: label of the progress bar.
     """
 
     def __init__(
         self,
-        looks: Sequence[CheckpointGradients],
+        checkpoints: Sequence[CheckpointGradients],
         weights: Sequence[float],
         pool: dict[int, tuple[TokenTable, int]],
         target: dict[int, tuple[TokenTable, int]],
@@ -204,43 +229,43 @@ class CheckpointScorer:
         *,
         label: str,
     ) -> None:
-        self.looks = looks
+        self.checkpoints = checkpoints
         self.weights = weights
         self.pool = pool
         self.target = list(target.values())
         self.means = means
         self.label = label
-        self._targets = [self._target(look) for look in looks]
+        self._targets = [self._target(checkpoint) for checkpoint in checkpoints]
 
     def __call__(self, rows: Ints) -> Floats:
-        """(r,) -> (r,); NaN where a sample has no finite gradient, or nothing to train on."""
-        rewards = np.full(len(rows), np.nan)
-        known = [at for at, row in enumerate(rows) if int(row) in self.pool]
-        places = [self.pool[int(rows[at])] for at in known]
-        if not places:
-            return rewards
-        total = np.zeros((len(places), len(self.target)))
-        for look, weight, target in zip(self.looks, self.weights, self._targets, strict=True):
-            blocks = look.blocks(places, target=False, label=self.label)
+        """Return the score of each candidate, (r,) -> (r,); NaN without a finite gradient or a token to train on."""
+        scores = np.full(len(rows), np.nan)
+        known = [index for index, row in enumerate(rows) if int(row) in self.pool]
+        samples = [self.pool[int(rows[index])] for index in known]
+        if not samples:
+            return scores
+        total = np.zeros((len(samples), len(self.target)))
+        for checkpoint, weight, target in zip(self.checkpoints, self.weights, self._targets, strict=True):
+            blocks = checkpoint.blocks(samples, target=False, label=self.label)
             total += weight * np.concatenate([block @ target.T for block in blocks])
-            self._leave(look)
-        rewards[known] = (self.means @ total.T).max(0)
-        return rewards
+            self._release(checkpoint)
+        scores[known] = (self.means @ total.T).max(0)
+        return scores
 
-    def _target(self, look: CheckpointGradients) -> npt.NDArray[np.float32]:
-        """Features of the target at a checkpoint, (m, D); all finite."""
-        found = look.features(self.target, target=True, label=f"{self.label}: target")
-        bad = [self.target[at] for at in np.flatnonzero(np.isnan(found).any(1))]
+    def _target(self, checkpoint: CheckpointGradients) -> npt.NDArray[np.float32]:
+        """Return the features of the target at a checkpoint, (m, D); all are finite."""
+        features = checkpoint.features(self.target, target=True, label=f"{self.label}: target")
+        bad = [self.target[index] for index in np.flatnonzero(np.isnan(features).any(1))]
         if bad:
             table, row = bad[0]
             raise DataError(
                 f"{len(bad)} samples of the target have a gradient that is not finite, the first {table.ids[row]}: "
-                "take them out of the target."
+                "remove them from the target."
             )
-        self._leave(look)
-        return found
+        self._release(checkpoint)
+        return features
 
-    def _leave(self, look: CheckpointGradients) -> None:
-        """Of several checkpoints, one at a time is in memory."""
-        if len(self.looks) > 1:
-            look.close()
+    def _release(self, checkpoint: CheckpointGradients) -> None:
+        """Release a checkpoint's model if there are several checkpoints: one at a time is in memory."""
+        if len(self.checkpoints) > 1:
+            checkpoint.close()

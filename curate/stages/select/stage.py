@@ -1,4 +1,8 @@
-"""`curate select`: choose a subset of a pool before training, by what is stored of it or by a budget of gradients."""
+"""`curate select`: select a subset of a pool before training, from stored features or with a budget of gradients.
+
+The pool selector gets candidates, target and an oracle that computes gradient scores on request (gradient_scores.py).
+The subset is written in order, as the artifact's data and as records of the table `subsets`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ...errors import DataError
 from ...log import LOGGER
@@ -32,9 +35,9 @@ SHOWN = 5
 SHOWN_CHARACTERS = 60
 
 EXAMPLES = """\
-curate select --method random --pool pool --budget 0.05 --name chance
+curate select --method random --pool pool --budget 0.05 --name random
 curate select --method k_center --pool pool --features feats --on sketch --budget 500 --name spread
-curate select --method rds --pool pool --features feats --target-features wanted --budget 0.05 --name alike
+curate select --method rds --pool pool --features feats --target-features target-feats --budget 0.05 --name alike
 curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --name subset
 curate select --method cluster_ucb --pool pool --target heldout --warmup run --clusters clusters --budget 0.05 --name s2
 torchrun --nproc-per-node 8 -m curate select --method less --pool pool --target heldout --warmup run --budget 9 --name s
@@ -43,37 +46,45 @@ curate train --pool pool --subset subset --selector full --model M --name tuned"
 
 
 def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
-    """Write the subset, in order, as the artifact's data and as facts; and what was asked of the oracle.
+    """Select the subset and write it, with every request to the oracle.
 
-    Of several processes each ranks the same, and computes its share of the gradients that are asked for.
+    With several processes, each ranks the same candidates and computes its share of the requested gradients.
     """
     selector = config.selector()
-    asks = "rewards" in selector.needs
-    if draft.rank and not asks:
+    by_gradients = "rewards" in selector.needs
+    if draft.rank and not by_gradients:
         return
     candidates, positions = read_candidates(inputs, selector.needs, config.on)
     target, target_positions = read_target(inputs, selector.needs, config.on)
     remaining = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
     with config.session():
-        if asks:
+        if by_gradients:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
             oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
         ranking = selector.rank(candidates, target, oracle, remaining)
     if not len(ranking.rows):
         raise DataError(
-            f"Method '{config.method}' finds no sample that it can take: the budget or the data is too little."
+            f"Method '{config.method}' selected no sample: raise --budget, or check that the samples have what the "
+            "method needs (finite gradients or vectors, clusters)."
         )
     if draft.rank:
         return
     if remaining.size is not None and len(ranking.rows) < remaining.size:
-        LOGGER.warning(f"The budget is {remaining.size} samples and only {len(ranking.rows)} could be taken.")
+        LOGGER.warning(f"The budget is {remaining.size} samples, but only {len(ranking.rows)} could be selected.")
     _write(draft, candidates, positions, ranking, selector)
     draft.summary = _summary(config, inputs, candidates, ranking, oracle)
 
 
 def gradient_oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
-    """What a candidate's gradient is worth to the target; `measure(i)` speaks of the sample in row `pool_rows[i]`."""
+    """Return the function that computes the LESS scores of candidates.
+
+    Args:
+        config: configuration of the selection.
+        inputs: the pool, the target and the warm-up run.
+        pool_rows: (n,) row of each candidate in the pool.
+        target_rows: (m,) row of each target sample in the target's pool.
+    """
     from .gradient_scores import oracle
 
     return oracle(config, inputs, pool_rows, target_rows)
@@ -86,9 +97,8 @@ def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranki
     draft.rows = len(subset)
     if ranking.draws is not None:
         draft.add("draws", draws_table(ranking.draws, candidates, positions))
-    if ranking.rejected is not None and len(ranking.rejected):
-        names = [candidates.ids[row] for row in ranking.rejected]
-        draft.add("rejects", pa.table({"sample_id": names, "reason": [selector.reject_reason] * len(names)}))
+    if ranking.rejected is not None:
+        draft.reject(dict.fromkeys([candidates.ids[row] for row in ranking.rejected], selector.reject_reason))
 
 
 def _summary(
@@ -101,10 +111,10 @@ def _summary(
     if oracle.spent:
         summary["gradients"] = f"{oracle.spent} of {oracle.limit}"
     summary["scores"] = f"{scores.min():.4g} to {scores.max():.4g}" if len(scores) else None
-    excluded = ranking.rejected if ranking.rejected is not None else np.zeros(0, np.int64)
-    summary["excluded"] = len(excluded)
-    if len(excluded):
-        summary["excluded_first"] = [candidates.ids[row] for row in excluded[:SHOWN]]
+    rejected = ranking.rejected if ranking.rejected is not None else np.zeros(0, np.int64)
+    summary["rejected"] = len(rejected)
+    if len(rejected):
+        summary["rejected_first"] = [candidates.ids[row] for row in rejected[:SHOWN]]
     summary["sources"] = dict(Counter(candidates.sources[row] for row in rows).most_common())
     first = [candidates.ids[row] for row in rows[:SHOWN]]
     found = samples_of(inputs.artifacts["pool"], first)

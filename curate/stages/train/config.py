@@ -1,4 +1,4 @@
-"""How `curate train` is told what to do. Names are the Hugging Face Trainer's where it has one."""
+"""Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,41 @@ from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ...runtime.distributed import size
 from ..tokenization import ModelSettings
 
-WANTED = {
-    "rewards": ("target", "a pool of what the model should get good at"),
-    "clusters": ("clusters", "curate cluster makes it from features of the pool"),
+REQUIRED = {
+    "rewards": ("target", "a pool of samples of the task that the model should become good at"),
+    "clusters": ("clusters", "clusters of the pool, made by curate cluster from its features"),
 }
-"""What a pool selector needs -> the option that gives it, and what that is."""
+"""Data that a pool selector needs -> the option that names its artifact, and what that artifact is."""
 
 
 class ReselectionOptions(BaseModel):
-    """How the pool is narrowed down while training goes on: a subset of it for every epoch."""
+    """Options that train each epoch on a subset of the pool, selected before the epoch begins."""
 
     pool_selector: Literal["cluster_ucb", "less", "random"] | None = Field(
-        None, description="Train each epoch on a subset of the pool that this chooses: cluster_ucb, less or random."
+        None, description="Pool selector that selects the subset for each epoch: cluster_ucb, less or random."
     )
-    pool_selector_args: dict[str, Any] = Field({}, description="The pool selector's own, as curate select has them.")
+    pool_selector_args: dict[str, Any] = Field(
+        {}, description="Arguments of the pool selector; the same as --method-args of curate select."
+    )
     reselect: Literal["epoch", "once"] | None = Field(
         None,
-        description="Choose anew before every epoch, with the model as it is then (epoch: the default), or only before "
-        "the first (once).",
+        description="Select a new subset before every epoch, with the current model (epoch, the default), or only "
+        "before the first (once).",
     )
     selection_budget: float | None = Field(
-        None, description="Size of the subset: a share of the pool's distinct samples (0.05), or how many (500)."
+        None,
+        description="Size of the subset: a share of the pool's distinct samples (0.05), or a number of samples (500).",
     )
     gradient_budget: float = Field(
-        0.2, gt=0, le=1, description="Of cluster_ucb: gradients before an epoch, as a share of the pool."
+        0.2,
+        gt=0,
+        le=1,
+        description="Number of gradients that cluster_ucb may compute before an epoch, as a share of the pool.",
     )
     warmup: Ref | None = Field(
-        None, description="The run whose checkpoints give the gradients of the first choice; else the model's at start."
+        None,
+        description="Run whose checkpoints provide the gradients of the first selection; by default the gradients of "
+        "the initial model are used.",
     )
 
     @model_validator(mode="after")
@@ -48,120 +56,145 @@ class ReselectionOptions(BaseModel):
             for name, field in fields.items():
                 if getattr(self, name) != field.default:
                     raise ConfigError(
-                        f"--{flag_of(name, field)} is of a pool selector: give --pool-selector cluster_ucb, less or "
-                        "random, or leave it out."
+                        f"--{flag_of(name, field)} is an option of pool selectors: give --pool-selector cluster_ucb, "
+                        "less or random, or leave it out."
                     )
             return self
         object.__setattr__(self, "reselect", self.reselect or "epoch")
         needs = self.pool_selector_of_epochs(0).needs
         if self.selection_budget is None:
-            raise ConfigError(f"--pool-selector {self.pool_selector} wants --selection-budget, such as 0.05.")
+            raise ConfigError(f"--pool-selector {self.pool_selector} needs --selection-budget, such as 0.05.")
         Budget(self.selection_budget)
         for need in sorted(needs):
-            name, made = WANTED[need]
+            name, description = REQUIRED[need]
             if getattr(self, name) is None:
-                raise ConfigError(f"--pool-selector {self.pool_selector} wants --{name} NAME: {made}.")
+                raise ConfigError(f"--pool-selector {self.pool_selector} needs --{name} NAME: {description}.")
         if self.warmup is not None and "rewards" not in needs:
-            raise ConfigError(f"--pool-selector {self.pool_selector} makes no use of --warmup: leave it out.")
+            raise ConfigError(f"--pool-selector {self.pool_selector} does not use --warmup: leave it out.")
         return self
 
     def pool_selector_of_epochs(self, seed: int) -> PoolSelector:
-        """The pool selector, with its arguments checked."""
+        """Return the pool selector, with its arguments checked."""
         assert self.pool_selector is not None
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 
 class TrainConfig(ReselectionOptions, ModelSettings, Config):
-    """How a model is fine-tuned. Names are the Hugging Face Trainer's where it has one."""
+    """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
-    pool: Ref = Field(description="The pool, as named at ingest.")
+    pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(
         None,
-        description="Train on this subset of the pool only (curate select, curate curriculum): each sample once an "
-        "epoch, or by the subset's weights; round after round where it has rounds.",
+        description="Subset of the pool to train on, made by curate select or curate curriculum. Each sample is a "
+        "candidate once per epoch, or as often as the subset's weights say; rounds of the subset follow each other.",
     )
     sequence: bool = Field(
-        False, description="With --subset: each sample once, in the subset's order, instead of shuffled or by weight."
+        False,
+        description="With --subset: use each sample once per epoch, in the subset's order, instead of shuffled or by "
+        "weight.",
     )
-    eval_pool: Ref | None = Field(None, description="A held-out pool; its loss is measured at the end.")
-    target: Ref | None = Field(None, description="A pool that stands for what the model should get good at.")
-    target_batch_size: int = Field(16, ge=1, description="Samples of the target in each step.")
-    reference: Ref | None = Field(None, description="Features of the pool by a reference model, for rho.")
-    clusters: Ref | None = Field(None, description="A clustering of the pool, for selectors that need one.")
+    eval_pool: Ref | None = Field(None, description="Held-out pool; its loss is measured at the end of the run.")
+    target: Ref | None = Field(None, description="Pool with samples of the task that the model should become good at.")
+    target_batch_size: int = Field(16, ge=1, description="Number of target samples in each step.")
+    reference: Ref | None = Field(
+        None, description="Features of the pool, measured with a reference model, for the selector rho."
+    )
+    clusters: Ref | None = Field(None, description="Clusters of the pool, for selectors that need them.")
     features: Ref | None = Field(
-        None, description="Features of the pool, for selectors that need stored columns: each is read by its name."
+        None, description="Features of the pool, for selectors that need stored columns; columns are found by name."
     )
     selector: str = Field(
-        "uds", description="uds, filter_weight, greats, rho, max_grad, max_loss, random, or full (keep all)."
+        "uds",
+        description="Batch selector: uds, filter_weight, greats, rho, max_grad, max_loss, random, or full (keeps all).",
     )
-    selector_args: dict[str, Any] = Field({}, description="The selector's own: --set selector_args.alpha=1e-3.")
-    candidates: int = Field(64, ge=1, description="Candidates of an optimizer step, shared out over processes.")
-    keep: int = Field(8, ge=1, description="How many of them are trained on.")
+    selector_args: dict[str, Any] = Field(
+        {}, description="Arguments of the selector, for example --set selector_args.alpha=1e-3."
+    )
+    candidates: int = Field(64, ge=1, description="Number of candidates per optimizer step, over all processes.")
+    keep: int = Field(8, ge=1, description="Number of candidates per step to train on, over all processes.")
     scope: str = Field(
         "global",
-        description="Choose among all candidates of a step (global), each process among its own (rank), or in groups "
-        "(micro:4).",
+        description="Select among all candidates of a step (global), in each process among its own (rank), or in "
+        "groups of N (micro:N, such as micro:4).",
     )
     per_device_train_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Kept samples in one forward pass of a process; fewer means accumulation. Default: its share.",
+        description="Number of kept samples in a forward pass of a process. If it is less than the process's share, "
+        "gradients are accumulated; by default it is the share.",
     )
-    max_steps: int = Field(-1, description="Optimizer steps; -1: as many as the epochs have.")
+    max_steps: int = Field(-1, description="Number of optimizer steps; -1 derives it from --num-train-epochs.")
     num_train_epochs: float = Field(
-        1.0, gt=0, description="Times that each sample (of the subset) is a candidate; passes over rounds."
+        1.0,
+        gt=0,
+        description="Number of epochs: each sample of the pool or subset is a candidate once per epoch. With rounds, "
+        "an epoch is one pass through all rounds.",
     )
     learning_rate: float = Field(1.5e-4, gt=0, description="Peak learning rate.")
-    lr_scheduler_type: str = Field("linear", description="As in transformers: linear, cosine, constant, ...")
-    warmup_steps: float = Field(0.0, ge=0, description="Steps of warm-up; below 1 a share of all.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's.")
-    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: not.")
-    seed: int = Field(42, ge=0, description="Seed of everything random in the run.")
+    lr_scheduler_type: str = Field(
+        "linear", description="Learning rate schedule as in transformers: linear, cosine, constant, ..."
+    )
+    warmup_steps: float = Field(0.0, ge=0, description="Number of warm-up steps; below 1, a share of all steps.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Beta1 of AdamW.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Beta2 of AdamW.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Norm to clip gradients to; 0 turns clipping off.")
+    seed: int = Field(42, ge=0, description="Seed of all random numbers in the run.")
     full: bool = Field(False, description="Train all weights instead of a LoRA adapter.")
-    lora_r: int = Field(8, ge=1, description="Rank of the adapter.")
-    lora_alpha: int = Field(16, ge=1, description="Scale of the adapter.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter.")
-    lora_target_modules: str = Field("all-linear", description="all-linear, or module names with commas between them.")
+    lora_r: int = Field(8, ge=1, description="Rank of the LoRA adapter.")
+    lora_alpha: int = Field(16, ge=1, description="Scale alpha of the LoRA adapter.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of the LoRA adapter.")
+    lora_target_modules: str = Field(
+        "all-linear", description="Modules with a LoRA adapter: all-linear, or module names separated by commas."
+    )
     bf16: bool = Field(False, description="Compute in bfloat16.")
     fsdp: Annotated[bool, NOT_HASHED] = Field(
-        False, description="Share out the frozen layers over the processes of a launch (FSDP2); adapters stay whole."
+        False, description="Shard the frozen layers over the processes of a launch (FSDP2); adapters are not sharded."
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass instead of storing them."
+    )
     update: Literal["auto", "reuse", "rerun"] = Field(
         "auto",
-        description="Selectors by gradients: make the update of the gradients that choosing measured (reuse), or by a "
-        "second pass (rerun). auto: reuse for LoRA in one process.",
+        description="For gradient selectors: make the update from the gradients that the selection measured (reuse), "
+        "or with a second pass (rerun). auto is reuse for LoRA, unless several processes select for themselves.",
     )
     gradient_coverage: Literal["all", "linear"] = Field(
-        "all", description="Selectors by gradients: refuse trainable weights outside linear layers, or leave them out."
+        "all",
+        description="For gradient selectors: trainable weights outside linear layers are an error (all) or ignored by "
+        "the selection (linear).",
     )
-    head_refresh_steps: int = Field(1, ge=1, description="Steps between looks at a head that trains (costs V*d^2).")
+    head_refresh_steps: int = Field(
+        1, ge=1, description="Number of steps between factorizations of a trainable head; each costs V*d^2."
+    )
     candidate_losses: bool = Field(
         True,
-        description="Write the candidates' losses into the ledger though the selector has no use for them: it costs "
-        "the head's product.",
+        description="Record the candidates' losses in the ledger even if the selector does not need them; this costs "
+        "the multiplication with the LM head.",
     )
     score_batch_tokens: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Padded tokens scored at once; by default what the device's memory holds."
+        None, ge=1, description="Maximum number of padded tokens to score at once; by default what the memory holds."
     )
     score_batch_size: Annotated[int | None, NOT_HASHED] = Field(
-        None, ge=1, description="Candidates measured at once, at most; in backward passes 16 by default."
+        None, ge=1, description="Maximum number of candidates to measure at once; 16 by default in backward passes."
     )
     torch_compile: Annotated[bool, NOT_HASHED] = Field(
-        False, description="Compile the model; the first steps take longer. Captured backward passes stay as they are."
+        False, description="Compile the model; the first steps take longer. Gradient selectors measure without it."
     )
-    logits_budget_mb: int = Field(64, ge=0, description="Larger logits are never formed; the loss is chunked.")
-    eval_steps: Annotated[int | None, NOT_HASHED] = Field(None, ge=1, description="Evaluate every so many steps too.")
-    logging_steps: Annotated[int, NOT_HASHED] = Field(10, ge=1, description="Log every so many steps.")
-    save_steps: Annotated[int, NOT_HASHED] = Field(100, ge=1, description="Checkpoint every so many steps.")
-    save_total_limit: Annotated[int, NOT_HASHED] = Field(2, ge=1, description="Checkpoints to keep.")
+    logits_budget_mb: int = Field(
+        64, ge=0, description="Size above which logits are not formed in full; the loss is then computed in chunks."
+    )
+    eval_steps: Annotated[int | None, NOT_HASHED] = Field(
+        None, ge=1, description="Number of steps between evaluations during the run; none by default."
+    )
+    logging_steps: Annotated[int, NOT_HASHED] = Field(10, ge=1, description="Number of steps between log entries.")
+    save_steps: Annotated[int, NOT_HASHED] = Field(100, ge=1, description="Number of steps between checkpoints.")
+    save_total_limit: Annotated[int, NOT_HASHED] = Field(2, ge=1, description="Number of checkpoints to keep.")
     max_bad_samples: Annotated[int, NOT_HASHED] = Field(
-        100, ge=0, description="More samples than this whose loss is not finite end the run."
+        100, ge=0, description="Maximum number of samples with a loss that is not finite; the run fails above it."
     )
     report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED] = Field(
-        "none", description="Where the Trainer logs to besides the store."
+        "none", description="Service that the Trainer logs to, in addition to the store: none, tensorboard or wandb."
     )
 
     @field_validator("scope")
@@ -169,7 +202,7 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
     def _scope(cls, scope: str) -> str:
         kind, _, number = scope.partition(":")
         if scope not in ("global", "rank") and not (kind == "micro" and number.isdigit() and int(number) > 0):
-            raise ValueError("is 'global', 'rank' or 'micro:N', such as micro:4")
+            raise ValueError("must be 'global', 'rank' or 'micro:N', such as micro:4")
         return scope
 
     @model_validator(mode="after")
@@ -178,7 +211,7 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
 
         check_args(self.selector, self.selector_args)
         if self.sequence and (self.subset is None or self.pool_selector is not None):
-            raise ConfigError("--sequence follows the order of a --subset, and goes with no --pool-selector.")
+            raise ConfigError("--sequence follows the order of a --subset: give --subset, and no --pool-selector.")
         if self.selector == "full":
             object.__setattr__(self, "keep", self.candidates)
         if self.keep > self.candidates:
@@ -191,29 +224,29 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
         if self.candidates % micro_batches or self.keep % micro_batches:
             raise ValueError(
                 f"keep ({self.keep}) and candidates ({self.candidates}) must be multiples of the {micro_batches} "
-                "micro-batches that per_device_train_batch_size makes of a step"
+                "micro-batches that per_device_train_batch_size splits a step into"
             )
         own = self.candidates // (size() if self.per_rank else 1)
         group = self.group or own
         if own % group or self.keep * group % self.candidates:
             raise ValueError(
-                f"scope {self.scope} cannot keep {self.keep} of {self.candidates}: each group of {group} must keep the "
-                "same whole number"
+                f"scope {self.scope} cannot keep {self.keep} of {self.candidates} candidates: each group of {group} "
+                "must keep the same whole number"
             )
         return self
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of an optimizer step and process."""
+        """Number of micro-batches of an optimizer step in each process."""
         own = self.keep // size()
         return -(-own // (self.per_device_train_batch_size or own))
 
     @property
     def per_rank(self) -> bool:
-        """Each process chooses for itself."""
+        """True if each process selects among its own candidates."""
         return self.scope != "global"
 
     @property
     def group(self) -> int | None:
-        """Candidates that are chosen among, or None for all that there are."""
+        """Size of the groups of candidates to select in; None for one group of all candidates."""
         return int(self.scope.partition(":")[2]) if self.scope.startswith("micro") else None

@@ -29,10 +29,10 @@ class Source:
     """Source of a stored feature.
 
     Attributes:
-        option: the option of `curate train` that names the artifact.
-        table: the table that holds it, keyed by sample id.
-        column: its column there.
-        hint: how to make the artifact.
+        option: option of `curate train` that names the artifact.
+        table: table that holds the feature, keyed by sample id.
+        column: column of the feature in that table.
+        hint: command that makes the artifact, for error messages.
     """
 
     option: str
@@ -49,39 +49,39 @@ SOURCES = {
         "the loss of a reference model on the pool. Make it: curate embed --pool {pool} --model REFERENCE "
         "--signals loss --name NAME",
     ),
-    "cluster": Source("clusters", "clusters", "cluster", "a clustering of the pool. Make it: curate cluster"),
+    "cluster": Source("clusters", "clusters", "cluster", "clusters of the pool. Make them: curate cluster"),
 }
-"""Feature -> its source. Every other feature is the column of that name in the artifact that --features names."""
+"""Feature -> its source. Any other feature is the column of that name in the artifact of --features."""
 
 KEYS = ("features", "sample_id")
-"""Columns of the table `features` that are no features."""
+"""Columns of the table `features` that are not features."""
 
 
-def references(
+def joined_features(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
     """Return the stored features that the selector needs, by name, in the table's order.
 
     Raises:
-        ConfigError: the option that names a feature's artifact is missing, or the artifact has no such column.
+        ConfigError: the option that names a feature's artifact is missing, or the artifact does not have the column.
         DataError: a sample of the pool has no value.
     """
     from ...selectors import requirements_of
 
     needed = requirements_of(config.selector, config.selector_args).features
     if config.features is not None and SOURCES.keys() >= set(needed):
-        raise ConfigError(f"Selector {config.selector} needs no column of --features {config.features}: leave it out.")
-    return {feature: _joined(feature, config, inputs, table, tokenizer) for feature in needed}
+        raise ConfigError(f"Selector {config.selector} does not use --features {config.features}: leave it out.")
+    return {feature: _joined_feature(feature, config, inputs, table, tokenizer) for feature in needed}
 
 
-def _joined(
+def _joined_feature(
     feature: str, config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
     """Read one feature of every sample of the table: (n,) int64 for clusters, float64 for all others."""
     import torch
 
-    made = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
-    source = SOURCES.get(feature, Source("features", "features", feature, made))
+    hint = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
+    source = SOURCES.get(feature, Source("features", "features", feature, hint))
     name = getattr(config, source.option)
     if name is None:
         raise ConfigError(
@@ -96,23 +96,24 @@ def _joined(
     missing = [sample_id for sample_id in table.ids if values.get(sample_id) is None]
     if missing:
         raise DataError(
-            f"'{name}' has no {source.column} of {len(missing)} samples, {missing[0]} among them. Was it made of the "
-            f"pool '{config.pool}', with that column?"
+            f"'{name}' has no {source.column} for {len(missing)} samples, {missing[0]} among them. Make it from the "
+            f"pool '{config.pool}', with that column."
         )
     return torch.tensor([float(values[sample_id]) for sample_id in table.ids], dtype=torch.float64)
 
 
 def _check_same_tokens(config: TrainConfig, artifact: Artifact, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise if a reference model's losses were measured on other tokens or with another mask."""
+    """Raise `ConfigError` if the reference losses were measured on other tokens or with another loss mask."""
     if (artifact.path / "reading.txt").read_text(encoding="utf-8") != tokenization_digest(config, tokenizer):
         raise ConfigError(
             f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
-            "--loss-on than this run's, so its losses are not of the same tokens. Embed the pool again with the run's."
+            "--loss-on than this run, so its losses are not of the same tokens. Embed the pool again with those of the "
+            "run."
         )
 
 
 def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any]:
-    """Read a column of an artifact: sample id -> value."""
+    """Return a column of an artifact's records: sample id -> value."""
     store, name = inputs.store, inputs.store.display_names()[artifact.fingerprint]
     rows = store.query(f"SELECT * FROM {source.table} WHERE {source.table} = $name", {"name": name})
     numeric = [
@@ -120,7 +121,7 @@ def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any
     ]
     if source.column not in numeric:
         raise ConfigError(
-            f"'{artifact.name}' has no column '{source.column}' of numbers.{did_you_mean(source.column, numeric)}"
+            f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)}"
         )
     return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
 
@@ -132,7 +133,7 @@ def _is_number(kind: pa.DataType) -> bool:
 def encode_target(
     config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, *, distinct: bool = False
 ) -> tuple[TokenTable, list[str]]:
-    """The target as tokens, and the subtask of every row; with `distinct`, each conversation once."""
+    """Tokenize the target; also return the subtask of every row. With `distinct`, encode each conversation once."""
     target = inputs.artifacts["target"]
     table, _ = encode_pool(config, tokenizer, target, distinct=distinct)
     samples = dict(pool_samples(target))
@@ -140,7 +141,11 @@ def encode_target(
 
 
 def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetSampler | None:
-    """Batches of the target pool for a selector that wants one."""
+    """Return the sampler of target batches, or None if the selector needs no target.
+
+    Raises:
+        ConfigError: the selector needs a target and none is given, or other options do not fit it.
+    """
     from ...selectors import requirements_of
     from ...training.target_sampler import TargetSampler
 
@@ -148,15 +153,15 @@ def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTok
         return None
     if config.target is None:
         raise ConfigError(
-            f"Selector {config.selector} needs --target POOL: samples of what the model should get good at."
+            f"Selector {config.selector} needs --target POOL: samples of the task that the model should become good at."
         )
     if config.group is not None:
         raise ConfigError(
-            f"Selector {config.selector} chooses among all candidates of a step: leave --scope at global."
+            f"Selector {config.selector} selects among all candidates of a step: leave --scope at global."
         )
     if config.target_batch_size % size():
         raise ConfigError(
-            f"--target-batch-size {config.target_batch_size} is no multiple of the {size()} processes that share it."
+            f"--target-batch-size {config.target_batch_size} must be a multiple of the {size()} processes."
         )
     table, subtasks = encode_target(config, inputs, tokenizer)
     groups: dict[str, list[int]] = {}

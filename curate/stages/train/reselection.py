@@ -1,12 +1,13 @@
-"""Rounds of a run: which samples of the pool an epoch is trained on, chosen before it begins.
+"""Select the subset of the pool that each epoch trains on, before the epoch begins.
 
-With `cluster_ucb` this is ClusterUCB's dynamic variant: the bandit plays again before every epoch, for rewards under
-the weights and the optimizer state that the run has come to: n·b gradients an epoch, n samples and a gradient budget b.
-The first choice takes the rewards from a warm-up run where one is given. Otherwise they are the cosines of plain
-gradients of the model as it starts, of which LoRA's are those of its B alone (A's are zero until B is not).
+With `cluster_ucb` this is ClusterUCB's dynamic variant: the bandit runs again before every epoch, with rewards under
+the current weights and optimizer state of the run. It costs n·b gradients per epoch, for n samples and a gradient
+budget b. The first selection takes its rewards from a warm-up run if one is given. Otherwise the rewards are cosines of
+plain gradients of the initial model; with LoRA these are gradients of B only (A's are zero while B is zero).
 
-A round is written down before its epoch begins, and what is written down is not chosen again: a resumed run has the
-rounds of the one that was stopped. In a launch of several processes the first chooses and the others wait for the file.
+A selection is written to a file before its epoch begins, and a written selection is never made again: a resumed run
+uses the subsets of the stopped run. In a launch of several processes the first one selects, and the others wait for
+the file.
 """
 
 from __future__ import annotations
@@ -41,25 +42,28 @@ if TYPE_CHECKING:
     from ...training.gradients.engine import GradientEngine
 
 CHUNK = 64
-"""Samples whose gradient features are held at once."""
+"""Number of samples whose gradient features are in memory at once."""
 
 PATIENCE = 0.1
-"""Seconds between looks for a round that another process makes."""
+"""Seconds between two checks for a file that another process writes."""
 
 
 class EpochSubsets:
-    """Chooses the rounds of a run and writes them down; callable as `lm.rounds.Choose`.
+    """Subsets that the epochs of a run train on; callable as `training.epoch_subsets.Choose`.
 
     Args:
-        config: of the run.
-        inputs: of the run.
-        draft: of the run.
-        table: the pool's distinct samples, encoded: the candidates.
-        tokenizer: of the model.
+        config: configuration of the run.
+        inputs: inputs of the run.
+        draft: unfinished artifact of the run.
+        table: the candidates: distinct samples of the pool, tokenized.
+        tokenizer: tokenizer of the model.
 
     Attributes:
-        size: samples of a round.
-        by_gradients: whether it asks for gradients.
+        size: number of samples in a subset.
+        by_gradients: True if the pool selector needs gradients.
+
+    Raises:
+        ConfigError: the subset is larger than the number of gradients that may be computed.
     """
 
     def __init__(
@@ -86,54 +90,56 @@ class EpochSubsets:
         self.size = self._remaining_budget().left
         if self.by_gradients and self.size > self.limit:
             raise ConfigError(
-                f"An epoch's subset is to hold {self.size} samples and only {self.limit} gradients may be computed: "
+                f"The subset of an epoch has {self.size} samples, but only {self.limit} gradients may be computed: "
                 "raise --gradient-budget or lower --selection-budget."
             )
         self._target = encode_target(config, inputs, tokenizer, distinct=True) if self.by_gradients else None
 
-    def rounds(self) -> EpochDataset:
-        """The training set."""
+    def dataset(self) -> EpochDataset:
+        """Return the training dataset, whose rows change with every epoch."""
         from ...training.epoch_subsets import EpochDataset
 
         return EpochDataset(self.size, self, by_gradients=self.by_gradients)
 
     def __call__(self, epoch: int, engine: GradientEngine | None) -> list[int]:
-        """The rows of an epoch, from 0: chosen now, or as they were chosen before."""
+        """Return the table's rows for an epoch (counted from 0): selected now, or read from the file."""
         number = 1 if self.config.reselect == "once" else epoch + 1
         path = self._path(number)
         if self.draft.rank == 0 and not path.exists():
-            self._choose(number, engine)
+            self._select(number, engine)
         while not path.exists():
             time.sleep(PATIENCE)
-        place = {sample_id: row for row, sample_id in enumerate(self.table.ids)}
-        return [place[sample_id] for sample_id in read_json(path)["samples"]]
+        row_of = {sample_id: row for row, sample_id in enumerate(self.table.ids)}
+        return [row_of[sample_id] for sample_id in read_json(path)["samples"]]
 
     def summary(self) -> dict[str, Any]:
-        """What was chosen for each epoch, and at which cost."""
-        made = [read_json(path) for path in sorted(self._path(1).parent.glob("*.json"))]
-        rounds = [{"epoch": r["epoch"], "samples": len(r["samples"]), "gradients": r["gradients"]} for r in made]
+        """Return the size and cost of each selection, for the run's summary."""
+        files = [read_json(path) for path in sorted(self._path(1).parent.glob("*.json"))]
         return {
             "pool selector": self.config.pool_selector,
             "candidates of an epoch": f"{self.size} of {len(self.table)} samples",
-            "gradients": sum(r["gradients"] for r in made),
-            "rounds": rounds,
+            "gradients": sum(file["gradients"] for file in files),
+            "rounds": [
+                {"epoch": file["epoch"], "samples": len(file["samples"]), "gradients": file["gradients"]}
+                for file in files
+            ],
         }
 
     def _path(self, number: int) -> Path:
         return self.draft.path / "rounds" / f"{number:05d}.json"
 
-    def _choose(self, number: int, engine: GradientEngine | None) -> None:
+    def _select(self, number: int, engine: GradientEngine | None) -> None:
         oracle = Oracle(self._measure(number, engine), self.limit)
         selector = self.config.pool_selector_of_epochs(self.config.seed * 1_000_003 + number)
         ranking = selector.rank(self.candidates, Target(), oracle, self._remaining_budget())
         if len(ranking.rows) < self.size:
             raise TrainingError(
-                f"Epoch {number} is to have {self.size} samples, and {len(ranking.rows)} with a finite gradient were "
+                f"Epoch {number} needs {self.size} samples, but only {len(ranking.rows)} with a finite gradient were "
                 "found: lower --selection-budget, raise --gradient-budget, or lower the learning rate."
             )
-        self._write_down(number, ranking, selector.reject_reason)
-        chosen = [self.table.ids[row] for row in ranking.rows]
-        write_json(self._path(number), {"epoch": number, "gradients": oracle.spent, "samples": chosen})
+        self._record(number, ranking, selector.reject_reason)
+        selected = [self.table.ids[row] for row in ranking.rows]
+        write_json(self._path(number), {"epoch": number, "gradients": oracle.spent, "samples": selected})
 
     def _remaining_budget(self) -> RemainingBudget:
         return RemainingBudget(Budget(self.config.selection_budget), self.candidates)
@@ -142,36 +148,34 @@ class EpochSubsets:
         if self._target is None:
             return lambda rows: np.full(len(rows), np.nan)
         if number == 1 and self.config.warmup is not None:
-            return self._at_warmup()
+            return self._measure_at_warmup()
         assert engine is not None
         return CurrentModelScorer(engine, self.table, *self._target, label=f"{self.config.name}: epoch {number}")
 
-    def _at_warmup(self) -> Measure:
-        """Rewards as `curate select` has them."""
+    def _measure_at_warmup(self) -> Measure:
+        """Return the measure that `curate select` uses, at the checkpoints of the warm-up run."""
         config = self.config
         fields = ["pool", "target", "warmup", *([] if self.candidates.clusters is None else ["clusters"])]
-        given: dict[str, Any] = {field: getattr(config, field) for field in fields}
-        wanted = SelectConfig(
+        values: dict[str, Any] = {field: getattr(config, field) for field in fields}
+        select_config = SelectConfig(
             name=config.name,
             method=str(config.pool_selector),
             budget=config.selection_budget,
             score_batch_size=config.score_batch_size or 16,
-            **given,
+            **values,
         )
-        _, target_rows = read_target(self.inputs, {"rewards"}, wanted.on)
-        return gradient_oracle(wanted, self.inputs, self.table.positions, target_rows)
+        _, target_rows = read_target(self.inputs, {"rewards"}, select_config.on)
+        return gradient_oracle(select_config, self.inputs, self.table.positions, target_rows)
 
-    def _write_down(self, number: int, ranking: Ranking, excluded: str) -> None:
-        """RunInfo before the round's file: once that is there, they are too."""
+    def _record(self, number: int, ranking: Ranking, reject_reason: str) -> None:
+        """Add the records of a selection. This happens before its file is written: if the file exists, so do they."""
         self._add("subsets", subset_table(ranking, self.candidates), number)
         if ranking.draws is not None:
             self._add("draws", draws_table(ranking.draws, self.candidates, self.table.positions), number)
-        if ranking.rejected is not None and len(ranking.rejected):
-            import pyarrow as pa
-
-            names = [self.table.ids[row] for row in ranking.rejected]
-            reasons = [f"{excluded} before epoch {number}"] * len(names)
-            self.draft.add("rejects", pa.table({"sample_id": names, "reason": reasons}), key=f"epoch-{number:05d}")
+        if ranking.rejected is not None:
+            rejected = [self.table.ids[row] for row in ranking.rejected]
+            reasons = dict.fromkeys(rejected, f"{reject_reason} before epoch {number}")
+            self.draft.reject(reasons, key=f"epoch-{number:05d}")
 
     def _add(self, table_name: str, rows: pa.Table, number: int) -> None:
         import pyarrow as pa
@@ -181,16 +185,20 @@ class EpochSubsets:
 
 
 class CurrentModelScorer:
-    """What samples are worth to a target under a model as it is: LESS's score at this one point. Callable as `Measure`.
+    """LESS scores under the current model of a run; callable as `Measure`.
 
-    max over subtasks of mean_j cos(Γ_i, v_j). Nothing is kept: no other epoch has these weights.
+    score_i = max over subtasks of mean_j cos(Γ_i, v_j), LESS's score at this one point. Features are not cached: no
+    other epoch has the same weights.
 
     Args:
-        engine: measures gradients of the model.
-        table: the samples.
-        target: the target's samples.
-        subtasks: of those.
-        label: of the progress bar.
+        engine: engine that measures gradients of the model.
+        table: tokens of the samples.
+        target: tokens of the target samples.
+        subtasks: subtask of each target sample.
+        label: label of the progress bar.
+
+    Raises:
+        DataError: a target sample has a gradient that is not finite.
     """
 
     def __init__(
@@ -201,27 +209,27 @@ class CurrentModelScorer:
 
         defaults = SelectConfig.model_fields
         sketch = SignHash(defaults["sketch_dim"].default, defaults["sketch_seed"].default)
-        self.influence = GradientFeatures(engine, sketch)
+        self.gradients = GradientFeatures(engine, sketch)
         self.table = table
         self.label = label
         means = averages(subtasks)
         rows = range(len(target))
         self.directions = sum(
-            means[:, rows[at : at + CHUNK]] @ self._features(target, rows[at : at + CHUNK], target=True)
-            for at in rows[::CHUNK]
+            means[:, rows[start : start + CHUNK]] @ self._features(target, rows[start : start + CHUNK], target=True)
+            for start in rows[::CHUNK]
         )
         if not np.isfinite(self.directions).all():
-            raise DataError("A sample of the target has a gradient that is not finite: take it out of the target.")
+            raise DataError("A sample of the target has a gradient that is not finite: remove it from the target.")
 
     def __call__(self, rows: Ints) -> Floats:
-        """(r,) -> (r,); NaN where a sample has no finite gradient."""
-        rewards = np.full(len(rows), np.nan)
+        """Return the score of each row of the table, (r,) -> (r,); NaN for a sample without a finite gradient."""
+        scores = np.full(len(rows), np.nan)
         with bar(total=len(rows), label=self.label, unit="gradient") as progress:
-            for at in range(0, len(rows), CHUNK):
-                chunk = rows[at : at + CHUNK].tolist()
-                rewards[at : at + CHUNK] = (self.directions @ self._features(self.table, chunk).T).max(0)
+            for start in range(0, len(rows), CHUNK):
+                chunk = rows[start : start + CHUNK].tolist()
+                scores[start : start + CHUNK] = (self.directions @ self._features(self.table, chunk).T).max(0)
                 progress.update(len(chunk))
-        return rewards
+        return scores
 
     def _features(self, table: TokenTable, rows: Any, *, target: bool = False) -> Floats:
-        return np.asarray(self.influence.features(table, rows, target=target).numpy(), np.float64)
+        return np.asarray(self.gradients.features(table, rows, target=target).numpy(), np.float64)

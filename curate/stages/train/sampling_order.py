@@ -1,4 +1,7 @@
-"""How a run goes through its subset: in the subset's order, by its weights, round by round; see `lm.stream.Course`."""
+"""Build the sampling order of a run from its subset: the subset's order, its weights and its rounds.
+
+`training.candidate_sampler.SamplingOrder` draws the rows of each epoch from it.
+"""
 
 from __future__ import annotations
 
@@ -18,52 +21,57 @@ if TYPE_CHECKING:
 
 
 def sampling_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> SamplingOrder | None:
-    """What an epoch goes through, as rows of the table; None where that is each sample once, shuffled.
+    """Return the order in which an epoch samples rows of the table; None for each sample once, shuffled.
 
-    Weights count only without `--sequence`; those that are all alike are none. What cannot be trained on is left out.
+    Weights count only without `--sequence`, and equal weights count as no weights. Rejected samples, which are not in
+    the table, are skipped.
+
+    Raises:
+        ConfigError: the subset has rounds or weights, and a pool selector is given too.
+        DataError: the weights are not usable: negative, not finite, or all 0 (of the subset or of a round).
     """
     from ...training.candidate_sampler import SamplingOrder
 
     subset = inputs.artifacts.get("subset")
     if subset is None:
         return None
-    listed = subset.table()
-    place = {sample_id: row for row, sample_id in enumerate(table.ids)}
-    rows = np.array([place.get(sample_id, -1) for sample_id in listed["sample_id"].to_pylist()], np.int64)
-    rounds = _rounds(listed, rows)
-    weights = None if config.sequence else _weights(subset, listed, rows, len(table))
+    records = subset.table()
+    row_of = {sample_id: row for row, sample_id in enumerate(table.ids)}
+    rows = np.array([row_of.get(sample_id, -1) for sample_id in records["sample_id"].to_pylist()], np.int64)
+    rounds = _rounds(records, rows)
+    weights = None if config.sequence else _weights(subset, records, rows, len(table))
     if not config.sequence and weights is None and len(rounds) == 1:
         return None
     if config.pool_selector is not None:
-        what = "rounds" if len(rounds) > 1 else "weights"
+        kind = "rounds" if len(rounds) > 1 else "weights"
         raise ConfigError(
-            f"The subset '{subset.name}' has {what}, and --pool-selector chooses for itself what an epoch is trained "
-            "on: leave out one of them."
+            f"The subset '{subset.name}' has {kind}, and --pool-selector selects the samples of an epoch itself: leave "
+            "out one of them."
         )
     if weights is not None and not all(weights[part].any() for part in rounds):
-        raise DataError(f"The weights of the subset '{subset.name}' are all 0 in a round of it: nothing can be drawn.")
+        raise DataError(f"The weights of the subset '{subset.name}' are all 0 in a round: no sample can be drawn.")
     return SamplingOrder([part.tolist() for part in rounds], config.sequence, weights)
 
 
-def _rounds(listed: Any, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """The rows of each round, in order; a round of which nothing can be trained on is none."""
-    if "epoch" not in listed.column_names or listed["epoch"].null_count:
+def _rounds(records: Any, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Return the rows of each round, in order; a round without a row to train on is skipped."""
+    if "epoch" not in records.column_names or records["epoch"].null_count:
         return [rows[rows >= 0]]
-    epochs = listed["epoch"].to_numpy()
+    epochs = records["epoch"].to_numpy()
     rounds = [rows[(epochs == number) & (rows >= 0)] for number in np.unique(epochs)]
     return [part for part in rounds if len(part)]
 
 
-def _weights(subset: Artifact, listed: Any, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64] | None:
-    """(count,) the weight of each row of the table; None where the subset has none or they are all alike."""
-    given = listed["weight"]
+def _weights(subset: Artifact, records: Any, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64] | None:
+    """Return the weight of each row of the table, (count,); None if the subset has no weights or they are equal."""
+    given = records["weight"]
     if given.null_count == len(given):
         return None
     values = given.to_numpy()
     if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
         raise DataError(
-            f"The weights of the subset '{subset.name}' cannot be drawn by: each must be a number, none below 0 and "
-            "not all 0."
+            f"The weights of the subset '{subset.name}' cannot be used to draw samples: each must be a finite number, "
+            "none below 0, and not all 0."
         )
     weights = np.zeros(count)
     weights[rows[rows >= 0]] = values[rows >= 0]

@@ -1,5 +1,7 @@
-"""`curate train`: fine-tuning with online batch selection. Every step, the selector scores the candidates and the best
-are trained on; every candidate goes into the ledger.
+"""`curate train`: fine-tune a model with online batch selection.
+
+In every step the selector scores the candidates, the model is trained on the best of them, and every candidate is
+recorded in the ledger. This module prepares the data and writes the results; `training.run` trains.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ..stage import Stage
 from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
-from .joined_features import references, target_sampler
+from .joined_features import joined_features, target_sampler
 from .reselection import EpochSubsets
 from .sampling_order import sampling_order
 
@@ -35,17 +37,21 @@ curate train --pool pool --model M --selector random --max-steps 500 --eval-pool
 curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
 --target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
 curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
-curate train --config configs/uds.yaml --scope micro:4      # 1 of each 4, as in the paper's released script
+curate train --config configs/uds.yaml --scope micro:4      # keep 1 of each 4, as the authors' script does
 """
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Where each process chooses apart, their number decides what is kept. Together they keep what one would keep."""
+    """Return the number of processes as a fingerprint if each process selects among its own candidates.
+
+    Their number then decides which samples are kept. With `--scope global` it does not: several processes keep the same
+    samples as one.
+    """
     return {"processes": str(size())} if size() > 1 and config.per_rank else {}
 
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
-    """Fine-tune, resuming where a stopped run left off."""
+    """Fine-tune the model, or resume a stopped run."""
     from ...lm.model.compilation import compile_backbone
     from ...lm.model.load import add_lora, load_model, load_tokenizer, train_all
     from ...store.ledger.ledger import Ledger
@@ -56,8 +62,8 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     tokenizer = load_tokenizer(options)
     only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
     distinct = only is not None or config.pool_selector is not None
-    table, refused = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, only=only)
-    chooser = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
+    table, rejected = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, only=only)
+    epoch_subsets = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"])[0] if config.eval_pool else None
 
     def build() -> nn.Module:
@@ -75,46 +81,45 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    outcome = train(
-        _job(config, inputs, tokenizer, table, held_out, chooser), build, tokenizer, ledger, draft.path / "checkpoints"
-    )
+    job = _job(config, inputs, tokenizer, table, held_out, epoch_subsets)
+    result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
     ledger.close_fragment()
-    _write_down(draft, outcome, table)
-    wait_for_everyone = outcome.trainer.accelerator.wait_for_everyone
+    _write_own_records(draft, result, table)
+    wait_for_everyone = result.trainer.accelerator.wait_for_everyone
     if draft.rank == 0:
         draft.clear_files()
     wait_for_everyone()
-    outcome.trainer.save_model(str(draft.files))
+    result.trainer.save_model(str(draft.files))
     wait_for_everyone()
     if draft.rank == 0:
-        _deliver(config, draft, outcome, tokenizer, refused)
-        draft.summary |= chooser.summary() if chooser else {}
+        _write_shared_results(config, draft, result, tokenizer, rejected)
+        draft.summary |= epoch_subsets.summary() if epoch_subsets else {}
 
 
 LAUNCHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""What an accelerate configuration sets in the environment of processes that it wraps models in -> its name."""
+"""Environment variable that accelerate sets for processes in which it wraps the model -> name of the wrapper."""
 
 
 def _check_launch(config: TrainConfig) -> None:
-    """Refuse by name what does not go together."""
+    """Raise `ConfigError` for launchers and options that do not work together."""
     for variable, wrapper in LAUNCHERS.items():
         if os.environ.get(variable, "").lower() in ("1", "true"):
             raise ConfigError(
-                f"The accelerate configuration wraps the model in {wrapper}, which curate cannot score through. Set "
-                "distributed_type to MULTI_GPU there, and give --fsdp to share out the layers."
+                f"The accelerate configuration wraps the model in {wrapper}, and curate cannot score a wrapped model. "
+                "Set distributed_type to MULTI_GPU there, and give --fsdp to shard the layers."
             )
     if not config.fsdp:
         return
     if size() == 1:
-        raise ConfigError("--fsdp shares out layers over processes, and there is one: launch with torchrun.")
-    for option, given, way in (
+        raise ConfigError("--fsdp shards layers over processes, but there is only one: launch with torchrun.")
+    for option, given, advice in (
         ("full", config.full, "train an adapter"),
         ("load-in-4bit", config.load_in_4bit, "leave out one of them"),
         ("torch-compile", config.torch_compile, "leave out one of them"),
-        ("pool-selector", config.pool_selector, "choose the subset beforehand, with curate select"),
+        ("pool-selector", config.pool_selector, "select the subset before the run, with curate select"),
     ):
         if given:
-            raise ConfigError(f"--fsdp does not go with --{option}: {way}.")
+            raise ConfigError(f"--fsdp does not work with --{option}: {advice}.")
 
 
 def _job(
@@ -123,7 +128,7 @@ def _job(
     tokenizer: PreTrainedTokenizerBase,
     table: TokenTable,
     held_out: TokenTable | None,
-    chooser: EpochSubsets | None,
+    epoch_subsets: EpochSubsets | None,
 ) -> TrainingJob:
     from ...training.run import TrainingJob
     from ...training.step import SelectionPlan
@@ -141,7 +146,7 @@ def _job(
             refresh_every=config.head_refresh_steps,
             losses=config.candidate_losses,
         ),
-        reference=references(config, inputs, table, tokenizer),
+        reference=joined_features(config, inputs, table, tokenizer),
         max_length=config.max_length,
         max_bad=config.max_bad_samples,
         logits_budget=config.logits_budget_mb << 20,
@@ -150,7 +155,7 @@ def _job(
         target=target_sampler(config, inputs, tokenizer),
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
-        rounds=chooser.rounds() if chooser else None,
+        rounds=epoch_subsets.dataset() if epoch_subsets else None,
         order=sampling_order(config, inputs, table),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
@@ -160,18 +165,20 @@ def _job(
 
 
 def _reuses(config: TrainConfig) -> bool:
-    """Whether the update is made of the gradients that choosing measured."""
-    alone = size() > 1 and config.per_rank
-    if config.update == "reuse" and alone:
-        raise ConfigError("--update reuse wants processes that choose together: --scope global, or --update rerun.")
-    return config.update == "reuse" or (config.update == "auto" and not config.full and not alone)
+    """Return whether the update is made from the gradients that the selection measured."""
+    separate = size() > 1 and config.per_rank
+    if config.update == "reuse" and separate:
+        raise ConfigError(
+            "--update reuse needs processes that select together: give --scope global, or --update rerun."
+        )
+    return config.update == "reuse" or (config.update == "auto" and not config.full and not separate)
 
 
 SHARED = (
     *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     *("adam_beta1", "adam_beta2", "max_grad_norm", "seed", "bf16", "logging_steps", "save_steps", "report_to"),
 )
-"""Fields that mean to the Trainer what they mean here."""
+"""Fields that have the same name and meaning in `transformers.TrainingArguments`."""
 
 
 def _arguments(config: TrainConfig) -> dict[str, Any]:
@@ -187,54 +194,58 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
         "activation_checkpointing": config.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": not torch.accelerator.is_available(),  # else several processes on CPUs do not find each other
+        "use_cpu": not torch.accelerator.is_available(),  # otherwise several processes on CPUs do not connect
         "remove_unused_columns": False,
         "prediction_loss_only": True,
         "data_seed": config.seed,
         "disable_tqdm": True,
-        "ddp_broadcast_buffers": False,  # they never change; and a process may have to look at a text once more
+        "ddp_broadcast_buffers": False,  # they never change, and a process may need one more forward pass than others
     }
 
 
-def _deliver(
+def _write_shared_results(
     config: TrainConfig,
     draft: Draft,
-    outcome: TrainingResult,
+    result: TrainingResult,
     tokenizer: PreTrainedTokenizerBase,
-    refused: Mapping[str, str],
+    rejected: Mapping[str, str],
 ) -> None:
-    """What the processes have in common: the tokenizer, the metrics and the summary."""
+    """Write the results that all processes share: the tokenizer, the metrics, the rejected samples, the summary."""
     tokenizer.save_pretrained(draft.files)
-    counts, seconds = outcome.counts, outcome.selection.timer.seconds
-    step = outcome.trainer.state.global_step
+    counts, seconds = result.counts, result.selection.timer.seconds
+    step = result.trainer.state.global_step
     totals = {f"seconds_{part}": spent for part, spent in seconds.items()}
     totals |= {name: count for name, count in counts.items() if name != "bad"}
-    draft.add("metrics", _metrics([*outcome.history, *((step, name, float(value)) for name, value in totals.items())]))
-    _reject(draft, refused, key="all")
-    evaluated = [value for _, metric, value in outcome.history if metric == "eval_loss"]
+    draft.add("metrics", _metrics([*result.history, *((step, name, float(value)) for name, value in totals.items())]))
+    draft.reject(rejected)
+    losses = [value for _, metric, value in result.history if metric == "eval_loss"]
     draft.rows = counts["samples_kept"]
     draft.summary = {
         "steps": step,
         "selector": config.selector,
         "kept": f"{counts['samples_kept']} of {counts['samples_seen']} candidates",
         "tokens trained on": counts["tokens_kept"],
-        "held-out loss": round(evaluated[-1], 4) if evaluated else None,
-        "refused": len(refused),
+        "held-out loss": round(losses[-1], 4) if losses else None,
+        "rejected": len(rejected),
         "not finite": counts["bad"],
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),
     }
 
 
-def _write_down(draft: Draft, outcome: TrainingResult, table: TokenTable) -> None:
-    """What is this process's own: its memory, unless others have the same, and its samples that were not finite."""
+def _write_own_records(draft: Draft, result: TrainingResult, table: TokenTable) -> None:
+    """Write the records of this process: its memory, and its samples whose loss was not finite.
+
+    If processes select together they have the same memory, and the first one writes it.
+    """
     from ...training.recorder import memory_table
 
-    memory = getattr(outcome.selection.selector, "memory", None)
-    if memory is not None and not outcome.selection.ranks.rank:
+    memory = getattr(result.selection.selector, "memory", None)
+    if memory is not None and not result.selection.ranks.rank:
         ids = dict(zip(table.positions.tolist(), table.ids, strict=True))
         draft.add("memory", memory_table(memory, ids, draft.rank), key=f"r{draft.rank}")
-    _reject(draft, dict.fromkeys(outcome.selection.recorder.counters.bad, "loss not finite"), key=f"r{draft.rank}")
+    bad = result.selection.recorder.counters.bad
+    draft.reject(dict.fromkeys(bad, "loss not finite"), key=f"r{draft.rank}")
 
 
 def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:
@@ -242,13 +253,6 @@ def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:
 
     steps, metrics, values = zip(*rows, strict=True)
     return pa.table({"step": pa.array(steps, pa.int64()), "metric": metrics, "value": values})
-
-
-def _reject(draft: Draft, refused: Mapping[str, str], *, key: str) -> None:
-    import pyarrow as pa
-
-    if refused:
-        draft.add("rejects", pa.table({"sample_id": list(refused), "reason": list(refused.values())}), key=key)
 
 
 STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)

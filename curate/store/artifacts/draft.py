@@ -7,7 +7,7 @@ the rest is made again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class Draft:
         The rows are merged into DuckDB when the artifact is finished.
         """
         write_parquet(self.fragment(table_name, key), rows)
+
+    def reject(self, reasons: Mapping[str, str], *, key: str = "all") -> None:
+        """Add samples that are skipped (sample id -> reason) to the table `rejects`; an empty mapping adds nothing."""
+        if reasons:
+            rows = pa.table({"sample_id": list(reasons), "reason": list(reasons.values())})
+            self.add("rejects", rows, key=key)
 
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the rows that all processes have added to a table so far: one table per key, sorted by key."""

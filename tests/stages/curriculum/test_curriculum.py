@@ -31,7 +31,7 @@ def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def measures(rows: list[Row]) -> dict[int, dict[str, float]]:
-    """What a run says of each sample, by the obvious loop."""
+    """Measures of each sample in a run, by the obvious loop."""
     found: dict[int, dict[str, float]] = {}
     for n in {row["n"] for row in rows}:
         seen = [row for row in rows if row["n"] == n]
@@ -51,11 +51,11 @@ def measures(rows: list[Row]) -> dict[int, dict[str, float]]:
 
 def mean(runs: str, name: str) -> dict[int, float]:
     """The mean of a measure over the runs that have it."""
-    told = [measures(LEDGERS[run]) for run in runs]
+    by_run = [measures(LEDGERS[run]) for run in runs]
     return {
-        n: statistics.fmean(own[n][name] for own in told if name in own.get(n, {}))
+        n: statistics.fmean(own[n][name] for own in by_run if name in own.get(n, {}))
         for n in range(N)
-        if any(name in own.get(n, {}) for own in told)
+        if any(name in own.get(n, {}) for own in by_run)
     }
 
 
@@ -81,16 +81,16 @@ def test_an_order_goes_by_what_the_runs_saw_and_leaves_out_what_they_did_not(
     assert [abs(row["score"]) for row in rows] == pytest.approx([abs(keys[n][0]) for n in twin])
     assert {row["weight"] for row in rows} == {row["epoch"] for row in rows} == {None}
     assert made.rows == len(twin) < N and made.summary["samples"] == f"{len(twin)} of {N}"
-    assert made.summary["nothing known of"] == f"{N - len(twin)}, left out"
+    assert made.summary["without a value"] == f"{N - len(twin)}, left out"
     assert made.inputs["pool"] == store.get("pool").fingerprint
 
 
 def test_the_easy_order_is_the_saved_questions(store: Store) -> None:
     curriculum(store)
     sql = (ROOT / "store/queries/curriculum.sql").read_text(encoding="utf-8")
-    asked = store.query(sql, {"run": "a"}).to_pylist()
+    answer = store.query(sql, {"run": "a"}).to_pylist()
     rows = [(row["sample_id"], row["score"]) for row in listed(store)]
-    assert rows == [(row["sample_id"], row["loss"]) for row in asked]
+    assert rows == [(row["sample_id"], row["loss"]) for row in answer]
 
 
 @pytest.mark.parametrize("weights", ["keep_rate", "loss"])
@@ -105,7 +105,7 @@ def test_weights_are_measures_and_who_has_none_gets_the_mean(store: Store, weigh
     last = [row["sample_id"] for row in list(rows.values())[-(N - len(mean("ab", "kept"))) :]]
     assert last == sorted(ids[n] for n in range(N) if n not in mean("ab", "kept"))
     assert {rows[sample_id]["score"] for sample_id in last} == {None}
-    assert made.summary["nothing known of"] == f"{len(last)}, put last"
+    assert made.summary["without a value"] == f"{len(last)}, put last"
     assert made.summary["weights that are the mean of the others"] == N - len(twin)
 
 
@@ -148,7 +148,7 @@ def test_a_query_gives_order_score_and_weight_and_its_answer_counts(store: Store
 
 
 @pytest.mark.parametrize(
-    ("values", "query", "error", "said"),
+    ("values", "query", "error", "message"),
     [
         ({"runs": ["x"]}, "", ArtifactNotFound, "nothing named 'x'.*curate train --name x"),
         ({"runs": ["pool"]}, "", ArtifactNotFound, "made by ingest, not by train"),
@@ -156,29 +156,29 @@ def test_a_query_gives_order_score_and_weight_and_its_answer_counts(store: Store
         ({"runs": []}, "", ConfigError, "runs"),
         ({"runs": ["a", "far"]}, "", DataError, "The runs a and far are over different pools"),
         ({"runs": ["blind"]}, "", DataError, "run 'blind' has no losses.*or --order most_kept"),
-        ({"order": "easy_to_hrd"}, "", ConfigError, "knows no 'easy_to_hrd'. Did you mean 'easy_to_hard'"),
-        ({"weights": "keep_rat"}, "", ConfigError, "no measure of the ledger. Did you mean 'keep_rate'"),
+        ({"order": "easy_to_hrd"}, "", ConfigError, "there is no order 'easy_to_hrd'. Did you mean 'easy_to_hard'"),
+        ({"weights": "keep_rat"}, "", ConfigError, "not a measure of the ledger. Did you mean 'keep_rate'"),
         ({"rounds": 99}, "", ConfigError, "--rounds 99 is more than the"),
         ({"order": "sql:no.sql"}, "", ConfigError, "there is no file no.sql"),
-        ({"runs": ["a", "b"]}, "SELECT $run AS sample_id", ConfigError, r"asks of one run .* use \$runs"),
+        ({"runs": ["a", "b"]}, "SELECT $run AS sample_id", ConfigError, r"uses one run .* use \$runs"),
         ({}, "SELECT 1 AS x", DataError, "must return a column sample_id, but it returns x"),
         ({}, "SELECT 'nobody' AS sample_id", DataError, "1 of 1 sample_ids of the query are not in the pool"),
-        ({}, "SELECT sample_id FROM samples WHERE false", DataError, "say nothing of the pool 'pool'"),
-        ({"weights": "w"}, "SELECT sample_id FROM samples", ConfigError, "gives no column 'w'"),
+        ({}, "SELECT sample_id FROM samples WHERE false", DataError, "have no value for any sample of the pool 'pool'"),
+        ({"weights": "w"}, "SELECT sample_id FROM samples", ConfigError, "returns no column 'w'"),
         ({}, "SELECT sample_id, 'high' AS score FROM samples", DataError, "score of the query holds string"),
-        ({"weights": "w"}, "SELECT sample_id, -1 AS w FROM samples", DataError, "cannot be drawn by"),
-        ({"weights": "w"}, "SELECT sample_id, 0 AS w FROM samples", DataError, "cannot be drawn by"),
+        ({"weights": "w"}, "SELECT sample_id, -1 AS w FROM samples", DataError, "cannot be used to draw samples"),
+        ({"weights": "w"}, "SELECT sample_id, 0 AS w FROM samples", DataError, "cannot be used to draw samples"),
     ],
 )
-def test_what_cannot_be_put_in_order_says_why(
-    store: Store, values: Row, query: str, error: type[Exception], said: str
+def test_what_cannot_be_ordered_raises_an_error_with_the_reason(
+    store: Store, values: Row, query: str, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         curriculum(store, **({"order": query_file(query)} if query else {}) | values)
     assert not store.has("c")
 
 
-def test_an_order_that_nothing_was_forgotten_for_and_weights_that_draw_nothing_are_told(
+def test_an_order_without_a_forgotten_sample_and_weights_of_zero_are_reported(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOGGER, "propagate", True)

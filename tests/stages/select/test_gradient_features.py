@@ -204,8 +204,8 @@ def test_features_are_kept_by_content(fresh: Store, made: list[int], tmp_path: P
     assert np.isfinite(rewards(fresh, range(2), pool="fewer")).all() and made == []
     for values in ({"sketch_seed": 1}, {"sketch_dim": 128}, {"feature_precision": "int8"}, {"eps_mode": "less"}):
         assert news(**values) == 12, values
-    looks = scorer(fresh)[0].looks
-    assert len({look.work.folders[False] for look in looks}) == 3
+    checkpoints = scorer(fresh)[0].checkpoints
+    assert len({checkpoint.work.folders[False] for checkpoint in checkpoints}) == 3
 
 
 def alter(world: Store, folder: Path, layout: str) -> Path:
@@ -218,7 +218,7 @@ def alter(world: Store, folder: Path, layout: str) -> Path:
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     state = torch.load(last / "optimizer.pt", weights_only=True)
     group = state["param_groups"][0]
-    if layout == "names beside":  # and in another order than the model's
+    if layout == "names too":  # and in another order than the model's
         group["param_names"], group["params"] = names[::-1], group["params"][::-1]
     elif layout == "by name":
         state = {"state": {names[i]: entry for i, entry in state["state"].items()}, "param_groups": [group]}
@@ -245,7 +245,7 @@ def adam_at(checkpoint: Path, rank: int | None = None) -> Any:
     return adam_of(checkpoint, add_lora(model, r=rank, alpha=8, dropout=0.0, target_modules="all-linear"))
 
 
-@pytest.mark.parametrize("layout", ["names beside", "by name", "one group"])
+@pytest.mark.parametrize("layout", ["names too", "by name", "one group"])
 def test_adams_state_is_read_in_any_layout(world: Store, tmp_path: Path, layout: str) -> None:
     plain, other = adam_at(alter(world, tmp_path, "as saved")), adam_at(alter(world, tmp_path, layout))
     assert plain.steps == other.steps == 6 and plain.second.keys() == other.second.keys()
@@ -255,15 +255,15 @@ def test_adams_state_is_read_in_any_layout(world: Store, tmp_path: Path, layout:
 
 
 @pytest.mark.parametrize(
-    ("layout", "said"),
+    ("layout", "message"),
     [
         ("too few", "has 27 parameters in a group, but the model has 28"),
         ("stranger", "does not train 'lm_head.lora_A'"),
         ("empty", "is empty. Train the warm-up run for some steps"),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused(world: Store, tmp_path: Path, layout: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_state_that_does_not_fit_is_refused(world: Store, tmp_path: Path, layout: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         adam_at(alter(world, tmp_path, layout))
 
 
@@ -272,7 +272,7 @@ def test_a_state_of_another_rank_is_refused(world: Store, tmp_path: Path) -> Non
         adam_at(alter(world, tmp_path, "as saved"), rank=8)
 
 
-def test_without_checkpoints_or_optimizer_state_it_is_said_what_to_run(
+def test_missing_checkpoints_or_optimizer_state_raise_an_error_with_the_command(
     fresh: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     last = alter(fresh, tmp_path, "as saved")

@@ -36,7 +36,7 @@ def poisoned(store: Store, tiny: str, tmp_path: Path) -> Store:
 def test_a_sample_without_a_finite_gradient_is_named_charged_and_left_out(poisoned: Store, method: str) -> None:
     extra: dict[str, Any] = {"clusters": "clusters", "gradient_budget": 1.0} if method == "cluster_ucb" else {}
     subset = make(poisoned, "select", name="s", pool="pool", method=method, budget=38, **TARGETED, **extra)
-    assert subset.rows == 38 and subset.summary["excluded"] == 2 and subset.summary["gradients"].startswith("40 of")
+    assert subset.rows == 38 and subset.summary["rejected"] == 2 and subset.summary["gradients"].startswith("40 of")
     bad = poisoned.query("SELECT s.position p, r.reason FROM rejects r JOIN samples s USING (sample_id) ORDER BY 1")
     of_select = [row for row in bad.to_pylist() if row["reason"] == "no finite gradient"]
     assert [row["p"] for row in of_select] == [3, 17]

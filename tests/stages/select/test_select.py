@@ -119,7 +119,7 @@ def test_a_subset_is_in_the_store_as_rows_and_facts_in_order(world: World, metho
 def test_the_summary_says_how_much_from_where_and_how_it_begins(world: World, method: str) -> None:
     summary = world.select(method, features="feats").summary
     assert summary["method"] == method and summary["selected"] == "7 of 39 samples"
-    assert summary["sources"] == {"pool": 7} and summary["excluded"] == 0
+    assert summary["sources"] == {"pool": 7} and summary["rejected"] == 0
     assert len(summary["first"]) == 5
     assert all(row["text"].startswith("question ") and "answer" in row["text"] for row in summary["first"])
     assert summary["tokens"].endswith(f" of {sum(range(10, 49))}")
@@ -131,7 +131,7 @@ def test_less_takes_the_best_and_names_what_has_no_gradient(world: World) -> Non
     world.rewards[world.ids[-1]] = float("nan")
     artifact = world.select("less")
     assert artifact.table()["sample_id"].to_pylist() == world.ids[-2:-10:-1]
-    assert artifact.summary["excluded_first"] == [world.ids[-1]]
+    assert artifact.summary["rejected_first"] == [world.ids[-1]]
     rejects = world.sql("SELECT sample_id, reason FROM rejects WHERE artifact = 'less'")
     assert rejects == [{"sample_id": world.ids[-1], "reason": "no finite gradient"}]
 
@@ -176,15 +176,15 @@ def test_a_budget_in_tokens_is_kept(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"method": "lesss"}, "Did you mean 'less'"),
         ({"method": "less"}, "needs --target NAME: a pool"),
         ({"method": "less", "target": "heldout"}, "needs --warmup NAME: a run"),
-        ({"method": "rds"}, "needs --features NAME: curate embed"),
+        ({"method": "rds"}, "needs --features NAME: features of the pool"),
         ({"method": "rds", "features": "f"}, "needs --target-features NAME"),
         ({"method": "cluster_ucb", "target": "t", "warmup": "w"}, "needs --clusters NAME"),
-        ({"method": "k_center", "features": "f", "target": "heldout"}, "makes no use of --target: leave it out"),
+        ({"method": "k_center", "features": "f", "target": "heldout"}, "does not use --target: leave it out"),
         ({"method": "random", "method_args": {"beta": 1}}, "no argument 'beta' in method_args. It takes none"),
         ({"method": "cluster_ucb", "method_args": {"polcy": 1}}, "Did you mean 'policy'"),
         ({"method": "cluster_ucb", "method_args": {"policy": "uc"}}, "no policy 'uc'.*Did you mean"),
@@ -193,12 +193,12 @@ def test_a_budget_in_tokens_is_kept(world: World) -> None:
         ({"method": "random", "per_source_quota": "x"}, "neither a share"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_read(store: Store, values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_do_not_fit_raise_an_error_at_once(store: Store, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make(store, "select", **{"pool": "pool", "name": "s", "budget": 0.1, **values})
 
 
-def test_what_does_not_belong_together_is_refused(world: World) -> None:
+def test_artifacts_that_do_not_belong_together_raise_an_error(world: World) -> None:
     store = world.store
     ids = ingest(store, ROWS[:12], "other")
     embed(store, "other", "others", ids)
@@ -218,7 +218,7 @@ def test_what_does_not_belong_together_is_refused(world: World) -> None:
     with pytest.raises(DataError, match="max_length is 64 in one and 128 in the other"):
         world.select("rds", target_features="longer")
     embed(store, "heldout", "seeded", world.wanted, seed=3)
-    assert world.select("rds", target_features="seeded").rows == 7, "the sketch's seed is nothing to embeddings"
+    assert world.select("rds", target_features="seeded").rows == 7, "embeddings do not depend on the sketch's seed"
     with pytest.raises(DataError, match=r"no vector column 'sketch'"):
         world.select("k_center", on="sketch")
     with pytest.raises(ArtifactNotFound, match=r"'feats' .* was made by embed, not by ingest"):

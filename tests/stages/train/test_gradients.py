@@ -73,7 +73,7 @@ def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -
 
 
 class Uniform(Selector):
-    """Keeps all candidates, with equal weights."""
+    """Selector that keeps all candidates with equal weights."""
 
     gradients = GradientNeeds(gram=True)
 
@@ -120,14 +120,14 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
     assert other.query(sql).equals(pools.query(sql))
 
 
-def test_full_fine_tuning_chooses_by_linear_layers_when_told_so(pools: Store, tiny: str) -> None:
+def test_full_fine_tuning_selects_by_linear_layers_with_that_coverage(pools: Store, tiny: str) -> None:
     shape = {"selector": "greats", "target": "target", "full": True}
     with pytest.raises(ModelError, match="--gradient-coverage linear"):
         train(pools, tiny, **shape)
     assert train(pools, tiny, gradient_coverage="linear", **shape).rows == 20
 
 
-def test_rho_joins_the_reference_models_loss_and_refuses_another_reading(pools: Store, tiny: str) -> None:
+def test_rho_joins_the_reference_losses_and_raises_for_another_tokenization(pools: Store, tiny: str) -> None:
     make(pools, "embed", name="ref", pool="pool", model=tiny, max_length=64, signals=["loss"])
     train(pools, tiny, selector="rho", reference="ref", max_steps=1)
     odd = """SELECT count(*) n FROM ledger l JOIN features f USING (sample_id)
@@ -137,13 +137,13 @@ def test_rho_joins_the_reference_models_loss_and_refuses_another_reading(pools: 
     make(pools, "embed", name="other", pool="pool", model=tiny, max_length=32, signals=["loss"])
     with pytest.raises(ConfigError, match="another tokenizer, chat template, --max-length"):
         train(pools, tiny, selector="rho", reference="other")
-    with pytest.raises(ConfigError, match="wants --reference NAME"):
+    with pytest.raises(ConfigError, match="needs --reference NAME"):
         train(pools, tiny, selector="rho")
 
 
 @pytest.mark.parametrize("selector", ["greats", "filter_weight"])
-def test_without_a_target_it_is_said(pools: Store, tiny: str, selector: str) -> None:
-    with pytest.raises(ConfigError, match=f"{selector} wants --target POOL"):
+def test_a_missing_target_is_an_error(pools: Store, tiny: str, selector: str) -> None:
+    with pytest.raises(ConfigError, match=f"{selector} needs --target POOL"):
         train(pools, tiny, selector=selector)
     with pytest.raises(ConfigError, match="leave --scope at global"):
         train(pools, tiny, selector=selector, target="target", scope="micro:4")

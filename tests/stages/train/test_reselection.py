@@ -112,15 +112,15 @@ def test_each_epoch_is_trained_on_a_round_of_its_own_within_its_budget(world: St
 
 def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, tiny: str) -> None:
     run = train(world, tiny, pool_selector="less", clusters=None, save_steps=STEPS, pool_selector_args={})
-    config = TrainConfig(**run.config)
-    tokenizer = load_tokenizer(config.options(tiny))
+    tokenizer = load_tokenizer((config := TrainConfig(**run.config)).options(tiny))
     pool, _ = encode_pool(config, tokenizer, world.get("pool"))
     target, subtasks = encode_target(config, resolve(world, config), tokenizer)
     select = SelectConfig(name="s", method="less", pool="pool", target="target", warmup="run", budget=SIZE)
     checkpoint = run.path / "checkpoints" / f"checkpoint-{STEPS}"
-    look = CheckpointGradients(select, world, config, checkpoint, tokenization_digest(config, tokenizer))
-    places = [{row: (table, row) for row in range(len(table))} for table in (pool, target)]
-    scorer = CheckpointScorer([look], [1.0], *places, averages(subtasks), label="twin")
+    digest = tokenization_digest(config, tokenizer)
+    gradients = CheckpointGradients(select, world, config, checkpoint, digest, coverage="all")
+    samples = [{row: (table, row) for row in range(len(table))} for table in (pool, target)]
+    scorer = CheckpointScorer([gradients], [1.0], *samples, averages(subtasks), label="twin")
     twin = dict(zip(pool.ids, scorer(np.arange(len(pool))), strict=True))
     scored = rows(world, "SELECT sample_id, score FROM subsets WHERE subset = 'run' AND epoch = 2 ORDER BY \"rank\"")
     for row in scored:
@@ -174,7 +174,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 
 def stop_in_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of the second epoch's gradients, where some of its facts could be written already."""
+    """In the middle of the second epoch's gradients, where some of its records could be written already."""
     features, asked = GradientFeatures.features, []
 
     def stopping(self: GradientFeatures, *args: Any, **kwargs: Any) -> Any:
@@ -200,7 +200,7 @@ def test_choosing_once_keeps_one_round_for_all_epochs(world: Store, tiny: str) -
     assert seen(world, 1) == seen(world, 2) == sorted(subset(world, 1)) and subset(world, 2) == set()
 
 
-def test_chance_needs_no_target_and_draws_anew_each_epoch(world: Store, tiny: str) -> None:
+def test_random_needs_no_target_and_draws_again_in_each_epoch(world: Store, tiny: str) -> None:
     shape = {"pool_selector": "random", "target": None, "clusters": None, "pool_selector_args": {}}
     run = train(world, tiny, selection_budget=SIZE, num_train_epochs=3, **shape)
     assert run.summary["gradients"] == 0
@@ -235,34 +235,34 @@ def test_an_online_selector_by_gradients_chooses_from_the_round(world: Store, ti
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"pool_selector": None}, "--pool-selector-args is of a pool selector: give --pool-selector cluster_ucb"),
-        ({"selection_budget": None}, "wants --selection-budget, such as 0.05"),
-        ({"selection_budget": 1}, "1 is ambiguous"),
-        ({"target": None}, "--pool-selector cluster_ucb wants --target NAME: a pool of what"),
-        ({"clusters": None}, "--pool-selector cluster_ucb wants --clusters NAME: curate cluster makes it"),
+        ({"pool_selector": None}, "--pool-selector-args is an option of pool selectors: give --pool-selector"),
+        ({"selection_budget": None}, "needs --selection-budget, such as 0.05"),
+        ({"selection_budget": 1}, "all or one"),
+        ({"target": None}, "--pool-selector cluster_ucb needs --target NAME: a pool of samples"),
+        ({"clusters": None}, "--pool-selector cluster_ucb needs --clusters NAME: clusters of the pool"),
         ({"pool_selector_args": {"bata": 1}}, "no argument 'bata' in pool_selector_args. Did you mean 'beta'"),
-        ({"pool_selector": "random", "pool_selector_args": {}, "warmup": "w"}, "makes no use of --warmup"),
+        ({"pool_selector": "random", "pool_selector_args": {}, "warmup": "w"}, "does not use --warmup"),
         ({"pool_selector": "k_center"}, "'cluster_ucb', 'less' or 'random'"),
-        ({"selection_budget": 0.5}, "30 samples and only 20 gradients.*lower --selection-budget"),
+        ({"selection_budget": 0.5}, "30 samples, but only 20 gradients.*lower --selection-budget"),
         ({"gradient_budget": 0.02, "selection_budget": 1.0 / N}, "1 gradients cannot try each of 3 clusters once"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(world: Store, tiny: str, values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_do_not_fit_raise_an_error(world: Store, tiny: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         train(world, tiny, **values)
 
 
-def test_reselect_is_before_every_epoch_unless_told_otherwise_and_nothing_alone(store: Store, tiny: str) -> None:
+def test_reselect_is_epoch_by_default_and_an_error_alone(store: Store, tiny: str) -> None:
     shape = {"name": "run", "pool": "pool", "model": tiny, "pool_selector": "random", "selection_budget": 5}
     assert TrainConfig(**shape).identity() == TrainConfig(**shape, reselect="epoch").identity()
     assert TrainConfig(**TrainConfig(**shape).model_dump()) == TrainConfig(**shape)
-    with pytest.raises(ConfigError, match="--reselect is of a pool selector"):
+    with pytest.raises(ConfigError, match="--reselect is an option of pool selectors"):
         make(store, "train", name="run", pool="pool", model=tiny, reselect="once")
 
 
-def test_clusters_of_another_pool_are_refused(world: Store, tiny: str, base: Path) -> None:
+def test_clusters_of_another_pool_are_an_error(world: Store, tiny: str, base: Path) -> None:
     make(world, "ingest", name="other", data=[str(base / "other.jsonl")])
     make(world, "embed", name="others", pool="other", model=tiny, max_length=64, signals=["sketch"])
     make(world, "cluster", name="groups", features="others", k=2)
@@ -278,7 +278,7 @@ def test_too_few_finite_gradients_end_the_run(world: Store, tiny: str, monkeypat
         return found if target else found.where(torch.arange(len(found))[:, None] == 0, torch.nan)
 
     monkeypatch.setattr(GradientFeatures, "features", mostly_nan)
-    with pytest.raises(TrainingError, match=r"Epoch 1 is to have 9 samples, and \d with a finite gradient"):
+    with pytest.raises(TrainingError, match=r"Epoch 1 needs 9 samples, but only \d with a finite gradient"):
         train(world, tiny)
     assert not list(world.drafts()[0].path.glob("rounds/*.json"))
 

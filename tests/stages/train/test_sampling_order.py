@@ -119,22 +119,22 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"sequence": True}, "--sequence follows the order of a --subset"),
-        ({"sequence": True, "subset": "c", "pool_selector": "random", "selection_budget": 3}, "no --pool-selector"),
+        ({"sequence": True, "subset": "c", "pool_selector": "random", "selection_budget": 3}, "and no --pool-selector"),
         ({"subset": "c", "pool_selector": "random", "selection_budget": 3}, "'c' has weights, and --pool-selector"),
         ({"subset": "r", "pool_selector": "random", "selection_budget": 3}, "'r' has rounds, and --pool-selector"),
         ({"subset": "z"}, "weights of the subset 'z' are all 0 in a round"),
         ({"subset": "a"}, "made by train, not by select or curriculum"),
     ],
 )
-def test_what_does_not_go_together_is_one_sentence(store: Store, tiny: str, values: Row, said: str) -> None:
+def test_options_that_do_not_work_together_raise_an_error(store: Store, tiny: str, values: Row, message: str) -> None:
     curriculum(store, weights="loss")
     curriculum(store, "r", rounds=2)
     late = query_file("SELECT sample_id, (position > 20)::INT AS w FROM samples WHERE pool = 'pool' ORDER BY position")
     curriculum(store, "z", order=late, weights="w", rounds=4)
-    with pytest.raises((ConfigError, DataError, ArtifactNotFound), match=said):
+    with pytest.raises((ConfigError, DataError, ArtifactNotFound), match=message):
         train(store, tiny, **values)
 
 

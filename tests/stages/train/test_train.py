@@ -196,7 +196,7 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
     make(store, "embed", name="feats", pool="pool", model=tiny, max_length=64)
     make(store, "cluster", name="clusters", features="feats", k=3)
     args = {"memory": 6, "memory_policy": "per_cluster"}
-    with pytest.raises(ConfigError, match="wants --clusters"):
+    with pytest.raises(ConfigError, match="needs --clusters"):
         train(store, tiny, selector_args=args)
     train(store, tiny, selector_args=args, clusters="clusters")
     held = rows(store, "SELECT DISTINCT cluster FROM memory JOIN clusters USING (sample_id)")
@@ -205,7 +205,7 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"keep": 9}, r"keep \(9\) is more than candidates \(8\)"),
         ({"selector": "udss"}, "Did you mean 'uds'"),
@@ -216,24 +216,24 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
         ({"learning_rat": 1}, "Did you mean 'learning_rate'"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(store: Store, tiny: str, values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_options_raise_an_error(store: Store, tiny: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         train(store, tiny, **values)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"lr_scheduler_type": "wavy"}, "The Trainer does not accept these options: wavy is not a valid SchedulerType"),
         ({"report_to": "wandb"}, r"needs the package wandb: pip install"),
     ],
 )
-def test_what_the_trainer_refuses_is_one_sentence(
-    store: Store, pool: Artifact, tiny: str, values: dict[str, Any], said: str
+def test_options_that_the_trainer_does_not_accept_raise_an_error(
+    store: Store, pool: Artifact, tiny: str, values: dict[str, Any], message: str
 ) -> None:
-    if "wandb" in said and importlib.util.find_spec("wandb"):
+    if "wandb" in message and importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         train(store, tiny, **values)
 
 
@@ -242,29 +242,29 @@ def test_bfloat16_computes_on_a_cpu_too(store: Store, pool: Artifact, tiny: str)
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
-def test_a_pool_with_nothing_to_train_on_is_refused(store: Store, pool: Artifact, tiny: str) -> None:
+def test_a_pool_with_nothing_to_train_on_is_an_error(store: Store, pool: Artifact, tiny: str) -> None:
     with pytest.raises(DataError, match="120 samples of 'pool' have nothing to train on"):
         train(store, tiny, max_length=4)
 
 
-def test_strict_refuses_what_is_otherwise_left_out(store: Store, pool: Artifact, tiny: str, tmp_path: Path) -> None:
+def test_strict_makes_a_rejected_sample_an_error(store: Store, pool: Artifact, tiny: str, tmp_path: Path) -> None:
     long = f'{{"prompt": "{"a b " * 100}", "completion": "c"}}\n{{"prompt": "a", "completion": "c"}}'
     (tmp_path / "long.jsonl").write_text(long)
     make(store, "ingest", name="pool", data=[str(tmp_path / "long.jsonl")])
     with pytest.raises(DataError, match="1 samples of 'pool' have nothing to train on"):
         train(store, tiny, strict=True)
     run = train(store, tiny, candidates=1, keep=1, max_steps=1)
-    assert run.summary["refused"] == 1
+    assert run.summary["rejected"] == 1
     assert rows(store, "SELECT count(*) n FROM ledger") == [{"n": 1}]
 
 
-def test_losses_that_only_the_ledger_wants_can_be_left_out(store: Store, pool: Artifact, tiny: str) -> None:
+def test_losses_that_only_the_ledger_uses_can_be_skipped(store: Store, pool: Artifact, tiny: str) -> None:
     train(store, tiny, name="with")
     train(store, tiny, name="without", candidate_losses=False)
     kept = "SELECT step, slot, sample_id, kept, score FROM ledger WHERE run = $name ORDER BY ALL"
     assert store.query(kept, {"name": "with"}).equals(store.query(kept, {"name": "without"}))
-    told = "SELECT run, count(loss) AS n FROM ledger GROUP BY 1 ORDER BY 1"
-    assert rows(store, told) == [{"run": "with", "n": 48}, {"run": "without", "n": 0}]
+    counts = "SELECT run, count(loss) AS n FROM ledger GROUP BY 1 ORDER BY 1"
+    assert rows(store, counts) == [{"run": "with", "n": 48}, {"run": "without", "n": 0}]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
