@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..config import NOT_HASHED, Config, Ref
+from ..config import NOT_HASHED, NamedConfig, Ref
 from ..errors import CatalogueBusy
 from ..log import LOGGER, bar
 from ..store import Artifact, Draft, Store
@@ -39,7 +39,7 @@ curate query "SELECT sample_id, nearest_id FROM clusters WHERE nearest_similarit
 """
 
 
-class ClusterConfig(Config):
+class ClusterConfig(NamedConfig):
     """Configuration of `curate cluster`."""
 
     features: Ref = Field(description="Features of the pool, made by curate embed.")
@@ -68,6 +68,10 @@ class ClusterConfig(Config):
     backend: Annotated[Literal["auto", "faiss", "numpy"], NOT_HASHED] = Field(
         "auto", description="Search library: auto is faiss if it is installed, else numpy, which is always exact."
     )
+
+    def obvious_name(self) -> str:
+        """Return a name made of that of the features."""
+        return f"{self.features.removesuffix('-features')}-clusters"
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..config import NOT_HASHED, Config, Ref
+from ..config import NOT_HASHED, NamedConfig, Ref
 from ..executors.options import ExecutionOptions, executor_for
 from ..executors.pool_pass import ShardedPass
 from ..executors.work import Advance, Worker
@@ -45,7 +45,7 @@ curate embed --pool pool --model M --name feats --engine ray --workers 16     # 
 """
 
 
-class EmbedConfig(ExecutionOptions, ModelSettings, Config):
+class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     """Configuration of `curate embed`."""
 
     pool: Ref = Field(description="Name of the pool to measure.")
@@ -69,6 +69,10 @@ class EmbedConfig(ExecutionOptions, ModelSettings, Config):
     shard_rows: int = Field(
         2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."
     )
+
+    def obvious_name(self) -> str:
+        """Return the pool's name with `-features`."""
+        return f"{self.pool}-features"
 
 
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...config import NOT_HASHED, Config, Ref, flag_of
+from ...config import NOT_HASHED, NamedConfig, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ...pool_selectors import (
@@ -43,7 +43,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
 
 
-class SelectConfig(ExecutionOptions, Config):
+class SelectConfig(ExecutionOptions, NamedConfig):
     """Configuration of `curate select`."""
 
     method: str = Field(description="Pool selector: less, cluster_ucb, rds, k_center, tfidf or random.")
@@ -97,6 +97,10 @@ class SelectConfig(ExecutionOptions, Config):
     )
     score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Number of texts in one backward pass.")
     seed: int = Field(0, description="Seed of the method's random choices.")
+
+    def obvious_name(self) -> str:
+        """Return a name made of the pool's and the method's."""
+        return f"{self.pool}-{self.method}"
 
     @model_validator(mode="after")
     def _fits(self) -> SelectConfig:
