@@ -48,7 +48,7 @@ def metadata_of(annotation: Any) -> tuple[Any, ...]:
 class Options(BaseModel):
     """Options of a command. They are frozen; an unknown key is an error that suggests the nearest known key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def fields_with(cls, role: FieldRole) -> list[str]:

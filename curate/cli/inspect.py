@@ -22,7 +22,7 @@ from ..runtime.terminal import summary
 from ..samples import Sample
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
-from ..stages.tokenization import TokenizerSettings
+from ..stages.settings import TokenizerSettings
 from ..store import Artifact, Store
 from .flags import with_flags
 

@@ -110,11 +110,12 @@ def _build(name: str, function: Callable[..., Any], text: str, examples: str) ->
 
 def stage_command(stage: str) -> click.Command:
     """Return the command of a stage. The fields of its config give the flags."""
-    from ..store import Store
     from .flags import with_flags
-    from .stage import make_and_print
 
     def act(root: Path, config: Config) -> None:
+        from ..store import Store
+        from .stage import make_and_print
+
         make_and_print(Store(root), stage, config)
 
     made = stage_of(stage)

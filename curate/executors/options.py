@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from ..config import NOT_HASHED
+from ..config import NOT_HASHED, Options
 from ..errors import ConfigError
 from ..runtime.distributed import size
 from .local import LocalExecutor
 from .work import Executor, Task, Work
 
 
-class ExecutionOptions(BaseModel):
+class ExecutionOptions(Options):
     """Options for the executor of a stage.
 
     The result does not depend on them: every file is the same to the byte (on CPUs: with the same OMP_NUM_THREADS).

@@ -22,8 +22,9 @@ from ..log import Stopwatch
 from ..store import Draft
 from .inputs import Inputs
 from .pools import samples_between
+from .settings import ModelSettings
 from .stage import Stage
-from .tokenization import ModelSettings, TokenizationReport, tokenization_digest
+from .tokenization import TokenizationReport, tokenization_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa

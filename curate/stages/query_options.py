@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from ..config import NOT_HASHED
+from ..config import NOT_HASHED, Options
 from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
-class QueryOptions(BaseModel):
+class QueryOptions(Options):
     """Limits of a query. They do not enter the fingerprint; the query's answer does."""
 
     timeout: Annotated[float, NOT_HASHED] = Field(

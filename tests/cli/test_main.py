@@ -39,6 +39,10 @@ def test_help_imports_nothing_that_takes_time(args: list[str]) -> None:
     assert imported_by(*args) & (HEAVY | {"duckdb", "pydantic", "pyarrow", "yaml", "numpy", "rich"}) == set()
 
 
+def test_help_of_train_imports_its_options_and_nothing_that_takes_time() -> None:
+    assert imported_by("train", "--help") & (HEAVY | {"duckdb", "pyarrow", "numpy", "scipy", "accelerate"}) == set()
+
+
 @pytest.mark.parametrize("args", [["status"], ["query", "SELECT 1"], ["query", "--list"], ["run", "--help"]])
 def test_looking_at_the_store_imports_no_torch(tmp_path: Path, store: Store, args: list[str]) -> None:
     from curate.config import Config

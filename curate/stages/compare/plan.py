@@ -14,7 +14,7 @@ from typing import Any
 from ...config import Config
 from ...errors import ConfigError
 from .. import build_config
-from ..tokenization import ModelSettings
+from ..settings import ModelSettings
 from ..train.config import TrainConfig
 from .config import BatchSelectorSpec, CompareConfig, PoolSelectorSpec, methods_of, options_of
 

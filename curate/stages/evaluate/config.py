@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ...config import EXTERNAL, NOT_HASHED, NamedConfig, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
-from ..tokenization import ModelSettings
+from ..settings import ModelSettings
 
 POOL_OPTIONS = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
 """Options that have an effect only with `pool`."""

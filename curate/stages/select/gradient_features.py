@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...executors.work import Advance, Worker
 from ...store.vectors.cache import VectorCache
-from ..tokenization import ModelSettings
+from ..settings import ModelSettings
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable

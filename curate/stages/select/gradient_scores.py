@@ -29,7 +29,8 @@ from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint_of
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
-from ..tokenization import ModelSettings, tokenization_digest
+from ..settings import ModelSettings
+from ..tokenization import tokenization_digest
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
 

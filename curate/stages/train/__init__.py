@@ -1,5 +1,47 @@
-"""Fine-tune a model with online batch selection."""
+"""Fine-tune a model with online batch selection.
 
-from .stage import STAGE
+The package imports only the options, so that `curate train --help` is fast; stage.py does the work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...runtime.distributed import size
+from ..stage import Stage
+from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from ...store import Draft
+    from ..inputs import Inputs
+
+EXAMPLES = """\
+curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
+curate train --pool pool --model M --selector uds --set selector_args.alpha=1.5e-3 --name run2
+curate train --pool pool --model M --selector random --max-steps 500 --eval-pool heldout --name baseline
+curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
+--target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
+curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
+curate train --config configs/uds.yaml --scope micro:4      # keep 1 of each 4, as the authors' script does
+"""
+
+
+def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
+    """Fine-tune, and resume where a stopped run left off."""
+    from .stage import run as fine_tune_model
+
+    fine_tune_model(config, inputs, draft)
+
+
+def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
+    """Return the number of processes as a fingerprint if each process selects among its own candidates.
+
+    Their number then decides which samples are kept. With `--scope global` it does not: several processes keep the same
+    samples as one.
+    """
+    return {"processes": str(size())} if size() > 1 and config.per_rank else {}
+
+
+STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)
 
 __all__ = ["STAGE"]

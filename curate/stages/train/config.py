@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ...config import NOT_HASHED, Config, Ref, flag_of
+from ...config import NOT_HASHED, Config, Options, Ref, flag_of
 from ...errors import ConfigError
-from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ...runtime.distributed import size
-from ..tokenization import ModelSettings
+from ..settings import ModelSettings
+
+if TYPE_CHECKING:
+    from ...pool_selectors import PoolSelector
 
 REQUIRED = {
     "rewards": ("target", "a pool of samples of the task that the model should become good at"),
@@ -19,7 +21,7 @@ REQUIRED = {
 """Data that a pool selector needs -> the option that names its artifact, and what that artifact is."""
 
 
-class ReselectionOptions(BaseModel):
+class ReselectionOptions(Options):
     """Options that train each epoch on a subset of the pool, selected before the epoch begins."""
 
     pool_selector: Literal["cluster_ucb", "less", "random"] | None = Field(
@@ -64,6 +66,8 @@ class ReselectionOptions(BaseModel):
         needs = self.pool_selector_of_epochs(0).needs
         if self.selection_budget is None:
             raise ConfigError(f"--pool-selector {self.pool_selector} needs --selection-budget, such as 0.05.")
+        from ...pool_selectors import Budget
+
         Budget(self.selection_budget)
         for need in sorted(needs):
             name, description = REQUIRED[need]
@@ -76,6 +80,8 @@ class ReselectionOptions(BaseModel):
     def pool_selector_of_epochs(self, seed: int) -> PoolSelector:
         """Return the pool selector, with its arguments checked."""
         assert self.pool_selector is not None
+        from ...pool_selectors import make_pool_selector
+
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 

@@ -14,7 +14,6 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Draft
 from ..inputs import Inputs
-from ..stage import Stage
 from ..subsets import subset_of
 from ..tokenization import encode_pool
 from .config import TrainConfig
@@ -29,25 +28,6 @@ if TYPE_CHECKING:
 
     from ...lm.tokens.token_table import TokenTable
     from ...training.run import TrainingJob, TrainingResult
-
-EXAMPLES = """\
-curate train --pool pool --model Qwen/Qwen2.5-0.5B --selector uds --candidates 64 --keep 8 --name run
-curate train --pool pool --model M --selector uds --set selector_args.alpha=1.5e-3 --name run2
-curate train --pool pool --model M --selector random --max-steps 500 --eval-pool heldout --name baseline
-curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
---target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
-curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
-curate train --config configs/uds.yaml --scope micro:4      # keep 1 of each 4, as the authors' script does
-"""
-
-
-def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Return the number of processes as a fingerprint if each process selects among its own candidates.
-
-    Their number then decides which samples are kept. With `--scope global` it does not: several processes keep the same
-    samples as one.
-    """
-    return {"processes": str(size())} if size() > 1 and config.per_rank else {}
 
 
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
@@ -253,6 +233,3 @@ def _metrics(rows: list[tuple[int, str, float]]) -> pa.Table:
 
     steps, metrics, values = zip(*rows, strict=True)
     return pa.table({"step": pa.array(steps, pa.int64()), "metric": metrics, "value": values})
-
-
-STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)

@@ -1,0 +1,56 @@
+"""Options of models and tokenizers that several stages share. They import nothing slow: `--help` shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ..config import EXTERNAL, NOT_HASHED, Options
+
+if TYPE_CHECKING:
+    from ..lm.model.load import ModelOptions
+
+
+class TokenizerSettings(Options):
+    """Options of the model and its tokenizer."""
+
+    model: Annotated[str, EXTERNAL] = Field(
+        description="Model: a folder, a Hub id, or the name of a run or model in the store."
+    )
+    max_length: int = Field(
+        512, ge=2, description="Maximum number of tokens of a text; longer texts are cut at the end."
+    )
+    loss_on: Literal["assistant", "all"] = Field(
+        "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
+    )
+    chat_template: str | None = Field(
+        None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."
+    )
+    pad_token: str | None = Field(None, description="Padding token, for a tokenizer without one.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+    def options(self, location: str) -> ModelOptions:
+        """Return the options to load the model from `location`."""
+        from ..lm.model.load import ModelOptions
+
+        names = {field.name for field in dataclasses.fields(ModelOptions)}
+        return ModelOptions(location, **self.model_dump(include=names))
+
+
+class ModelSettings(TokenizerSettings):
+    """Options of the model, of its tokenizer, and of its precision."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Data type of the weights; auto keeps that of the checkpoint."
+    )
+    attn_implementation: str | None = Field(
+        None, description="Attention implementation as in transformers: eager, sdpa, flash_attention_2."
+    )
+    load_in_4bit: bool = Field(
+        False, description="Load the base weights in 4 bits (bitsandbytes); adapters are trained on them."
+    )
+    strict: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Stop with an error at a sample that has no token to train on."
+    )
