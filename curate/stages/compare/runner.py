@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from ...errors import CurateError, is_interrupt, of_system
-from ...log import LOGGER
+from ...log import LOGGER, Heartbeat
 from ...runtime.distributed import cores
 from ...store import Artifact, Store
 from .. import made_from, run_stage
@@ -123,6 +123,7 @@ class _Process:
 def _make_in_processes(progress: RunProgress, waiting: dict[str, Task], jobs: int, folder: Path) -> None:
     """Start each waiting task as soon as its needs are made and one of the `jobs` places is free."""
     running: dict[str, _Process] = {}
+    heartbeat = Heartbeat()
     try:
         while waiting or running:
             for name, task in list(waiting.items()):
@@ -138,9 +139,17 @@ def _make_in_processes(progress: RunProgress, waiting: dict[str, Task], jobs: in
                 if process.running.poll() is not None:
                     _end(progress, name, running.pop(name))
             if running:
+                heartbeat.beat(lambda: _still_running(running, waiting))
                 time.sleep(POLL_SECONDS)
     finally:
         _stop(running)
+
+
+def _still_running(running: Mapping[str, _Process], waiting: Mapping[str, Task]) -> str:
+    """Return a line about the processes that are at work: a log shows it now and then."""
+    now = time.monotonic()
+    tasks = ", ".join(f"{name} ({now - process.start:.0f} s)" for name, process in running.items())
+    return f"Still running: {tasks}. Waiting: {len(waiting)}."
 
 
 def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Process:

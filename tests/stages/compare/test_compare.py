@@ -273,3 +273,15 @@ def test_an_interrupted_comparison_ends_its_processes_first(
     with pytest.raises(KeyboardInterrupt):
         make_all(pools, plan(config).tasks, 2, tmp_path)
     assert len(started) == 2 and all(process.wait(0) == -signal.SIGINT for process in started)
+
+
+def test_processes_at_work_are_named_in_the_log(
+    pools: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CURATE_PROGRESS")
+    monkeypatch.setattr("curate.log.LINE_SECONDS", 0.0)
+    caplog.set_level("INFO", "curate")
+    task = Task("demo-pool", build(stage_of("demo-pool").config, {"name": "c-noise", "rows": 20}))
+    done = make_all(pools, {"c-noise": task}, 2, tmp_path / "cells")
+    assert set(done.made) == {"c-noise"}
+    assert any(line.startswith("Still running: c-noise (") and "Waiting: 0" in line for line in caplog.messages)
