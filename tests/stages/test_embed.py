@@ -143,7 +143,7 @@ def test_workers_are_those_of_ray_and_ray_is_asked_for_by_name(
     with pytest.raises(ConfigError, match="--workers needs --engine ray"):
         make(world, "embed", workers=2, **options)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ConfigError, match=r'Ray is not installed: pip install "curate\[ray\]"'):
+    with pytest.raises(ConfigError, match=r'Ray is not installed: pip install "curate-sft\[ray\]"'):
         make(world, "embed", engine="ray", **options)
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = build(EmbedConfig, {**options, "engine": "ray"})

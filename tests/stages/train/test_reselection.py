@@ -239,7 +239,7 @@ def test_an_online_selector_by_gradients_chooses_from_the_round(world: Store, ti
     [
         ({"pool_selector": None}, "--pool-selector-args is an option of pool selectors: give --pool-selector"),
         ({"selection_budget": None}, "needs --selection-budget, such as 0.05"),
-        ({"selection_budget": 1}, "all or one"),
+        ({"selection_budget": 1}, "1 is ambiguous"),
         ({"target": None}, "--pool-selector cluster_ucb needs --target NAME: a pool of samples"),
         ({"clusters": None}, "--pool-selector cluster_ucb needs --clusters NAME: clusters of the pool"),
         ({"pool_selector_args": {"bata": 1}}, "no argument 'bata' in pool_selector_args. Did you mean 'beta'"),
