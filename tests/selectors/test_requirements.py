@@ -47,7 +47,7 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "args", "required"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "args", "required"), CASES, ids=[f"{name} {args}" for name, args, _ in CASES])
 def test_requirements_follow_from_the_arguments(name: str, args: dict[str, Any], required: Requirements) -> None:
     assert requirements_of(name, args) == required
     assert required.differences(make_selector(name, args, INFO)) == []

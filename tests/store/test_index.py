@@ -215,7 +215,7 @@ def test_without_faiss_search_works_no_index_is_kept_and_asking_for_it_says_what
     write_index(tmp_path, vectors.shards, "sketch")
     assert isinstance(index_of(tmp_path, vectors), NumpyIndex)
     assert not (tmp_path / "sketch.faiss").exists()
-    with pytest.raises(ConfigError, match=r'pip install "curate\[faiss\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "curate-sft\[faiss\]"'):
         choose_backend("faiss")
 
 

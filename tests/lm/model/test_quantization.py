@@ -114,7 +114,7 @@ def test_full_fine_tuning_is_an_error_that_names_the_flags(options: ModelOptions
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r'pip install "curate\[quantized\]"'):
+    with pytest.raises(ModelError, match=r'pip install "curate-sft\[quantized\]"'):
         nf4_arguments()
 
 

@@ -216,7 +216,7 @@ def test_an_unknown_task_and_a_missing_harness_are_errors(
         raise harness.PackageNotFoundError(name)
 
     monkeypatch.setattr(harness, "version", missing)
-    with pytest.raises(ConfigError, match=r'pip install "curate\[eval\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "curate-sft\[eval\]"'):
         make(world, "evaluate", name="no", tasks=["recall"], **options)
 
 
