@@ -148,7 +148,7 @@ def pretrain(model: LlamaForCausalLM, ids: torch.Tensor, *, batch_size: int, lea
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())
-            progress.set_postfix(loss=f"{losses[-1]:.2f}")
+            progress.set_postfix_str(f"loss {losses[-1]:.2f}", refresh=False)
             progress.update()
     return losses
 

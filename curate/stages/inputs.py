@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import EXTERNAL, Config, Options
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, did_you_mean
 from ..formats.locations import digest_url, is_url, label_and_location, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
@@ -162,7 +162,7 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
     if store.has(text):
         artifact = store.get(text)
         return str(artifact.files), artifact.fingerprint
-    return text, _hub_revision(text, kind, str(store.root))
+    return text, _hub_revision(text, kind, store)
 
 
 def _locate_url(url: str, kind: str) -> tuple[str, str]:
@@ -173,12 +173,18 @@ def _locate_url(url: str, kind: str) -> tuple[str, str]:
     return url, digest_url(url)
 
 
-def _hub_revision(repo: str, kind: str, store: str) -> str:
+def _hub_revision(repo: str, kind: str, store: Store) -> str:
+    """Return the commit of a Hub repository, from the cache or from the Hub.
+
+    Raises:
+        ModelError, DataError: the Hub does not have it, or cannot be reached. Nothing of that name is here either.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     error = ModelError if kind == "model" else DataError
-    advice = f"There is no {kind} '{repo}': no such file or folder, and nothing of that name in the store {store}"
+    hint = did_you_mean(repo, (artifact.name for artifact in store.artifacts())).removesuffix(".")
+    near = f" ({hint.strip()})" if "Did you mean" in hint else ""
+    advice = f"There is no {kind} '{repo}': no such file or folder, and no artifact of that name in {store.root}{near}"
     if repo.count("/") > 1 or repo.startswith((".", "/", "~")):
         raise error(f"{advice}. Check the path.")
     try:
@@ -186,7 +192,7 @@ def _hub_revision(repo: str, kind: str, store: str) -> str:
         if isinstance(cached, str):
             return f"hub:{Path(cached).parent.name}"
         return f"hub:{HfApi().repo_info(repo, repo_type=kind).sha}"
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as reason:
+    except Exception as reason:  # the Hub's client raises errors of its own, of its HTTP library and of the system
         lines = str(reason).strip().splitlines()
-        answer = lines[0] if lines else type(reason).__name__
+        answer = lines[0].rstrip(".") if lines else type(reason).__name__
         raise error(f"{advice}; the Hugging Face Hub answered: {answer}. Check the path or id.") from None

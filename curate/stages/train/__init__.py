@@ -33,6 +33,13 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     fine_tune_model(config, inputs, draft)
 
 
+def check(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the selector needs an artifact that no option names."""
+    from .joined_features import check_requirements
+
+    check_requirements(config)
+
+
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     """Return the number of processes as a fingerprint if each process selects among its own candidates.
 
@@ -42,6 +49,6 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     return {"processes": str(size())} if size() > 1 and config.per_rank else {}
 
 
-STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs)
+STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, check=check)
 
 __all__ = ["STAGE"]

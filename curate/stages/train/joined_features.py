@@ -57,6 +57,43 @@ KEYS = ("features", "sample_id")
 """Columns of the table `features` that are not features."""
 
 
+def check_requirements(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the selector needs data that no option names: before a model is loaded."""
+    from ...selectors import requirements_of
+
+    required = requirements_of(config.selector, config.selector_args)
+    if config.features is not None and SOURCES.keys() >= set(required.features):
+        raise ConfigError(f"Selector {config.selector} does not use --features {config.features}: leave it out.")
+    for feature in required.features:
+        _source(feature, config)
+    if not required.target:
+        return
+    if config.target is None:
+        raise ConfigError(
+            f"Selector {config.selector} needs --target POOL: samples of the task that the model should become good "
+            "at. Make it: curate ingest --data FILE --name POOL."
+        )
+    if config.group is not None:
+        raise ConfigError(
+            f"Selector {config.selector} selects among all candidates of a step: leave --scope at global."
+        )
+    if config.target_batch_size % size():
+        raise ConfigError(
+            f"--target-batch-size {config.target_batch_size} must be a multiple of the {size()} processes."
+        )
+
+
+def _source(feature: str, config: TrainConfig) -> Source:
+    """Return the source of a feature; `ConfigError` if its option is not given."""
+    hint = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
+    source = SOURCES.get(feature, Source("features", "features", feature, hint))
+    if getattr(config, source.option) is None:
+        raise ConfigError(
+            f"Selector {config.selector} needs --{source.option} NAME: {source.hint.format(pool=config.pool)}."
+        )
+    return source
+
+
 def joined_features(
     config: TrainConfig, inputs: Inputs, table: TokenTable, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
@@ -69,8 +106,6 @@ def joined_features(
     from ...selectors import requirements_of
 
     needed = requirements_of(config.selector, config.selector_args).features
-    if config.features is not None and SOURCES.keys() >= set(needed):
-        raise ConfigError(f"Selector {config.selector} does not use --features {config.features}: leave it out.")
     return {feature: _joined_feature(feature, config, inputs, table, tokenizer) for feature in needed}
 
 
@@ -80,13 +115,8 @@ def _joined_feature(
     """Read one feature of every sample of the table: (n,) int64 for clusters, float64 for all others."""
     import torch
 
-    hint = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
-    source = SOURCES.get(feature, Source("features", "features", feature, hint))
+    source = _source(feature, config)
     name = getattr(config, source.option)
-    if name is None:
-        raise ConfigError(
-            f"Selector {config.selector} needs --{source.option} NAME: {source.hint.format(pool=config.pool)}."
-        )
     artifact = inputs.artifacts[source.option]
     if feature == "reference_loss":
         _check_same_tokens(config, artifact, tokenizer)
@@ -141,28 +171,12 @@ def encode_target(
 
 
 def target_sampler(config: TrainConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> TargetSampler | None:
-    """Return the sampler of target batches, or None if the selector needs no target.
-
-    Raises:
-        ConfigError: the selector needs a target and none is given, or other options do not fit it.
-    """
+    """Return the sampler of target batches, or None if the selector needs no target."""
     from ...selectors import requirements_of
     from ...training.target_sampler import TargetSampler
 
     if not requirements_of(config.selector, config.selector_args).target:
         return None
-    if config.target is None:
-        raise ConfigError(
-            f"Selector {config.selector} needs --target POOL: samples of the task that the model should become good at."
-        )
-    if config.group is not None:
-        raise ConfigError(
-            f"Selector {config.selector} selects among all candidates of a step: leave --scope at global."
-        )
-    if config.target_batch_size % size():
-        raise ConfigError(
-            f"--target-batch-size {config.target_batch_size} must be a multiple of the {size()} processes."
-        )
     table, subtasks = encode_target(config, inputs, tokenizer)
     groups: dict[str, list[int]] = {}
     for row, name in enumerate(subtasks):
