@@ -135,10 +135,7 @@ class ArtifactIndex:
         """Return the artifact that a file in `names` points to."""
         require_folder(pointer.parent)
         content = self.read_pointer(pointer)
-        folder = self.root / content["path"]
-        for each in (self.root / "artifacts", folder.parent, folder):
-            require_folder(each)
-        artifact = self.load(folder)
+        artifact = self.load(self.root / content["path"])
         if artifact.fingerprint != content["fingerprint"]:
             raise StoreError(f"{pointer} is damaged: it points to an artifact with another fingerprint. {REMEDY}")
         return artifact
@@ -161,6 +158,8 @@ class ArtifactIndex:
 
     def load(self, path: Path) -> Artifact:
         """Read the artifact in this folder; raise `ArtifactNotFound` if the folder is gone."""
+        for each in (path.parents[1], path.parent, path):
+            require_folder(each)
         try:
             return Artifact.read(path / "artifact.json")
         except FileNotFoundError:

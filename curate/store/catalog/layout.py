@@ -14,9 +14,9 @@ from pathlib import Path
 
 import duckdb
 
-from ...errors import StoreError
+from ...errors import StoreError, of_system
 from ...log import LOGGER
-from ..artifacts.files import temporary
+from ..artifacts.files import REMEDY, temporary
 from .objects import base_columns, refuse_others
 from .sql import quote
 
@@ -31,9 +31,15 @@ def create_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
     Raises:
         CatalogueRefused: the catalogue holds other objects than these tables.
+        StoreError: the catalogue is damaged.
     """
-    if is_up_to_date(connection, path, macros=True):
-        return
+    try:
+        if is_up_to_date(connection, path, macros=True):
+            return
+    except duckdb.Error as error:
+        if of_system(error):
+            raise
+        raise StoreError(f"{path} is damaged: {error}\n{REMEDY}") from None
     _back_up(connection, path)
     statements, digest = _layout()
     connection.execute("BEGIN")
