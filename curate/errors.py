@@ -43,6 +43,10 @@ class CatalogueBusy(StoreError):
     """A DuckDB file that another process has locked."""
 
 
+class CatalogueRefused(StoreError):
+    """A DuckDB file that holds other objects than the tables that curate creates."""
+
+
 class QueryError(CurateError):
     """SQL that cannot be run, or that would write."""
 

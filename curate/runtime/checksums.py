@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ def damage(path: Path, recorded: Mapping[str, Any], *, read: bool) -> str | None
         read: True reads the whole file; False compares only its size.
     """
     try:
-        size = path.stat().st_size
+        status = path.lstat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # a link may lead out of the store, and a pipe is never read to its end
+            return "is no regular file"
         if size != recorded["bytes"]:
             return f"has {size} bytes and should have {recorded['bytes']}"
         if read and sha256(path) != recorded["sha256"]:

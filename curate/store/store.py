@@ -10,6 +10,7 @@ is free.
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +26,12 @@ from ..log import LOGGER
 from ..runtime.distributed import rank
 from .artifacts.artifact import Artifact
 from .artifacts.draft import Draft
-from .artifacts.files import as_json, fingerprint_of, read_json, write_json, write_text
+from .artifacts.files import REMEDY, as_json, fingerprint_of, read_json, require_file, write_json, write_text
 from .artifacts.index import ArtifactIndex
 from .artifacts.lock import DraftLock
 from .artifacts.manifest import write_manifest
-from .catalog.catalog import Catalog, fragments
+from .catalog.catalog import Catalog
+from .catalog.fragments import fragments
 from .catalog.limits import Limits
 
 SCHEMA_VERSION = 1
@@ -49,12 +51,14 @@ class Store(ArtifactIndex):
 
     def _check_version(self) -> None:
         path = self.root / "store.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             return
         version = read_json(path).get("schema_version", 0)
+        if type(version) is not int or version < 0:
+            raise StoreError(f"{path} is damaged: its schema_version is no version of curate. {REMEDY}")
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.root} was made by a newer curate (schema {version}; this version reads up to "
+                f"{self.root} was made by a newer curate ({path.name}: schema {version}; this version reads up to "
                 f"{SCHEMA_VERSION}). Upgrade curate, or use another --store."
             )
 
@@ -64,7 +68,9 @@ class Store(ArtifactIndex):
 
     def is_being_made(self, draft: Artifact) -> bool:
         """Return whether a process is making this draft now."""
-        return DraftLock(draft.path / "draft.lock", "").is_held()
+        lock = draft.path / "draft.lock"
+        require_file(lock)
+        return DraftLock(lock, "").is_held()
 
     def waiting(self) -> int:
         """Return the number of files of finished artifacts whose records are not merged into the catalogue yet."""

@@ -16,7 +16,7 @@ from curate.errors import StoreError
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
 from curate.store.artifacts.parquet import read_parquet
-from curate.store.catalog.catalog import fragments
+from curate.store.catalog.fragments import fragments
 from curate.store.maintenance.gc import Leftover, find_leftovers
 from curate.store.maintenance.repair import repair
 from curate.store.maintenance.verify import find_defects

@@ -18,6 +18,7 @@ import errno
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -163,11 +164,15 @@ def _writer(injector: Injector, write: Callable[..., Any], position: int, key: s
     return wrapped
 
 
-class Connection:
-    """A connection of DuckDB. Each statement that writes is a point."""
+ATTACH = re.compile(r"ATTACH '((?:[^']|'')+)' AS \w+ \((?!.*READ_ONLY)")
+"""A statement that opens a file for writing; the path is the group."""
 
-    def __init__(self, injector: Injector, connection: Any, path: str) -> None:
-        self._injector, self._connection, self._path = injector, connection, path
+
+class Connection:
+    """A connection of DuckDB. Each statement that opens a file for writing or writes to it is a point."""
+
+    def __init__(self, injector: Injector, connection: Any) -> None:
+        self._injector, self._connection, self._path = injector, connection, ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -180,13 +185,19 @@ class Connection:
 
     def execute(self, statement: str, *args: Any, **options: Any) -> Any:
         """Give the statement to DuckDB."""
-        if statement.lstrip().upper().startswith(STATEMENTS):
+        if (attached := ATTACH.match(statement)) and (path := attached[1].replace("''", "'")).startswith(
+            self._injector.fault.root
+        ):
+            _point_of_duckdb(self._injector, "connect", path)
+            self._path = self._path or path
+        if self._path and statement.lstrip().upper().startswith(STATEMENTS):
             _point_of_duckdb(self._injector, statement.split("(")[0][:40], self._path)
         return self._connection.execute(statement, *args, **options)
 
     def close(self) -> None:
         """Close the connection. DuckDB then merges its log into the file."""
-        _point_of_duckdb(self._injector, "close", self._path, fails=False)
+        if self._path:
+            _point_of_duckdb(self._injector, "close", self._path, fails=False)
         self._connection.close()
 
 
@@ -206,11 +217,7 @@ def _wrap_duckdb(injector: Injector) -> None:
     connect = duckdb.connect
 
     def wrapped(database: str = ":memory:", *args: Any, **options: Any) -> Any:
-        path = os.path.abspath(database)
-        if database == ":memory:" or not path.startswith(injector.fault.root):
-            return connect(database, *args, **options)
-        _point_of_duckdb(injector, "connect", path)
-        return Connection(injector, connect(database, *args, **options), path)
+        return Connection(injector, connect(database, *args, **options))
 
     duckdb.connect = wrapped
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +18,8 @@ from curate.errors import CatalogueBusy, QueryError, StoreError
 from curate.store import Draft, Store
 from curate.store.artifacts.files import temporary
 from curate.store.artifacts.manifest import MERGED
-from curate.store.catalog.catalog import NAME_COLUMNS, fragments
+from curate.store.catalog.catalog import NAME_COLUMNS
+from curate.store.catalog.fragments import fragments
 from curate.store.catalog.query import dictionary, ledger_views, parquet_bytes, run
 from curate.store.catalog.session import QuerySession
 
@@ -42,7 +44,6 @@ def count(store: Store, table: str = "samples") -> int:
 HOLDER = """
 import sys, duckdb
 connection = duckdb.connect(sys.argv[1])
-connection.execute("CREATE TABLE IF NOT EXISTS notes (x INTEGER)")
 print("open", flush=True)
 sys.stdin.readline()
 """
@@ -86,14 +87,14 @@ def test_a_merge_killed_after_its_commit_neither_loses_nor_doubles(
 def test_a_merge_killed_before_commit_is_done_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     import curate.store.catalog.catalog as module
 
-    insert = module._insert
+    insert = module.insert_fragments
 
-    def killed(connection: object, artifact: str, table: str, paths: list[Path]) -> None:
-        insert(connection, artifact, table, paths)  # type: ignore[arg-type]
+    def killed(*args: Any) -> None:
+        insert(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "_insert", killed)
+        patch.setattr(module, "insert_fragments", killed)
         store.make("toy", fill, Toy(name="a"))
     assert count(store) == 2 and store.waiting() == 1
     assert store.sync() and count(store) == 2 and store.waiting() == 0
@@ -236,7 +237,7 @@ def test_the_first_query_of_a_process_does_not_wait_for_pandas(store: Store) -> 
 def test_memory_is_limited_in_merges_and_in_queries_and_what_spills_is_gone_afterwards(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.store.catalog.catalog.MEMORY", 64 << 20)
+    monkeypatch.setattr("curate.store.catalog.connection.MEMORY", 64 << 20)
     store.make("toy", lambda draft: None, Toy(name="a"))
     setting = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS place"
     with store.catalog.open() as connection:

@@ -95,3 +95,22 @@ def test_a_half_written_file_belongs_to_the_process_in_its_name(tmp_path: Path) 
     assert not is_abandoned(elsewhere)
     os.utime(elsewhere, (0, 0))
     assert is_abandoned(elsewhere) and not is_abandoned(tmp_path / ".gitkeep")
+
+
+def test_a_link_among_leftovers_is_unlinked_and_the_rest_is_removed(store: Store, tmp_path: Path) -> None:
+    made = store.make("toy", fill, Toy(name="a"))
+    (outside := tmp_path / "outside").mkdir()
+    (outside / "kept").write_text("kept")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = f"{HOST}.{ended.stdout.strip()}.tmp"
+    (store.root / f".a.{left}").symlink_to(outside)
+    (made.path / f".b.{left}").symlink_to(outside / "kept")
+    (made.path / f".c.{left}").symlink_to(tmp_path / "nowhere")
+    (made.path / ".spill-1").symlink_to(outside)
+    (store.root / f".z.{left}").write_text("half")
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    (store.drafts()[0].path / "files").symlink_to(outside)
+    found = find_leftovers(store)
+    assert len(found) == 6 and all(remove(store, each) for each in found)
+    assert find_leftovers(store) == [] and (outside / "kept").read_text() == "kept"

@@ -18,7 +18,8 @@ import curate.store.ledger.ledger as module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store
-from curate.store.catalog.catalog import Catalog, fragments
+from curate.store.catalog.catalog import Catalog
+from curate.store.catalog.fragments import fragments
 from curate.store.ledger.ledger import Ledger
 from curate.store.ledger.rows import SCHEMA, Rows, to_table
 

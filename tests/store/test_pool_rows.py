@@ -49,8 +49,8 @@ def test_only_the_row_groups_of_the_rows_are_read(tmp_path: Path, monkeypatch: p
     assert sum(len(table) for table in rows.read(12, 25, ["text"])) == 13 and read == [1, 2]
 
 
-@pytest.mark.parametrize("memory", ["1GB", "40MB"])
-def test_repeats_are_those_of_a_walk_that_remembers_all_ids(tmp_path: Path, memory: str) -> None:
+@pytest.mark.parametrize("memory", [10**9, 40 * 10**6])
+def test_repeats_are_those_of_a_walk_that_remembers_all_ids(tmp_path: Path, memory: int) -> None:
     names = np.random.default_rng(0).integers(0, 150_000, 200_000)
     ids = [f"{name:032x}" for name in names.tolist()]
     seen: set[str] = set()

@@ -71,7 +71,6 @@ READS_OUTSIDE = [
     "FROM read_blob('/etc/passwd')",
     "FROM 'https://example.org/x.parquet'",
     "FROM read_parquet('s3://bucket/x.parquet')",
-    "FROM duckdb_secrets()",
     "SELECT getenv('HOME')",
 ]
 
@@ -121,6 +120,10 @@ def test_files_are_read_with_allow_files(store: Store, curate: Run) -> None:
     assert store.query(sql, limits=Limits(allow_files=True)).to_pylist() == [{"a": "secret"}]
     assert curate("query", sql, "--store", str(store.root)).code == 1
     assert "secret" in curate("query", sql, "--store", str(store.root), "--allow-files").out
+
+
+def test_there_are_no_secrets(store: Store) -> None:
+    assert store.query("FROM duckdb_secrets()", limits=Limits(allow_files=True)).num_rows == 0
 
 
 def test_python_variables_are_no_tables(store: Store) -> None:

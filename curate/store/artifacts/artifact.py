@@ -5,20 +5,27 @@ An artifact is the result of a stage. `artifact.json` describes a finished one, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from ...config import NAME
 from ...errors import StoreError
-from .files import REMEDY, read_json
-from .manifest import find_damage, read_manifest
+from .files import REMEDY, read_json, require_file
+from .manifest import MANIFEST, find_damage, read_manifest
 from .parquet import read_parquet
 
 SCRIPT = "script"
 """Stage of a run that a user's own script made (`curate.integrations`). Only that script can resume the run."""
+MAX_NAME_LENGTH = 200
+"""Names must be shorter than this number of characters."""
+STAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+FINGERPRINT = re.compile(r"c1:[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,15 @@ class Artifact:
 
     @classmethod
     def read(cls, path: Path) -> Artifact:
-        """Read an `artifact.json` or a `draft.json`; raise `StoreError` if it is damaged."""
-        try:
-            return cls(**read_json(path), path=path.parent)
-        except TypeError as error:
-            raise StoreError(f"{path} is damaged: it does not describe an artifact ({error}). {REMEDY}") from None
+        """Read an `artifact.json` or a `draft.json`; raise `StoreError` if it is damaged.
+
+        A store may come from another user, so every field is checked: names, stages and fingerprints are printed,
+        become parts of paths, and are looked up in the catalogue.
+        """
+        content = read_json(path)
+        if (wrong := _wrong_field(content, path)) is not None:
+            raise StoreError(f"{path} is damaged: it does not describe an artifact ({wrong}). {REMEDY}")
+        return cls(**content, path=path.parent)
 
     @property
     def files(self) -> Path:
@@ -64,10 +75,16 @@ class Artifact:
         """Return the Parquet files of the artifact's own data, in order.
 
         They come from the manifest, so a deleted file is among them, and reading it raises an error.
+
+        Raises:
+            StoreError: a link or a pipe stands in the place of a shard.
         """
         recorded = (read_manifest(self.path) or {}) if self.made_at is not None else {}
         known = [self.path / name for name in recorded if name.startswith("part-")]
-        return sorted(known or self.path.glob("part-*.parquet"))
+        shards = sorted(known or self.path.glob("part-*.parquet"))
+        for path in shards:
+            require_file(path)
+        return shards
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the shards as Arrow tables, one at a time; raise `StoreError` if the checksum of a page is wrong."""
@@ -97,3 +114,59 @@ class Artifact:
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
                 f"{self.path} and make '{self.name}' again (curate {self.stage}). See all damage: curate verify."
             )
+
+
+def is_name(text: object) -> bool:
+    """Return whether a value can be the name of an artifact."""
+    return isinstance(text, str) and NAME.fullmatch(text) is not None and len(text) < MAX_NAME_LENGTH
+
+
+def _is_moment(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "stage": lambda value: isinstance(value, str) and STAGE.fullmatch(value) is not None,
+    "name": is_name,
+    "fingerprint": lambda value: isinstance(value, str) and FINGERPRINT.fullmatch(value) is not None,
+    "config": lambda value: isinstance(value, dict),
+    "inputs": _is_texts,
+    "rows": lambda value: value is None or (type(value) is int and 0 <= value < 2**63),
+    "summary": lambda value: isinstance(value, dict),
+    "made_at": _is_moment,
+}
+"""Field of a description -> whether a value is allowed."""
+OPTIONAL = ("config", "inputs", "rows", "summary")
+
+
+def _wrong_field(content: dict[str, Any], path: Path) -> str | None:
+    """Return what is wrong with a description of an artifact, in a few words; None if nothing is."""
+    if unknown := sorted(content.keys() - FIELDS.keys()):
+        return f"the field {unknown[0][:40]!r} is unknown"
+    finished = path.name == MANIFEST
+    for field_name, allowed in FIELDS.items():
+        if field_name == "made_at" and not finished:
+            if field_name in content:
+                return "it is unfinished and has a 'made_at'"
+        elif field_name not in content:
+            if field_name not in OPTIONAL:
+                return f"'{field_name}' is missing"
+        elif not allowed(content[field_name]):
+            return f"'{field_name}' has a value that it cannot have: {_short(content[field_name])}"
+    expected = Path(content["stage"], content["fingerprint"][3:19])
+    if path.parent.parts[-2:] != expected.parts:
+        return f"it describes the artifact of the folder {expected}"
+    return None
+
+
+def _short(value: object) -> str:
+    """Return a value for a message: escaped and not long."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:80] + "..."

@@ -6,6 +6,7 @@ the process, so that files of killed processes can be recognised.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +26,11 @@ from ...errors import StoreError
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 WRITER = re.compile(r"\.(?:(?P<host>[\w-]+)\.)?(?P<pid>\d+)\.(?:tmp|new|old)(?:\.wal)?$")
 REMEDY = "See what is wrong, and what to do about it: curate verify."
+MAX_DEPTH = 100
+"""Levels of nested values in a JSON file of the store. Code that walks through them recurses once per level."""
+MAX_JSON = 1 << 28
+"""Bytes of the largest JSON file: the checksums of two million files."""
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 OTHER_HOST_SECONDS = 24 * 3600
 """Age in seconds at which a half-written file of a process on another machine counts as abandoned."""
 
@@ -44,14 +51,22 @@ def is_abandoned(path: Path) -> bool:
         return False
     if found["host"] in (None, HOST):
         return not is_alive(int(found["pid"]))
-    return time.time() - path.stat().st_mtime > OTHER_HOST_SECONDS
+    return time.time() - path.lstat().st_mtime > OTHER_HOST_SECONDS
 
 
 def clear_abandoned(path: Path) -> None:
     """Remove the temporary files that killed processes left while they wrote `path`."""
     for stray in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if is_abandoned(stray):
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
+            remove_path(stray)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, or a folder with its content. Of a link only the link is removed. It may be gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_alive(pid: int) -> bool:
@@ -92,14 +107,87 @@ def as_json(value: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that curate wrote; raise `StoreError` if it is damaged."""
+    """Read a JSON object that curate wrote; raise `StoreError` if it is damaged, or if it is no regular file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = _read_regular(path).decode("utf-8")
+        value = json.loads(text)
+    except RecursionError:
+        raise StoreError(f"{path} is damaged: its values are nested too deeply. {REMEDY}") from None
     except ValueError as error:
         raise StoreError(f"{path} is damaged: it is not valid JSON ({error}). {REMEDY}") from None
     if not isinstance(value, dict):
         raise StoreError(f"{path} is damaged: it does not hold a JSON object. {REMEDY}")
+    if _depth(value) > MAX_DEPTH:
+        raise StoreError(f"{path} is damaged: its values are nested too deeply. {REMEDY}")
+    if SURROGATE.search(text) and not _is_unicode(value):
+        raise StoreError(f"{path} is damaged: its text is not valid Unicode. {REMEDY}")
     return value
+
+
+def _read_regular(path: Path) -> bytes:
+    """Return the content of a regular file. A link is not followed, and a pipe or device is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
+            require_file(path)
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path} is {_kind(status.st_mode)} and should be a file. {REMEDY}")
+        if status.st_size > MAX_JSON:
+            raise StoreError(f"{path} is damaged: it has {status.st_size} bytes, more than curate writes. {REMEDY}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def require_file(path: Path) -> None:
+    """Raise `StoreError` if something other than a regular file is at this path of the store: a link, a pipe."""
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"{path} is {_kind(mode)} and should be a file. {REMEDY}")
+
+
+def require_folder(path: Path) -> None:
+    """Raise `StoreError` if something other than a folder is at this path of the store, such as a link to one."""
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise StoreError(f"{path} is {_kind(mode)} and should be a folder. {REMEDY}")
+
+
+def not_stored(path: Path) -> str | None:
+    """Return what is at a path if it is neither a file nor a folder (`a link`, `a pipe`), else None."""
+    mode = path.lstat().st_mode
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a file" if stat.S_ISREG(mode) else "a device")
+
+
+def _depth(value: Any) -> int:
+    """Return the number of levels of nested objects and lists, at most one more than `MAX_DEPTH`."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [each for values in inner for each in values if isinstance(each, (dict, list))]
+    return depth
+
+
+def _is_unicode(value: Any) -> bool:
+    """Return whether all text in a JSON value can be encoded: escapes such as \\ud800 can make text that cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fingerprint_of(stage: str, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -130,5 +218,5 @@ def digest_path(path: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Return the total size in bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Return the total size in bytes of the files below a folder. A link does not count."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())

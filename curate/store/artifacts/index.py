@@ -6,20 +6,17 @@ one that was last made or found again.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from ...config import NAME
 from ...errors import ArtifactNotFound, StoreError, did_you_mean
-from .artifact import SCRIPT, Artifact
-from .files import REMEDY, read_json, write_json
+from .artifact import SCRIPT, Artifact, is_name
+from .files import REMEDY, read_json, require_file, require_folder, write_json
 
-MAX_NAME_LENGTH = 200
-"""Names must be shorter than this number of characters."""
-ARTIFACT_PATH = re.compile(r"artifacts/[\w-]+/[\w-]+")
+ARTIFACT_PATH = re.compile(r"artifacts/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")
 """Pattern of an artifact's folder, relative to the store; a pointer to any other path is an error."""
 
 
@@ -31,6 +28,7 @@ class ArtifactIndex:
 
     def require(self) -> None:
         """Raise `StoreError` if there is no store in this folder."""
+        require_file(self.root / "store.json")
         if not (self.root / "store.json").exists():
             raise StoreError(
                 f"There is no store in {self.root}. Create one with curate ingest, or give another --store."
@@ -48,12 +46,12 @@ class ArtifactIndex:
         """
         pointer = self.root / "names" / f"{name}.json"
         if not self.has(name):
-            names = [path.stem for path in (self.root / "names").glob("*.json")]
+            names = [path.stem for path in self.pointers()]
             hint = did_you_mean(name, names) if names else ""
             commands = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
             make = f" Make it: {commands}" if commands else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
-        artifact = self.load(self.root / self._read_pointer(pointer)["path"])
+        artifact = self.load_named(pointer)
         if stages and artifact.stage not in stages:
             raise ArtifactNotFound(
                 f"'{name}' in the store {self.root} was made by {artifact.stage}, not by {' or '.join(stages)}."
@@ -62,21 +60,44 @@ class ArtifactIndex:
 
     def has(self, name: str) -> bool:
         """Return whether an artifact has this name."""
-        valid = bool(NAME.match(name)) and len(name) < MAX_NAME_LENGTH
-        return valid and (self.root / "names" / f"{name}.json").exists()
+        return is_name(name) and (self.root / "names" / f"{name}.json").exists()
 
     def artifacts(self) -> list[Artifact]:
         """Return all finished artifacts, oldest first."""
-        found = [self.load(path.parent) for path in (self.root / "artifacts").glob("*/*/artifact.json")]
+        found = [self.load(folder) for folder in self.folders() if os.path.lexists(folder / "artifact.json")]
         return sorted(found, key=lambda artifact: artifact.made_at or "")
 
     def drafts(self) -> list[Artifact]:
         """Return all unfinished artifacts, sorted by path."""
         found = []
-        for path in sorted((self.root / "artifacts").glob("*/*/draft.json")):
+        for folder in sorted(self.folders()):
             with suppress(FileNotFoundError):  # finished or removed after it was listed
-                if not path.with_name("artifact.json").exists():
-                    found.append(Artifact.read(path))
+                if not os.path.lexists(folder / "artifact.json"):
+                    found.append(Artifact.read(folder / "draft.json"))
+        return found
+
+    def folders(self) -> list[Path]:
+        """Return the folders of all artifacts and drafts.
+
+        Raises:
+            StoreError: a link or a file stands in the place of a folder. Links are not followed: they may lead out of
+                the store.
+        """
+        above = self.root / "artifacts"
+        require_folder(above)
+        found = []
+        for stage in _folders_in(above):
+            found += _folders_in(stage)
+        return found
+
+    def pointers(self) -> list[Path]:
+        """Return the files that name artifacts, sorted; raise `StoreError` if one has a name that is not allowed."""
+        folder = self.root / "names"
+        require_folder(folder)
+        found = sorted(folder.glob("*.json"))
+        for path in found:
+            if not is_name(path.stem):
+                raise StoreError(f"{folder} holds {path.name!a}, which no artifact can be named. {REMEDY}")
         return found
 
     def artifacts_and_drafts(self) -> list[Artifact]:
@@ -88,7 +109,7 @@ class ArtifactIndex:
 
     def display_names(self) -> dict[str, str]:
         """Return fingerprint -> name, or -> `name@fingerprint` if another artifact has taken the name since."""
-        pointers = {path.stem: self._read_pointer(path) for path in (self.root / "names").glob("*.json")}
+        pointers = {path.stem: self.read_pointer(path) for path in self.pointers()}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
         others = [a for a in self.artifacts_and_drafts() if a.fingerprint not in named]
         taken = Counter([*pointers, *(a.name for a in others)])
@@ -100,16 +121,28 @@ class ArtifactIndex:
         """Return the folder of the artifact with this fingerprint, whether it exists or not."""
         return self.root / "artifacts" / stage / fingerprint[3:19]
 
-    def _read_pointer(self, pointer: Path) -> dict[str, Any]:
-        """Read a file in `names`; raise `StoreError` if it is damaged."""
+    def read_pointer(self, pointer: Path) -> dict[str, str]:
+        """Read a file in `names`; raise `StoreError` if it is damaged, or leads out of the store's artifacts."""
         content = read_json(pointer)
-        if not {"path", "fingerprint"} <= content.keys() or not ARTIFACT_PATH.fullmatch(str(content["path"])):
+        path, fingerprint = content.get("path"), content.get("fingerprint")
+        if not isinstance(path, str) or not ARTIFACT_PATH.fullmatch(path) or not isinstance(fingerprint, str):
             raise StoreError(f"{pointer} is damaged: it does not name an artifact. {REMEDY}")
-        return content
+        if not fingerprint.startswith("c1:") or path.rpartition("/")[2] != fingerprint[3:19]:
+            raise StoreError(f"{pointer} is damaged: its path and its fingerprint are of two artifacts. {REMEDY}")
+        return {"path": path, "fingerprint": fingerprint}
+
+    def load_named(self, pointer: Path) -> Artifact:
+        """Return the artifact that a file in `names` points to."""
+        require_folder(pointer.parent)
+        content = self.read_pointer(pointer)
+        artifact = self.load(self.root / content["path"])
+        if artifact.fingerprint != content["fingerprint"]:
+            raise StoreError(f"{pointer} is damaged: it points to an artifact with another fingerprint. {REMEDY}")
+        return artifact
 
     def check_case_clash(self, name: str) -> None:
         """Raise `StoreError` if another name differs from `name` only in case, which some file systems ignore."""
-        for known in (path.stem for path in (self.root / "names").glob("*.json")):
+        for known in (path.stem for path in self.pointers()):
             if known != name and known.casefold() == name.casefold():
                 raise StoreError(
                     f"'{name}' differs from the existing name '{known}' in {self.root} only in upper and lower case. "
@@ -125,6 +158,8 @@ class ArtifactIndex:
 
     def load(self, path: Path) -> Artifact:
         """Read the artifact in this folder; raise `ArtifactNotFound` if the folder is gone."""
+        for each in (path.parents[1], path.parent, path):
+            require_folder(each)
         try:
             return Artifact.read(path / "artifact.json")
         except FileNotFoundError:
@@ -132,3 +167,16 @@ class ArtifactIndex:
                 f"{path} is gone, but a name in {self.root / 'names'} still points to it. Make the artifact again, or "
                 "remove the name: curate gc."
             ) from None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder; raise `StoreError` if it holds links. Other files in it do not count."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.is_symlink(), entry.is_dir(follow_symlinks=False), Path(entry)) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for is_link, _, path in found:
+        if is_link:
+            require_folder(path)
+    return [path for _, is_folder, path in found if is_folder]

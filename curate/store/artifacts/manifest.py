@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,40 @@ def read_manifest(folder: Path) -> Checksums | None:
     """
     if not (folder / MANIFEST_FILE).exists():
         return None
-    content = read_json(folder / MANIFEST_FILE)
-    files: Checksums = content.get("files", {})
+    path = folder / MANIFEST_FILE
+    content = read_json(path)
+    files = recorded_files(content, path)
     if content.get("sha256") != _digest(files):
-        raise StoreError(
-            f"{folder / MANIFEST_FILE} has other content than was written: its checksums cannot be trusted. {REMEDY}"
-        )
+        raise StoreError(f"{path} has other content than was written: its checksums cannot be trusted. {REMEDY}")
     return files
+
+
+def recorded_files(content: Mapping[str, Any], path: Path) -> Checksums:
+    """Return the sizes and checksums that a JSON file records under `files`.
+
+    Args:
+        content: content of the file.
+        path: the file, for messages. Names in it are relative to its folder and never lead out of it.
+
+    Raises:
+        StoreError: a name or a value is not one that curate writes.
+    """
+    files = content.get("files", {})
+    if not isinstance(files, dict) or not all(map(_is_record, files.values())):
+        raise StoreError(f"{path} is damaged: its 'files' are not names with sizes and checksums. {REMEDY}")
+    for name in files:
+        if "\0" in name or name.startswith("/") or not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise StoreError(f"{path} is damaged: it lists {ascii(name)[:80]}, which is not below its folder. {REMEDY}")
+    return files
+
+
+def _is_record(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"bytes", "sha256"}
+        and type(value["bytes"]) is int
+        and isinstance(value["sha256"], str)
+    )
 
 
 def find_damage(folder: Path, *, read: bool, below: str = "", records: bool = True) -> Iterator[tuple[Path, str]]:
@@ -70,10 +97,15 @@ def find_damage(folder: Path, *, read: bool, below: str = "", records: bool = Tr
         below: check only files whose names begin with this text.
         records: also check the files of records.
     """
+    links: dict[Path, Path | None] = {}
     for name, recorded in (read_manifest(folder) or {}).items():
         if name.startswith(below) and (records or not name.startswith(f"{RECORDS}/")):
             path = _locate(folder, name)
-            if (wrong := damage(path, recorded, read=read)) is not None:
+            if path.parent not in links:
+                links[path.parent] = _link_above(path, folder)
+            if (link := links[path.parent]) is not None:
+                yield link, "is a link, and its files are not read"
+            elif (wrong := damage(path, recorded, read=read)) is not None:
                 yield path, wrong
 
 
@@ -82,6 +114,12 @@ def _locate(folder: Path, name: str) -> Path:
     path = folder / name
     head, _, rest = name.partition("/")
     return folder / MERGED / rest if head == RECORDS and not path.exists() else path
+
+
+def _link_above(path: Path, folder: Path) -> Path | None:
+    """Return the first link among the folders between an artifact's folder and a file in it; None if there is none."""
+    between = [each for each in path.parents if each != folder and each.is_relative_to(folder)]
+    return next((each for each in reversed(between) if each.is_symlink()), None)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

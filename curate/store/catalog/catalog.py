@@ -9,24 +9,24 @@ is killed at any point neither loses nor duplicates a row.
 
 from __future__ import annotations
 
+import datetime
+import fcntl
 import itertools
 import os
-import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import duckdb
 
-from ...errors import CatalogueBusy, StoreError, of_system
+from ...errors import CatalogueRefused, StoreError, of_system
+from ...log import LOGGER
 from ..artifacts.files import REMEDY, temporary
-from ..artifacts.manifest import MERGED, RECORDS
+from ..artifacts.index import ArtifactIndex
+from ..artifacts.manifest import MERGED
+from .connection import EVERYWHERE, attach_file, connect, retry_while_busy
+from .fragments import fragment_key, fragments, insert_fragments, move_to_merged
 from .layout import create_tables, is_up_to_date
-from .sql import quote
-
-T = TypeVar("T")
 
 NAME_COLUMNS = {
     "samples": "pool",
@@ -47,12 +47,6 @@ NAME_COLUMNS = {
 LINK_COLUMNS = {"evaluations": "run"}
 """Table of records -> its column with the fingerprint of another artifact; the view shows that artifact's name."""
 
-BUSY = ("could not set lock", "unique file handle conflict")
-"""Parts of DuckDB's messages: another process has the file open; this process has it open."""
-
-MEMORY = 3 << 30
-"""Bytes that DuckDB may use for a merge or a query before it spills to disk; at most 80 % of the machine's memory."""
-
 
 class Catalog:
     """The DuckDB file of a store. It is opened for each operation and closed at once, so that it is free for others."""
@@ -65,21 +59,30 @@ class Catalog:
         """Return the catalogue of the store in this folder."""
         return cls(root / "catalog.duckdb")
 
-    @property
-    def settings(self) -> dict[str, str | bool | int | float | list[str]]:
-        """Settings of every connection: its memory limit, and the folder it spills to, which it removes on closing."""
-        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = min(MEMORY, installed * 4 // 5)
-        return {"memory_limit": f"{limit}B", "temp_directory": str(temporary(self.path.with_name("spill")))}
+    def connect(self, *, memory: int | None = None, everywhere: bool = False) -> duckdb.DuckDBPyConnection:
+        """Return a shut connection that reads files of the store; see connection.py.
+
+        Args:
+            memory: bytes that DuckDB may use; None for the default.
+            everywhere: also read files outside the store.
+        """
+        folder = EVERYWHERE if everywhere else self.path.parent
+        return connect([folder], memory=memory, spill=temporary(self.path.with_name("spill")))
 
     @contextmanager
-    def open(self, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a connection for writing, with all tables; raise `CatalogueBusy` if the file is not free in `wait` s."""
-        if not self.path.exists():
-            self._create()
-        connection = retry_while_busy(self.path, wait, lambda: duckdb.connect(str(self.path), config=self.settings))
+    def open(self, *, wait: float = 0.0, rebuild: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a connection for writing, with all tables; raise `CatalogueBusy` if the file is not free in `wait` s.
+
+        A catalogue that curate did not write is replaced by a new one first, and this is reported. Without `rebuild`
+        it is an error.
+        """
         try:
-            create_tables(connection, self.path)
+            connection = self._writable(wait)
+        except CatalogueRefused:
+            if not rebuild:
+                raise
+            connection = self._rebuilt(wait)
+        try:
             yield connection
         except duckdb.IOException as error:
             if of_system(error) or str(self.path) not in str(error):
@@ -87,6 +90,63 @@ class Catalog:
             raise StoreError(f"{self.path} is damaged: {error}\n{REMEDY}") from None
         finally:
             connection.close()
+
+    def _writable(self, wait: float) -> duckdb.DuckDBPyConnection:
+        """Return a connection that writes to the catalogue, with all tables; create or migrate the file if needed."""
+        if not self.path.exists():
+            self._create()
+        connection = self.connect()
+        try:
+            attach_file(connection, self.path, writable=True, wait=wait)
+            connection.execute("USE catalog")
+            create_tables(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _rebuilt(self, wait: float) -> duckdb.DuckDBPyConnection:
+        """Return `_writable` after the catalogue was rebuilt by this or another process."""
+        with self.exclusive():
+            try:
+                return self._writable(wait)
+            except CatalogueRefused as error:
+                LOGGER.warning("%s %s", str(error).split(": ")[0] + ".", self.rebuild("refused"))
+            return self._writable(wait)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the right to replace the catalogue's file. Other processes wait for it."""
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def rebuild(self, why: str = "damaged") -> str:
+        """Replace the catalogue by a new one, built from all records in the artifacts' folders; return what was done.
+
+        The old file is kept next to it, with `why` in its name. Call it inside `exclusive`.
+
+        Raises:
+            StoreError: records or the description of an artifact cannot be read.
+        """
+        index = ArtifactIndex(self.path.parent)
+        records = [(each, file) for each in index.artifacts_and_drafts() for file in fragments(each.path, which=MERGED)]
+        records += [(each, file) for each in index.artifacts() for file in fragments(each.path)]
+        partial = temporary(self.path)
+        self.make(partial, [(artifact.fingerprint, file) for artifact, file in records])
+        old = _unused(self.path.with_name(f"{self.path.name}.{why}-{datetime.datetime.now():%Y%m%d-%H%M%S}"))
+        for suffix in ("", ".wal"):
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).replace(old.with_name(old.name + suffix))
+        partial.replace(self.path)
+        for _, file in records:
+            if file.parents[1].name != MERGED:
+                move_to_merged(file)
+        kept = f"; the old catalogue is kept as {old}" if os.path.lexists(old) else ""
+        return f"Built {self.path} again from {len(records)} files of records{kept}."
 
     def _create(self) -> None:
         """Create an empty catalogue atomically: DuckDB cannot open a file whose creation was stopped.
@@ -108,29 +168,37 @@ class Catalog:
     def make(self, path: Path, records: Sequence[tuple[str, Path]] = ()) -> None:
         """Create a catalogue at `path` and fill it with fragments, given as (fingerprint of the artifact, file)."""
         path.unlink(missing_ok=True)
-        connection = duckdb.connect(str(path), config=self.settings)
+        connection = self.connect()
         try:
+            attach_file(connection, path, writable=True)
+            connection.execute("USE catalog")
             create_tables(connection, path)
             connection.execute("BEGIN")
             for artifact, file in records:
-                _insert(connection, artifact, file.parent.name, [file])
+                insert_fragments(connection, artifact, file.parent.name, [file], path)
             connection.execute("COMMIT")
         finally:
             connection.close()
 
     def attach(self, connection: duckdb.DuckDBPyConnection, *, wait: float) -> None:
-        """Attach the file read-only to another connection as `catalog`; create or migrate it first if necessary."""
+        """Attach the file read-only to another connection as `catalog`; create or migrate it first if necessary.
 
-        def attach() -> bool:
-            connection.execute(f"ATTACH {quote(str(self.path))} AS catalog (READ_ONLY)")
-            return is_up_to_date(connection, self.path, "catalog")
-
-        if self.path.exists() and retry_while_busy(self.path, wait, attach):
+        Raises:
+            CatalogueRefused: the file holds other objects than curate's tables.
+        """
+        if self.path.exists() and self.attach_as_it_is(connection, wait=wait):
             return
         connection.execute("DETACH DATABASE IF EXISTS catalog")
-        with self.open(wait=wait):
+        with self.open(wait=wait, rebuild=False):
             pass
-        retry_while_busy(self.path, wait, attach)
+        self.attach_as_it_is(connection, wait=wait)
+
+    def attach_as_it_is(
+        self, connection: duckdb.DuckDBPyConnection, *, wait: float = 0.0, macros: bool = False
+    ) -> bool:
+        """Attach the file read-only as `catalog`, change nothing, and return whether its tables are up to date."""
+        attach_file(connection, self.path, wait=wait)
+        return retry_while_busy(self.path, 0.0, lambda: is_up_to_date(connection, self.path, macros=macros))
 
     def merge(self, waiting: Sequence[tuple[str, Path]], *, wait: float = 0.0) -> None:
         """Merge fragments, given as (fingerprint of the artifact, file), into the tables.
@@ -145,16 +213,22 @@ class Catalog:
             new = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in done]
             connection.execute("BEGIN")
             for (artifact, table), group in itertools.groupby(new, lambda each: (each[0], each[1].parent.name)):
-                _insert(connection, artifact, table, [path for _, path in group])
+                insert_fragments(connection, artifact, table, [path for _, path in group], self.path)
             connection.execute("COMMIT")
         for _, path in waiting:
             move_to_merged(path)
 
     def has_records(self, artifact: str) -> bool:
-        """Return whether the catalogue holds records of the artifact with this fingerprint. ~15 ms."""
-        connection = duckdb.connect(":memory:", config=self.settings)
+        """Return whether the catalogue holds records of the artifact with this fingerprint. ~20 ms."""
+        connection = self.connect()
         try:
-            self.attach(connection, wait=1.0)
+            try:
+                self.attach(connection, wait=1.0)
+            except CatalogueRefused:
+                connection.execute("DETACH catalog")
+                with self.open(wait=1.0):
+                    pass
+                self.attach(connection, wait=1.0)
             found = connection.execute("SELECT 1 FROM catalog.merged WHERE artifact = ? LIMIT 1", [artifact])
             return bool(found.fetchall())
         finally:
@@ -181,56 +255,7 @@ class Catalog:
             connection.execute("COMMIT")
 
 
-def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path]:
-    """Return an artifact's fragments that wait to be merged, or with `MERGED` those that are merged, sorted by name."""
-    return sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
-
-
-def move_to_merged(path: Path) -> None:
-    """Move a merged fragment to the folder `merged`. The catalogue can be built again from the fragments there."""
-    folder = path.parents[2] / MERGED / path.parent.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):  # another process merged and moved it
-        path.replace(folder / path.name)
-
-
-def fragment_key(path: Path) -> str:
-    """Return `table/key`: the name of a fragment in the table `merged`."""
-    return f"{path.parent.name}/{path.stem}"
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, artifact: str, table: str, paths: Sequence[Path]) -> None:
-    connection.execute(
-        f"INSERT INTO {table} BY NAME SELECT ? AS artifact, * FROM read_parquet(?, union_by_name = true)",
-        [artifact, [str(path) for path in paths]],
-    )
-    connection.execute("INSERT INTO merged SELECT ?, unnest(?)", [artifact, [fragment_key(path) for path in paths]])
-
-
-def retry_while_busy(path: Path, wait: float, open_it: Callable[[], T]) -> T:
-    """Return `open_it()`. Retry for `wait` seconds while the file is locked; then raise `CatalogueBusy`."""
-    deadline, pause = time.monotonic() + wait, 0.02
-    while True:
-        try:
-            return open_it()
-        except duckdb.Error as error:
-            if of_system(error):
-                raise
-            if not any(words in str(error).lower() for words in BUSY):
-                raise StoreError(f"{path} cannot be opened as a DuckDB database: {error}\n{REMEDY}") from None
-            if time.monotonic() >= deadline:
-                raise CatalogueBusy(_busy_message(path, str(error))) from None
-            time.sleep(pause)
-            pause = min(pause * 2, 0.5)
-
-
-def _busy_message(path: Path, error: str) -> str:
-    """Return a message for the user. DuckDB's error names the process that holds the file, unless it is this one."""
-    if BUSY[1] in error.lower():
-        return f"This process has {path} open (in a QuerySession or a query that still runs). Close it, and try again."
-    holder = re.search(r"PID (\d+)", error)
-    program = f"Another program (process {holder[1]})" if holder else "Another program"
-    return (
-        f"{program} holds {path} open for writing. Close it (a DuckDB shell, a notebook), or open it there with "
-        "READ_ONLY, and try again; no records are lost in the meantime."
-    )
+def _unused(path: Path) -> Path:
+    """Return the path, with a number added if it or its log is taken."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(each for each in names if not any(os.path.lexists(f"{each}{suffix}") for suffix in ("", ".wal")))

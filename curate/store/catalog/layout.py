@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import duckdb
 
-from ...errors import StoreError
+from ...errors import StoreError, of_system
 from ...log import LOGGER
-from ..artifacts.files import temporary
+from ..artifacts.files import REMEDY, temporary
+from .objects import base_columns, refuse_others
 from .sql import quote
 
 LAYOUT = 2
@@ -23,9 +25,21 @@ LAYOUT = 2
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Create the tables in one transaction, unless they are up to date. Older tables are backed up before."""
-    if is_up_to_date(connection, path):
-        return
+    """Create the tables in the attached `catalog` in one transaction, unless they are up to date.
+
+    Older tables are backed up before.
+
+    Raises:
+        CatalogueRefused: the catalogue holds other objects than these tables.
+        StoreError: the catalogue is damaged.
+    """
+    try:
+        if is_up_to_date(connection, path, macros=True):
+            return
+    except duckdb.Error as error:
+        if of_system(error):
+            raise
+        raise StoreError(f"{path} is damaged: {error}\n{REMEDY}") from None
     _back_up(connection, path)
     statements, digest = _layout()
     connection.execute("BEGIN")
@@ -37,42 +51,58 @@ def create_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _back_up(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Copy a catalogue of another layout to the same folder, atomically. A catalogue without tables is not copied."""
-    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'samples'").fetchall():
+    if not connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'catalog' AND table_name = 'samples'"
+    ).fetchall():
         return
     version, digest = _stored_layout(connection) or (1, "unknown")
     backup = path.with_name(f"{path.name}.layout-{version}-{digest[:8]}")
     partial = temporary(backup)
     partial.unlink(missing_ok=True)
     # DuckDB makes the copy: if this process opened and closed the file itself, DuckDB would lose its lock on it.
-    ((name,),) = connection.execute("SELECT current_database()").fetchall()
-    connection.execute(f"ATTACH {quote(str(partial))} AS backup")
-    connection.execute(f'COPY FROM DATABASE "{name}" TO backup')
+    connection.execute(f"ATTACH {quote(str(partial.absolute()))} AS backup (TYPE duckdb)")
+    connection.execute("COPY FROM DATABASE catalog TO backup")
     connection.execute("DETACH backup")
     partial.replace(backup)
     LOGGER.info("The catalogue is migrated to this version. A copy of the old one is %s; you may delete it.", backup)
 
 
-def is_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path, database: str | None = None) -> bool:
-    """Return whether the tables are those of this version; raise `StoreError` if a newer version created them."""
-    found = _stored_layout(connection, database)
+def is_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path, *, macros: bool = False) -> bool:
+    """Return whether the tables of the attached `catalog` are those of this version.
+
+    Nothing of the file is evaluated before it is known that it holds only tables.
+
+    Args:
+        connection: the connection.
+        path: the catalogue, for messages.
+        macros: also look for macros; see objects.py.
+
+    Raises:
+        CatalogueRefused: the catalogue holds other objects than the tables of this version or an older one.
+        StoreError: a newer version created the tables.
+    """
+    columns = base_columns(connection, path, macros=macros)
+    found = _stored_layout(connection) if ("layout", "digest", "VARCHAR") in columns else None
     if found is not None and found[0] > LAYOUT:
         raise StoreError(
             f"{path} was written by a newer curate (layout {found[0]}; this version reads up to {LAYOUT}). Upgrade "
             "curate, or use another --store."
         )
-    return found == (LAYOUT, _layout()[1])
+    current = found == (LAYOUT, _layout()[1])
+    refuse_others(columns, path, complete=current)
+    return current
 
 
-def _stored_layout(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> tuple[int, str] | None:
-    """Return version and digest of the tables; None if there are no tables, or they are too old to record either."""
+def _stored_layout(connection: duckdb.DuckDBPyConnection) -> tuple[int, str] | None:
+    """Return version and digest of the tables; None if they are too old to record either."""
     try:
-        rows = connection.execute(f"SELECT digest FROM {database + '.' if database else ''}layout").fetchall()
+        rows = connection.execute("SELECT digest FROM catalog.layout LIMIT 1").fetchall()
     except duckdb.CatalogException:
         return None
     if not rows:
         return None
-    version, colon, digest = str(rows[0][0]).rpartition(":")
-    return int(version) if colon else 1, digest
+    version, _, digest = str(rows[0][0]).rpartition(":")
+    return int(version) if re.fullmatch("[0-9]{1,9}", version) else 1, re.sub("[^0-9A-Za-z]", "", digest)
 
 
 @functools.cache

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from ...errors import QueryError, StoreError
 from ..artifacts.files import REMEDY
-from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog, fragment_key, fragments
+from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog
+from .fragments import fragment_key, fragments
 from .limits import Limits, fetch, run_with_limits
 from .read_only import check_read_only, single_statement
 from .sql import quote
@@ -39,9 +40,6 @@ DAMAGE_WORDS = ("corrupt", "checksum", "decompress", "magic bytes")
 """Words in DuckDB's errors about damaged files."""
 
 NO_LIMITS = Limits()
-NO_EXTENSIONS = dict.fromkeys(["autoinstall_known_extensions", "autoload_known_extensions"], False)
-NO_EXTENSIONS |= {"python_enable_replacements": False}
-"""Settings: DuckDB loads no extension from the network or disk, and SQL cannot read Python variables by name."""
 
 DICTIONARY = """
 SELECT v.view_name AS "table", coalesce(c.column_name, '') AS "column", c.data_type AS type, d.comment
@@ -104,16 +102,23 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
-    """Open a locked-down in-memory connection with all views but those over the ledger; see the module docstring."""
+    """Open a shut in-memory connection with all views but those over the ledger; see the module docstring."""
     index.require()
     catalog = Catalog.of(index.root)
-    settings = catalog.settings | NO_EXTENSIONS
-    if limits.memory is not None:
-        settings |= {"memory_limit": f"{limits.memory}B"}
-    connection = duckdb.connect(":memory:", config=settings)
-    catalog.attach(connection, wait=wait)
+    connection = catalog.connect(memory=limits.memory, everywhere=limits.allow_files)
+    try:
+        catalog.attach(connection, wait=wait)
+        _create_views(connection, index, catalog.path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, catalogue: Path) -> None:
+    """Create the table and the views that SQL reads, except those over the ledger."""
     artifacts = index.artifacts_and_drafts()
-    with report_damage(connection, catalog.path):
+    with report_damage(connection, catalogue):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: creating one imports pandas, which takes longer than most queries
     columns = _artifact_columns(index, artifacts)
@@ -121,16 +126,11 @@ def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    with report_damage(connection, catalog.path):
+    with report_damage(connection, catalogue):
         for table, name_column in NAME_COLUMNS.items():
             connection.execute(_record_view(table, name_column, artifacts, merged))
         for stage, (view, name_column) in VECTORS.items():
             connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage == stage]))
-    connection.execute(f"SET allowed_directories = [{quote(str(index.root.resolve()) + '/')}]")
-    if not limits.allow_files:
-        connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    return connection
 
 
 @contextmanager

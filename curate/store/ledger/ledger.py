@@ -17,10 +17,11 @@ from typing import Any
 from ...errors import CatalogueBusy, StoreError
 from ...log import LOGGER
 from ..artifacts.draft import Draft
-from ..artifacts.files import read_json, write_json
+from ..artifacts.files import REMEDY, read_json, write_json
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
-from ..catalog.catalog import Catalog, fragments
+from ..catalog.catalog import Catalog
+from ..catalog.fragments import fragments
 from .rows import Rows, to_table
 from .writer_thread import WriterThread
 
@@ -103,7 +104,7 @@ class Ledger:
         for path in fragments(self.folder, TABLE):
             if _first_step(path) > step and path.stem.endswith(f"-r{self.rank}"):
                 path.unlink()
-        if self.rank == 0 and self._marker.exists() and read_json(self._marker)["step"] > step:
+        if self.rank == 0 and self._marker.exists() and settled_step(self._marker) > step:
             self.catalog.delete_records_after(self.fingerprint, TABLE, step, wait=60.0)
             for path in fragments(self.folder, TABLE, MERGED):
                 if _first_step(path) > step:
@@ -137,6 +138,14 @@ def _write(path: Path, blocks: list[Rows]) -> None:
             f"The ledger cannot be written to {path.parent}: {error}. Free some disk space there, and run the same "
             "command again: it resumes from its last checkpoint."
         ) from None
+
+
+def settled_step(marker: Path) -> int:
+    """Return the step that a `settled.json` records; raise `StoreError` if it is damaged."""
+    step = read_json(marker).get("step")
+    if type(step) is not int:
+        raise StoreError(f"{marker} is damaged: it records no step. {REMEDY}")
+    return step
 
 
 def _first_step(path: Path) -> int:

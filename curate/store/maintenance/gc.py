@@ -7,18 +7,15 @@ each half-written file holds the id of the process that writes it.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
-
 from ...errors import StoreError
-from ..artifacts.files import is_abandoned, read_json, size_of
+from ..artifacts.files import is_abandoned, remove_path, require_file, size_of
 from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MANIFEST
-from ..catalog.catalog import NAME_COLUMNS
 from ..store import Store
 
 LOCK, DRAFT = "draft.lock", "draft.json"
@@ -63,7 +60,7 @@ def remove(store: Store, leftover: Leftover) -> bool:
         if leftover.records:
             store.catalog.delete_records(leftover.records, wait=5.0)
         else:
-            _delete(leftover.path)
+            remove_path(leftover.path)
         return True
     try:
         with DraftLock(leftover.lock, "it"):
@@ -71,7 +68,7 @@ def remove(store: Store, leftover: Leftover) -> bool:
                 return False
             if leftover.records and store.catalog.path.exists():
                 store.catalog.delete_records(leftover.records, wait=5.0)
-            _delete(leftover.path)
+            remove_path(leftover.path)
     except StoreError:
         if DraftLock(leftover.lock, "").is_held():
             return False
@@ -82,13 +79,14 @@ def remove(store: Store, leftover: Leftover) -> bool:
 def _leftovers_of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]:
     names = store.display_names()
     unfinished = {draft.path: draft for draft in store.drafts()}
-    for folder in sorted((store.root / "artifacts").glob("*/*")):
+    for folder in sorted(store.folders()):
         lock = folder / LOCK
+        require_file(lock)
         if DraftLock(lock, "").is_held():
             continue
         if (folder / MANIFEST).exists():
             for path in [folder / DRAFT, *folder.glob(".spill-*")]:
-                if path.exists():
+                if os.path.lexists(path):
                     yield Leftover(path, "left from when the artifact was made", _size(path), lock=lock)
         elif draft := unfinished.get(folder):
             if drafts:
@@ -99,8 +97,8 @@ def _leftovers_of_artifacts(store: Store, *, drafts: bool) -> Iterator[Leftover]
 
 
 def _leftovers_of_names(store: Store) -> Iterator[Leftover]:
-    for pointer in sorted((store.root / "names").glob("*.json")):
-        if not (store.root / str(read_json(pointer).get("path"))).is_dir():
+    for pointer in store.pointers():
+        if not (store.root / store.read_pointer(pointer)["path"]).is_dir():
             yield Leftover(pointer, "a name of a deleted artifact", _size(pointer))
 
 
@@ -108,27 +106,21 @@ def _leftovers_of_catalogue(store: Store) -> Iterator[Leftover]:
     """Yield the catalogue's records of artifacts whose folders are gone."""
     if not store.catalog.path.exists():
         return
-    connection = duckdb.connect(":memory:", config=store.catalog.settings)
+    connection = store.catalog.connect()
     try:
-        store.catalog.attach(connection, wait=5.0)
-        tables = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for table in (*NAME_COLUMNS, "merged"))
+        store.catalog.attach_as_it_is(connection, wait=5.0, macros=True)
+        found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
+        tables = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for (table,) in found if table != "layout")
         counts = dict(connection.execute(f"SELECT artifact, count(*) FROM ({tables}) GROUP BY artifact").fetchall())
     finally:
         connection.close()
     known = {artifact.fingerprint for artifact in store.artifacts_and_drafts()}
-    folders = {folder.name for folder in (store.root / "artifacts").glob("*/*")}
-    gone = tuple(sorted(key for key in counts.keys() - known if key[3:19] not in folders))
+    folders = {folder.name for folder in store.folders()}
+    gone = tuple(sorted(key for key in counts.keys() - known - {None} if key[3:19] not in folders))
     if gone:
         rows = sum(counts[fingerprint] for fingerprint in gone)
         yield Leftover(store.catalog.path, f"{rows} rows of {len(gone)} artifacts that are gone", 0, gone)
 
 
 def _size(path: Path) -> int:
-    return size_of(path) if path.is_dir() else path.stat().st_size
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    return size_of(path) if path.is_dir() and not path.is_symlink() else path.lstat().st_size

@@ -6,7 +6,6 @@ still be read are first written to their artifacts' folders.
 
 from __future__ import annotations
 
-import datetime
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,14 @@ import duckdb
 
 from ...errors import CatalogueBusy, StoreError
 from ..artifacts.artifact import Artifact
-from ..artifacts.files import read_json, temporary
+from ..artifacts.files import read_json
 from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
-from ..catalog.catalog import fragment_key, fragments, move_to_merged
+from ..catalog.fragments import fragment_key, fragments, is_fragment_key
 from ..store import Store
-from .verify import INDEX_DESCRIPTION, Defect, find_defects
+from .tables import Defect
+from .verify import INDEX_DESCRIPTION, find_defects
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _rebuild_index(description: Path) -> str:
         kind = IndexKind(content["name"], content["lists"], content["probes"], content["code"])
         artifact = Artifact.read(description.with_name("artifact.json"))
         load_or_build_index(description.parent, VectorShards(artifact.shards(), column), kind)
-    except (ImportError, KeyError, StoreError):
+    except (ImportError, KeyError, TypeError, ValueError, StoreError):
         for path in (description, *(description.with_name(f"{column}{end}") for end in (".faiss", ".f16"))):
             path.unlink(missing_ok=True)
         return f"Removed the index {column} of {description.parent}: the next search builds it again."
@@ -91,8 +91,9 @@ def _rescue_records(store: Store) -> str | None:
         return None
     rescued = 0
     try:
-        with store.catalog.open(wait=5.0) as connection:
+        with store.catalog.open(wait=5.0, rebuild=False) as connection:
             merged = connection.execute("SELECT artifact, fragment FROM merged").fetchall()
+            merged = [(artifact, key) for artifact, key in merged if is_fragment_key(key)]
             for artifact in store.artifacts_and_drafts():
                 keys = {key for fingerprint, key in merged if fingerprint == artifact.fingerprint}
                 missing = keys - {
@@ -132,22 +133,8 @@ def _rebuild_catalogue(store: Store, defects: list[Defect]) -> str:
         raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be built again without it. {bad.remedy}")
     if path.exists():
         _check_not_busy(store)
-    records = [
-        (artifact, file) for artifact in store.artifacts_and_drafts() for file in fragments(artifact.path, which=MERGED)
-    ]
-    records += [(artifact, file) for artifact in store.artifacts() for file in fragments(artifact.path)]
-    partial = temporary(path)
-    store.catalog.make(partial, [(artifact.fingerprint, file) for artifact, file in records])
-    old = path.with_name(f"{path.name}.damaged-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    for suffix in ("", ".wal"):
-        if (existing := path.with_name(path.name + suffix)).exists():
-            existing.replace(old.with_name(old.name + suffix))
-    partial.replace(path)
-    for _, file in records:
-        if file.parents[1].name != MERGED:
-            move_to_merged(file)
-    kept = f"; the old catalogue is kept as {old}" if old.exists() else ""
-    return f"Built {path} again from {len(records)} files of records{kept}."
+    with store.catalog.exclusive():
+        return store.catalog.rebuild()
 
 
 def _holds_records(path: Path) -> bool:
@@ -157,7 +144,7 @@ def _holds_records(path: Path) -> bool:
 def _check_not_busy(store: Store) -> None:
     """Raise `CatalogueBusy` if another program has the catalogue open; a catalogue that cannot be read is no error."""
     try:
-        with store.catalog.open(wait=5.0):
+        with store.catalog.open(wait=5.0, rebuild=False):
             pass
     except CatalogueBusy:
         raise

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
-from ..catalog.sql import quote
+from ..catalog.connection import connect
 from ..vectors.vectors import Positions
 
-MEMORY = "1GB"
+MEMORY = 10**9
 """Memory that DuckDB may use before it spills to disk."""
 GROUP = 5000
 """Maximum number of rows in a row group; a reader holds a whole row group in memory."""
@@ -34,7 +34,7 @@ TARGET_ROW = "_target_row"
 
 def count_distinct(shards: Sequence[Path], column: str, scratch: Path) -> int:
     """Return the number of distinct values of a column in all shards. `scratch` is a folder to spill into."""
-    with _spilling_database(scratch) as connection, name_damaged_file(shards):
+    with _spilling_database(shards, scratch) as connection, name_damaged_file(shards):
         found = connection.execute(
             f'SELECT count(*) FROM (SELECT DISTINCT "{column}" FROM read_parquet($shards))', _parameters(shards)
         )
@@ -50,7 +50,7 @@ def positions_of(shards: Sequence[Path], ids: pa.Array, scratch: Path) -> Positi
         scratch: folder to spill into.
     """
     numbered = pa.table({"sample_id": ids, "number": pa.array(range(len(ids)), pa.int64())})
-    with _spilling_database(scratch) as connection, name_damaged_file(shards):
+    with _spilling_database(shards, scratch) as connection, name_damaged_file(shards):
         connection.register("wanted", numbered)
         found = connection.sql(
             "SELECT number, min(position) AS position "
@@ -157,12 +157,11 @@ def _temporary_folder(below: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _spilling_database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory database that spills into a temporary folder below `scratch`."""
+def _spilling_database(shards: Sequence[Path], scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory database that reads the shards' folders and spills into a temporary folder below `scratch`."""
     with _temporary_folder(scratch) as folder:
-        connection = duckdb.connect(":memory:")
+        connection = connect([path.parent for path in shards], memory=MEMORY, spill=folder)
         try:
-            connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {quote(str(folder))}")
             yield connection
         finally:
             connection.close()

@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.files import temporary
 from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
+from ..catalog.connection import connect
 from ..catalog.sql import quote
 
 REPEATS = """
@@ -64,17 +64,17 @@ def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table
     return table.slice(start - offset, stop - start)
 
 
-def write_repeats(parts: Sequence[Path], path: Path, *, memory: str = "1GB") -> None:
+def write_repeats(parts: Sequence[Path], path: Path, *, memory: int = 10**9) -> None:
     """Write the positions of the rows that repeat an earlier conversation of the pool, ascending.
 
     Args:
         parts: the pool's Parquet files, with `sample_id` and `position`.
         path: the Parquet file to write, with one column `position`; it is written atomically.
-        memory: memory that DuckDB may use; the rest spills to the folder of `path`.
+        memory: bytes that DuckDB may use; the rest spills to the folder of `path`.
     """
     partial = temporary(path)
     with tempfile.TemporaryDirectory(prefix=".spill-", suffix=".tmp", dir=path.parent) as spill:
-        connection = duckdb.connect(":memory:", config={"memory_limit": memory, "temp_directory": spill})
+        connection = connect([part.parent for part in parts], memory=memory, spill=Path(spill))
         try:
             files = ", ".join(quote(str(part)) for part in parts)
             with name_damaged_file(parts):

@@ -14,9 +14,11 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import StoreError
 from ...log import LOGGER, bar
 from ...runtime.checksums import checksum_files, first_damage
 from ..artifacts.files import read_json, temporary, write_json
+from ..artifacts.manifest import recorded_files
 from .index_kind import TRAIN_PER_LIST, IndexKind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length
 
@@ -104,10 +106,15 @@ def _load(path: Path, description: Path, expected: dict[str, Any]) -> Any:
     """Return the stored index; None if it is missing, damaged, or its description differs from `expected`."""
     if not (path.exists() and description.exists()):
         return None
-    stored = read_json(description)
-    if not expected.items() <= stored.items():
+    try:
+        stored = read_json(description)
+        files = recorded_files(stored, description)
+    except StoreError as error:
+        LOGGER.info("The index is built again: %s", error)
         return None
-    if (wrong := first_damage(path.parent, stored.get("files", {}), read=True)) is not None:
+    if any(stored.get(key) != value for key, value in expected.items()):
+        return None
+    if (wrong := first_damage(path.parent, files, read=True)) is not None:
         LOGGER.info("%s %s: the index is built again.", *wrong)
         return None
     try:
@@ -115,7 +122,7 @@ def _load(path: Path, description: Path, expected: dict[str, Any]) -> Any:
     except RuntimeError as error:
         LOGGER.info("%s cannot be read, and the index is built again: %s", path, str(error).splitlines()[0])
         return None
-    return index if index.ntotal == stored["vectors"] else None
+    return index if index.ntotal == stored.get("vectors") else None
 
 
 def _build(vectors: VectorShards, kind: IndexKind, full: Path) -> Any:
