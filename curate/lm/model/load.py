@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from ..tokens.rendering import RENDERER, RenderError
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 
 TEMPLATES = ("chatml", "plain")
@@ -59,6 +60,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
             f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, or a "
             "Jinja file."
         )
+    _check_templates(tokenizer, options.location)
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
             raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
@@ -70,6 +72,19 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
+    """Compile the chat templates, so that a wrong one is one error and not one for each sample."""
+    template: Any = tokenizer.chat_template
+    for source in template.values() if isinstance(template, dict) else [template]:
+        try:
+            RENDERER.check(str(source))
+        except RenderError as error:
+            raise ModelError(
+                f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, or "
+                "a Jinja file."
+            ) from None
 
 
 def _template(name: str) -> str:
