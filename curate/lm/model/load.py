@@ -17,7 +17,11 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
 from ..tokens.rendering import RENDERER, RenderError
+from .adapters import find_base, load_adapter
+from .boundary import COMPLETE, loading
+from .config_checks import check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
+from .weight_files import require_finite
 
 TEMPLATES = ("chatml", "plain")
 """Chat templates that curate contains, for tokenizers that have none."""
@@ -106,32 +110,34 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
     Raises:
         ModelError: the model cannot be loaded.
     """
-    if (Path(options.location) / "adapter_config.json").exists():
-        from peft import PeftConfig, PeftModel
+    adapters, base = find_base(options.location)
+    model = _load_base(replace(options, location=base))
+    for adapter in reversed(adapters):
+        model = load_adapter(model, adapter, trainable=trainable and adapter == options.location)
+    require_finite(model, options.location)
+    return model
 
-        base = PeftConfig.from_pretrained(options.location).base_model_name_or_path
-        if base is None:
-            raise ModelError(
-                f"The adapter in {options.location} does not name its base model. Set base_model_name_or_path in its "
-                "adapter_config.json."
-            )
-        model: nn.Module = load_model(replace(options, location=base))
-        return PeftModel.from_pretrained(model, options.location, is_trainable=trainable)
+
+def _load_base(options: ModelOptions) -> nn.Module:
+    check_folder(options)
     extra: dict[str, Any] = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     if options.load_in_4bit:
         extra |= nf4_arguments()
-    model = _load(AutoModelForCausalLM, options, "model", dtype=options.dtype, use_safetensors=True, **extra)
+    arguments = {"dtype": options.dtype, "use_safetensors": True, "output_loading_info": True, **extra}
+    model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"The weights of {options.location} are incomplete: {len(missing)} tensors are missing, such as "
+            f"'{missing[0]}'. {COMPLETE}"
+        )
     return keep_differentiable(model) if options.load_in_4bit else model
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with loading(what, options.location):
         return loader.from_pretrained(options.location, trust_remote_code=options.trust_remote_code, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"Cannot load a {what} from {options.location}: {reason}") from None
 
 
 def base_of(model: nn.Module) -> nn.Module:
