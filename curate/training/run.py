@@ -273,6 +273,7 @@ def restore(job: TrainingJob, trainer: CurateTrainer, ledger: RunLedger, folder:
     found = checkpoint_files.newest(folder, clean=arguments.process_index == 0)
     if found:
         checkpoint_files.require_undamaged(found)
+        checkpoint_files.require_readable(found)
     step = checkpoint_files.step_of(found) if found else 0
     ledger.rewind(step)
     if found:
