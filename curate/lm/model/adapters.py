@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ModelError
-from .boundary import COMPLETE, loading, read_object
+from .boundary import COMPLETE, loading, read_object, require_regular_files
 from .weight_files import header_of
 
 CONFIG = "adapter_config.json"
@@ -64,6 +64,7 @@ def load_adapter(model: nn.Module, folder: str, *, trainable: bool) -> nn.Module
     """
     from peft import PeftModel
 
+    require_regular_files(folder)
     weights = Path(folder) / "adapter_model.safetensors"
     if not weights.exists() and (Path(folder) / "adapter_model.bin").exists():
         raise ModelError(

@@ -57,6 +57,18 @@ def article(what: str) -> str:
     return "an" if what[0] in "aeiou" else "a"
 
 
+def require_regular_files(location: str) -> None:
+    """Check that a model folder holds files and folders only: reading a pipe would wait for ever.
+
+    Raises:
+        ModelError: the folder holds a pipe, a socket or a device.
+    """
+    folder = Path(location)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path} is a pipe, a socket or a device, and not a file. {COMPLETE}")
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of a model folder.
 

@@ -1,6 +1,8 @@
 """Load a model and its tokenizer safely: safetensors only, no remote code unless requested, nothing guessed.
 
 A tokenizer without a chat template or padding token is an error, because a guess would change what a run trains on.
+A model is checked before it is loaded (config_checks.py, weight_files.py), and errors of the libraries become sentences
+(boundary.py).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from ...errors import ModelError
 from ..tokens.rendering import RENDERER, RenderError
 from .adapters import find_base, load_adapter
-from .boundary import COMPLETE, loading
+from .boundary import COMPLETE, loading, require_regular_files
 from .config_checks import check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
@@ -56,6 +58,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is no tokenizer, no chat template or no padding token.
     """
+    require_regular_files(options.location)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
         tokenizer.chat_template = _template(options.chat_template)
@@ -144,6 +147,25 @@ def base_of(model: nn.Module) -> nn.Module:
     """Return the transformers model below an adapter, or the model itself if it has none."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
+
+
+def require_embeddings(model: nn.Module, largest_token: int) -> None:
+    """Check that the model has an embedding for every token. On a GPU, a token without one ends the process.
+
+    Args:
+        model: the model, with or without an adapter.
+        largest_token: largest token id that the model will read.
+
+    Raises:
+        ModelError: the model has fewer embeddings. Tokenizer and model are not of each other.
+    """
+    embeddings: Any = base_of(model).get_input_embeddings()  # type: ignore[operator]
+    count = int(embeddings.weight.shape[0])
+    if largest_token >= count:
+        raise ModelError(
+            f"The tokenizer gives the token {largest_token}, and {type(base_of(model)).__name__} has embeddings for "
+            f"the tokens below {count} only. Use the tokenizer that belongs to the model, or another --pad-token."
+        )
 
 
 def train_all(model: nn.Module) -> nn.Module:

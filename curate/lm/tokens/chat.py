@@ -159,6 +159,20 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str,
         ) from None
 
 
+def check_limits(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, prompt: bool) -> None:
+    """Render messages within the limits, before other code renders them without any.
+
+    Raises:
+        ModelError: the template exceeds a limit. Other errors are those of the other code.
+    """
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    try:
+        RENDERER.render("plain", chat, [(len(messages), prompt)], Budget())
+    except RenderError as error:
+        if error.kind in ("time", "memory", "size", "recursion"):
+            raise ModelError(f"Cannot render a question: {error.reason}. Omit --apply-chat-template.") from None
+
+
 @contextmanager
 def template_errors(sample: Sample) -> Iterator[None]:
     """Convert errors of a chat template, and of its choice among several, to a `MaskError` with the cause."""

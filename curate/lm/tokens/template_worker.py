@@ -7,6 +7,7 @@ Requests and answers are JSON, each after its length in 8 bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import signal
@@ -220,7 +221,8 @@ def _limit_memory(size: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
         size = min(size, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (size, hard))
+    with contextlib.suppress(ValueError, OSError):  # macOS knows the limit and may refuse to set it
+        resource.setrlimit(resource.RLIMIT_AS, (size, hard))
 
 
 def _stop(number: int, frame: Any) -> None:

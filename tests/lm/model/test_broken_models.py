@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer
+from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer, require_embeddings
 from curate.lm.model.memory import count
 from curate.lm.model.parameter_count import count_weights
 from curate.lm.model.weight_files import header_of
@@ -119,11 +119,11 @@ WEIGHTS_AND_CONFIG: dict[str, tuple[Break, str]] = {
     "config list": (replaced("config.json", "[]"), "does not hold a JSON object"),
     "config binary": (replaced("config.json", bytes(range(256))), "config.json is not valid JSON"),
     "config deep": (deep("config.json"), "config.json is not valid JSON"),
-    "config pipe": (fifo("config.json"), "has no file config.json"),
+    "config pipe": (fifo("config.json"), "config.json is a pipe"),
     "weights missing": (lambda folder: (folder / WEIGHTS).unlink(), "no weights in safetensors files"),
     "weights empty": (replaced(WEIGHTS, ""), "is cut off or not a safetensors file"),
     "weights text": (replaced(WEIGHTS, "no tensors at all, but a text"), "is cut off or not a safetensors file"),
-    "weights pipe": (fifo(WEIGHTS), "is missing"),
+    "weights pipe": (fifo(WEIGHTS), "model.safetensors is a pipe"),
     "weights cut to 99 %": (cut(0.99), "is cut off: it has .* bytes and should have"),
     "weights cut to 1 %": (cut(0.01), "is cut off"),
     "weights longer": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes() + b"x"), "is damaged"),
@@ -154,6 +154,7 @@ TOKENIZER: dict[str, tuple[Break, str]] = {
     "empty": (replaced("tokenizer.json", ""), ""),
     "list": (replaced("tokenizer.json", "[]"), ""),
     "object": (replaced("tokenizer.json", "{}"), ""),
+    "pipe": (fifo("tokenizer.json"), "tokenizer.json is a pipe"),
     "binary": (replaced("tokenizer.json", bytes(range(256))), ""),
     "deep": (deep("tokenizer.json"), ""),
     "no model": (lambda f: edit(f / "tokenizer.json", {"model": None}), ""),
@@ -223,6 +224,15 @@ def test_code_of_a_model_that_exits_does_not_end_the_command(folder: Path) -> No
     config(auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, model_type="own")(folder)
     with pytest.raises(ModelError, match="SystemExit"):
         load_model(ModelOptions(str(folder), trust_remote_code=True))
+
+
+def test_a_token_without_an_embedding_is_named_before_the_first_step(tiny: str) -> None:
+    model = load_model(ModelOptions(tiny))
+    count = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    require_embeddings(model, count - 1)
+    for adapted in (model, add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")):
+        with pytest.raises(ModelError, match=f"gives the token {count}, and LlamaForCausalLM has embeddings"):
+            require_embeddings(adapted, count)
 
 
 # Adapters

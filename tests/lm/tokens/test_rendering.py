@@ -16,6 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from curate.errors import ModelError
 from curate.lm.model.load import ModelOptions, load_tokenizer
 from curate.lm.tokens import rendering
+from curate.lm.tokens.chat import check_limits, render_messages
 from curate.lm.tokens.encode import TOO_LONG, Encoder, MaskError, encode_all
 from curate.lm.tokens.masks import between_ends, overlapping
 from curate.lm.tokens.rendering import Budget, Conversation, Renderer, RenderError
@@ -238,6 +239,20 @@ def test_the_child_ends_with_its_owner(renderer: Renderer) -> None:
     assert process is not None and process.stdin is not None
     process.stdin.close()
     assert process.wait(timeout=20) == 0
+
+
+def test_other_code_renders_only_what_is_within_the_limits(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "SECONDS", 0.2)
+    tokenizer = load_tokenizer(ModelOptions(tiny))
+    messages = [{"role": "user", "content": "q"}]
+    check_limits(tokenizer, messages, prompt=True)
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    check_limits(tokenizer, messages, prompt=True)
+    with pytest.raises(ModelError, match="Cannot render a question and its answer: the chat template raises: no"):
+        render_messages(tokenizer, messages)
+    tokenizer.chat_template = ENDLESS
+    with pytest.raises(ModelError, match="computes for more than"):
+        check_limits(tokenizer, messages, prompt=True)
 
 
 # Reasons
