@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Message, Sample
-from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError
+from .rendering import RENDERER, Budget, Conversation, Outcome, Prefix, RenderError
 from .special_tokens import CannotEscape, SpecialTokens, unescape
 
 NO_MASK = "assistant tokens cannot be identified"
@@ -71,6 +71,7 @@ class Chat:
         self.tools = list(sample.tools) if sample.tools else None
         self.has_special_tokens = special_tokens.in_text(self.messages) or special_tokens.in_text(self.tools)
         self._budget = Budget()
+        self._ahead: Outcome | None = None
         self._plain = self._conversation(self.messages, self.tools)
         if self.has_special_tokens:
             _warn_once(special_tokens, sample)
@@ -113,6 +114,8 @@ class Chat:
 
     def _render(self, prefixes: Sequence[Prefix], with_spans: bool = False) -> list[Rendered]:
         with template_errors(self.sample):
+            if self._ahead is not None and prefixes == [(len(self.messages), False)]:
+                return [self._rendered_ahead()]
             texts, spans = RENDERER.render("plain", self._plain, prefixes, self._budget, with_spans=with_spans)
         if self.has_special_tokens:
             plain = texts
@@ -121,6 +124,27 @@ class Chat:
             if [unescape(text) for text in texts] != plain:
                 raise _special_tokens_error(self.sample)
         return [Rendered(text, spans) for text in texts]
+
+    def _rendered_ahead(self) -> Rendered:
+        if isinstance(self._ahead, RenderError):
+            raise self._ahead
+        assert self._ahead is not None
+        return Rendered(*self._ahead)
+
+    @staticmethod
+    def render_ahead(chats: Sequence[Chat], *, with_spans: bool) -> None:
+        """Render many conversations at once. Those that have special tokens in their text are rendered when needed.
+
+        Args:
+            chats: the conversations.
+            with_spans: as in `render`, which must then be called with the same value.
+        """
+        plain = [chat for chat in chats if not chat.has_special_tokens]
+        same = [chat for chat in plain if chat._plain.template == plain[0]._plain.template]
+        if same:
+            outcomes = RENDERER.render_all([chat._plain for chat in same], with_spans=with_spans)
+            for chat, outcome in zip(same, outcomes, strict=True):
+                chat._ahead = outcome
 
     def tokens(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the token ids of a rendered text, and the (start, end) of each token in it.

@@ -8,7 +8,7 @@ tokens; special tokens in the text of a message are encoded as plain text (speci
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,9 @@ MAX_RENDERED = 5_000_000
 
 MAX_CHARACTERS = 2_000_000_000
 """Characters that are rendered for it, at most."""
+
+GROUP, GROUP_CHARACTERS = 32, 200_000
+"""Samples that are rendered together, at most, and the characters above which a group is full."""
 
 TOO_LONG = "too long for a chat template without generation marks"
 
@@ -95,7 +98,27 @@ class Encoder:
         Raises:
             MaskError: the sample cannot be rendered, or its assistant tokens cannot be identified.
         """
-        ids, target = self._text(sample) if sample.is_text else self._chat(sample)
+        return self._encode(sample, None if sample.is_text else Chat(self.special_tokens, sample))
+
+    def batch(self, samples: Sequence[Sample]) -> Iterator[Encoded | MaskError]:
+        """Yield what a call returns or raises for each sample. The samples are rendered together, which is faster."""
+        found = [self._chat_or_error(sample) for sample in samples]
+        if self.has_generation_marks:  # without marks a sample is sent by itself anyway, for its prefixes
+            Chat.render_ahead([chat for chat in found if isinstance(chat, Chat)], with_spans=True)
+        for sample, chat in zip(samples, found, strict=True):
+            try:
+                yield chat if isinstance(chat, MaskError) else self._encode(sample, chat)
+            except MaskError as error:
+                yield error
+
+    def _chat_or_error(self, sample: Sample) -> Chat | MaskError | None:
+        try:
+            return None if sample.is_text else Chat(self.special_tokens, sample)
+        except MaskError as error:
+            return error
+
+    def _encode(self, sample: Sample, chat: Chat | None) -> Encoded:
+        ids, target = self._text(sample) if chat is None else self._chat(chat)
         if self.loss_on == "all":
             target = np.ones(len(ids), dtype=bool)
         whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids))
@@ -119,8 +142,7 @@ class Encoder:
             ids.append(self.tokenizer.eos_token_id)
         return ids, np.ones(len(ids), dtype=bool)
 
-    def _chat(self, sample: Sample) -> tuple[list[int], Mask]:
-        chat = Chat(self.special_tokens, sample)
+    def _chat(self, chat: Chat) -> tuple[list[int], Mask]:
         whole = chat.render(len(chat.messages), with_spans=self.has_generation_marks)
         ids, offsets = chat.tokens(whole)
         if self.loss_on == "all":
@@ -176,13 +198,25 @@ def encode_all(
         encoder: encoder for all samples.
         rejected: receives the samples that cannot be trained on, as sample id -> short reason.
     """
+    for group in _groups(samples):
+        rows = encoder.batch([sample for _, sample in group])
+        for (position, sample), row in zip(group, rows, strict=True):
+            reason = row.reason if isinstance(row, MaskError) else row.reject_reason
+            if reason is not None or isinstance(row, MaskError):
+                rejected[sample.sample_id] = str(reason)
+            else:
+                yield position, sample.sample_id, row
+
+
+def _groups(samples: Iterable[tuple[int, Sample]]) -> Iterator[list[tuple[int, Sample]]]:
+    """Yield samples in groups of at most `GROUP`, and of few characters."""
+    group: list[tuple[int, Sample]] = []
+    size = 0
     for position, sample in samples:
-        try:
-            row = encoder(sample)
-        except MaskError as error:
-            rejected[sample.sample_id] = error.reason
-            continue
-        if row.reject_reason:
-            rejected[sample.sample_id] = row.reject_reason
-        else:
-            yield position, sample.sample_id, row
+        group.append((position, sample))
+        size += sum(len(str(message.get("content"))) for message in sample.messages)
+        if len(group) == GROUP or size > GROUP_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -51,6 +51,10 @@ Prefix = tuple[int, bool]
 """Number of messages to render, and True to append the beginning of an assistant turn."""
 
 
+LIMITS = ("time", "memory")
+"""Kinds of errors that take long, so that they are counted."""
+
+
 class RenderError(Exception):
     """A conversation that a template does not render.
 
@@ -80,6 +84,10 @@ class RenderError(Exception):
         }.get(self.kind, f"the chat template fails: {self.text}")
 
 
+Outcome = tuple[str, list[tuple[int, int]]] | RenderError
+"""A rendered text with the spans that the template marks as generated, or why there is none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Conversation:
     """A conversation that a template renders.
@@ -94,6 +102,11 @@ class Conversation:
     tools: Sequence[Any] | None
     template: str
     names: Mapping[str, Any]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the child is sent of it."""
+        return {"messages": self.messages, "tools": self.tools, "names": self.names}
 
 
 class Budget:
@@ -113,6 +126,7 @@ class Renderer:
         self._loaded: dict[str, Conversation] = {}
         self._whole: dict[str, str] = {}
         self._overruns: Counter[str] = Counter()
+        self._template: str | None = None
 
     def check(self, template: str) -> None:
         """Compile a template.
@@ -142,19 +156,46 @@ class Renderer:
             RenderError: the template does not render the messages, or exceeds a limit.
             ModelError: the template has exceeded its limits too often.
         """
-        request = {"slot": slot, "prefixes": prefixes, "spans": with_spans, "template": chat.template}
+        request: dict[str, Any] = {"slot": slot, "prefixes": prefixes, "spans": with_spans, "template": chat.template}
+        whole = (len(chat.messages), False)
         with self._lock:
-            if not self._alive() or self._loaded.get(slot) is not chat:
-                request["chat"] = {"messages": chat.messages, "tools": chat.tools, "names": chat.names}
+            loaded = self._alive() and self._loaded.get(slot) is chat
+            sent = [*prefixes] if loaded else [whole, *prefixes]
+            if not loaded:
+                request |= {"chat": chat.content, "prefixes": sent}
                 self._whole.pop(slot, None)
             answer = self._ask(request, budget)
             self._loaded[slot] = chat
             texts = []
-            for prefix, text in zip(prefixes, answer["texts"], strict=False):
-                if prefix == (len(chat.messages), False):
+            for prefix, text in zip(sent, answer["texts"], strict=False):
+                if prefix == whole:
                     self._whole[slot] = text
                 texts.append(self._whole[slot][:text] if isinstance(text, int) else text)
-            return texts, [(start, end) for start, end in answer["spans"]]
+            return texts if loaded else texts[1:], [(start, end) for start, end in answer["spans"]]
+
+    def render_all(self, chats: Sequence[Conversation], *, with_spans: bool) -> list[Outcome | None]:
+        """Render whole conversations in one exchange, which costs less than one exchange for each.
+
+        Returns:
+            For each conversation the text and the spans, or the error; None if it must be rendered by itself, because
+            another one exceeded a limit.
+        """
+        request = {"chats": [chat.content for chat in chats], "spans": with_spans, "template": chats[0].template}
+        outcomes: list[Outcome | None] = []
+        with self._lock:
+            self._loaded.clear()
+            try:
+                answers = self._ask(request, Budget())["answers"]
+            except RenderError:
+                answers = []
+        for answer in answers:
+            if answer.get("error") in LIMITS:
+                break
+            if "error" in answer:
+                outcomes.append(RenderError(answer["error"], answer["text"], answer["line"]))
+            else:
+                outcomes.append((answer["texts"][0], [(start, end) for start, end in answer["spans"]]))
+        return outcomes + [None] * (len(chats) - len(outcomes))
 
     def _ask(self, request: dict[str, Any], budget: Budget) -> dict[str, Any]:
         if len(request["template"]) > MAX_TEMPLATE:
@@ -162,6 +203,8 @@ class Renderer:
         if budget.seconds <= 0:
             raise RenderError("time")
         content = request | {"seconds": budget.seconds, "characters": CHARACTERS}
+        if self._alive() and request["template"] == self._template:
+            del content["template"]  # the child has it
         try:
             data = json.dumps(content, default=_placeholder).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -169,14 +212,16 @@ class Renderer:
         started = time.monotonic()
         answer = self._exchange(data, 3 * budget.seconds + PATIENCE)
         budget.seconds -= answer.get("used", time.monotonic() - started)
-        if "error" in answer:
+        self._template = request["template"] if self._alive() else None
+        if "error" in answer and "chats" not in request:
             self._count(answer["error"], request["template"])
+        if "error" in answer:
             raise RenderError(answer["error"], answer.get("text", ""), answer.get("line"))
         return answer
 
     def _count(self, kind: str, template: str) -> None:
         """Count a template that exceeds a limit, and end the command if it does so again and again."""
-        if kind not in ("time", "memory"):
+        if kind not in LIMITS:
             return
         self._overruns[template] += 1
         if self._overruns[template] >= MAX_OVERRUNS:
@@ -192,9 +237,7 @@ class Renderer:
         try:
             process.stdin.write(struct.pack("!Q", len(request)) + request)
             process.stdin.flush()
-            deadline = time.monotonic() + timeout
-            (length,) = struct.unpack("!Q", self._receive(8, deadline))
-            answer: dict[str, Any] = json.loads(self._receive(length, deadline))
+            answer: dict[str, Any] = json.loads(self._receive(time.monotonic() + timeout))
             return answer
         except TimeoutError:
             self.close()
@@ -206,20 +249,22 @@ class Renderer:
             self.close()
             raise
 
-    def _receive(self, length: int, deadline: float) -> bytes:
+    def _receive(self, deadline: float) -> bytes:
+        """Return the next answer: its length in 8 bytes comes first."""
         assert self._process is not None and self._process.stdout is not None
-        descriptor, parts = self._process.stdout.fileno(), []
+        descriptor, data, end = self._process.stdout.fileno(), bytearray(), 8
         waiting = select.poll()
         waiting.register(descriptor, select.POLLIN)
-        while length:
+        while len(data) < end:
             if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError
-            part = os.read(descriptor, min(length, 1 << 20))
+            part = os.read(descriptor, 1 << 20)
             if not part:
                 raise EOFError
-            parts.append(part)
-            length -= len(part)
-        return b"".join(parts)
+            data += part
+            if end == 8 and len(data) >= 8:
+                end = 8 + int(struct.unpack_from("!Q", data)[0])
+        return bytes(data[8:])
 
     def _alive(self) -> bool:
         return self._process is not None and self._owner == os.getpid() and self._process.poll() is None
@@ -244,7 +289,7 @@ class Renderer:
     def close(self) -> None:
         """End the child process. The next request starts another."""
         process, self._process = self._process, None
-        self._loaded, self._whole = {}, {}
+        self._loaded, self._whole, self._template = {}, {}, None
         if process is None or self._owner != os.getpid():
             return
         process.kill()

@@ -136,7 +136,7 @@ class Worker:
         try:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             try:
-                self._compile(request["template"])
+                self._compile(request.get("template"))
                 return self._render(request) if "slot" in request else {}
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
@@ -149,11 +149,22 @@ class Worker:
         except Exception as error:
             return {"error": _kind_of(error), "text": _text_of(error), "line": getattr(error, "lineno", None)}
 
-    def _compile(self, source: str) -> None:
-        if source != self.source:
-            self.source = self.template = None
-            self.template = environment().from_string(source)
-            self.source = source
+    def answer_all(self, request: dict[str, Any], size: int) -> dict[str, Any]:
+        """Return an answer for each conversation of a request, until one exceeds a limit of time or memory."""
+        answers: list[dict[str, Any]] = []
+        for chat in request.pop("chats"):
+            one = request | {"slot": "one", "chat": chat, "prefixes": [(len(chat["messages"]), False)]}
+            answers.append(self.answer(one, size))
+            if answers[-1].get("error") in ("time", "memory"):
+                break
+        return {"answers": answers}
+
+    def _compile(self, source: str | None) -> None:
+        """Compile a template; None is the one before, which is compiled again if it could not be."""
+        if source not in (None, self.source):
+            self.source, self.template = source, None
+        if self.template is None:
+            self.template = environment().from_string(self.source or "")
 
     def _render(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the text of each prefix, or its length if the text of all turns begins with it, until one does not."""
@@ -241,7 +252,8 @@ def main(memory: int) -> None:
         (size,) = struct.unpack("!Q", head)
         _limit_memory(memory + 64 * max(size, *worker.sizes.values(), 0))
         request, started = json.loads(sys.stdin.buffer.read(size)), time.process_time()
-        answer = worker.answer(request, size) | {"used": time.process_time() - started}
+        act = worker.answer_all if "chats" in request else worker.answer
+        answer = act(request, size) | {"used": time.process_time() - started}
         content = json.dumps(answer).encode()
         out.write(struct.pack("!Q", len(content)) + content)
         out.flush()

@@ -255,6 +255,35 @@ def test_other_code_renders_only_what_is_within_the_limits(tiny: str, monkeypatc
         check_limits(tokenizer, messages, prompt=True)
 
 
+def test_samples_that_are_rendered_together_are_what_each_is_alone(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
+    encoder = Encoder(load_tokenizer(ModelOptions(tiny)), max_length=64)
+    encoder.tokenizer.chat_template = MARKED.replace(
+        "{% for", "{% if 'loop' in messages[0].content %}" + ENDLESS + "{% endif %}{% if 'no' in messages[0].content %}"
+        "{{ raise_exception('never') }}{% endif %}{% for", 1
+    )  # fmt: skip
+    encoder.has_generation_marks = True
+    kinds = ["a", "no", "a <|im_end|>", "loop", "b", "loop", "no", "c"]
+    samples = [sample_of(4, f"{kind} {i}") for i, kind in enumerate(kinds)]
+    samples += [Sample([{"role": "text", "content": "plain"}]), Sample(samples[0].messages, tools=["no schema"])]
+    for sample, found in zip(samples, list(encoder.batch(samples)), strict=True):
+        try:
+            wanted: Any = encoder(sample)
+        except MaskError as error:
+            assert isinstance(found, MaskError) and found.reason == error.reason
+        else:
+            assert not isinstance(found, MaskError)
+            assert np.array_equal(found.input_ids, wanted.input_ids) and np.array_equal(found.target, wanted.target)
+
+
+def test_prefixes_are_found_by_a_new_child_too(renderer: Renderer) -> None:
+    chat = chat_of(MACRO, [{"role": "user", "content": "q"}] * 3)
+    wanted = ["[user]q", "[user]q[user]q"]
+    assert renderer.render("plain", chat, [(1, False), (2, False)], Budget())[0] == wanted
+    renderer.close()
+    assert renderer.render("plain", chat, [(1, False), (2, False)], Budget())[0] == wanted
+
+
 # Reasons
 
 
