@@ -74,10 +74,27 @@ def check_args(name: str, args: Mapping[str, Any]) -> None:
         if key not in known:
             hint = did_you_mean(key, known) or " It takes none."
             raise ConfigError(f"Selector '{name}' has no argument '{key}' in selector_args.{hint}")
+    _check_numbers(kind, name, args)
     try:
         kind.check(**args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None
+
+
+def _check_numbers(kind: type[Selector], name: str, args: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an argument that is not finite, or no number where the default is one.
+
+    YAML reads `nan` as a text and `.nan` as a number.
+    """
+    parameters = inspect.signature(kind).parameters
+    for key, value in args.items():
+        default = parameters[key].default
+        by_default = isinstance(default, (int, float)) and not isinstance(default, bool)
+        given = isinstance(value, (int, float)) and not isinstance(value, bool)
+        infinite = str(value).strip().lower().lstrip("+-.") in ("nan", "inf", "infinity")
+        if infinite or (by_default and not given) or (given and abs(value) >= 1e300):
+            example = f", such as {default}" if by_default else ""
+            raise ConfigError(f"Selector '{name}': {key} is a finite number{example}, and not {str(value)[:40]!r}.")
 
 
 def requirements_of(name: str, args: Mapping[str, Any]) -> Requirements:

@@ -7,11 +7,14 @@ interrupted by a kill and is removed; a run resumes from the newest complete one
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from .checkpoint_files import damage_error
 from .recorder import Counters
 from .step import BatchSelection
 
@@ -49,17 +52,32 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
         selection: selection whose state is restored.
         rank: rank of this process in the launch.
         ranks: number of processes in the launch.
+
+    Raises:
+        TrainingError: a file does not hold what it should.
     """
     state = checkpoint / f"selector-{rank - selection.ranks.rank}.safetensors"
     if state.exists():
-        selection.selector.load_state_dict(load_file(state))
+        with _reading(state):
+            selection.selector.load_state_dict(load_file(state))
     for file in checkpoint.glob("tally-*.json"):
-        writer = int(file.stem.removeprefix("tally-"))
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if writer % ranks == rank:
-            selection.recorder.counters.add(Counters(**content["tally"]))
-        if writer == rank:
-            selection.timer.seconds.update(content["seconds"])
-            selection.budget.tokens = content["score_tokens"]
-            if selection.engine:
-                selection.engine.micro_batch = content["backward_texts"]
+        with _reading(file):
+            writer = int(file.stem.removeprefix("tally-"))
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if writer % ranks == rank:
+                selection.recorder.counters.add(Counters(**content["tally"]))
+            if writer == rank:
+                selection.timer.seconds.update(content["seconds"])
+                selection.budget.tokens = int(content["score_tokens"])
+                if selection.engine:
+                    selection.engine.micro_batch = int(content["backward_texts"])
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Convert any error about the content of a file to a `TrainingError` that names the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise damage_error(file, f"cannot be read ({reason})") from None

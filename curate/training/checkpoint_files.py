@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import TrainerState
+from transformers.trainer_pt_utils import safe_globals
+
 from ..errors import TrainingError
 from ..runtime.checksums import CHECKPOINT_MARKER, checksum_files, first_damage
+
+NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+"""Files of the Trainer without which a run would continue differently, and the Trainer would not say so."""
+
+STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+"""Files of the Trainer that torch reads."""
 
 
 def step_of(checkpoint: Path) -> int:
@@ -21,8 +33,16 @@ def step_of(checkpoint: Path) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return all checkpoint folders, oldest first, complete or not."""
-    return sorted(folder.glob("checkpoint-*"), key=step_of)
+    """Return all checkpoint folders, oldest first, complete or not. Other files and folders do not count.
+
+    Raises:
+        TrainingError: the folder or a checkpoint is a link. Checkpoints are removed, and a link may lead anywhere.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{1,18}", path.name)]
+    for path in (folder, *found):
+        if path.is_symlink():
+            raise TrainingError(f"{path} is a link, and checkpoints are used only where they were written. Remove it.")
+    return sorted(found, key=step_of)
 
 
 def newest(folder: Path, *, clean: bool = True) -> Path | None:
@@ -67,14 +87,69 @@ def require_undamaged(checkpoint: Path) -> None:
     try:
         files = json.loads((checkpoint / CHECKPOINT_MARKER).read_text(encoding="utf-8")).get("files", {})
         damage = first_damage(checkpoint, files, read=True)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         damage = checkpoint / CHECKPOINT_MARKER, "is not valid JSON"
     if damage:
-        path, problem = damage
-        raise TrainingError(
-            f"{path} {problem}, so the checkpoint is damaged. Delete the folder {checkpoint}, or call curate repair, "
-            "and run the same command again. It resumes from the previous checkpoint."
-        )
+        raise damage_error(*damage)
+
+
+def damage_error(path: Path, problem: str) -> TrainingError:
+    """Return the error for a damaged file of a checkpoint.
+
+    Args:
+        path: the file, directly in the folder of the checkpoint or below it.
+        problem: end of a sentence that begins with the file.
+    """
+    checkpoint = next((parent for parent in path.parents if parent.name.startswith("checkpoint-")), path.parent)
+    return TrainingError(
+        f"{path} {problem}, so the checkpoint is damaged. Delete the folder {checkpoint}, or call curate repair, "
+        "and run the same command again. It resumes from the previous checkpoint."
+    )
+
+
+def require_readable(checkpoint: Path) -> None:
+    """Check that the Trainer can continue from a checkpoint. Pickles are not run, and no tensor is read.
+
+    Raises:
+        TrainingError: a file is missing, or holds something other than it should. The message names the file.
+    """
+    for name in NEEDED:
+        if not (checkpoint / name).is_file():
+            raise damage_error(checkpoint / name, "is missing")
+    for pattern in STATES:
+        for path in sorted(checkpoint.glob(pattern)):
+            try:
+                read_state(path, mmap=True)
+            except ValueError as error:
+                raise damage_error(path, f"is not read: {error}") from None
+    path = checkpoint / "trainer_state.json"
+    try:
+        step = TrainerState.load_from_json(str(path)).global_step
+    except Exception:  # of any type, by what the file holds
+        raise damage_error(path, "does not hold the state of a Trainer") from None
+    if step != step_of(checkpoint):
+        raise damage_error(path, f"is of step {step!s:.20} and not of step {step_of(checkpoint)}")
+
+
+def read_state(path: Path, *, mmap: bool = False) -> Any:
+    """Return what torch reads from a file without running a pickle: tensors, numbers, texts, lists and mappings.
+
+    torch's own messages advise how to allow pickles, so they are replaced.
+
+    Args:
+        path: file that `torch.save` has written.
+        mmap: map tensors instead of reading them.
+
+    Raises:
+        ValueError: the file is damaged, or holds other objects. The text is the reason.
+    """
+    try:
+        with safe_globals():  # type: ignore[no-untyped-call]
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:
+        raise ValueError("it holds other objects than tensors and numbers, which could run code") from None
+    except Exception as error:  # torch raises errors of any type for damaged files
+        raise ValueError(f"it is no file of torch ({type(error).__name__})") from None
 
 
 def rotate(folder: Path, limit: int | None) -> None:

@@ -49,10 +49,10 @@ def test_a_pickle_in_a_checkpoint_does_not_run(
 
     select = BatchSelection.select
 
-    def stop(self: BatchSelection, batches: Any, step: int) -> Any:
-        if step == 4:
+    def stop(self: BatchSelection, batch: Any) -> Any:
+        if batch.step == 4:
             raise KeyboardInterrupt
-        return select(self, batches, step)
+        return select(self, batch)
 
     monkeypatch.setattr(BatchSelection, "select", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +71,7 @@ def test_optimizer_state_for_gradients_is_read_without_pickles(tiny: str, tmp_pa
     from curate.training.gradients.features import adam_of
 
     torch.save(Payload(tmp_path / "pwned"), tmp_path / "optimizer.pt")
-    with pytest.raises(Exception, match=r"(?i)weights.only|cannot be read|damaged"):
+    with pytest.raises(Exception, match=r"holds other objects than tensors"):
         adam_of(tmp_path, load_model(ModelOptions(tiny)))
     assert not (tmp_path / "pwned").exists()
 

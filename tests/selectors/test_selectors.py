@@ -74,3 +74,14 @@ def test_random_does_not_depend_on_the_order_of_the_candidates() -> None:
         for order in (positions, shuffled)
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", ".nan", float("nan"), float("inf"), "-inf", "text", None, True, [1.0], 10**400]
+)
+def test_an_argument_that_is_no_finite_number_is_an_error(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"alpha is a finite number, such as 0\.0025, and not"):
+        check_args("uds", {"alpha": value})
+    check_args("uds", {"alpha": 1, "memory": 8, "norm": "nuclear", "intra_batch": True})
+    with pytest.raises(ConfigError, match="w_cap"):
+        check_args("filter_weight", {"w_cap": "nan"})

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ...errors import ModelError
 from ...log import LOGGER
 from ..model.load import base_of
+from ..tokens.chat import render_messages
 
 Ids = npt.NDArray[np.int32]
 
@@ -126,7 +127,7 @@ def turn_end_of(tokenizer: PreTrainedTokenizerBase) -> str:
     For ChatML this is `<|im_end|>`.
     """
     messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": ANSWER_PLACEHOLDER}]
-    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    rendered = render_messages(tokenizer, messages)
     return rendered.rpartition(ANSWER_PLACEHOLDER)[2].strip() if ANSWER_PLACEHOLDER in rendered else ""
 
 

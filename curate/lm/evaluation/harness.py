@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import ConfigError, CurateError, did_you_mean
 from ...version import pip_install
+from ..tokens.chat import check_limits
 
 MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or omit --tasks."
 
@@ -84,6 +85,7 @@ def run_tasks(
         manager = TaskManager(include_path=tasks.folder, include_defaults=tasks.defaults or tasks.folder is None)
         names = _matched_names(tasks, manager)
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=tasks.batch_size)
+        _limit_template(wrapped, tokenizer)
         try:
             found: Any = lm_eval.simple_evaluate(
                 model=wrapped,
@@ -99,6 +101,17 @@ def run_tasks(
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"The lm-evaluation-harness cannot run {', '.join(names)}: {reason}") from error
     return list(_results(found)), [row for name, samples in found["samples"].items() for row in _answers(name, samples)]
+
+
+def _limit_template(wrapped: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the harness render a question only after the template has rendered it within the limits."""
+    render = wrapped.apply_chat_template
+
+    def limited(chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> Any:
+        check_limits(tokenizer, chat_history, prompt=add_generation_prompt)
+        return render(chat_history, add_generation_prompt=add_generation_prompt)
+
+    wrapped.apply_chat_template = limited
 
 
 @contextlib.contextmanager

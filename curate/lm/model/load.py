@@ -1,6 +1,8 @@
 """Load a model and its tokenizer safely: safetensors only, no remote code unless requested, nothing guessed.
 
 A tokenizer without a chat template or padding token is an error, because a guess would change what a run trains on.
+A model is checked before it is loaded (config_checks.py, weight_files.py), and errors of the libraries become sentences
+(boundary.py).
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from ..tokens.rendering import RENDERER, RenderError
+from .adapters import find_base, load_adapter
+from .boundary import COMPLETE, loading, require_regular_files
+from .config_checks import check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
+from .weight_files import require_finite
 
 TEMPLATES = ("chatml", "plain")
 """Chat templates that curate contains, for tokenizers that have none."""
@@ -51,6 +58,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is no tokenizer, no chat template or no padding token.
     """
+    require_regular_files(options.location)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
         tokenizer.chat_template = _template(options.chat_template)
@@ -59,6 +67,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
             f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, or a "
             "Jinja file."
         )
+    _check_templates(tokenizer, options.location)
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
             raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
@@ -70,6 +79,19 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
+    """Compile the chat templates, so that a wrong one is one error and not one for each sample."""
+    template: Any = tokenizer.chat_template
+    for source in template.values() if isinstance(template, dict) else [template]:
+        try:
+            RENDERER.check(str(source))
+        except RenderError as error:
+            raise ModelError(
+                f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, or "
+                "a Jinja file."
+            ) from None
 
 
 def _template(name: str) -> str:
@@ -91,38 +113,59 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
     Raises:
         ModelError: the model cannot be loaded.
     """
-    if (Path(options.location) / "adapter_config.json").exists():
-        from peft import PeftConfig, PeftModel
+    adapters, base = find_base(options.location)
+    model = _load_base(replace(options, location=base))
+    for adapter in reversed(adapters):
+        model = load_adapter(model, adapter, trainable=trainable and adapter == options.location)
+    require_finite(model, options.location)
+    return model
 
-        base = PeftConfig.from_pretrained(options.location).base_model_name_or_path
-        if base is None:
-            raise ModelError(
-                f"The adapter in {options.location} does not name its base model. Set base_model_name_or_path in its "
-                "adapter_config.json."
-            )
-        model: nn.Module = load_model(replace(options, location=base))
-        return PeftModel.from_pretrained(model, options.location, is_trainable=trainable)
+
+def _load_base(options: ModelOptions) -> nn.Module:
+    check_folder(options)
     extra: dict[str, Any] = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     if options.load_in_4bit:
         extra |= nf4_arguments()
-    model = _load(AutoModelForCausalLM, options, "model", dtype=options.dtype, use_safetensors=True, **extra)
+    arguments = {"dtype": options.dtype, "use_safetensors": True, "output_loading_info": True, **extra}
+    model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"The weights of {options.location} are incomplete: {len(missing)} tensors are missing, such as "
+            f"'{missing[0]}'. {COMPLETE}"
+        )
     return keep_differentiable(model) if options.load_in_4bit else model
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with loading(what, options.location):
         return loader.from_pretrained(options.location, trust_remote_code=options.trust_remote_code, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"Cannot load a {what} from {options.location}: {reason}") from None
 
 
 def base_of(model: nn.Module) -> nn.Module:
     """Return the transformers model below an adapter, or the model itself if it has none."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
+
+
+def require_embeddings(model: nn.Module, largest_token: int) -> None:
+    """Check that the model has an embedding for every token. On a GPU, a token without one ends the process.
+
+    Args:
+        model: the model, with or without an adapter.
+        largest_token: largest token id that the model will read.
+
+    Raises:
+        ModelError: the model has fewer embeddings. Tokenizer and model are not of each other.
+    """
+    embeddings: Any = base_of(model).get_input_embeddings()  # type: ignore[operator]
+    count = int(embeddings.weight.shape[0])
+    if largest_token >= count:
+        raise ModelError(
+            f"The tokenizer gives the token {largest_token}, and {type(base_of(model)).__name__} has embeddings for "
+            f"the tokens below {count} only. Use the tokenizer that belongs to the model, or another --pad-token."
+        )
 
 
 def train_all(model: nn.Module) -> nn.Module:

@@ -7,14 +7,18 @@ what the layers of a decoder keep for the backward pass, with a documented formu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ...errors import ModelError
+from .adapters import find_base
+from .boundary import loading, reason_of
+from .config_checks import build_without_data, read_config
 from .load import ModelOptions, base_of
 from .scoring_batch import bytes_per_token
 
@@ -90,19 +94,12 @@ def config_of(options: ModelOptions) -> Any:
     Raises:
         ModelError: there is no config in a folder or in the cache.
     """
-    from transformers import AutoConfig
-
-    adapter = Path(options.location) / "adapter_config.json"
-    if adapter.exists():
-        from peft import PeftConfig
-
-        base = PeftConfig.from_pretrained(options.location).base_model_name_or_path
-        return config_of(ModelOptions(str(base), trust_remote_code=options.trust_remote_code))
+    _, base = find_base(options.location)
     try:
-        folder = options.location if Path(options.location).exists() else _cached_folder(options.location)
-        return AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"Cannot read a model config for {options.location}: {_one_line(error)}") from None
+        folder = base if Path(base).exists() else _cached_folder(base)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot read a model config for {base}: {reason_of(error)}.") from None
+    return read_config(replace(options, location=folder), local_files_only=True)
 
 
 def _cached_folder(repo: str) -> str:
@@ -119,10 +116,6 @@ def _cached_folder(repo: str) -> str:
     return str(Path(path).parent)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None, max_length: int) -> ModelShape:
     """Return a model's shape from its config alone. The model is built on torch's meta device, without data.
 
@@ -136,16 +129,9 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
     Raises:
         ModelError: the config cannot be read, or is not that of a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     config = config_of(options)
+    model = build_without_data(config, options)
     with torch.device("meta"):
-        try:
-            model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=options.trust_remote_code
-            )
-        except (ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"{options.location} is not a causal language model: {_one_line(error)}") from None
         head = model.get_output_embeddings()  # type: ignore[operator]
         weights = sum(p.numel() for p in model.parameters())
         layers = [m for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D") and m is not head]
@@ -193,11 +179,9 @@ def _weight_bytes(options: ModelOptions, config: Any) -> int:
 
 def _file_dtype(folder: str) -> str | None:
     """Return the data type of a folder's weights from the header of the first safetensors file, or None."""
-    from safetensors import safe_open
-
     names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     for path in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with loading("data type", str(path)), safe_open(path, framework="pt") as file:
             return names.get(file.get_slice(next(iter(file.keys()))).get_dtype())
     return None
 

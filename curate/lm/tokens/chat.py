@@ -1,8 +1,8 @@
 """Render a conversation with the tokenizer's chat template, and encode the rendered text.
 
 Special tokens that occur in the text of a message are escaped before the template and the tokenizer see them
-(special_tokens.py). A conversation that the template cannot render is rejected. Templates may raise any exception, so
-all exceptions are converted to `MaskError`.
+(special_tokens.py). The template runs in a child process with limits (rendering.py). A conversation that it cannot
+render is rejected with the cause.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers import PreTrainedTokenizerBase
 
-from ...errors import DataError
+from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Message, Sample
+from .rendering import RENDERER, Budget, Conversation, Outcome, Prefix, RenderError
 from .special_tokens import CannotEscape, SpecialTokens, unescape
 
 NO_MASK = "assistant tokens cannot be identified"
-UNRENDERED = "the chat template cannot render it"
 SPECIAL_TOKENS_IN_TEXT = "special tokens in the text"
 """Short reasons to reject a sample. The text of the `MaskError` gives the details."""
 
@@ -70,10 +70,22 @@ class Chat:
         self.messages = [_template_message(message) for message in sample.messages]
         self.tools = list(sample.tools) if sample.tools else None
         self.has_special_tokens = special_tokens.in_text(self.messages) or special_tokens.in_text(self.tools)
+        self._budget = Budget()
+        self._ahead: Outcome | None = None
+        self._plain = self._conversation(self.messages, self.tools)
         if self.has_special_tokens:
             _warn_once(special_tokens, sample)
-            self._escaped_tools = _escape(special_tokens, sample, self.tools)
-            self._escaped = [_escape(special_tokens, sample, m) | {"role": m["role"]} for m in self.messages]
+            tools = _escape(special_tokens, sample, self.tools)
+            messages = [_escape(special_tokens, sample, m) | {"role": m["role"]} for m in self.messages]
+            self._escaped = self._conversation(messages, tools)
+
+    def _conversation(self, messages: list[dict[str, Any]], tools: Any) -> Conversation:
+        tokenizer = self.special_tokens.tokenizer
+        with template_errors(self.sample):
+            if any(not isinstance(tool, dict) for tool in tools or ()):
+                raise RenderError("failed", "a tool definition is not a JSON object")
+            template = tokenizer.get_chat_template(None, tools)
+        return Conversation(messages, tools, template, tokenizer.special_tokens_map)
 
     def render(self, turns: int, *, prompt: bool = False, with_spans: bool = False) -> Rendered:
         """Render the first turns with the chat template. The text is escaped if the conversation has special tokens.
@@ -87,27 +99,52 @@ class Chat:
             MaskError: the template cannot render the messages, or renders them differently when special tokens in
                 their text are escaped.
         """
-        plain = self._render(self.messages[:turns], self.tools, prompt, with_spans)
-        if not self.has_special_tokens:
-            return plain
-        escaped = self._render(self._escaped[:turns], self._escaped_tools, prompt, with_spans)
-        if unescape(escaped.text) != plain.text:
-            raise _special_tokens_error(self.sample)
-        return escaped
+        return self._render([(turns, prompt)], with_spans)[0]
 
-    def _render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool, with_spans: bool) -> Rendered:
-        tokenizer = self.special_tokens.tokenizer
+    def prefixes(self, prefixes: Sequence[Prefix]) -> list[str]:
+        """Render beginnings of the conversation, until one that does not begin the text of all turns.
+
+        Args:
+            prefixes: for each text the number of messages, and whether to append the beginning of an assistant turn.
+
+        Raises:
+            MaskError: as `render`.
+        """
+        return [rendered.text for rendered in self._render(prefixes)]
+
+    def _render(self, prefixes: Sequence[Prefix], with_spans: bool = False) -> list[Rendered]:
         with template_errors(self.sample):
-            out: Any = render_jinja_template(
-                conversations=[messages],
-                tools=tools,
-                chat_template=tokenizer.get_chat_template(None, tools),
-                return_assistant_tokens_mask=with_spans,
-                add_generation_prompt=prompt,
-                **cast(dict[str, Any], tokenizer.special_tokens_map),
-            )
-        (text,), spans = out
-        return Rendered(text, spans[0] if with_spans else ())
+            if self._ahead is not None and prefixes == [(len(self.messages), False)]:
+                return [self._rendered_ahead()]
+            texts, spans = RENDERER.render("plain", self._plain, prefixes, self._budget, with_spans=with_spans)
+        if self.has_special_tokens:
+            plain = texts
+            with template_errors(self.sample):
+                texts, spans = RENDERER.render("escaped", self._escaped, prefixes, self._budget, with_spans=with_spans)
+            if [unescape(text) for text in texts] != plain:
+                raise _special_tokens_error(self.sample)
+        return [Rendered(text, spans) for text in texts]
+
+    def _rendered_ahead(self) -> Rendered:
+        if isinstance(self._ahead, RenderError):
+            raise self._ahead
+        assert self._ahead is not None
+        return Rendered(*self._ahead)
+
+    @staticmethod
+    def render_ahead(chats: Sequence[Chat], *, with_spans: bool) -> None:
+        """Render many conversations at once. Those that have special tokens in their text are rendered when needed.
+
+        Args:
+            chats: the conversations.
+            with_spans: as in `render`, which must then be called with the same value.
+        """
+        plain = [chat for chat in chats if not chat.has_special_tokens]
+        same = [chat for chat in plain if chat._plain.template == plain[0]._plain.template]
+        if same:
+            outcomes = RENDERER.render_all([chat._plain for chat in same], with_spans=with_spans)
+            for chat, outcome in zip(same, outcomes, strict=True):
+                chat._ahead = outcome
 
     def tokens(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the token ids of a rendered text, and the (start, end) of each token in it.
@@ -131,16 +168,44 @@ def text_tokens(special_tokens: SpecialTokens, sample: Sample) -> list[int]:
     return [*before, *_encode(special_tokens, sample, _escape(special_tokens, sample, text))[0], *after]
 
 
+def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
+    """Return messages without special tokens in their text, rendered with the chat template.
+
+    Raises:
+        ModelError: the template cannot render them.
+    """
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    try:
+        return RENDERER.render("plain", chat, [(len(messages), False)], Budget())[0][0]
+    except RenderError as error:
+        raise ModelError(
+            f"Cannot render a question and its answer: {error.reason}. Give another --chat-template."
+        ) from None
+
+
+def check_limits(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, prompt: bool) -> None:
+    """Render messages within the limits, before other code renders them without any.
+
+    Raises:
+        ModelError: the template exceeds a limit. Other errors are those of the other code.
+    """
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    try:
+        RENDERER.render("plain", chat, [(len(messages), prompt)], Budget())
+    except RenderError as error:
+        if error.kind in ("time", "memory", "size", "recursion"):
+            raise ModelError(f"Cannot render a question: {error.reason}. Omit --apply-chat-template.") from None
+
+
 @contextmanager
 def template_errors(sample: Sample) -> Iterator[None]:
-    """Convert any exception of a chat template to a `MaskError`, for example about roles in a wrong order."""
+    """Convert errors of a chat template, and of its choice among several, to a `MaskError` with the cause."""
     try:
         yield
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (RenderError, ValueError) as error:
+        reason = error.reason if isinstance(error, RenderError) else RenderError("failed", str(error)).reason
         raise MaskError(
-            f"Sample {sample.sample_id}: {UNRENDERED} ({reason[:200].rstrip('.')}). Give another --chat-template.",
-            UNRENDERED,
+            f"Sample {sample.sample_id}: {reason}. Give another --chat-template, or remove the sample.", reason
         ) from None
 
 

@@ -8,7 +8,7 @@ tokens; special tokens in the text of a message are encoded as plain text (speci
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,23 @@ from transformers import PreTrainedTokenizerBase
 
 from ...samples import Sample
 from .chat import NO_MASK as NO_MASK
-from .chat import Chat, template_errors, text_tokens
+from .chat import Chat, text_tokens
 from .chat import MaskError as MaskError
+from .masks import Mask, between_ends, overlapping
 from .special_tokens import SpecialTokens
 
 LossOn = Literal["assistant", "all"]
+
+MAX_RENDERED = 5_000_000
+"""Messages that are rendered to find the assistant turns of a sample without generation marks, at most: 3,100 turns."""
+
+MAX_CHARACTERS = 2_000_000_000
+"""Characters that are rendered for it, at most."""
+
+GROUP, GROUP_CHARACTERS = 32, 200_000
+"""Samples that are rendered together, at most, and the characters above which a group is full."""
+
+TOO_LONG = "too long for a chat template without generation marks"
 
 
 @dataclass(frozen=True)
@@ -86,10 +98,30 @@ class Encoder:
         Raises:
             MaskError: the sample cannot be rendered, or its assistant tokens cannot be identified.
         """
-        ids, target = self._text(sample) if sample.is_text else self._chat(sample)
+        return self._encode(sample, None if sample.is_text else Chat(self.special_tokens, sample))
+
+    def batch(self, samples: Sequence[Sample]) -> Iterator[Encoded | MaskError]:
+        """Yield what a call returns or raises for each sample. The samples are rendered together, which is faster."""
+        found = [self._chat_or_error(sample) for sample in samples]
+        if self.has_generation_marks:  # without marks a sample is sent by itself anyway, for its prefixes
+            Chat.render_ahead([chat for chat in found if isinstance(chat, Chat)], with_spans=True)
+        for sample, chat in zip(samples, found, strict=True):
+            try:
+                yield chat if isinstance(chat, MaskError) else self._encode(sample, chat)
+            except MaskError as error:
+                yield error
+
+    def _chat_or_error(self, sample: Sample) -> Chat | MaskError | None:
+        try:
+            return None if sample.is_text else Chat(self.special_tokens, sample)
+        except MaskError as error:
+            return error
+
+    def _encode(self, sample: Sample, chat: Chat | None) -> Encoded:
+        ids, target = self._text(sample) if chat is None else self._chat(chat)
         if self.loss_on == "all":
-            target = [True] * len(ids)
-        whole = Encoded(np.asarray(ids, dtype=np.int32), np.asarray(target, dtype=bool), len(ids))
+            target = np.ones(len(ids), dtype=bool)
+        whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids))
         return whole.truncate(self.max_length)
 
     def prompt(self, sample: Sample) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -104,40 +136,36 @@ class Encoder:
         chat = Chat(self.special_tokens, sample)
         return np.asarray(chat.tokens(chat.render(len(chat.messages) - 1, prompt=True))[0], dtype=np.int32)
 
-    def _text(self, sample: Sample) -> tuple[list[int], list[bool]]:
+    def _text(self, sample: Sample) -> tuple[list[int], Mask]:
         ids = text_tokens(self.special_tokens, sample)
         if self.tokenizer.eos_token_id is not None and ids[-1:] != [self.tokenizer.eos_token_id]:
             ids.append(self.tokenizer.eos_token_id)
-        return ids, [True] * len(ids)
+        return ids, np.ones(len(ids), dtype=bool)
 
-    def _chat(self, sample: Sample) -> tuple[list[int], list[bool]]:
-        chat = Chat(self.special_tokens, sample)
-        if self.has_generation_marks and not chat.has_special_tokens:
-            with template_errors(sample):
-                out: Any = self.tokenizer.apply_chat_template(
-                    chat.messages,
-                    tools=chat.tools,
-                    tokenize=True,
-                    return_dict=True,
-                    return_assistant_tokens_mask=True,
-                )
-            return list(out["input_ids"]), [bool(flag) for flag in out["assistant_masks"]]
+    def _chat(self, chat: Chat) -> tuple[list[int], Mask]:
         whole = chat.render(len(chat.messages), with_spans=self.has_generation_marks)
         ids, offsets = chat.tokens(whole)
         if self.loss_on == "all":
-            return ids, [True] * len(ids)
-        spans = whole.spans if self.has_generation_marks else self._spans(chat, whole.text)
-        return ids, [any(start < to and at < end for start, end in spans) for at, to in offsets]
+            return ids, np.ones(len(ids), dtype=bool)
+        if not self.has_generation_marks:
+            return ids, overlapping(self._spans(chat, whole.text), offsets, len(whole.text))
+        find = overlapping if chat.has_special_tokens else between_ends
+        return ids, find(whole.spans, offsets, len(whole.text))
 
     def _spans(self, chat: Chat, whole: str) -> list[tuple[int, int]]:
-        """Return the (start, end) of each assistant turn in the rendered text, found by comparing prefixes."""
+        """Return the (start, end) of each assistant turn in the rendered text, found by comparing prefixes.
+
+        Every prefix is rendered from its start, so the cost grows with the square of the number of turns.
+        `MAX_RENDERED` bounds it.
+        """
+        _check_work(chat, whole)
+        turns = [turn for turn, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        prefixes = [prefix for turn in turns for prefix in ((turn, True), (turn + 1, False)) if prefix[0]]
+        texts = iter(chat.prefixes(prefixes))
         spans = []
-        for turn, message in enumerate(chat.messages):
-            if message["role"] != "assistant":
-                continue
-            before = chat.render(turn, prompt=True).text if turn else ""
-            after = chat.render(turn + 1).text
-            if not (whole.startswith(before) and whole.startswith(after) and len(before) <= len(after)):
+        for turn in turns:
+            before, after = next(texts, None) if turn else "", next(texts, None)
+            if before is None or after is None or not (whole.startswith(after) and len(before) <= len(after)):
                 raise MaskError(
                     f"Sample {chat.sample.sample_id}: the chat template has no generation marks and renders turn "
                     f"{turn + 1} differently when more turns follow, so {NO_MASK}. "
@@ -145,6 +173,19 @@ class Encoder:
                 )
             spans.append((len(before), len(after)))
         return spans
+
+
+def _check_work(chat: Chat, whole: str) -> None:
+    """Raise `MaskError` if rendering the prefixes before and after each assistant turn is too much work."""
+    turns = [turn for turn, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    messages, characters = sum(2 * turn + 1 for turn in turns), 2 * len(turns) * len(whole)
+    if messages > MAX_RENDERED or characters > MAX_CHARACTERS:
+        raise MaskError(
+            f"Sample {chat.sample.sample_id}: the chat template has no generation marks, so the mask of a conversation "
+            f"with {len(chat.messages):,} turns and {len(whole):,} characters takes too long to find. Give a "
+            "--chat-template with {% generation %} marks, or --loss-on all.",
+            TOO_LONG,
+        )
 
 
 def encode_all(
@@ -157,13 +198,25 @@ def encode_all(
         encoder: encoder for all samples.
         rejected: receives the samples that cannot be trained on, as sample id -> short reason.
     """
+    for group in _groups(samples):
+        rows = encoder.batch([sample for _, sample in group])
+        for (position, sample), row in zip(group, rows, strict=True):
+            reason = row.reason if isinstance(row, MaskError) else row.reject_reason
+            if reason is not None or isinstance(row, MaskError):
+                rejected[sample.sample_id] = str(reason)
+            else:
+                yield position, sample.sample_id, row
+
+
+def _groups(samples: Iterable[tuple[int, Sample]]) -> Iterator[list[tuple[int, Sample]]]:
+    """Yield samples in groups of at most `GROUP`, and of few characters."""
+    group: list[tuple[int, Sample]] = []
+    size = 0
     for position, sample in samples:
-        try:
-            row = encoder(sample)
-        except MaskError as error:
-            rejected[sample.sample_id] = error.reason
-            continue
-        if row.reject_reason:
-            rejected[sample.sample_id] = row.reject_reason
-        else:
-            yield position, sample.sample_id, row
+        group.append((position, sample))
+        size += sum(len(str(message.get("content"))) for message in sample.messages)
+        if len(group) == GROUP or size > GROUP_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -48,6 +48,11 @@ class TokenTable:
         """The sample ids as an Arrow array. It is made once; taking rows of it creates no Python strings."""
         return pa.array(self.ids, pa.string())
 
+    @property
+    def largest_token(self) -> int:
+        """The largest token id, or -1 for an empty table."""
+        return int(self._input_ids.max(initial=-1))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a row for the collator: `input_ids` and `labels`, (L,) int64."""
         span = slice(self._starts[index], self._starts[index + 1])

@@ -25,8 +25,11 @@ from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable
 from ...numerics.gradients import GradientRequest, SignHash
+from ..checkpoint_files import read_state
 from .adam import Adam
 from .engine import GradientEngine
+
+AGAIN = "Take the warm-up run from where it was trained, or train it again."
 
 
 class GradientFeatures:
@@ -99,7 +102,17 @@ def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
         raise ModelError(
             f"{checkpoint} has no optimizer state (optimizer.pt). Train the warm-up run with curate train."
         )
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state = read_state(file)
+    except ValueError as error:
+        raise ModelError(f"{file} is not read: {error}. {AGAIN}") from None
+    try:
+        return _adam_of(state, file, model)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError):
+        raise ModelError(f"{file} does not hold the state of Adam. {AGAIN}") from None
+
+
+def _adam_of(state: Any, file: Path, model: nn.Module) -> Adam:
     device = next(model.parameters()).device
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     states: dict[str, dict[str, Any]] = {}
@@ -111,7 +124,7 @@ def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
             raise ModelError(
                 f"The optimizer state in {file} does not fit the model: the model does not train '{name}'."
             )
-        if entry["exp_avg"].shape != trained[name].shape:
+        if any(entry[moment].shape != trained[name].shape for moment in ("exp_avg", "exp_avg_sq")):
             raise ModelError(f"The optimizer state in {file} does not fit the model: '{name}' has another shape.")
         states[name] = {k: v.to(device) if torch.is_tensor(v) and v.dim() else v for k, v in entry.items()}
     if not states:
@@ -146,13 +159,7 @@ def mean_rates(run: Sequence[Path]) -> list[float]:
     Args:
         run: checkpoint folders of a run, oldest first.
     """
-    states = [json.loads((path / "trainer_state.json").read_text(encoding="utf-8")) for path in run]
-    steps = [int(state["global_step"]) for state in states]
-    logged = {
-        int(entry["step"]): float(entry["learning_rate"])
-        for entry in states[-1]["log_history"]
-        if "learning_rate" in entry
-    }
+    steps, logged = _logged(run)
     rates = []
     for start, step in zip([0, *steps], steps, strict=False):
         inside = [rate for at, rate in logged.items() if start < at <= step]
@@ -160,3 +167,21 @@ def mean_rates(run: Sequence[Path]) -> list[float]:
         rates.append(sum(inside or nearest) / len(inside or nearest))
     total = sum(rates)
     return [rate / total for rate in rates] if total > 0 else [1 / len(rates)] * len(rates)
+
+
+def _logged(run: Sequence[Path]) -> tuple[list[int], dict[int, float]]:
+    """Return the step of each checkpoint, and the logged learning rate by step."""
+    file = Path()
+    try:
+        states = []
+        for path in run:
+            file = path / "trainer_state.json"
+            states.append(json.loads(file.read_text(encoding="utf-8")))
+        steps = [int(state["global_step"]) for state in states]
+        return steps, {
+            int(entry["step"]): float(entry["learning_rate"])
+            for entry in states[-1]["log_history"]
+            if "learning_rate" in entry
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        raise ModelError(f"{file} does not hold the state of a Trainer. {AGAIN}") from None

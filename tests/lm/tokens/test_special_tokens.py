@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.lm.model.load import ModelOptions, load_tokenizer
-from curate.lm.tokens.chat import SPECIAL_TOKENS_IN_TEXT, UNRENDERED, MaskError
+from curate.lm.tokens.chat import SPECIAL_TOKENS_IN_TEXT, MaskError
 from curate.lm.tokens.encode import Encoder, encode_all
 from curate.samples import Sample
 from tests.support.paths import SHARED
@@ -194,6 +194,9 @@ def test_a_conversation_that_the_template_cannot_render_is_rejected_and_the_othe
     tooled = Sample(good.messages, tools=["no schema"])
     rows = list(encode_all(enumerate([odd, good, tooled]), Encoder(tokenizer, max_length=99), rejected))
     assert [position for position, _, _ in rows] == [1]
-    assert rejected == {odd.sample_id: UNRENDERED, tooled.sample_id: UNRENDERED}
+    assert rejected == {
+        odd.sample_id: "the chat template raises: roles must alternate",
+        tooled.sample_id: "the chat template fails: a tool definition is not a JSON object",
+    }
     with pytest.raises(MaskError, match="roles must alternate"):
         Encoder(tokenizer, max_length=99)(odd)

@@ -162,8 +162,9 @@ def poison(tiny: str, folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("selector", ["uds", "random", "full"])
 def test_a_sample_that_is_not_finite_is_named_and_kept_out(
-    store: Store, tiny: str, tmp_path: Path, selector: str
+    store: Store, tiny: str, tmp_path: Path, selector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("curate.lm.model.load.require_finite", lambda model, location: None)  # it names the weight
     lines = [f'{{"prompt": "Say {i}.", "completion": "{"%" if i in (3, 17) else "ok"}"}}' for i in range(40)]
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     make(store, "ingest", name="pool", data=[str(tmp_path / "p.jsonl")])

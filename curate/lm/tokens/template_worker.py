@@ -1,0 +1,263 @@
+"""Render chat templates in a process of their own, with limits of time, memory and output.
+
+A chat template is a program that comes with a model. This process runs one for `rendering.py`, in Jinja's sandbox, with
+the names that transformers gives to chat templates. It is started by path, so it imports Jinja and nothing of ours.
+Requests and answers are JSON, each after its length in 8 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's reasoning. Templates read it under any of the first two."""
+
+
+class TimeLimit(BaseException):
+    """A template that computes for too long. It is no Exception, so that no filter catches it."""
+
+
+class SizeLimit(Exception):
+    """A template that makes too much text."""
+
+
+class RaisedByTemplate(jinja2.TemplateError):
+    """An error that the template itself raises with `raise_exception`."""
+
+
+class TrackGeneration(Extension):
+    """Record where in the output the parts between `{% generation %}` and `{% endgeneration %}` are."""
+
+    tags = {"generation"}  # noqa: RUF012 - the type of Jinja's class
+    written = 0
+    spans: list[tuple[int, int]] | None = None
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Parse a part that the assistant generates."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("record"), [], [], body).set_lineno(line)
+
+    def record(self, caller: Callable[[], str]) -> str:
+        """Return the text of a part, and note its span."""
+        text = caller()
+        if self.spans is not None:
+            self.spans.append((self.written, self.written + len(text)))
+        return text
+
+
+class SafeNamespace(Namespace):
+    """A template's namespace without names that begin with an underscore."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args
+        values = dict(*rest, **kwargs)
+        for name in values:
+            _check_name(name)
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+class SafeDict:
+    """The function `dict` without the attributes of the class."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        """Return a dictionary with the given keys."""
+        return dict.fromkeys(*args)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot have the attribute {name!r}")
+
+
+def _raise_exception(message: Any) -> None:
+    raise RaisedByTemplate(str(message))
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """Return the environment of chat templates, with the names and filters that transformers gives them."""
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[TrackGeneration, "jinja2.ext.loopcontrols"]
+    )
+    made.filters["tojson"] = _tojson
+    made.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda form: datetime.now().strftime(form),
+        "dict": SafeDict(),
+        "namespace": SafeNamespace,
+    }
+    return made
+
+
+class Worker:
+    """The compiled template and the conversations of the current sample."""
+
+    def __init__(self) -> None:
+        self.source: str | None = None
+        self.template: Any = None
+        self.chats: dict[str, dict[str, Any]] = {}
+        self.sizes: dict[str, int] = {}
+        self.wholes: dict[str, str] = {}
+
+    def answer(self, request: dict[str, Any], size: int) -> dict[str, Any]:
+        """Return the answer to a request: the rendered text, or the kind of an error and its text."""
+        if "chat" in request:
+            self.chats[request["slot"]], self.sizes[request["slot"]] = request["chat"], size
+            self.wholes.pop(request["slot"], None)
+        try:
+            signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+            try:
+                self._compile(request.get("template"))
+                return self._render(request) if "slot" in request else {}
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        except TimeLimit:
+            return {"error": "time"}
+        except MemoryError:
+            return {"error": "memory"}
+        except SizeLimit:
+            return {"error": "size"}
+        except Exception as error:
+            return {"error": _kind_of(error), "text": _text_of(error), "line": getattr(error, "lineno", None)}
+
+    def answer_all(self, request: dict[str, Any], size: int) -> dict[str, Any]:
+        """Return an answer for each conversation of a request, until one exceeds a limit of time or memory."""
+        answers: list[dict[str, Any]] = []
+        for chat in request.pop("chats"):
+            one = request | {"slot": "one", "chat": chat, "prefixes": [(len(chat["messages"]), False)]}
+            answers.append(self.answer(one, size))
+            if answers[-1].get("error") in ("time", "memory"):
+                break
+        return {"answers": answers}
+
+    def _compile(self, source: str | None) -> None:
+        """Compile a template; None is the one before, which is compiled again if it could not be."""
+        if source not in (None, self.source):
+            self.source, self.template = source, None
+        if self.template is None:
+            self.template = environment().from_string(self.source or "")
+
+    def _render(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the text of each prefix, or its length if the text of all turns begins with it, until one does not."""
+        slot, whole = request["slot"], len(self.chats[request["slot"]]["messages"])
+        texts: list[str | int] = []
+        spans: list[tuple[int, int]] = []
+        for turns, prompt in request["prefixes"]:
+            text, spans = self._text(request, turns, prompt)
+            if turns == whole and not prompt:
+                self.wholes[slot] = text
+                texts.append(text)
+            elif self.wholes.get(slot, "").startswith(text):
+                texts.append(len(text))
+            else:
+                texts.append(text)
+                break
+        return {"texts": texts, "spans": spans}
+
+    def _text(self, request: dict[str, Any], turns: int, prompt: bool) -> tuple[str, list[tuple[int, int]]]:
+        slot, chat = request["slot"], self.chats[request["slot"]]
+        tracker: Any = self.template.environment.extensions[TrackGeneration.identifier]
+        tracker.spans, tracker.written = ([] if request["spans"] else None), 0
+        blocks, characters = [], request["characters"] + 20 * self.sizes[slot]
+        for block in self.template.generate(
+            messages=list(map(_with_reasoning, chat["messages"][:turns])),
+            tools=chat["tools"],
+            documents=None,
+            add_generation_prompt=prompt,
+            **chat["names"],
+        ):
+            blocks.append(block)
+            tracker.written += len(block)
+            if tracker.written > characters:
+                raise SizeLimit
+        return "".join(blocks), tracker.spans or []
+
+
+def _with_reasoning(message: Any) -> dict[str, Any]:
+    """Return a message whose reasoning has all names that templates read; its other fields stay."""
+    if not isinstance(message, dict):
+        raise TypeError("a message is not a mapping")
+    reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
+    if reasoning is None:
+        return dict(message)
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def _kind_of(error: Exception) -> str:
+    kinds: list[tuple[type[Exception], str]] = [
+        (RaisedByTemplate, "raised"),
+        (jinja2.TemplateSyntaxError, "syntax"),
+        (jinja2.exceptions.SecurityError, "forbidden"),
+        (jinja2.UndefinedError, "undefined"),
+        (RecursionError, "recursion"),
+    ]
+    return next((kind for cause, kind in kinds if isinstance(error, cause)), "failed")
+
+
+def _text_of(error: Exception) -> str:
+    text = str(getattr(error, "message", None) or error)
+    return text if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {text}"
+
+
+def _limit_memory(size: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        size = min(size, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS knows the limit and may refuse to set it
+        resource.setrlimit(resource.RLIMIT_AS, (size, hard))
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise TimeLimit
+
+
+def main(memory: int) -> None:
+    """Answer requests until the other side closes the pipe.
+
+    Args:
+        memory: address space of this process in bytes; 64 bytes are added for each byte of a conversation.
+    """
+    signal.signal(signal.SIGPROF, _stop)
+    worker, out = Worker(), sys.stdout.buffer
+    while len(head := sys.stdin.buffer.read(8)) == 8:
+        (size,) = struct.unpack("!Q", head)
+        _limit_memory(memory + 64 * max(size, *worker.sizes.values(), 0))
+        request, started = json.loads(sys.stdin.buffer.read(size)), time.process_time()
+        act = worker.answer_all if "chats" in request else worker.answer
+        answer = act(request, size) | {"used": time.process_time() - started}
+        content = json.dumps(answer).encode()
+        out.write(struct.pack("!Q", len(content)) + content)
+        out.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
