@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator
 
-from ..config import NOT_HASHED
+from ..config import NOT_HASHED, POWER
 from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
@@ -17,7 +17,9 @@ class QueryOptions(BaseModel):
     memory: Annotated[str, NOT_HASHED] = Field(
         "2GB", description="Memory that the SQL may use before it spills to disk."
     )
-    allow_files: Annotated[bool, NOT_HASHED] = Field(False, description="The SQL may read files outside the store.")
+    allow_files: Annotated[bool, NOT_HASHED, POWER] = Field(
+        False, description="The SQL may read files outside the store."
+    )
 
     @field_validator("memory")
     @classmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from ..config import EXTERNAL, NOT_HASHED
+from ..config import EXTERNAL, NOT_HASHED, POWER
 from ..errors import DataError
 from ..log import LOGGER, bar
 from ..samples import Sample
@@ -37,9 +37,11 @@ class TokenizerSettings(BaseModel):
     )
     max_length: int = Field(512, ge=2, description="Longest text in tokens; longer ones are cut at the end.")
     loss_on: Literal["assistant", "all"] = Field("assistant", description="Tokens that the loss trains on.")
-    chat_template: str | None = Field(None, description="chatml, plain, or a Jinja file, for a model without one.")
+    chat_template: Annotated[str | None, POWER] = Field(
+        None, description="chatml, plain, or a Jinja file, for a model without one."
+    )
     pad_token: str | None = Field(None, description="Token to pad with, for a tokenizer without one.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    trust_remote_code: Annotated[bool, POWER] = Field(False, description="Run code that comes with the model.")
 
     def options(self, place: str) -> ModelOptions:
         """How to load the model that was found at `place`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from ...config import NOT_HASHED, Config, Ref, flag_of
+from ...config import NOT_HASHED, POWER, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...pool_selectors import Budget, PoolSelector, make_pool_selector
 from ...runtime.distributed import size
@@ -160,7 +160,7 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
     max_bad_samples: Annotated[int, NOT_HASHED] = Field(
         100, ge=0, description="More samples than this whose loss is not finite end the run."
     )
-    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED] = Field(
+    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED, POWER] = Field(
         "none", description="Where the Trainer logs to besides the store."
     )
 
