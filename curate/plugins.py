@@ -73,8 +73,8 @@ def is_foreign(kind: type) -> bool:
 def calls_into(kind: type, method: str) -> Iterator[None]:
     """Turn the errors that a class of another package raises inside the `with` block into a `PluginError`.
 
-    The error names the class and its package. Prints of the class go to stderr, because stdout carries data. Interrupts,
-    errors of curate, of the system, and a lack of memory pass. curate's own classes are not affected.
+    The error names the class and its package. Prints of the class go to stderr, because stdout carries data.
+    Interrupts, errors of curate, of the system, and a lack of memory pass. curate's own classes are not affected.
 
     Args:
         kind: the class whose code runs in the block.

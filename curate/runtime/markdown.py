@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .terminal import harmless
+from .terminal import CONTROL_CHARACTERS, harmless
 
 MARKUP = re.compile(r"[\\`*\[\]|~]")
 """Characters that begin markup inside a line; `_` inside a word does not."""
@@ -64,10 +64,12 @@ def as_yaml(value: Any, *, unicode: bool = False) -> str:
 
     Args:
         value: mappings, lists and plain values.
-        unicode: write letters of all languages as they are; otherwise as escapes.
+        unicode: write letters of all languages as they are, unless there are control characters; otherwise as escapes.
     """
     marked = _marked(value)
     dumped = yaml.safe_dump(marked, sort_keys=False, allow_unicode=unicode)
+    if CONTROL_CHARACTERS.search(dumped):
+        dumped = yaml.safe_dump(marked, sort_keys=False)
     return dumped if marked == value else dumped.replace(f"\\u{ord(STAND_IN):04X}", ESCAPE)
 
 

@@ -20,7 +20,7 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 """Parameter of a URL whose name says that its value is secret."""
-LOGIN = re.compile(r"(?<![\w/@:.-])[^\s:/@'\"=,(\[{]+:[^\s/@'\"]+@(?=[A-Za-z0-9.-])")
+LOGIN = re.compile(r"(?<![\w/@:.-])[^\s:/@'\"=,(\[{]+:[^\s/'\"]+@(?=[A-Za-z0-9.-])")
 """`user:password@` in front of a host, without a scheme."""
 SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}"  # Hugging Face

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...config import NOT_HASHED, Config, Ref, flag_of
+from ...config import NOT_HASHED, POWER, Config, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ...pool_selectors import (
@@ -72,6 +72,9 @@ class SelectConfig(ExecutionOptions, Config):
     feature_precision: Literal["fp16", "int8", "1bit"] = Field("fp16", description="Of kept gradient features.")
     score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Texts in one backward pass.")
     seed: int = Field(0, description="Of what the method leaves to chance.")
+    trust_remote_code: Annotated[bool, NOT_HASHED, POWER] = Field(
+        False, description="Run code that comes with the model of the --warmup run."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> SelectConfig:

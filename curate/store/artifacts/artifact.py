@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import StoreError
+from ...runtime.terminal import command
 from .files import REMEDY, read_json
 from .manifest import find_damage, read_manifest
 from .parquet import read_parquet
@@ -95,5 +96,6 @@ class Artifact:
         for path, wrong in find_damage(self.path, read=read, below=below, records=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
-                f"{self.path} and make '{self.name}' again (curate {self.stage}). See all damage: curate verify."
+                f"{self.path} and make '{self.name}' again ({command('curate', self.stage)}). See all damage: curate "
+                "verify."
             )

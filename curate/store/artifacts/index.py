@@ -14,6 +14,7 @@ from typing import Any
 
 from ...config import NAME
 from ...errors import ArtifactNotFound, StoreError, did_you_mean
+from ...runtime.terminal import command
 from .artifact import SCRIPT, Artifact
 from .files import REMEDY, read_json, write_json
 
@@ -50,7 +51,9 @@ class ArtifactIndex:
         if not self.has(name):
             names = [path.stem for path in (self.root / "names").glob("*.json")]
             hint = did_you_mean(name, names) if names else ""
-            commands = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
+            commands = " or ".join(
+                f"{command('curate', stage, '--name', name)} ..." for stage in stages if stage != SCRIPT
+            )
             make = f" Make it: {commands}" if commands else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
         artifact = self.load(self.root / self._read_pointer(pointer)["path"])
