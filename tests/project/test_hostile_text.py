@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from curate.cli.flags import _kind
 from curate.config import Config, flag_of
@@ -49,7 +50,8 @@ def check_markdown(text: str) -> None:
     """Check a card: no HTML outside code, and no code that ends early."""
     assert CONTROL_CHARACTERS.search(text) is None
     outside, fence = [], ""
-    for line in text.splitlines():
+    front, body = re.fullmatch(r"(?s)---\n(.*?)\n---\n(.*)", text).groups()  # type: ignore[union-attr]
+    for line in body.splitlines():
         ticks = re.match(r" {0,3}(`{3,})", line)
         if not fence and ticks:
             fence = ticks[1]
@@ -58,9 +60,10 @@ def check_markdown(text: str) -> None:
         elif not fence:
             outside.append(line)
     assert not fence, "a fence is not closed"
-    plain = re.sub(r"(`+)[^`].*?\1", "", "\n".join(outside))
-    assert not re.search(r"<\s*[A-Za-z/!]", plain), plain
-    assert not re.search(r"(?<!\\)\[[^\]]*\]\((?!https:)", plain), plain
+    plain = re.sub(r"\\[!-/:-@\[-`{-~]", "", "\n".join(outside))
+    plain = re.sub(r"(?s)(`+)(?!`).*?(?<!`)\1(?!`)", "", plain)
+    assert not re.search(r"<\s*[A-Za-z/!]|`|\[", plain), plain
+    assert yaml.safe_load(front)["pretty_name"] == "out"
     assert "<script" not in text, "also code and YAML hold no tag"
 
 
