@@ -41,7 +41,7 @@ EXAMPLES = """
 curate run demo
 curate run pipelines/demo.yaml
 curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
-curate run pipeline.yaml --trust-remote-code --allow-files
+curate run pipelines/uds.yaml --trust-remote-code --allow-files
 """
 
 QUERY = "query"

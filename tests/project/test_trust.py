@@ -257,7 +257,7 @@ def test_what_reads_a_url_with_a_password_is_not_resumed_from_the_store(curate: 
     with pytest.raises(KeyboardInterrupt):
         Store("store").make("train", stop, config)
     outcome = curate("resume", "begun")
-    assert outcome.code == 1 and "run its command again" in outcome.err
+    assert outcome.code == 1 and "Run its command again" in outcome.err
 
 
 @pytest.mark.parametrize(
