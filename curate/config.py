@@ -3,7 +3,8 @@
 A config also identifies the artifact that it makes, because its fields enter the artifact's fingerprint. The role of a
 field (`FieldRole`) decides how. `REF` marks the name of an artifact, which enters as that artifact's fingerprint.
 `EXTERNAL` marks something outside the store, which enters as a hash of its content. `NOT_HASHED` marks a field that
-changes how a stage runs but not its result, and does not enter.
+changes how a stage runs but not its result, and does not enter. `POWER` marks a field that can run code, read or write
+outside the store, or send data away: `stages/consent.py` decides about it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ class FieldRole:
 
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+SECRET_NAME = re.compile("(?<!pad_)token(?!s|_)|secret|passw|pwd|credential|api_key", re.IGNORECASE)
+"""Names of options whose values are not shown in errors."""
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 """Names of artifacts. A name becomes a file name, so it must not be a path."""
 REF, EXTERNAL, NOT_HASHED = FieldRole("ref"), FieldRole("external"), FieldRole("inert")
+POWER = FieldRole("power")
 Ref = Annotated[str, REF]
 """Name of an artifact in the store."""
 
@@ -197,13 +201,16 @@ def assign(values: dict[str, Any], pair: str) -> None:
     """Set the value of a `key.sub=value` pair in nested mappings."""
     key, equals, text = pair.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set needs key=value or key.sub=value, not '{pair}'.")
+        raise ConfigError("--set needs key=value or key.sub=value: an argument of it has no key or no '='.")
     *path, last = key.replace("-", "_").split(".")
     for part in path:
         inner = values.get(part)
         values[part] = dict(inner) if isinstance(inner, dict) else {}
         values = values[part]
-    values[last] = scalar(text)
+    try:
+        values[last] = scalar(text)
+    except ConfigError:  # without the value, which may be a secret
+        raise ConfigError(f"The value of --set {key} is not a YAML value: put quotes around it.") from None
 
 
 def scalar(text: str) -> Any:
@@ -211,7 +218,7 @@ def scalar(text: str) -> Any:
     try:
         value = parse(text)
     except NotYaml:
-        raise ConfigError(f"'{text}' is not a YAML value: put quotes around it.") from None
+        raise ConfigError("The value is not a YAML value: put quotes around it.") from None
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
@@ -224,7 +231,7 @@ def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
         flag = flag_of(key, cls.model_fields[key]) if key in cls.model_fields else f"set {key}=..."
         return f"'{key}' is missing{where}: give --{flag} or set it in the config file."
     message = first["msg"].removeprefix("Value error, ")
-    got = f" (got {_short(first['input'])})" if key else ""
+    got = f" (got {_short(first['input'])})" if key and not SECRET_NAME.search(key) else ""
     return f"{key + ': ' if key else ''}{message}{got}{where}."
 
 

@@ -10,6 +10,9 @@ import errno
 import os
 from collections.abc import Iterable
 
+TRACEBACK = "CURATE_TRACEBACK"
+"""Environment variable that asks for tracebacks; `--traceback` sets it, so the processes of a comparison obey, too."""
+
 
 class CurateError(Exception):
     """An error that the user can fix; its message says what is wrong, where, and how to fix it."""
@@ -47,6 +50,10 @@ class CatalogueRefused(StoreError):
     """A DuckDB file that holds other objects than the tables that curate creates."""
 
 
+class PluginError(CurateError):
+    """Code of another package that raised an error, or returned something that its interface does not allow."""
+
+
 class QueryError(CurateError):
     """SQL that cannot be run, or that would write."""
 
@@ -72,11 +79,7 @@ def of_system(error: BaseException) -> str | None:
     The causes of the error are searched too. Libraries that write from C++ or Rust report the system's message and not
     its error number, so the text of each error is searched for the system's messages.
     """
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
+    chain = causes(error)
     for each in chain:
         in_text = [code for code in SYSTEM_ERRORS if os.strerror(code).lower() in str(each).lower()]
         for code in (getattr(each, "errno", None), *in_text):
@@ -86,6 +89,16 @@ def of_system(error: BaseException) -> str | None:
         if any(words in str(each) for words in WRITE_FAILURES):
             return _system_message(each, "a file cannot be written completely: the disk is full or broken")
     return None
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error, its cause, the cause of that, and so on."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
 
 
 def is_interrupt(error: BaseException) -> bool:

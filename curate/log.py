@@ -14,7 +14,7 @@ from typing import Any
 
 from .runtime.distributed import rank
 from .runtime.redaction import redacted
-from .runtime.terminal import harmless
+from .runtime.terminal import cell, harmless
 
 LOGGER = logging.getLogger("curate")
 
@@ -45,6 +45,7 @@ def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
     """
     from tqdm import tqdm
 
+    label = cell(label)
     off = bool(rank()) or os.environ.get("CURATE_PROGRESS") == "0"
     common: dict[str, Any] = {"total": total, "desc": label, "unit": unit, "initial": initial, "disable": off}
     if off or sys.stderr.isatty():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import typer
 
 from ..runtime import bundled
+from ..runtime.terminal import PLAIN_WORD
 
 
 def artifacts(context: typer.Context, incomplete: str) -> list[str]:
@@ -23,10 +25,11 @@ def unfinished(context: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the unfinished artifacts in the store."""
     import json
 
-    drafts = (_root(context) / "artifacts").glob("*/*/draft.json")
-    return _starting_with(
-        incomplete, (str(json.loads(file.read_text(encoding="utf-8")).get("name")) for file in drafts)
-    )
+    names = []
+    for file in (_root(context) / "artifacts").glob("*/*/draft.json"):
+        with suppress(OSError, ValueError, AttributeError, RecursionError):  # a damaged draft is not completed
+            names.append(str(json.loads(file.read_text(encoding="utf-8")).get("name")))
+    return _starting_with(incomplete, names)
 
 
 def questions(context: typer.Context, incomplete: str) -> list[str]:
@@ -45,4 +48,4 @@ def _root(context: typer.Context) -> Path:
 
 
 def _starting_with(prefix: str, names: Iterable[str]) -> list[str]:
-    return sorted({name for name in names if name.startswith(prefix)})
+    return sorted({name for name in names if name.startswith(prefix) and PLAIN_WORD.fullmatch(name)})

@@ -15,6 +15,7 @@ import typer
 
 from ..doctor import devices, packages, storage
 from ..doctor.finding import Finding, as_data, failures, lines, one_line
+from ..runtime.terminal import say
 
 if TYPE_CHECKING:
     from ..doctor.plan import PlannedRun
@@ -47,7 +48,7 @@ def examine(store: Path, planned: PlannedRun | None = None) -> dict[str, list[Fi
 
 def print_findings(sections: dict[str, list[Finding]], *, as_json: bool) -> None:
     """Print the findings. Exit with code 1 if one of them would stop a run."""
-    print(json.dumps(as_data(sections), indent=2, ensure_ascii=False) if as_json else "\n".join(lines(sections)))
+    say(*([json.dumps(as_data(sections), indent=2)] if as_json else lines(sections)))
     if failures(sections):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ import typer
 
 from ..config import EXTERNAL, REF, Given, Options, flag_of, load, scalar
 from ..errors import ConfigError
+from ..stages.consent import POWERS, Consent, check
 from . import completion
 
 if TYPE_CHECKING:
@@ -56,11 +57,56 @@ def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable
     ) -> None:
         if file is not None and config_file is not None:
             raise ConfigError(f"Give one config file, not two: {file} and --config {config_file}.")
-        act(store, load(cls, file=file or config_file, flags=_read(cls, given), sets=sets or ()))
+        flags = _read(cls, given)
+        config = load(cls, file=file or config_file, flags=flags, sets=sets or ())
+        if found := file or config_file:
+            check(config.model_dump(), Consent(flags | _assigned(sets or ())), f"The config file {found}")
+        act(store, config)
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     command.__annotations__ = {}
     return command
+
+
+def _assigned(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `--set key.sub=value` by their last key, as a consent counts them."""
+    return {
+        pair.partition("=")[0].rpartition(".")[2].replace("-", "_"): scalar(pair.partition("=")[2]) for pair in sets
+    }
+
+
+def with_consent(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function with a further flag for each power. It calls `function(consent=...)` with what they allow."""
+    own = inspect.signature(function, eval_str=True)
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "consent"]
+    store = parameters.pop() if parameters and parameters[-1].name == "store" else None
+    parameters += [_keyword(name, kind, None).replace(kind=parameters[0].kind) for name, kind in _POWER_FLAGS.items()]
+    parameters += [store] if store is not None else []
+
+    def command(**given: Any) -> None:
+        powers = {name: given.pop(name) for name in _POWER_FLAGS}
+        function(**given, consent=Consent(powers))
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    command.__doc__ = function.__doc__
+    return command
+
+
+def _power_flag(name: str) -> Any:
+    flag, does = name.replace("_", "-"), POWERS[name].does
+    if name in ("trust_remote_code", "allow_files", "overwrite"):
+        return Annotated[bool | None, typer.Option(f"--{flag}", help=f"Allow it to {does}, if it asks to.")]
+    if name == "private":
+        return Annotated[
+            bool | None, typer.Option("--private/--no-private", help=f"Allow it to {does}, if it asks to.")
+        ]
+    text = f"Allow it to {does}: give the value that it asks for. [repeatable]"
+    return Annotated[list[str] | None, typer.Option(f"--{flag}", metavar="VALUE", help=text)]
+
+
+_POWER_FLAGS = {name: _power_flag(name) for name in POWERS}
+"""Name of a power -> annotation of its flag, for commands that run what a file describes."""
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -151,7 +197,7 @@ def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
 def _pair(text: str, flag: str, *, is_text: bool) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--{flag} needs key=value, not '{text}'.")
+        raise ConfigError(f"--{flag} needs key=value: an argument of it has no '='.")
     return key, value if is_text else scalar(value)
 
 

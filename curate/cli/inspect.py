@@ -18,7 +18,7 @@ from pydantic import Field
 from ..config import Options, Ref
 from ..errors import DataError
 from ..log import bar
-from ..runtime.terminal import summary
+from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
 from ..samples import Sample
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
@@ -37,7 +37,6 @@ curate inspect --pool pool --model M --chat-template chatml --max-length 1024 --
 curate inspect --pool pool --model M --sample-id 3f0c5d2e9b7a41f68c1d0e2b4a597683
 """
 
-BOLD_UNDERLINED, PLAIN = "\x1b[1;4m", "\x1b[0m"
 PERCENTILES = (50, 90, 95, 99, 100)
 NAMED = 3
 """Number of rejected samples that the summary names for each reason."""
@@ -151,7 +150,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
     lines = [f"Tokens that the loss trains on are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
     for tokenized in chosen.values():
         lines += [*sample_lines(tokenized, pool, tokenizer, config.max_length, brackets), ""]
-    print("\n".join([*lines, *summary(pool_summary(config, encoder, statistics))]))
+    say(*lines, *summary(pool_summary(config, encoder, statistics)), marked=True, hide_secrets=False)
 
 
 def tokenize(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[TokenizedSample]:
@@ -179,15 +178,17 @@ def sample_lines(
 ) -> list[str]:
     """Return the printed lines of a sample: its row, its text with the trained tokens marked, and its token ids."""
     sample = tokenized.sample
-    title = f"Sample {sample.sample_id} (row {tokenized.position} of {pool.name}, from {sample.source})"
+    title = (
+        f"Sample {cell(sample.sample_id)} (row {tokenized.position} of {cell(pool.name)}, from {cell(sample.source)})"
+    )
     if tokenized.encoded is None:
-        return [title, f"rejected: {tokenized.explanation}"]
+        return [title, f"rejected: {cell(tokenized.explanation)}"]
     encoded = tokenized.encoded.truncate(max_length)
     about = f"{encoded.length} tokens, {encoded.target_tokens} trained on"
     if encoded.truncated:
         about += f"; cut to {len(encoded.input_ids)}"
     if tokenized.explanation:
-        about += f"; rejected: {tokenized.explanation}"
+        about += f"; rejected: {cell(tokenized.explanation)}"
     end = ["[cut here]"] if encoded.truncated else []
     ids = " ".join(map(str, encoded.input_ids.tolist()))
     return [title, about, "", mark_trained(encoded, tokenizer, brackets), *end, "", f"ids {ids}"]

@@ -23,12 +23,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from .. import log
-from ..errors import CurateError, did_you_mean, is_interrupt, of_system
+from ..errors import TRACEBACK, did_you_mean
 from ..runtime.distributed import rank
-from ..runtime.redaction import redacted
-from ..runtime.terminal import harmless
+from ..runtime.terminal import EscapingStream, say
 from ..stages import STAGES, stage_of
 from ..version import __version__
+from .boundary import exit_code
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -132,8 +132,13 @@ def plain_command(name: str) -> click.Command:
 
 def _show_version(given: bool) -> None:
     if given:
-        print(f"curate {__version__}")
+        say(f"curate {__version__}")
         raise typer.Exit
+
+
+def _want_tracebacks(given: bool) -> None:
+    if given:
+        os.environ[TRACEBACK] = "1"
 
 
 def build_app() -> click.Command:
@@ -144,6 +149,14 @@ def build_app() -> click.Command:
     def top(
         version: Annotated[
             bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        ] = False,
+        tracebacks: Annotated[
+            bool,
+            typer.Option(
+                "--traceback",
+                callback=_want_tracebacks,
+                help="Print the traceback of an error, too. The same as CURATE_TRACEBACK=1.",
+            ),
         ] = False,
     ) -> None:
         """Select the data for fine-tuning of language models. Start with: curate ingest --help"""
@@ -173,28 +186,16 @@ def _handle_interrupts() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
-    log.setup()
     if args is None:
         _handle_interrupts()
+    stdout, stderr, tracebacks = sys.stdout, sys.stderr, os.environ.get(TRACEBACK)
+    sys.stderr = EscapingStream(stderr)
+    log.setup()
     if rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-    try:
-        code = build_app().main(spelled(sys.argv[1:] if args is None else args), "curate", standalone_mode=False)
-    except click.exceptions.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except CurateError as error:
-        print(f"Error: {harmless(redacted(str(error)))}", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        if is_interrupt(error):
-            code = 130
-        elif (message := of_system(error)) is None:
-            raise
-        else:
-            print(f"Error: {message}", file=sys.stderr)
-            sys.exit(1)
-    if code == 130:
-        print("\nInterrupted: run the same command again to resume.", file=sys.stderr)
-    sys.stdout.flush()
-    sys.exit(code if isinstance(code, int) else 0)
+    given = spelled(sys.argv[1:] if args is None else args)
+    code = exit_code(lambda: build_app().main(given, "curate", standalone_mode=False))
+    if args is not None:  # called from Python, which goes on
+        sys.stdout, sys.stderr = stdout, stderr
+        os.environ.pop(TRACEBACK, None) if tracebacks is None else os.environ.update({TRACEBACK: tracebacks})
+    sys.exit(code)

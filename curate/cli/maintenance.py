@@ -13,7 +13,7 @@ import typer
 
 from ..errors import StoreError
 from ..log import LOGGER
-from ..runtime.terminal import size
+from ..runtime.terminal import cell, say, size
 from .flags import StoreFlag
 
 EXAMPLES = """
@@ -44,9 +44,9 @@ def verify(
     count = 0
     for problem in find_defects(opened, name):
         count += 1
-        print(f"{problem.path} {problem.wrong}.\n  {problem.remedy}")
+        say(f"{cell(problem.path)} {cell(problem.wrong)}.\n  {cell(problem.remedy)}")
     if older := without_manifest(opened):
-        names = ", ".join(artifact.name for artifact in older[:5]) + (", ..." if len(older) > 5 else "")
+        names = ", ".join(cell(artifact.name) for artifact in older[:5]) + (", ..." if len(older) > 5 else "")
         LOGGER.info(f"Not checked: {names}. An older version of curate made them and recorded no checksums.")
     if count:
         raise StoreError(f"{count} {'defect' if count == 1 else 'defects'} found in {store}. See the remedies above.")
@@ -76,7 +76,7 @@ def gc(
             LOGGER.info(f"Not removed: {leftover.path} is now in use by another process.")
             continue
         freed += leftover.bytes
-        print(f"{size(leftover.bytes):>9}  {leftover.path}  {leftover.what}")
+        say(f"{size(leftover.bytes):>9}  {cell(leftover.path)}  {cell(leftover.what)}")
     if not found:
         LOGGER.info(f"There is nothing to remove in {store}.")
     elif yes:
@@ -98,7 +98,7 @@ def repair(store: StoreFlag = Path("store")) -> None:
     opened = Store(store)
     opened.require()
     for repaired in rebuild(opened):
-        print(repaired)
+        say(cell(repaired))
     remaining = list(find_defects(opened))
     if remaining:
         raise StoreError(

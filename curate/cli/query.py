@@ -5,7 +5,6 @@ The SQL comes from the command line, from a file, from stdin or from a saved que
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -21,7 +20,8 @@ from ..config import scalar
 from ..errors import ConfigError, QueryError, did_you_mean
 from ..log import LOGGER
 from ..runtime import bundled
-from ..runtime.terminal import table
+from ..runtime.spreadsheet import as_csv
+from ..runtime.terminal import cell, say, table
 from . import completion
 from .flags import StoreFlag
 
@@ -36,10 +36,6 @@ MOST_SQL = 1_000_000
 """Largest size of a SQL text, in bytes."""
 LONGEST_PATH = 4096
 """Length in characters from which an argument is not looked up as a file."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of cells that Excel, LibreOffice and Google Sheets run as formulas. A formula may start programs or
-send cells to a server (OWASP, CSV injection)."""
-
 EXAMPLES = """
 curate query --list
 curate query most_kept --param run=uds
@@ -88,7 +84,7 @@ def query(
     from ..store.catalog.limits import Limits, bytes_of
 
     if catalogue:
-        print("\n".join(describe(Store(store))))
+        say(*describe(Store(store)))
     elif sql is None:
         raise ConfigError(
             "The query is missing: give a SQL statement, a .sql file, or a saved question (curate query --list)."
@@ -149,7 +145,7 @@ def parameters(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--param needs name=value, not '{pair}'.")
+            raise ConfigError("--param needs name=value: an argument of it has no '='.")
         try:
             values[name] = scalar(text)
         except ConfigError:
@@ -164,7 +160,10 @@ def describe(store: Store) -> list[str]:
     questions = saved(store.root)
     width = max(map(len, questions), default=0)
     lines = ["Saved questions (curate query NAME):"]
-    lines += [f"  {name:<{width}}  {about(path.read_text('utf-8'))}" for name, path in questions.items()] or ["  none"]
+    lines += [
+        f"  {cell(name):<{width}}  {cell(about(path.read_text('utf-8', 'replace')))}"
+        for name, path in questions.items()
+    ] or ["  none"]
     rows = dictionary(store)
     for name in dict.fromkeys(row["table"] for row in rows):
         columns = [row for row in rows if row["table"] == name]
@@ -194,9 +193,9 @@ def write(result: pa.Table, output_format: str, *, longest: int = LONGEST, guard
     if output_format == "csv":
         _write_csv(names, rows, guard=guard)
     elif output_format == "json":
-        print("[" + ",\n ".join(_json(row) for row in rows) + "]")
+        _write_data("[" + ",\n ".join(_json(row, ascii_only=_is_ascii()) for row in rows) + "]\n")
     else:
-        print("\n".join(table(rows, columns=names)))
+        say(*table(rows, columns=names), hide_secrets=False)
         if len(result) > longest:
             LOGGER.info(f"... and {len(result) - longest} more rows. curate query --format csv shows all of them.")
 
@@ -231,21 +230,8 @@ def rows_of(result: pa.Table) -> list[dict[str, Any]]:
 
 
 def _write_csv(names: Sequence[str], rows: Sequence[dict[str, Any]], *, guard: bool) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    guarded = 0
-
-    def cell(value: Any) -> Any:
-        nonlocal guarded
-        value = _flat(value)
-        if guard and isinstance(value, str) and value.startswith(FORMULA):
-            guarded += 1
-            return "'" + value
-        return value
-
-    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for cells in ([cell(value) for value in values] for values in (names, *(row.values() for row in rows))):
-        # Readers end a row at a lone carriage return, and Python's writer quotes it only from 3.13 on.
-        (quoted if any("\r" in str(value) for value in cells) else writer).writerow(cells)
+    text, guarded = as_csv(names, ([_flat(value) for value in row.values()] for row in rows), guard=guard)
+    _write_data(text)
     if guarded:
         LOGGER.warning(
             f"{guarded} cells start with a ' now, because spreadsheets would run them as formulas. Give --raw or "
@@ -253,14 +239,32 @@ def _write_csv(names: Sequence[str], rows: Sequence[dict[str, Any]], *, guard: b
         )
 
 
+def _write_data(text: str) -> None:
+    """Write data to stdout unchanged; on a terminal, characters that control it are escaped.
+
+    Raises:
+        UnicodeEncodeError: the encoding of stdout lacks a character, and data must not be changed.
+    """
+    if sys.stdout.isatty():
+        say(text.rstrip("\n"), hide_secrets=False)
+    else:
+        text.encode(sys.stdout.encoding or "utf-8")
+        sys.stdout.write(text)
+
+
 def _flat(value: Any) -> Any:
     return _json(value) if isinstance(value, (dict, list)) else value
 
 
-def _json(value: Any) -> str:
+def _is_ascii() -> bool:
+    """Return whether JSON must be written with escapes only, because stdout may not take all characters."""
+    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
+
+
+def _json(value: Any, *, ascii_only: bool = False) -> str:
     """Return a value as JSON. Decimals become numbers, times become text, and NaN and infinity become null."""
     plain = _finite(value)
-    return json.dumps(plain, ensure_ascii=False, default=lambda v: float(v) if isinstance(v, Decimal) else str(v))
+    return json.dumps(plain, ensure_ascii=ascii_only, default=lambda v: float(v) if isinstance(v, Decimal) else str(v))
 
 
 def _finite(value: Any) -> Any:

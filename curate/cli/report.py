@@ -63,7 +63,7 @@ def report(
     from ..report.page import check_target, write
     from ..report.payload import payload
     from ..report.runs import ReportRequest, report_context
-    from ..runtime.terminal import size
+    from ..runtime.terminal import say, size
     from ..store import Store
     from ..store.catalog.session import QuerySession
 
@@ -76,4 +76,4 @@ def report(
         content = payload(report_context(source, reader, request))
     written = write(target, content)
     LOGGER.info(f"{size(written)} in {target}")
-    print(target)
+    say(str(target))

@@ -25,11 +25,12 @@ from ..config import Config, Options, assign, build, read_yaml
 from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
 from ..runtime import bundled
-from ..runtime.redaction import redacted
+from ..runtime.terminal import say
 from ..stages import STAGES, build_config
+from ..stages.consent import Consent, check
 from ..stages.query_options import QueryOptions
 from . import completion
-from .flags import StoreFlag
+from .flags import StoreFlag, with_consent
 from .query import about, find, write
 from .stage import make_or_find
 
@@ -40,6 +41,7 @@ EXAMPLES = """
 curate run demo
 curate run pipelines/demo.yaml
 curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
+curate run pipelines/uds.yaml --trust-remote-code --allow-files
 """
 
 QUERY = "query"
@@ -47,6 +49,7 @@ LONGEST = 20
 """Largest number of rows that a pipeline shows of an answer."""
 
 
+@with_consent
 def command(
     file: Annotated[
         Path,
@@ -63,12 +66,18 @@ def command(
         ),
     ] = None,
     store: StoreFlag = Path("store"),
+    *,
+    consent: Consent,
 ) -> None:
     """Run `curate run`: check every entry of a pipeline, then run the entries in order."""
     from ..store import Store
 
     entries = read(file, sets or (), store)
-    print("\n".join(run(Store(store), entries)))
+    for number, entry in enumerate(entries, 1):
+        who = f"{file}, entry {number} ({entry.stage} {entry.label}),"
+        if (options := entry.config or entry.query) is not None:
+            check(options.model_dump(), consent, who, flat=True)
+    say(*run(Store(store), entries))
 
 
 class QueryEntry(QueryOptions, Options):
@@ -159,7 +168,9 @@ def _override(raw: Sequence[tuple[str, dict[str, Any]]], sets: Iterable[str], fi
         target = max((name for name in names if pair.startswith(f"{name}.")), key=len, default=None)
         if target is None:
             name = pair.split("=", 1)[0].rpartition(".")[0] or pair
-            raise ConfigError(f"--set {pair}: {file} makes nothing named '{name}'.{did_you_mean(name, names)}")
+            raise ConfigError(
+                f"--set {pair.partition('=')[0]}: {file} makes nothing named '{name}'.{did_you_mean(name, names)}"
+            )
         assign(names[target], pair.removeprefix(f"{target}."))
 
 
@@ -185,7 +196,7 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
     for number, entry in enumerate(entries, 1):
         start = time.monotonic()
         if entry.query is not None:
-            print(f"\n{about(entry.sql) or entry.label}\n")
+            say(f"\n{about(entry.sql) or entry.label}\n")
             write(store.query(entry.sql, entry.query.params or {}, entry.query.limits), "table", longest=LONGEST)
             end = "answered"
         elif entry.config is not None:
@@ -196,4 +207,4 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
         LOGGER.info(f"[{number}/{len(entries)}] {entry.stage} {entry.label} ... {end}")
     outputs["store"] = store.root
     width = max(map(len, outputs))
-    return [f"{name:<{width}}  {redacted(str(path))}" for name, path in outputs.items()]
+    return [f"{name:<{width}}  {path}" for name, path in outputs.items()]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..log import LOGGER
-from ..runtime.terminal import summary
+from ..runtime.terminal import say, summary
 from ..stages import run_stage, stage_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def make_and_print(store: Store, stage: str, config: Config) -> None:
     if "name" not in config.model_fields_set:
         LOGGER.info(f"The result is named '{config.name}'; --name gives it another name.")
     if (show := stage_of(stage).show) is not None:
-        print(show(config, artifact))
+        say(show(config, artifact))
     elif artifact.summary:
-        print("\n".join(summary(artifact.summary)))
+        say(*summary(artifact.summary))
     LOGGER.info(f"{'made' if fresh else 'found'} {artifact.name} ({stage}) in {artifact.path}")

@@ -15,26 +15,30 @@ import typer
 
 from ..config import EXTERNAL, Config
 from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
+from ..log import LOGGER
 from ..runtime.redaction import HIDDEN
-from ..runtime.terminal import size, table
+from ..runtime.terminal import cell, command, resume_command, say, size, table
 from ..stages import STAGES, build_config, made_from
+from ..stages.consent import Consent, check
 from ..stages.inputs import label_all, locate
 from ..store import SCRIPT, Artifact, Store
 from . import completion
-from .flags import StoreFlag
+from .flags import StoreFlag, with_consent
 from .stage import make_and_print
 
 EXAMPLES = """
 curate status
 curate resume uds
+curate resume uds --trust-remote-code
 """
 
 
 def status(store: StoreFlag = Path("store")) -> None:
     """Run `curate status`: list the artifacts, and which of them are stale or unfinished."""
-    print("\n".join(report(Store(store))))
+    say(*report(Store(store)))
 
 
+@with_consent
 def resume(
     name: Annotated[
         str,
@@ -45,9 +49,11 @@ def resume(
         ),
     ],
     store: StoreFlag = Path("store"),
+    *,
+    consent: Consent,
 ) -> None:
-    """Run `curate resume`: finish an unfinished artifact."""
-    make_and_print(Store(store), *unfinished(Store(store), name))
+    """Run `curate resume`: finish an unfinished artifact. The store may be of another person, so consent is needed."""
+    make_and_print(Store(store), *unfinished(Store(store), name, consent))
 
 
 def report(store: Store) -> list[str]:
@@ -72,13 +78,14 @@ def report(store: Store) -> list[str]:
     ]
     lines = [f"Store {store.root}", "", *(table(rows) if rows else ["There is no finished artifact yet."])]
     current = [a for a in made if store.has(a.name) and store.get(a.name).fingerprint == a.fingerprint]
-    stale = [f"  {a.name}: {reason}" for a in current for reason in stale_inputs(store, a)]
+    stale = [f"  {cell(a.name)}: {cell(reason)}" for a in current for reason in stale_inputs(store, a)]
     if stale:
         lines += ["", "Stale: an input has changed since. Run the command of the artifact again.", *stale]
     if drafts:
         lines += ["", "Unfinished"]
         lines += [
-            f"  {labels[a.fingerprint]} ({a.stage}): {_how_to_resume(store, a, labels[a.fingerprint])}" for a in drafts
+            f"  {cell(labels[a.fingerprint])} ({cell(a.stage)}): {_how_to_resume(store, a, labels[a.fingerprint])}"
+            for a in drafts
         ]
     return [*lines, "", *_catalog(store)]
 
@@ -97,8 +104,8 @@ def _how_to_resume(store: Store, draft: Artifact, label: str) -> str:
         return "a process is working on it"
     if draft.stage == SCRIPT:
         return "resume it with the script that started it, from the script's own checkpoint"
-    where = "" if store.root == Path("store") else f" --store {store.root}"
-    return f"resume it with: curate resume {label}{where}"
+    where = [] if store.root == Path("store") else ["--store", str(store.root)]
+    return f"resume it with: {resume_command(label, *where)}"
 
 
 def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
@@ -144,10 +151,16 @@ def _external_values(config: Config) -> dict[str, str]:
     return entries
 
 
-def unfinished(store: Store, label: str) -> tuple[str, Config]:
+def unfinished(store: Store, label: str, consent: Consent | None = None) -> tuple[str, Config]:
     """Return the stage and the config of an unfinished artifact, after a check that it can be resumed.
 
+    Args:
+        store: the store.
+        label: name of the unfinished artifact.
+        consent: what the command line allows; None: nothing.
+
     Raises:
+        ConfigError: the draft asks for something that the command line does not allow.
         ArtifactNotFound: no unfinished artifact has this name.
         StoreError: a script made the artifact, this version does not know its stage, a secret of its URL is not
             recorded, or an input has changed.
@@ -169,13 +182,17 @@ def unfinished(store: Store, label: str) -> tuple[str, Config]:
     if HIDDEN in str(draft.config):
         raise StoreError(
             f"'{label}' reads a URL with a password or token, and the store does not record secrets. Run its command "
-            f"again instead (curate {draft.stage} --name {draft.name} ...)."
+            f"again instead ({command('curate', draft.stage, '--name', draft.name)} ...)."
         )
+    check(draft.config, consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
     config = build_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
+    check(config.model_dump(), consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
+    if outside := [f"{key} = {value}" for key, value in _external_values(config).items() if not store.has(value)]:
+        LOGGER.info(f"The draft of '{label}' reads from outside the store: {', '.join(outside)}.")
     _, now = made_from(store, draft.stage, config)
     if changed := [field for field in {**now, **draft.inputs} if now.get(field) != draft.inputs.get(field)]:
         raise StoreError(
             f"'{label}' cannot be resumed: {', '.join(sorted(changed))} changed since it was started. Run its command "
-            f"again (curate {draft.stage} --name {draft.name} ...), and delete {draft.path}."
+            f"again ({command('curate', draft.stage, '--name', draft.name)} ...), and delete {draft.path}."
         )
     return draft.stage, config

@@ -12,11 +12,31 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-USER = re.compile(r"^(?P<scheme>[^:]+://)(?P<user>[^/?#]*)@")
-SECRET = re.compile(r"([?&#;][^=&#;]*(?:token|key|secret|sig|passw|pwd|auth|cred)[^=&#;]*=)[^&#;]+", re.IGNORECASE)
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-"""Token of the Hugging Face Hub, anywhere in a text."""
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+[^\s'\"<>]+")
+"""A URL. `Path` turns its `//` into `/`, so one slash is enough."""
+USER = re.compile(r"^(?P<scheme>[^:]+:/+)(?P<user>[^/?#]*)@")
+SECRET = re.compile(
+    r"([?&#;](?:code|[^=&#;]*(?:token|key|secret|sig|passw|pwd|auth|cred|session|jwt)[^=&#;]*)=)[^&#;\s'\"<>]+",
+    re.IGNORECASE,
+)
+"""Parameter of a URL whose name says that its value is secret."""
+LOGIN = re.compile(r"(?<![\w/@:.-])[^\s:/@'\"=,(\[{]+:[^\s/'\"]+@(?=[A-Za-z0-9.-])")
+"""`user:password@` in front of a host, without a scheme."""
+SHAPES = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}"  # Hugging Face
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # Amazon
+    r"|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}"  # OpenAI, Anthropic
+    r"|xox[abeprs]-[\w-]{10,}|AIza[\w-]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}"
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+"  # JSON web token
+    r"|(?<=Bearer )[\w.~+/=-]{12,})"
+)
+"""Secrets that are known by their shape, anywhere in a text."""
+RANDOM_PART = re.compile(
+    r"(?<=/)[\w-]*(?=[A-Za-z0-9]{20})(?=[A-Za-z0-9]{0,40}[0-9])(?=[A-Za-z0-9]{0,40}[a-z])(?=[A-Za-z0-9]{0,40}[A-Z])"
+    r"[A-Za-z0-9]{20,}[\w-]*"
+)
+"""Part of a URL's path that looks drawn at random: 20 or more small and large letters and digits (webhooks, shares)."""
 VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY")
 """Names of environment variables whose values are never shown."""
 SHORTEST = 8
@@ -24,10 +44,12 @@ SHORTEST = 8
 
 
 def redacted(text: str) -> str:
-    """Return text without the secrets in its URLs and without those of the environment."""
-    if "://" in text:
+    """Return text without the secrets in its URLs, those of known shapes and those of the environment."""
+    if ":/" in text:
         text = URL.sub(lambda found: _url(found[0]), text)
-    text = TOKEN.sub(HIDDEN, text)
+    if "@" in text:
+        text = LOGIN.sub(f"{HIDDEN}@", text)
+    text = SHAPES.sub(HIDDEN, text)
     for name, value in os.environ.items():
         if VARIABLES.search(name) and len(value) >= SHORTEST and value in text:
             text = text.replace(value, HIDDEN)
@@ -39,13 +61,16 @@ def redact(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
-        return {key: redact(item) for key, item in value.items()}
+        return {redact(key): redact(item) for key, item in value.items()}
     return [redact(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _url(url: str) -> str:
     """Return a URL without password and tokens. In some schemes (abfss://) the text before @ names a container."""
     user = USER.match(url)
-    if user and (":" in user["user"] or user["scheme"].lower() in ("http://", "https://")):
+    if user and (":" in user["user"] or user["scheme"].lower().rstrip("/") in ("http:", "https:")):
         url = f"{user['scheme']}{HIDDEN}@{url[user.end() :]}"
-    return SECRET.sub(rf"\g<1>{HIDDEN}", url)
+    path, mark, parameters = re.split(r"([?#]|$)", url, maxsplit=1)
+    if not path.lower().startswith("file:"):
+        path = RANDOM_PART.sub(HIDDEN, path)
+    return SECRET.sub(rf"\g<1>{HIDDEN}", path + mark + parameters)

@@ -1,32 +1,51 @@
-"""Format results as plain text: the summary of a stage, and tables that fit the terminal."""
+"""Write text to the terminal, and format results as plain text: the summary of a stage, tables, commands to copy.
+
+Names, labels and texts come from files of other people. `say` is the only function of curate that prints text, and it
+escapes everything that controls a terminal. `EscapingStream` does the same for what other packages write to stderr.
+"""
 
 from __future__ import annotations
 
 import datetime
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TextIO
+
+from .redaction import redacted
 
 Row = Mapping[str, Any]
 NARROWEST = 6
 """Minimum width of a text column, in characters."""
-CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that control a terminal, that change the direction of text, that are never visible, or that are half of a
+character. Tab and new line are not among them."""
+PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+"""A word that no shell changes (the same characters as in `shlex.quote`)."""
+BOLD_UNDERLINED, PLAIN = "\x1b[1;4m", "\x1b[0m"
+"""The only control sequences that curate itself writes, see `say`."""
 
 
 def summary(values: Mapping[str, Any], indent: int = 0) -> list[str]:
     """Return aligned `key  value` lines. Mappings are indented below their key, lists of mappings become tables."""
     pad = " " * indent
-    width = max((len(str(key)) for key, value in values.items() if not _is_nested(value)), default=0)
+    width = max((len(cell(key)) for key, value in values.items() if not _is_nested(value)), default=0)
     lines: list[str] = []
     for key, value in values.items():
         if not _is_nested(value):
-            lines.append(f"{pad}{key!s:<{width}}  {cell(value) or 'none'}")
+            lines.append(f"{pad}{cell(key):<{width}}  {cell(value) or 'none'}")
         elif isinstance(value, Mapping):
-            lines += [f"{pad}{key}", *summary(value, indent + 2)]
+            lines += [f"{pad}{cell(key)}", *summary(value, indent + 2)]
         else:
-            lines += [f"{pad}{key}", *(pad + "  " + line for line in table(value, width=terminal_width() - indent - 2))]
+            lines += [
+                f"{pad}{cell(key)}",
+                *(pad + "  " + line for line in table(value, width=terminal_width() - indent - 2)),
+            ]
     return lines
 
 
@@ -89,7 +108,7 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime.datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={cell(part)}" for key, part in value.items())
+        return ", ".join(f"{cell(key)}={cell(part)}" for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(part) for part in value)
     return harmless(" ".join(str(value).split()))
@@ -98,6 +117,72 @@ def cell(value: Any) -> str:
 def harmless(text: str) -> str:
     """Escape characters that control a terminal or change the direction of text; tab and new line stay."""
     return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(*texts: str, to: TextIO | None = None, hide_secrets: bool = True, marked: bool = False) -> None:
+    """Print each text as a line, with control characters escaped; what the stream cannot encode is escaped, too.
+
+    Args:
+        texts: texts to print, which may have several lines each.
+        to: stream; None: stdout.
+        hide_secrets: also remove secrets (redaction.py). False for rows of a query, which are the user's data.
+        marked: keep `BOLD_UNDERLINED` and `PLAIN`, for a caller that has escaped the text between them.
+    """
+    stream = to or sys.stdout
+    text = "\n".join(texts)
+    text = redacted(text) if hide_secrets else text
+    parts = re.split(f"({re.escape(BOLD_UNDERLINED)}|{re.escape(PLAIN)})", text) if marked else [text]
+    text = "".join(part if part in (BOLD_UNDERLINED, PLAIN) and marked else harmless(part) for part in parts)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def command(*words: object) -> str:
+    """Return a command line that can be copied into a shell, with its words quoted where a shell needs it.
+
+    A name, a stage or a path may come from a file of another person. If a word holds a control character, the quoted
+    word would not be the word, so the text says this and is no command.
+    """
+    texts = [str(word) for word in words]
+    if bad := [text for text in texts if CONTROL_CHARACTERS.search(text) or "\n" in text or "\t" in text]:
+        return f"(no command can be shown: {cell(bad[0])!r} holds control characters)"
+    return shlex.join(texts)
+
+
+def resume_command(name: str, *options: object) -> str:
+    """Return the command that resumes an unfinished artifact; a name that a shell would read is not in the command."""
+    if PLAIN_WORD.fullmatch(name) and not name.startswith("-"):
+        return command("curate", "resume", name, *options)
+    return f"{command('curate', 'resume', 'NAME', *options)} (its name is not one that curate gives: see curate verify)"
+
+
+class EscapingStream:
+    """A stream that escapes control characters in what any package writes to it. It writes to another stream.
+
+    A carriage return stays, and so do the two sequences that move the lines of progress bars.
+
+    Args:
+        stream: the stream that receives the text.
+    """
+
+    KEPT = re.compile("(\r|\x1b\\[A|\x1b\\[K)")
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters escaped."""
+        parts = self.KEPT.split(text)
+        self.stream.write("".join(part if number % 2 else harmless(part) for number, part in enumerate(parts)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def size(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from .. import plugins
 from ..errors import ConfigError, did_you_mean
 from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector, choose
+from .contract import check_kept, checked_scores, checked_update, describe, no_score
 from .filter_weight import FilterWeight
 from .full import Full
 from .greats import GREATS
@@ -45,8 +46,12 @@ __all__ = [
     "Scores",
     "Selector",
     "check_args",
+    "check_kept",
+    "checked_scores",
+    "checked_update",
     "choose",
     "make_selector",
+    "no_score",
     "requirements_of",
     "selector_class",
 ]
@@ -76,7 +81,8 @@ def check_args(name: str, args: Mapping[str, Any]) -> None:
             raise ConfigError(f"Selector '{name}' has no argument '{key}' in selector_args.{hint}")
     _check_numbers(kind, name, args)
     try:
-        kind.check(**args)
+        with plugins.calls_into(kind, "check"):
+            kind.check(**args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None
 
@@ -104,8 +110,13 @@ def requirements_of(name: str, args: Mapping[str, Any]) -> Requirements:
         ConfigError: see `check_args`.
     """
     check_args(name, args)
+    kind = selector_class(name)
     try:
-        return selector_class(name).requirements(**args)
+        with plugins.calls_into(kind, "requirements"):
+            stated = kind.requirements(**args)
+        if not isinstance(stated, Requirements):
+            raise TypeError(f"requirements() returned {describe(stated)} instead of a Requirements")
+        return stated
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}' cannot tell its requirements: {error}.") from None
 
@@ -118,8 +129,10 @@ def make_selector(name: str, args: Mapping[str, Any], info: RunInfo) -> Selector
             has.
     """
     stated = requirements_of(name, args)
+    kind = selector_class(name)
     try:
-        selector = selector_class(name)(info=info, **args)
+        with plugins.calls_into(kind, "__init__"):
+            selector = kind(info=info, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Selector '{name}': {error}.") from None
     if differences := stated.differences(selector):

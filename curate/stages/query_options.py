@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ..config import NOT_HASHED, Options
+from ..config import NOT_HASHED, POWER, Options
 from ..store.catalog.limits import TIMEOUT, Limits, bytes_of
 
 
@@ -19,7 +19,7 @@ class QueryOptions(Options):
     memory: Annotated[str, NOT_HASHED] = Field(
         "2GB", description="Memory that the query may use before it spills to disk."
     )
-    allow_files: Annotated[bool, NOT_HASHED] = Field(
+    allow_files: Annotated[bool, NOT_HASHED, POWER] = Field(
         False, description="Allow the query to read files outside the store."
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ..config import EXTERNAL, NOT_HASHED, Options
+from ..config import EXTERNAL, NOT_HASHED, POWER, Options
 
 if TYPE_CHECKING:
     from ..lm.model.load import ModelOptions
@@ -25,11 +25,11 @@ class TokenizerSettings(Options):
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
     )
-    chat_template: str | None = Field(
+    chat_template: Annotated[str | None, POWER] = Field(
         None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."
     )
     pad_token: str | None = Field(None, description="Padding token, for a tokenizer without one.")
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    trust_remote_code: Annotated[bool, POWER] = Field(False, description="Run Python code that comes with the model.")
 
     def options(self, location: str) -> ModelOptions:
         """Return the options to load the model from `location`."""

@@ -19,7 +19,7 @@ from ..lm.tokens.batch import Batch, collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import Stopwatch
 from ..numerics.gradients import Blocks
-from ..selectors import CandidateBatch, Scores, Selector, choose
+from ..selectors import CandidateBatch, Scores, Selector, check_kept, checked_scores, checked_update, choose, no_score
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
 from .process_group import ProcessGroup
@@ -145,7 +145,8 @@ class BatchSelection:
         """Score a step's candidates, keep the best and record the step.
 
         Raises:
-            TrainingError: no candidate has a finite loss.
+            TrainingError: no candidate has finite measurements.
+            PluginError: the scores or weights of the selector are not usable.
         """
         candidates = self._of_all_processes(batch.rows)
         if self.selector.keeps_all:
@@ -244,14 +245,17 @@ class BatchSelection:
         kept, scored = [], []
         for rows in torch.split(torch.arange(len(batch)), group):
             part = batch.rows(rows)
-            scores = self.selector.score(part)
+            scores = checked_scores(self.selector, part)
             total = scores.total.where(finite[rows], torch.nan)
             scores = replace(scores, total=total)
             picked = choose(total, max(1, len(rows) * plan.keep // plan.candidates))
-            self.selector.update(part, picked)
+            check_kept(self.selector, part, scores, picked)
+            checked_update(self.selector, part, picked)
             kept.append(rows[picked])
             scored.append(scores)
         whole = torch.cat(kept)
+        if not len(whole) and finite.any():
+            raise no_score(self.selector, batch, int(finite.sum()))
         if not len(whole):
             raise TrainingError(
                 f"No candidate of step {batch.step} has a finite loss: the model has diverged. Lower the learning rate "

@@ -168,7 +168,7 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
         (["toy", "--name", "t", "--rows", "0"], 1, "rows: Input should be greater than 0 (got 0)"),
         (["toy", "--name", "t", "--set", "rws=1"], 1, "Unknown key 'rws'. Did you mean 'rows'?"),
         (["toy", "--name", "t", "--set", "rows"], 1, "--set needs key=value"),
-        (["toy", "--name", "t", "--options", "x"], 1, "--options needs key=value, not 'x'"),
+        (["toy", "--name", "t", "--options", "x"], 1, "--options needs key=value: an argument of it has no '='"),
         (["toy", "--name", "t", "--config", "none.yaml"], 1, "There is no config file none.yaml"),
         (["toy", "--name", "t", "--parent", "p"], 1, "There is nothing named 'p' in the store store"),
         (["query"], 1, "The query is missing"),
@@ -198,15 +198,6 @@ def test_ctrl_c_within_duckdb_is_ctrl_c(curate: Call, toy: ModuleType) -> None:
     toy.run = asks  # type: ignore[attr-defined]
     stopped = curate("toy", "--name", "t")
     assert stopped.code == 130 and "Interrupted: run the same command again to resume." in stopped.err
-
-
-def test_an_unexpected_exception_keeps_its_traceback(curate: Call, toy: ModuleType) -> None:
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("ours")
-
-    toy.run = broken  # type: ignore[attr-defined]
-    with pytest.raises(ZeroDivisionError, match="ours"):
-        curate("toy", "--name", "t")
 
 
 def test_a_view_gets_its_flags_from_its_config_and_makes_nothing(

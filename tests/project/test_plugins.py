@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -137,3 +138,98 @@ def test_two_packages_that_provide_the_same_name_are_named(installed: Callable[.
 def test_ours_come_first(installed: Callable[..., Path]) -> None:
     installed("thief", "[curate.selectors]\nuds = thief:Mine\n", "raise SystemExit\n")
     assert type(make_selector("uds", {}, RUN)).__module__ == "curate.selectors.uds"
+
+
+# The contract of a selector
+
+
+CONTRACT = """
+import torch
+from curate.selectors import CandidateBatch, Scores, Selector
+from curate.signals import Loss
+
+
+class Quiet(BaseException):
+    pass
+
+
+class Mine(Selector):
+    signals = {"loss": Loss()}
+
+    def score(self, batch):
+        print("to stdout")
+        n = len(batch)
+        total = torch.arange(n, dtype=torch.float64)
+        BODY
+"""
+
+
+@pytest.fixture(scope="module")
+def pool_of_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data file for runs of a few steps."""
+    folder = tmp_path_factory.mktemp("contract")
+    rows = [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(16)]
+    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "return Scores(total[:-1])",
+            "as total a tensor of shape (7,) and type float64 instead of a tensor of 8 numbers",
+        ),
+        ("return Scores(total[None])", "as total a tensor of shape (1, 8)"),
+        ("return Scores(total.tolist())", "as total a list of length 8 instead of a tensor of 8 numbers"),
+        ("return Scores(None)", "as total None instead of a tensor"),
+        ("return None", "returned None instead of a Scores"),
+        ("return total", "returned a tensor of shape (8,) and type float64 instead of a Scores"),
+        ("return Scores(total, {'away': total[:3]})", "as part 'away' a tensor of shape (3,)"),
+        ("return Scores(total, [total])", "as parts a list of length 1 instead of a mapping"),
+        ("return Scores(total, {}, total[:2])", "as weights a tensor of shape (2,)"),
+        ("return Scores(total * torch.nan)", "gave no candidate a score that is a number"),
+        ("return Scores(total + torch.inf)", "gave scores that are not finite to candidates that would be kept: inf"),
+        ("return Scores(total, {}, -total)", "gave negative weights: -4, -5, -6, ... (4 values)"),
+        ("return Scores(total, {}, total * 0)", "gave all kept samples the weight 0"),
+        ("return Scores(total, {}, total * torch.nan)", "gave weights that are not finite: nan"),
+        ("raise ValueError('bad \\x1b[31m thing')", r"failed in score(): ValueError: bad \x1b[31m thing"),
+        ("raise SystemExit(0)", "failed in score(): it tried to end the process with code 0"),
+        ("raise Quiet('gone')", "failed in score(): Quiet: gone"),
+    ],
+)
+def test_a_selector_that_breaks_its_contract_is_named_with_what_it_returned(
+    installed: Callable[..., Path], curate: Callable[..., Any], pool_of_tiny: Path, tiny: str, body: str, said: str
+) -> None:
+    installed("broken", "[curate.selectors]\nmine = broken:Mine\n", CONTRACT.replace("BODY", body))
+    assert curate("ingest", "--data", str(pool_of_tiny / "pool.jsonl"), "--name", "pool").code == 0
+    options = ["--candidates", "8", "--keep", "4", "--max-steps", "2", "--max-length", "64"]
+    result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "mine", "--name", "run", *options)
+    assert result.code == 1 and said in result.err, result.err
+    assert "selector 'mine' of the package broken 1.0" in result.err
+    assert "Traceback" not in result.err and "\x1b" not in result.err
+    assert "learning rate and run again" not in result.err and "to stdout" not in result.out
+
+
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(0)", "class Quiet(BaseException):\n    pass\nraise Quiet", "import sys\nsys.exit('bye')"]
+)
+def test_a_package_that_ends_the_process_when_it_is_imported_ends_no_command(
+    installed: Callable[..., Path], curate: Callable[..., Any], tiny: str, code: str
+) -> None:
+    package = f"leaving{len(code)}"
+    installed(package, f"[curate.selectors]\nmine = {package}:Mine\n", code + "\n")
+    result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "mine", "--name", "run")
+    assert result.code == 1 and f"of the package {package} cannot be imported from {package}:Mine" in result.err
+    assert f"Loading the selector 'mine' of the package {package} 1.0, from {package}:Mine." in result.err
+
+
+def test_numbers_that_overflow_in_a_score_are_a_matter_of_the_score(
+    curate: Callable[..., Any], pool_of_tiny: Path, tiny: str
+) -> None:
+    assert curate("ingest", "--data", str(pool_of_tiny / "pool.jsonl"), "--name", "pool").code == 0
+    options = ["--candidates", "8", "--keep", "4", "--max-steps", "2", "--max-length", "64", "--set"]
+    options += ["selector_args.alpha=1.0e+308"]
+    result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "uds", "--name", "run", *options)
+    assert result.code == 0 or "UDS of curate gave" in result.err, result.err
+    assert "learning rate and run again" not in result.err

@@ -187,6 +187,19 @@ def test_an_export_to_a_link_writes_where_the_link_leads_and_again(
         ("hf://datasets/me/data@main/x.jsonl", "hf://datasets/me/data@main/x.jsonl"),
         ("login hf_abcdefghijklmnop", "login ***"),
         ("no secrets: a@b.c, token=x", "no secrets: a@b.c, token=x"),
+        ("http:/me:pa55@host/x", "http:/***@host/x"),
+        ("me:pa55@host/x and label=me:p@55@host", "***@host/x and label=***@host"),
+        ("https://h/api?code=abc&encoding=utf8", "https://h/api?code=***&encoding=utf8"),
+        ("https://hooks.h/services/T0/B0/aB1cD2eF3gH4iJ5kL6mN7oP8", "https://hooks.h/services/T0/B0/***"),
+        ("https://h/d/resolve/" + "0a1b2c3d" * 5 + "/x", "https://h/d/resolve/" + "0a1b2c3d" * 5 + "/x"),
+        ("hf://me/Meta-Llama-3-8B-Instruct-GGUF/x", "hf://me/Meta-Llama-3-8B-Instruct-GGUF/x"),
+        (f"key {'AKIA' + 'ABCDEFGH12345678'}, {'ghp_' + 'a1B2' * 9}", "key ***, ***"),
+        (f"{'sk-proj-' + 'a1B2c3D4' * 4} {'xoxb-' + '1234567890-abcdef'}", "*** ***"),
+        (f"Authorization: Bearer {'a1B2c3D4' * 3}", "Authorization: Bearer ***"),
+        (
+            "risk-assessment-of-some-things-1 at 10:20:30, run@1a2b3c4d",
+            "risk-assessment-of-some-things-1 at 10:20:30, run@1a2b3c4d",
+        ),
     ],
 )
 def test_secrets_in_urls_are_not_said(text: str, kept: str) -> None:
@@ -244,4 +257,25 @@ def test_what_reads_a_url_with_a_password_is_not_resumed_from_the_store(curate: 
     with pytest.raises(KeyboardInterrupt):
         Store("store").make("train", stop, config)
     outcome = curate("resume", "begun")
-    assert outcome.code == 1 and "run its command again" in outcome.err
+    assert outcome.code == 1 and "Run its command again" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--store", "http://me:pa55word@host/x"),
+        ("run", "http://me:pa55word@host/x.yaml"),
+        ("run", "me:pa55word@host/x.yaml"),
+        ("train", "--config", "http://me:pa55word@host/x.yaml"),
+        ("train", "--set", "pa55word"),
+        ("train", "--set", "lora_r=[pa55word"),
+        ("train", "--selector-args", "pa55word"),
+        ("query", "SELECT $x", "--param", "pa55word"),
+        ("ingest", "--name", "x", "--data", "https://host/api?code=pa55word"),
+        ("export", "--name", "x", "--run", "me:pa55word@host"),
+        ("inspect", "--pool", "https://host/?sig=pa55word", "--model", "m"),
+    ],
+)
+def test_no_secret_of_a_command_line_is_in_an_error(curate: Callable[..., Any], command: tuple[str, ...]) -> None:
+    result = curate(*command)
+    assert result.code != 0 and "pa55word" not in result.out + result.err, result.err

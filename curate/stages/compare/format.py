@@ -6,13 +6,12 @@ explain the others below the table.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...runtime import markdown, spreadsheet
 from ...runtime.terminal import table, terminal_width
 
 Row = Mapping[str, Any]
@@ -89,7 +88,7 @@ def report(result: Mapping[str, Any], *, output_format: str) -> str:
         output_format: `table`, `csv`, `json` or `markdown`.
     """
     if output_format == "json":
-        return json.dumps(result, indent=2, ensure_ascii=False)
+        return json.dumps(result, indent=2)  # ASCII only, so that it is valid JSON on every terminal
     if output_format == "csv":
         return as_csv(result["rows"]).rstrip("\n")
     return _markdown(result) if output_format == "markdown" else _table(result)
@@ -97,11 +96,7 @@ def report(result: Mapping[str, Any], *, output_format: str) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Return rows as CSV with a header; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return spreadsheet.as_csv(list(rows[0]), ([row.get(name) for name in rows[0]] for row in rows))[0]
 
 
 def _table(result: Mapping[str, Any]) -> str:
@@ -117,11 +112,11 @@ def _table(result: Mapping[str, Any]) -> str:
 def _markdown(result: Mapping[str, Any]) -> str:
     cells = format_rows(result["rows"])
     heads = list(cells[0])
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    lines += [f"| {' | '.join(row[head] or '–' for head in heads)} |" for row in cells]
-    notes = [f"- {note}" for note in _notes(result)]
+    rows = [[markdown.text(row[head] or "–") for head in heads] for row in cells]
+    lines = [markdown.table([markdown.text(head) for head in heads], rows, right=[markdown.text(h) for h in heads[1:]])]
+    notes = [f"- {markdown.text(note)}" for note in _notes(result)]
     image = "![held-out loss during training](comparison.svg)"
-    return "\n".join([f"# {result['comparison']}", "", *lines, "", *notes, "", image])
+    return "\n".join([f"# {markdown.text(result['comparison'])}", "", *lines, "", *notes, "", image])
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

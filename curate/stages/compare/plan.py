@@ -143,6 +143,8 @@ def _batch_selector_run(planned: ComparisonPlan, batch_selector: BatchSelectorSp
 def _pool_selector_run(planned: ComparisonPlan, pool_selector: PoolSelectorSpec, seed: int) -> ComparisonRun:
     method, label = pool_selector.method, pool_selector.label
     values: dict[str, Any] = {"budget": planned.config.subset_budget, **pool_selector.select}
+    if {**planned.config.train, **planned.config.warmup}.get("trust_remote_code"):
+        values.setdefault("trust_remote_code", True)
     if "budget_tokens" in pool_selector.select:
         del values["budget"]
     needs, beforehand = [], ["the selection of the subset"]

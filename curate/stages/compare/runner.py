@@ -18,11 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from ...errors import CurateError, is_interrupt, of_system
+from ...errors import TRACEBACK, CurateError, is_interrupt, of_system
 from ...log import LOGGER, Heartbeat
 from ...runtime.distributed import cores
 from ...store import Artifact, Store
 from .. import made_from, run_stage
+from ..consent import flags_of
 from .plan import Task
 
 POLL_SECONDS = 0.1
@@ -96,7 +97,8 @@ def _make_here(progress: RunProgress, name: str, task: Task) -> None:
     except Exception as error:  # the other runs go on, unless the error is one that they would meet as well
         if of_system(error) or is_interrupt(error):
             raise
-        LOGGER.warning(traceback.format_exc())
+        if os.environ.get(TRACEBACK):
+            LOGGER.warning(traceback.format_exc())
         progress.fail(name, task, f"{type(error).__name__}: {error}")
     else:
         progress.log(name, task.stage, "found" if exists else f"made in {time.monotonic() - start:.1f} s")
@@ -160,6 +162,7 @@ def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Pro
     threads = str(max(1, cores() // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "CURATE_PROGRESS": "0"}
     command = [sys.executable, "-m", "curate", task.stage, "--config", str(config), "--store", str(store.root)]
+    command += flags_of(task.config.model_dump())
     with log.open("wb") as errors:
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
     return _Process(task, running, log, time.monotonic())

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...config import EXTERNAL, NOT_HASHED, NamedConfig, Ref, flag_of
+from ...config import EXTERNAL, NOT_HASHED, POWER, NamedConfig, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..settings import ModelSettings
@@ -44,7 +44,9 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
     tasks: tuple[str, ...] = Field(
         (), description="Tasks of the lm-evaluation-harness: names of tasks and groups, and patterns."
     )
-    task_folder: Annotated[str | None, EXTERNAL] = Field(None, description="A folder with your own tasks, as YAML.")
+    task_folder: Annotated[str | None, EXTERNAL, POWER] = Field(
+        None, description="A folder with your own tasks, as YAML."
+    )
     default_tasks: bool = Field(
         False, description="With --task-folder, also load the harness's own tasks (takes about 20 s)."
     )

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...formats.locations import is_url, label_and_location, shown
+from ...runtime.markdown import as_yaml, code, fenced, table, text
 from ...store import Artifact, Store
 from ...version import __version__
 from .trainers import order_section
@@ -46,7 +45,7 @@ def card(
     licences: Mapping[str, str] = pool.summary.get("licences", {})
     parts = [
         f"---\n{_front_matter(config, made_by, sources, licences, rows)}---",
-        f"# {config['name']}",
+        f"# {text(config['name'])}",
         _selection(config, store, pool, made_by, rows),
         _sources(sources, licences),
         _loading(config),
@@ -75,7 +74,7 @@ def _front_matter(
     values |= {"size_categories": [size], "tags": tags}
     if file := FILES.get(config["file_format"]):
         values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": file}]}]
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return as_yaml(values, unicode=True)
 
 
 def _licence(licences: set[str | None]) -> dict[str, Any]:
@@ -91,20 +90,21 @@ def _licence(licences: set[str | None]) -> dict[str, Any]:
 def _selection(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, rows: int) -> str:
     """Return the paragraph on how the samples were selected."""
     names = store.display_names()
-    origin = f"the pool `{names[pool.fingerprint]}` ({pool.rows} rows)"
+    origin = f"the pool {code(names[pool.fingerprint])} ({pool.rows} rows)"
     if made_by is None:
-        return f"{rows} samples of {origin}, selected by this query:\n\n```sql\n{config['sql']}\n```"
+        return f"{rows} samples of {origin}, selected by this query:\n\n{fenced(config['sql'], 'sql')}"
     least = config["min_times_kept"]
     often = f", at least {least} times," if least > 1 else ""
-    name = names[made_by.fingerprint]
-    kept = f"those that the run `{name}` kept{often} for training" if config["run"] else f"the subset `{name}`"
+    name = code(names[made_by.fingerprint])
+    kept = f"those that the run {name} kept{often} for training" if config["run"] else f"the subset {name}"
     lines = [f"{rows} samples of {origin}: {kept}."]
     options = {
         key: made_by.config[key] for key in (*SELECT_OPTIONS, *CURRICULUM_OPTIONS, *TRAIN_OPTIONS) if _has(made_by, key)
     }
     if options:
-        table = "\n".join(f"| {key} | {_cell(_public(value))} |" for key, value in options.items())
-        lines.append(f"| option of the selection | value |\n|---|---|\n{table}")
+        lines.append(
+            table(["option of the selection", "value"], [[key, text(_public(value))] for key, value in options.items()])
+        )
     return "\n\n".join(lines)
 
 
@@ -112,10 +112,10 @@ def _sources(sources: Mapping[str, int], licences: Mapping[str, str]) -> str:
     total = sum(sources.values())
     ordered = sorted(sources.items(), key=lambda item: (-item[1], item[0]))
     rows = [
-        f"| {_cell(source)} | {count} | {count / total:.1%} | {_cell(licences.get(source, 'not stated'))} |"
+        [text(source), str(count), f"{count / total:.1%}", text(licences.get(source, "not stated"))]
         for source, count in ordered
     ]
-    return "## Sources\n\n| source | samples | share | licence |\n|---|---:|---:|---|\n" + "\n".join(rows)
+    return "## Sources\n\n" + table(["source", "samples", "share", "licence"], rows, right=("samples", "share"))
 
 
 def _loading(config: Mapping[str, Any]) -> str:
@@ -132,18 +132,18 @@ def _provenance(config: Mapping[str, Any], store: Store, pool: Artifact, made_by
     """Return the fingerprints of the inputs, and the configs of each step as files for `curate STAGE --config FILE`."""
     artifacts = [pool] if made_by is None else [pool, made_by]
     names = store.display_names()
-    rows = [f"| {names[each.fingerprint]} | {each.stage} | `{each.fingerprint}` |" for each in artifacts]
-    rows += [f"| {_cell(key.split('.', 2)[-1])} | data | `{fingerprint}` |" for key, fingerprint in pool.inputs.items()]
+    rows = [[text(names[each.fingerprint]), text(each.stage), code(each.fingerprint)] for each in artifacts]
+    rows += [[text(key.split(".", 2)[-1]), "data", code(mark)] for key, mark in pool.inputs.items()]
     steps = [(each.stage, _public(_without_empty(each.config))) for each in artifacts]
     own = {key: value for key, value in config.items() if key not in NOT_OF_THE_DATA}
     steps.append(("export", _without_empty(own)))
     blocks = [
-        f"`curate {stage} --config {stage}.yaml`\n\n```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"
+        f"{code(f'curate {stage} --config {stage}.yaml')}\n\n{fenced(as_yaml(values), 'yaml')}"
         for stage, values in steps
     ]
-    table = "| name | made by | fingerprint |\n|---|---|---|\n" + "\n".join(rows)
+    inputs = table(["name", "made by", "fingerprint"], rows)
     return (
-        f"## Provenance\n\nMade with curate {__version__}.\n\n{table}\n\n## Reproducing this dataset\n\n"
+        f"## Provenance\n\nMade with curate {__version__}.\n\n{inputs}\n\n## Reproducing this dataset\n\n"
         "The same data, models and configs give the same fingerprints. Fingerprints do not depend on paths.\n\n"
         + "\n\n".join(blocks)
     )
@@ -177,7 +177,3 @@ def _public(value: Any) -> Any:
         local = Path(path).is_absolute() or path.startswith(("~", ".")) or ("/" in path and Path(path).exists())
         return f"{label}{equals}{Path(path).name}" if local else value
     return value
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

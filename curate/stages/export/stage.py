@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ...config import NOT_HASHED, NamedConfig, Ref
+from ...config import NOT_HASHED, POWER, NamedConfig, Ref
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
@@ -58,10 +58,10 @@ class ExportConfig(QueryOptions, NamedConfig):
     pool: Ref | None = Field(
         None, description="The pool of the samples. Default: the pool of the run or subset, or the store's only pool."
     )
-    to: Annotated[str | None, NOT_HASHED] = Field(
+    to: Annotated[str | None, NOT_HASHED, POWER] = Field(
         None, description="The folder or URL to write to. Default: exports/NAME."
     )
-    overwrite: Annotated[bool, NOT_HASHED] = Field(
+    overwrite: Annotated[bool, NOT_HASHED, POWER] = Field(
         False, description="Replace the destination even if it holds other files."
     )
     file_format: Literal["hf", "jsonl", "parquet"] = Field(
@@ -82,10 +82,10 @@ class ExportConfig(QueryOptions, NamedConfig):
         json_schema_extra={"flag": "for"},
     )
     min_times_kept: int = Field(1, ge=1, description="With --run, export only samples kept at least this many times.")
-    push_to_hub: Annotated[str | None, NOT_HASHED] = Field(
+    push_to_hub: Annotated[str | None, NOT_HASHED, POWER] = Field(
         None, description="Upload the dataset to this Hub repository as well."
     )
-    private: Annotated[bool, NOT_HASHED] = Field(
+    private: Annotated[bool, NOT_HASHED, POWER] = Field(
         True, description="Make the Hub repository private if the upload creates it."
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...config import NOT_HASHED, NamedConfig, Ref, flag_of
+from ...config import NOT_HASHED, POWER, NamedConfig, Ref, flag_of
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ...pool_selectors import (
@@ -97,6 +97,9 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     )
     score_batch_size: Annotated[int, NOT_HASHED] = Field(16, ge=1, description="Number of texts in one backward pass.")
     seed: int = Field(0, description="Seed of the method's random choices.")
+    trust_remote_code: Annotated[bool, NOT_HASHED, POWER] = Field(
+        False, description="Run Python code that comes with the model of the --warmup run."
+    )
 
     def obvious_name(self) -> str:
         """Return a name made of the pool's and the method's."""

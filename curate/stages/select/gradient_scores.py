@@ -25,8 +25,10 @@ from ...log import LOGGER
 from ...pool_selectors import Measure
 from ...pool_selectors.base import averages
 from ...pool_selectors.candidates import Floats, Ints
+from ...runtime.terminal import command
 from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint_of
+from ..consent import Consent, check
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
 from ..settings import ModelSettings
@@ -70,12 +72,16 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     from ...training.gradients.features import mean_rates
 
     warmup = inputs.artifacts["warmup"]
-    settings = ModelSettings.model_construct(**warmup.config)  # checked when the run was made
+    asked = {"trust_remote_code": warmup.config.get("trust_remote_code", False)}
+    check(asked, Consent({"trust_remote_code": config.trust_remote_code}), f"The run '{warmup.name}'")
+    # The other options were checked when the run was made.
+    settings = ModelSettings.model_construct(**{**warmup.config, "trust_remote_code": config.trust_remote_code})
     checkpoints = whole_checkpoints(warmup.path / "checkpoints")
     if not checkpoints:
         raise ConfigError(
-            f"The run '{warmup.name}' has no checkpoints with optimizer state. Make them: curate train --name "
-            f"{warmup.name} --save-steps N (and keep the folder {warmup.path / 'checkpoints'})."
+            f"The run '{warmup.name}' has no checkpoints with optimizer state. Make them: "
+            f"{command('curate', 'train', '--name', warmup.name)} --save-steps N "
+            f"(and keep the folder {warmup.path / 'checkpoints'})."
         )
     weights = mean_rates(checkpoints)
     if config.method in LAST_ONLY:

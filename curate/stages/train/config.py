@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...config import NOT_HASHED, Config, Options, Ref, flag_of
+from ...config import NOT_HASHED, POWER, Config, Options, Ref, flag_of
 from ...errors import ConfigError
 from ...runtime.distributed import size
 from ..settings import ModelSettings
@@ -199,7 +199,7 @@ class TrainConfig(ReselectionOptions, ModelSettings, Config):
     max_bad_samples: Annotated[int, NOT_HASHED] = Field(
         100, ge=0, description="Maximum number of samples with a loss that is not finite; the run fails above it."
     )
-    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED] = Field(
+    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED, POWER] = Field(
         "none", description="Service that the Trainer logs to, in addition to the store: none, tensorboard or wandb."
     )
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ...config import NAME
 from ...errors import StoreError
+from ...runtime.terminal import command
 from .files import REMEDY, read_json, require_file
 from .manifest import MANIFEST, find_damage, read_manifest
 from .parquet import read_parquet
@@ -112,7 +113,8 @@ class Artifact:
         for path, wrong in find_damage(self.path, read=read, below=below, records=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "
-                f"{self.path} and make '{self.name}' again (curate {self.stage}). See all damage: curate verify."
+                f"{self.path} and make '{self.name}' again ({command('curate', self.stage)}). See all damage: curate "
+                "verify."
             )
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import ArtifactNotFound, StoreError, did_you_mean
+from ...runtime.terminal import command
 from .artifact import SCRIPT, Artifact, is_name
 from .files import REMEDY, read_json, require_file, require_folder, write_json
 
@@ -48,7 +49,9 @@ class ArtifactIndex:
         if not self.has(name):
             names = [path.stem for path in self.pointers()]
             hint = did_you_mean(name, names) if names else ""
-            commands = " or ".join(f"curate {stage} --name {name} ..." for stage in stages if stage != SCRIPT)
+            commands = " or ".join(
+                f"{command('curate', stage, '--name', name)} ..." for stage in stages if stage != SCRIPT
+            )
             make = f" Make it: {commands}" if commands else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")
         artifact = self.load_named(pointer)

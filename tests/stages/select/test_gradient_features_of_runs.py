@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from curate import Store, make
-from curate.errors import DataError, ModelError
+from curate.errors import ConfigError, CurateError, DataError, ModelError
 from tests.stages.train.test_train import poison
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 2, "max_length": 64, "learning_rate": 3e-3}
@@ -76,3 +78,21 @@ def test_doras_magnitudes_are_named_and_refused(tiny: str) -> None:
     model = get_peft_model(load_model(ModelOptions(tiny)), config)
     with pytest.raises(ModelError, match=r"14 trainable parameters are elsewhere: .*lora_magnitude_vector"):
         GradientEngine(make_scoring_model(model), None, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_a_warm_up_run_gives_no_consent_to_run_the_code_of_its_model(store: Store, tiny: str, tmp_path: Path) -> None:
+    folder, mark = tmp_path / "model", tmp_path / "ran"
+    make(store, "ingest", name="pool", data=[lines(tmp_path / "pool.jsonl", {}, 20)])
+    make(store, "ingest", name="target", data=[lines(tmp_path / "target.jsonl", {}, 4)])
+    shutil.copytree(tiny, folder)
+    make(store, "train", name="warm", pool="pool", model=str(folder), trust_remote_code=True, **WARM)
+    (folder / "theirs.py").write_text(f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\nraise ImportError\n")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "theirs.X"}}))
+    options = {"name": "s", "pool": "pool", "method": "less", "budget": 3, **TARGETED}
+    with pytest.raises(ConfigError, match="The run 'warm' asks to run code that comes with the model"):
+        make(store, "select", **options)
+    assert not mark.exists()
+    with pytest.raises(CurateError):
+        make(store, "select", **options, trust_remote_code=True)
+    assert mark.exists(), "with the option it runs: the test would notice if it ran without"

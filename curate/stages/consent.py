@@ -1,0 +1,167 @@
+"""Decide whether a command may use an option that gives power, such as running code that comes with a model.
+
+Stores, drafts, pipelines and config files come from other people, too. So consent is never read from a file: the
+command line of this command must give it. `check` is the only place that decides; all commands call it, and it logs
+what was asked for, by which file, and which flag allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..log import LOGGER
+from ..runtime.terminal import cell, command
+
+OWN_TEMPLATES = ("chatml", "plain")
+"""Chat templates that come with curate; every other one is a file."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """An option that gives power, and the values of it that do.
+
+    Attributes:
+        does: what the option makes the command do, after "asks to".
+        asks: whether a value in a config or a pipeline, which the user named, needs consent.
+        asks_in_draft: the same for a draft, whose sender may not be the user; None: as `asks`.
+    """
+
+    does: str
+    asks: Callable[[Any], bool] = bool
+    asks_in_draft: Callable[[Any], bool] | None = None
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+def _is_remote(value: Any) -> bool:
+    return "://" in str(value or "")
+
+
+def _leads_out(value: Any) -> bool:
+    """Return whether a destination is not below the working folder."""
+    text = str(value or "")
+    return _is_remote(text) or text.startswith("~") or Path(text).is_absolute() or ".." in Path(text).parts
+
+
+POWERS: Mapping[str, Power] = {
+    "trust_remote_code": Power("run code that comes with the model"),
+    "task_folder": Power("run the tasks in this folder, which may contain code"),
+    "allow_files": Power("let its SQL read files outside the store"),
+    "chat_template": Power(
+        "read this file as chat template", _never, lambda value: value not in (None, *OWN_TEMPLATES)
+    ),
+    "to": Power("write to this destination", _is_remote, _leads_out),
+    "overwrite": Power("replace the destination even if it holds other files"),
+    "push_to_hub": Power("upload the dataset to this Hub repository"),
+    "private": Power("make the Hub repository public", lambda value: value is False),
+    "report_to": Power("send its log to this service", lambda value: value not in (None, "none", "tensorboard")),
+}
+"""Name of an option -> what it can do. The fields of these names have the role `POWER` in every config."""
+
+
+@dataclass(frozen=True)
+class PowerRequest:
+    """A value with power that a file asks for.
+
+    Attributes:
+        path: keys that lead to the value, such as `train.trust_remote_code`.
+        key: last of them, a key of `POWERS`.
+        value: the value.
+    """
+
+    path: str
+    key: str
+    value: Any
+
+    def words(self, *, nested: bool = False) -> list[str]:
+        """Return the words of the flag that allows it; for a `nested` value `--set path=value`."""
+        if nested:
+            return ["--set", f"{self.path}={str(self.value).lower() if isinstance(self.value, bool) else self.value}"]
+        name = self.key.replace("_", "-")
+        if isinstance(self.value, bool):
+            return [f"--{name}" if self.value else f"--no-{name}"]
+        return [f"--{name}", str(self.value)]
+
+
+def power_requests(values: Mapping[str, Any], *, draft: bool = False, above: str = "") -> Iterator[PowerRequest]:
+    """Yield the values with power in options, also those in mappings and lists below them.
+
+    Args:
+        values: options by name.
+        draft: whether they come from a draft.
+        above: keys that lead to these options.
+    """
+    for key, value in values.items():
+        path, power = f"{above}{key}", POWERS.get(str(key))
+        if power is not None and not isinstance(value, (Mapping, list, tuple)):
+            asks = power.asks_in_draft if draft and power.asks_in_draft is not None else power.asks
+            if asks(value):
+                yield PowerRequest(path, str(key), value)
+        for number, part in enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]:
+            if isinstance(part, Mapping):
+                yield from power_requests(part, draft=draft, above=f"{path}.{number}." if number != "" else f"{path}.")
+
+
+class Consent:
+    """The options that the command line gives, and so allows.
+
+    Args:
+        given: options that were given on the command line, by name; of a repeatable flag a list of values.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        self.given: list[tuple[str, Any]] = list(_pairs(given or {}))
+
+    def covers(self, request: PowerRequest) -> bool:
+        """Return whether the command line gives exactly this value."""
+        return any(key == request.key and value == request.value for key, value in self.given)
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, Mapping):
+                yield from _pairs(part)
+            elif part is not None:
+                yield key, part
+
+
+def check(values: Mapping[str, Any], consent: Consent, who: str, *, draft: bool = False, flat: bool = False) -> None:
+    """Check that the command line allows everything with power in the options of a file, and log what it allows.
+
+    Args:
+        values: options by name, as the file gives them.
+        consent: what the command line allows.
+        who: the file, as the start of a sentence: `The draft of 'run'`.
+        draft: whether the file is a draft of a store.
+        flat: whether the command has a flag for each power, so that nested options need no `--set`.
+
+    Raises:
+        ConfigError: the file asks for something that the command line does not allow.
+    """
+    found = list(power_requests(values, draft=draft))
+    allowed_by = {request: command(*request.words(nested=not flat and "." in request.path)) for request in found}
+    missing = [request for request in found if not consent.covers(request)]
+    if missing:
+        asked = " and to ".join(
+            f"{POWERS[request.key].does} ({request.path}: {cell(request.value)})" for request in missing
+        )
+        raise ConfigError(
+            f"{who} asks to {asked}. curate takes this permission from the command line only, never from a file: if "
+            f"you trust it, add {' '.join(dict.fromkeys(allowed_by[request] for request in missing))}."
+        )
+    for request, flag in allowed_by.items():
+        LOGGER.info(
+            f"{who} asks to {POWERS[request.key].does} ({request.path}: {cell(request.value)}); {flag} allows it."
+        )
+
+
+def flags_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the words of the flags that allow a config in another process, for a command that has them itself."""
+    return [word for request in power_requests(values) for word in request.words(nested="." in request.path)]
