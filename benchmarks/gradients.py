@@ -43,7 +43,8 @@ def model_of(args: argparse.Namespace, size: str) -> nn.Module:
     """The model with its adapter, whose B is not zero: else half of the gradients are."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from curate.lm.model.load import ModelOptions, add_lora, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import add_lora, load_model
 
     torch.manual_seed(0)
     if size == "small" and Path(args.model).exists():

@@ -44,7 +44,8 @@ def train_plainly(folder: Path, model: str, options: dict[str, Any]) -> float:
     from transformers import Trainer, TrainingArguments
 
     from curate.formats import detect, to_sample
-    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model, load_tokenizer
     from curate.lm.tokens.batch import collate
     from curate.lm.tokens.encode import Encoder, encode_all
     from curate.lm.tokens.token_table import TokenTable

@@ -81,7 +81,8 @@ def of_model(args: argparse.Namespace) -> Tensor | None:
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
 
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
     from curate.lm.model.scoring_model import make_scoring_model
 
     scoring_model = make_scoring_model(load_model(ModelOptions(args.model)).eval())

@@ -10,7 +10,7 @@ from pydantic import Field
 from ..config import EXTERNAL, NOT_HASHED, POWER, Options
 
 if TYPE_CHECKING:
-    from ..lm.model.load import ModelOptions
+    from ..lm.model.config_checks import ModelOptions
 
 
 class TokenizerSettings(Options):
@@ -33,7 +33,7 @@ class TokenizerSettings(Options):
 
     def options(self, location: str) -> ModelOptions:
         """Return the options to load the model from `location`."""
-        from ..lm.model.load import ModelOptions
+        from ..lm.model.config_checks import ModelOptions
 
         names = {field.name for field in dataclasses.fields(ModelOptions)}
         return ModelOptions(location, **self.model_dump(include=names))

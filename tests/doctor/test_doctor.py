@@ -154,7 +154,8 @@ def resources(total: int = 64 * GIB, disk: int = 100 * GIB, kind: Any = "cuda") 
 
 @pytest.mark.parametrize("full", [True, False])
 def test_weights_are_counted_without_being_there(tiny: str, tmp_path: Path, full: bool) -> None:
-    from curate.lm.model.load import ModelOptions, add_lora, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import add_lora, load_model
 
     model = load_model(ModelOptions(tiny))
     weights = sum(p.numel() for p in model.parameters())

@@ -97,7 +97,8 @@ def rows_of_texts() -> Tensor:
         pytest.skip("the trained model and the pool are not available")
     import pyarrow.parquet as pq
 
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
     from curate.lm.model.scoring_model import make_scoring_model
     from curate.numerics.head import Head
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from curate.errors import ArtifactNotFound, CurateError, DataError, ModelError, StoreError
-from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_model, load_tokenizer
 from curate.runtime.redaction import redact, redacted
 from curate.stages import make
 from curate.store import Artifact, Store

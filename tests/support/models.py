@@ -25,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def options(tiny: str) -> Any:
-    from curate.lm.model.load import ModelOptions
+    from curate.lm.model.config_checks import ModelOptions
 
     return ModelOptions(tiny)
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from curate.errors import ModelError, TrainingError
-from curate.lm.model.load import ModelOptions, load_model
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_model
 from curate.runtime.checksums import CHECKPOINT_MARKER
 from curate.stages import make
 from curate.store import Store

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError, TrainingError
-from curate.lm.model.load import ModelOptions, add_lora, load_model
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.log import Stopwatch
 from curate.selectors import GradientNeeds

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,9 +13,6 @@ from torch import nn
 from ...errors import ModelError
 from .boundary import COMPLETE, loading, read_object, require_regular_files
 from .weight_files import compare_shapes, weights_of
-
-if TYPE_CHECKING:
-    from .load import ModelOptions
 
 LAYERS, WIDTH, HEADS = (1, 2_000), (1, 1 << 20), (0, 1 << 14)
 LIMITS = {
@@ -125,3 +123,26 @@ def check_folder(options: ModelOptions) -> None:
     own_code = options.trust_remote_code and "auto_map" in raw
     if not own_code and "quantization_config" not in raw:
         compare_shapes(build_without_data(config, options), found, options.location)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options for loading a model and its tokenizer.
+
+    Attributes:
+        location: folder or Hub id. An adapter in a folder is loaded on its base model.
+        dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
+        attn_implementation: attention implementation as in transformers, or None for its default.
+        chat_template: `chatml`, `plain`, or a Jinja file; None keeps the tokenizer's own template.
+        pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
+        trust_remote_code: run code that comes with the model.
+        load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.
+    """
+
+    location: str
+    dtype: str = "auto"
+    attn_implementation: str | None = None
+    chat_template: str | None = None
+    pad_token: str | None = None
+    trust_remote_code: bool = False
+    load_in_4bit: bool = False

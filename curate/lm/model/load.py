@@ -8,7 +8,7 @@ A model is checked before it is loaded (config_checks.py, weight_files.py), and 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,35 +21,12 @@ from ...errors import ModelError
 from ..tokens.rendering import RENDERER, RenderError
 from .adapters import find_base, load_adapter
 from .boundary import COMPLETE, loading, require_regular_files
-from .config_checks import check_folder
+from .config_checks import ModelOptions, check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
 
 TEMPLATES = ("chatml", "plain")
 """Chat templates that curate contains, for tokenizers that have none."""
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Options for loading a model and its tokenizer.
-
-    Attributes:
-        location: folder or Hub id. An adapter in a folder is loaded on its base model.
-        dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
-        attn_implementation: attention implementation as in transformers, or None for its default.
-        chat_template: `chatml`, `plain`, or a Jinja file; None keeps the tokenizer's own template.
-        pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
-        trust_remote_code: run code that comes with the model.
-        load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.
-    """
-
-    location: str
-    dtype: str = "auto"
-    attn_implementation: str | None = None
-    chat_template: str | None = None
-    pad_token: str | None = None
-    trust_remote_code: bool = False
-    load_in_4bit: bool = False
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:

@@ -18,8 +18,8 @@ from torch import nn
 from ...errors import ModelError
 from .adapters import find_base
 from .boundary import loading, reason_of
-from .config_checks import build_without_data, read_config
-from .load import ModelOptions, base_of
+from .config_checks import ModelOptions, build_without_data, read_config
+from .load import base_of
 from .scoring_batch import bytes_per_token
 
 NF4_BYTES = 0.516

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .adapters import CONFIG, find_base
-from .config_checks import build_without_data, read_config
-from .load import ModelOptions
+from .config_checks import ModelOptions, build_without_data, read_config
 from .weight_files import header_of
 
 

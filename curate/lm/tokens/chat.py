@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Message, Sample
-from .rendering import RENDERER, Budget, Conversation, Outcome, Prefix, RenderError
+from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError, Rendering
 from .special_tokens import CannotEscape, SpecialTokens, unescape
 
 NO_MASK = "assistant tokens cannot be identified"
@@ -71,7 +71,7 @@ class Chat:
         self.tools = list(sample.tools) if sample.tools else None
         self.has_special_tokens = special_tokens.in_text(self.messages) or special_tokens.in_text(self.tools)
         self._budget = Budget()
-        self._ahead: Outcome | None = None
+        self._ahead: Rendering | None = None
         self._plain = self._conversation(self.messages, self.tools)
         if self.has_special_tokens:
             _warn_once(special_tokens, sample)

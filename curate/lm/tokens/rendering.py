@@ -84,7 +84,7 @@ class RenderError(Exception):
         }.get(self.kind, f"the chat template fails: {self.text}")
 
 
-Outcome = tuple[str, list[tuple[int, int]]] | RenderError
+Rendering = tuple[str, list[tuple[int, int]]] | RenderError
 """A rendered text with the spans that the template marks as generated, or why there is none."""
 
 
@@ -105,7 +105,7 @@ class Conversation:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the child is sent of it."""
+        """Content that is sent to the child process."""
         return {"messages": self.messages, "tools": self.tools, "names": self.names}
 
 
@@ -173,7 +173,7 @@ class Renderer:
                 texts.append(self._whole[slot][:text] if isinstance(text, int) else text)
             return texts if loaded else texts[1:], [(start, end) for start, end in answer["spans"]]
 
-    def render_all(self, chats: Sequence[Conversation], *, with_spans: bool) -> list[Outcome | None]:
+    def render_all(self, chats: Sequence[Conversation], *, with_spans: bool) -> list[Rendering | None]:
         """Render whole conversations in one exchange, which costs less than one exchange for each.
 
         Returns:
@@ -181,7 +181,7 @@ class Renderer:
             another one exceeded a limit.
         """
         request = {"chats": [chat.content for chat in chats], "spans": with_spans, "template": chats[0].template}
-        outcomes: list[Outcome | None] = []
+        outcomes: list[Rendering | None] = []
         with self._lock:
             self._loaded.clear()
             try:

@@ -20,7 +20,8 @@ from torch.nn.functional import normalize
 from transformers import Trainer
 
 from ...errors import ModelError
-from ...lm.model.load import ModelOptions, load_model
+from ...lm.model.config_checks import ModelOptions
+from ...lm.model.load import load_model
 from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable

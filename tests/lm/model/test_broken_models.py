@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer, require_embeddings
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model, load_tokenizer, require_embeddings
 from curate.lm.model.memory import count
 from curate.lm.model.parameter_count import count_weights
 from curate.lm.model.weight_files import header_of

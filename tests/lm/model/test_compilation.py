@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from curate.lm.model.compilation import compile_backbone
-from curate.lm.model.load import ModelOptions, add_lora, load_model
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.gradients import GradientRequest
 from curate.signals import Loss, ScoreBudget, Utility, measure

@@ -10,7 +10,8 @@ from torch import nn
 
 from curate.errors import ModelError
 from curate.lm.model.chunked_loss import summed_loss
-from curate.lm.model.load import ModelOptions, add_lora, load_model
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, add_lora, load_model, train_all
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model, train_all
 from curate.lm.model.quantization import is_quantized, nf4_arguments
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.selectors import SELECTORS, GradientNeeds, RunInfo, make_selector

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, load_tokenizer
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_tokenizer
 from curate.lm.tokens.batch import collate
 from curate.lm.tokens.encode import Encoded, Encoder, MaskError, encode_all
 from curate.lm.tokens.token_table import TokenTable

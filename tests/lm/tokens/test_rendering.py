@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from curate.errors import ModelError
-from curate.lm.model.load import ModelOptions, load_tokenizer
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_tokenizer
 from curate.lm.tokens import rendering
 from curate.lm.tokens.chat import check_limits, render_messages
 from curate.lm.tokens.encode import TOO_LONG, Encoder, MaskError, encode_all

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.lm.model.load import ModelOptions, load_tokenizer
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_tokenizer
 from curate.lm.tokens.chat import SPECIAL_TOKENS_IN_TEXT, MaskError
 from curate.lm.tokens.encode import Encoder, encode_all
 from curate.samples import Sample

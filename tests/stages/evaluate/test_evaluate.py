@@ -59,7 +59,8 @@ def values(store: Store, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 def one_by_one(model: str, samples: list[Sample]) -> list[tuple[float, int]]:
     """(sum of the losses of the target tokens, how many) of each sample, from full logits, alone."""
-    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model, load_tokenizer
     from curate.lm.tokens.encode import Encoder
 
     options = ModelOptions(model)
@@ -222,7 +223,8 @@ def test_a_model_whose_losses_are_not_finite_is_an_error_that_says_so(
     world: Store, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("curate.lm.model.load.require_finite", lambda model, location: None)  # it names the weight
-    from curate.lm.model.load import ModelOptions, load_model, load_tokenizer
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model, load_tokenizer
 
     model = load_model(ModelOptions(tiny))
     with torch.no_grad():

@@ -80,7 +80,8 @@ def rewards(store: Store, rows: Any = range(12), **values: Any) -> np.ndarray:
 
 def slow_vectors(checkpoint: Path, table: Any, rows: list[int], *, eps_mode: str | None) -> torch.Tensor:
     """(n, P) float64: autograd a sample at a time, Adam written out; plain gradients where `eps_mode` is None."""
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
 
     model = load_model(ModelOptions(str(checkpoint)), trainable=True).eval()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -106,7 +107,8 @@ def slow_vectors(checkpoint: Path, table: Any, rows: list[int], *, eps_mode: str
 
 
 def sketched(vectors: torch.Tensor, checkpoint: Path, dim: int) -> torch.Tensor:
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
     from curate.numerics.gradients import SignHash
 
     hash_, into, at = SignHash(dim, 0), torch.zeros(len(vectors), dim), 0
@@ -210,7 +212,8 @@ def test_features_are_kept_by_content(fresh: Store, made: list[int], tmp_path: P
 
 def alter(world: Store, folder: Path, layout: str) -> Path:
     """A copy of the last checkpoint with its optimizer state in another layout."""
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
 
     last = whole_checkpoints(world.get("warm").path / "checkpoints")[-1]
     shutil.copytree(last, folder / layout)
@@ -235,7 +238,8 @@ def alter(world: Store, folder: Path, layout: str) -> Path:
 
 
 def adam_at(checkpoint: Path, rank: int | None = None) -> Any:
-    from curate.lm.model.load import ModelOptions, add_lora, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import add_lora, load_model
 
     options = ModelOptions(str(checkpoint))
     if rank is None:

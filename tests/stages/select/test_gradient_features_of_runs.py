@@ -70,7 +70,8 @@ def test_full_fine_tuning_is_measured_in_its_linear_layers_when_told_so(
 def test_doras_magnitudes_are_named_and_refused(tiny: str) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from curate.lm.model.load import ModelOptions, load_model
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import load_model
     from curate.lm.model.scoring_model import make_scoring_model
     from curate.training.gradients.engine import GradientEngine
 

@@ -38,7 +38,8 @@ def rows(store: Store, sql: str) -> list[dict[str, Any]]:
 def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact, tiny: str, full: bool) -> None:
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from curate.lm.model.load import ModelOptions, add_lora, load_model, load_tokenizer
+    from curate.lm.model.config_checks import ModelOptions
+    from curate.lm.model.load import add_lora, load_model, load_tokenizer
     from curate.lm.tokens.batch import collate
     from curate.lm.tokens.encode import Encoder, encode_all
     from curate.lm.tokens.token_table import TokenTable
