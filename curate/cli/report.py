@@ -60,20 +60,21 @@ def report(
 ) -> None:
     """Run `curate report`: write the page and print its path."""
     from ..log import LOGGER
-    from ..report.page import check_target, write
+    from ..report.page import page
     from ..report.payload import payload
     from ..report.runs import ReportRequest, report_context
     from ..runtime.terminal import say, size
     from ..store import Store
     from ..store.catalog.session import QuerySession
+    from ..store.destinations import check_file, write_file
 
     target = to.expanduser()
-    check_target(target, overwrite=overwrite)
+    check_file(target, store, overwrite=overwrite)
     keys = tuple(dict.fromkeys(part for text in by or () for part in text.split(",")))
     request = ReportRequest(tuple(runs), title, max_samples, features, clusters, keys, method)
     source = Store(store)
     with QuerySession(source) as reader:
         content = payload(report_context(source, reader, request))
-    written = write(target, content)
+    written = write_file(target, page(content), store, overwrite=overwrite)
     LOGGER.info(f"{size(written)} in {target}")
     say(str(target))

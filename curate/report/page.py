@@ -13,32 +13,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
-
-from ..errors import DataError
-from ..store.artifacts.files import clear_abandoned, write_text
 
 SLOT = re.compile(r"@@(csp|title|style|library|app|data)@@")
 LIBRARY = "d3.min.js"
 UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
 """Characters that could end a script element or a line of it, and lone surrogates, which UTF-8 cannot encode."""
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise `DataError` if the target is a folder, or an existing file that may not be replaced."""
-    if target.is_dir():
-        raise DataError(f"{target} is a folder. Give --to the name of a file, such as {target / 'report.html'}.")
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} already exists. Give another file to --to, or give --overwrite to replace it.")
-
-
-def write(target: Path, content: Mapping[str, Any]) -> int:
-    """Write the page atomically, and return its size in bytes."""
-    text = page(content)
-    clear_abandoned(target)
-    write_text(target, text)
-    return len(text.encode())
 
 
 def page(content: Mapping[str, Any]) -> str:

@@ -202,7 +202,11 @@ def test_what_is_at_a_url_is_replaced_only_if_it_is_that_export(memory: Any, sto
     with pytest.raises(DataError, match=r"holds thesis\.txt and is left alone.*--overwrite"):
         export(store, sql=SQL, to=to)
     export(store, sql=SQL, to=to, overwrite=True)
-    assert not memory.exists("/bucket/out/thesis.txt")
+    assert memory.cat_file("/bucket/out/thesis.txt") == b"ten years"
+    memory.pipe("/bucket/mine/README.md", b"ten years")
+    with pytest.raises(DataError, match=r"holds README\.md, which is no file of an export .* in the way"):
+        export(store, sql=SQL, to="memory://bucket/mine", overwrite=True)
+    assert memory.cat_file("/bucket/mine/README.md") == b"ten years"
 
 
 def test_an_upload_that_was_stopped_can_be_repeated(

@@ -159,16 +159,17 @@ def test_a_row_that_names_a_path_writes_nothing_there(store: Store, tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "store", "out"}
 
 
-def test_an_export_to_a_link_writes_where_the_link_leads_and_again(
+def test_an_export_to_a_link_is_an_error_that_names_where_it_leads(
     store: Store, pool: Artifact, tmp_path: Path
 ) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    for limit in (1, 2):
-        sql = f"SELECT sample_id FROM samples ORDER BY position LIMIT {limit}"
-        make(store, "export", name="out", sql=sql, to=str(tmp_path / "link"), file_format="jsonl")
-        assert (tmp_path / "link").is_symlink()
-        assert len((tmp_path / "real" / "train.jsonl").read_text().splitlines()) == limit
+    options = {"name": "out", "sql": "SELECT sample_id FROM samples", "overwrite": True}
+    with pytest.raises(DataError, match=r"link is a link to .*real, .* give the path that it leads to"):
+        make(store, "export", to=str(tmp_path / "link"), **options)
+    assert (tmp_path / "link").is_symlink() and not any((tmp_path / "real").iterdir())
+    make(store, "export", to=str(tmp_path / "link" / "sub"), **options)
+    assert (tmp_path / "real" / "sub" / "README.md").is_file()
 
 
 # Secrets

@@ -127,7 +127,7 @@ def browser() -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     """Write reports as files, and return their paths with their content."""
-    from curate.report.page import write
+    from curate.report.page import page
 
     folder = tmp_path_factory.mktemp("reports")
     contents = {
@@ -137,5 +137,5 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         "bare": bare_payload(),
     }
     for name, content in contents.items():
-        write(folder / f"{name}.html", content)
+        (folder / f"{name}.html").write_text(page(content), encoding="utf-8")
     return {name: (folder / f"{name}.html", content) for name, content in contents.items()}

@@ -1,110 +1,93 @@
 """Copy an export out of the store: to a folder, to a URL, or to the Hugging Face Hub.
 
-A marker file in the destination names the export that wrote it. Without `--overwrite`, only an export of the same name
-is replaced; any other file stops the copy with an error.
+A marker file in the destination names the export that wrote it, and its files. Without `--overwrite`, only an export of
+the same name is replaced; any other file stops the copy with an error. With it other files stay.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
 from ...formats.locations import reached, shown, system_of
+from ...log import LOGGER
 from ...store import Artifact
-from ...store.artifacts.files import clear_abandoned, read_json, temporary, write_json
-
-MARKER = ".curate-export.json"
-"""Name of the marker file: the name and fingerprint of the export, and its files."""
+from ...store.destinations import MARKER, Content, check_content, files_of, write_folder
 
 
-def copy_out(artifact: Artifact, folder: Path, name: str, *, overwrite: bool = False) -> None:
-    """Copy an export's files to a folder, completely or not at all.
+def copy_out(artifact: Artifact, folder: Path, name: str, store: Path, *, overwrite: bool = False) -> None:
+    """Copy an export's files to a folder, completely or not at all, see `destinations.write_folder`.
 
     Args:
         artifact: the export.
-        folder: the destination. A symbolic link stays: the folder that it points to is replaced.
+        folder: the destination.
         name: name of the export.
-        overwrite: replace the folder in any case.
+        store: folder of the store, which is never written to.
+        overwrite: also replace an export of another name, and write next to other files, which stay.
 
     Raises:
-        DataError: the folder is not an export of that name, or holds other files, and `overwrite` is False.
+        DataError: the folder is not an export of that name, or holds other files, and `overwrite` is False; or it is
+            never replaced.
     """
-    folder = folder.resolve()
-    if not overwrite:
-        _check_folder(folder, name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(folder)
-    new, old = temporary(folder, "new"), temporary(folder, "old")
-    try:
-        shutil.copytree(artifact.files, new)
-        marker = {"name": name, "fingerprint": artifact.fingerprint, "files": _files(new)}
-        write_json(new / MARKER, marker)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    if old.is_dir():
-        shutil.rmtree(old)
-    old.unlink(missing_ok=True)
+    about = {"name": name, "fingerprint": artifact.fingerprint}
+    _say_what_stays(folder, write_folder(folder, artifact.files, about, store, overwrite=overwrite))
+
+
+def _say_what_stays(where: object, foreign: Sequence[str]) -> None:
+    if foreign:
+        names = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        LOGGER.warning(f"{where} also holds files that are no part of the export. They stay: {names}")
+
+
+def remote(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it; raise `DataError` if it is that of this machine."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, root = system_of(url)
+    inner = system
+    while getattr(inner, "fs", None) is not None:  # one that caches another
+        inner = inner.fs
+    if isinstance(inner, LocalFileSystem):
+        raise DataError(f"{shown(url)} is on this machine: give --to the path of a folder.")
+    return system, root.rstrip("/")
 
 
 def upload(artifact: Artifact, url: str, name: str, *, overwrite: bool = False) -> None:
     """Copy an export's files to a URL.
 
     Object stores cannot rename, so the copy is not atomic; but an upload that was stopped can be repeated: the marker
-    is written first, with the names of all files that may be there.
+    is written first, with the names of all files of exports that may be there. Other files stay.
 
     Args:
         artifact: the export.
         url: the destination.
         name: name of the export.
-        overwrite: replace the destination in any case.
+        overwrite: also replace an export of another name, and write next to other files, which stay.
 
     Raises:
         DataError: the destination is not an export of that name, or holds other files, and `overwrite` is False; or
             it cannot be written.
     """
-    system, root = system_of(url)
-    root = root.rstrip("/")
+    system, root = remote(url)
     with reached(url):
         existing = {path.removeprefix(root).lstrip("/") for path in system.find(root)}
         marker = json.loads(system.cat_file(f"{root}/{MARKER}")) if MARKER in existing else {}
-        if existing and not overwrite:
-            _check_files(shown(url), name, marker, existing)
-        files = _files(artifact.files)
+        old = Content(frozenset(existing), marker if isinstance(marker, dict) else {})
+        files = sorted(files_of(artifact.files))
+        check_content(shown(url), old, name, files, overwrite=overwrite)
         system.makedirs(root, exist_ok=True)
-        own = {"name": name, "fingerprint": artifact.fingerprint, "files": sorted({*files, *existing} - {MARKER})}
+        own = {"name": name, "fingerprint": artifact.fingerprint, "files": sorted({*files, *old.listed} - {MARKER})}
         system.pipe_file(f"{root}/{MARKER}", json.dumps(own).encode())
         for file in files:
             system.makedirs(f"{root}/{file}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(artifact.files / file), f"{root}/{file}")
-        for file in existing - {*files, MARKER}:
+        for file in old.listed - {*files, MARKER}:
             system.rm_file(f"{root}/{file}")
         system.pipe_file(f"{root}/{MARKER}", json.dumps({**own, "files": files}).encode())
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    """Raise `DataError` unless the folder is missing, empty, or an export of that name without other files."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    marker = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
-    _check_files(str(folder), name, marker, set(_files(folder)) if folder.is_dir() else {folder.name})
-
-
-def _check_files(destination: str, name: str, marker: dict[str, Any], existing: set[str]) -> None:
-    """Raise `DataError` unless the marker is of an export of that name and lists all existing files."""
-    other = sorted(existing - {*marker.get("files", ()), MARKER})
-    if marker.get("name") != name or other:
-        reason = f"holds {other[0]}" if other else f"is the export '{marker.get('name')}'"
-        raise DataError(f"{destination} {reason} and is left alone. Give another --to, or --overwrite to replace it.")
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    _say_what_stays(shown(url), old.foreign)
 
 
 def push(folder: Path, repo: str, *, private: bool) -> None:

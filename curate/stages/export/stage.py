@@ -19,6 +19,8 @@ from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
+from ...store.artifacts.safe_files import require_no_links
+from ...store.destinations import check_folder
 from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
 from ..query_options import QueryOptions
@@ -26,7 +28,7 @@ from ..stage import Stage
 from ..subsets import SUBSETS
 from .card import FILES, card
 from .files import write_rows
-from .publish import copy_out, push, upload
+from .publish import copy_out, push, remote, upload
 from .rows import ChosenRows
 from .selection import ChosenSamples, choose, made_by
 from .trainers import check_tool_calls, resolve_formats, trainer_file
@@ -62,7 +64,8 @@ class ExportConfig(QueryOptions, NamedConfig):
         None, description="The folder or URL to write to. Default: exports/NAME."
     )
     overwrite: Annotated[bool, NOT_HASHED, POWER] = Field(
-        False, description="Replace the destination even if it holds other files."
+        False,
+        description="Also replace an export of another name, and write next to other files, which stay as they are.",
     )
     file_format: Literal["hf", "jsonl", "parquet"] = Field(
         "hf",
@@ -115,7 +118,11 @@ class ExportConfig(QueryOptions, NamedConfig):
 
 
 def more_inputs(config: ExportConfig, inputs: Inputs) -> dict[str, str]:
-    """Return the fingerprint of the pool, and a hash of the selected samples."""
+    """Return the fingerprint of the pool, and a hash of the selected samples; check the destination before the work."""
+    if isinstance(config.destination, Path):
+        check_folder(config.destination, inputs.store.root)
+    else:
+        remote(config.destination)
     selected = choose(config, inputs)
     return {
         "pool": selected.pool.fingerprint,
@@ -153,11 +160,12 @@ def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, dr
 
 def deliver(config: ExportConfig, artifact: Artifact) -> None:
     """Copy the dataset to `--to`, and upload it to the Hub with `--push-to-hub`."""
-    destination = config.destination
+    require_no_links(artifact.path)
+    destination, store = config.destination, artifact.path.parents[2]
     if isinstance(destination, str):
         upload(artifact, destination, config.name, overwrite=config.overwrite)
     else:
-        copy_out(artifact, destination, config.name, overwrite=config.overwrite)
+        copy_out(artifact, destination, config.name, store, overwrite=config.overwrite)
     LOGGER.info(f"{artifact.rows} samples in {shown(str(destination))}")
     if config.push_to_hub:
         push(artifact.files, config.push_to_hub, private=config.private)

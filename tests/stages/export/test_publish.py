@@ -47,7 +47,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(store: Store) -> None:
     with pytest.raises(DataError, match=r"mine holds thesis\.txt.*--overwrite"):
         export(store, sql=sql, to="mine")
     Path("file").write_text("x")
-    with pytest.raises(DataError, match="file holds file"):
+    with pytest.raises(DataError, match="file is a file, not a folder"):
         export(store, sql=sql, to="file")
     export(store, sql=sql, to="other")
     with pytest.raises(DataError, match="other is the export 'out'"):
@@ -56,10 +56,29 @@ def test_a_folder_with_something_else_in_it_is_left_alone(store: Store) -> None:
     with pytest.raises(DataError, match=r"other holds notes\.md"):
         export(store, sql=sql, to="other")
     assert Path("mine/thesis.txt").read_text() == "ten years"
-    for folder in ("mine", "file", "other"):
+    for folder in ("mine", "other"):
         export(store, sql=sql, to=folder, overwrite=True)
         assert loaded(folder) == ROWS
-    assert not Path("mine/thesis.txt").exists()
+    assert Path("mine/thesis.txt").read_text() == "ten years" and Path("other/notes.md").read_text() == "mine"
+    with pytest.raises(DataError, match="file is a file, not a folder"):
+        export(store, sql=sql, to="file", overwrite=True)
+    assert Path("file").read_text() == "x"
+
+
+@pytest.mark.parametrize("to", ["store", "store/sub", "store/artifacts", "."])
+def test_the_store_and_the_working_folder_are_never_written_to(
+    store: Store, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from curate.stages.export import stage as stage
+
+    ingest(store)
+    monkeypatch.setattr(stage, "run", lambda *_: pytest.fail("the destination is checked before the work"))
+    before = sorted(Path().rglob("*"))
+    for overwrite in (False, True):
+        for prefix in ("", f"file://{Path.cwd()}/", f"local://{Path.cwd()}/"):
+            with pytest.raises(DataError, match=r"is the store|lies in the store|holds the store|on this machine"):
+                export(store, sql="SELECT sample_id FROM samples", to=prefix + to, overwrite=overwrite)
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_a_new_answer_replaces_the_export_of_the_same_name(store: Store) -> None:
