@@ -231,7 +231,7 @@ def test_numbers_that_overflow_in_a_score_are_a_matter_of_the_score(
     options = ["--candidates", "8", "--keep", "4", "--max-steps", "2", "--max-length", "64", "--set"]
     options += ["selector_args.alpha=1.0e+308"]
     result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "uds", "--name", "run", *options)
-    assert result.code == 0 or "UDS of curate gave" in result.err, result.err
+    assert result.code == 1 and "selector UDS of curate gave no candidate a score" in result.err, result.err
     assert "learning rate and run again" not in result.err
 
 
