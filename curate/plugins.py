@@ -61,7 +61,7 @@ def origin(kind: type) -> str:
     if kind in _FOUND:
         return _FOUND[kind]
     inside = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return f"{kind.__name__} of {'curate' if inside else f'the module {kind.__module__}'}"
+    return f"selector {kind.__name__} of {'curate' if inside else f'the module {kind.__module__}'}"
 
 
 def is_foreign(kind: type) -> bool:

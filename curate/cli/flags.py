@@ -60,7 +60,8 @@ def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable
         flags = _read(cls, given)
         config = load(cls, file=file or config_file, flags=flags, sets=sets or ())
         if found := file or config_file:
-            check(config.model_dump(), Consent(flags | _assigned(sets or ())), f"The config file {found}")
+            allowed = Consent(flags | _assigned(sets or ()))
+            config = config.model_copy(update=check(config.model_dump(), allowed, f"The config file {found}"))
         act(store, config)
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]

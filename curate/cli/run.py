@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -73,11 +73,14 @@ def command(
     from ..store import Store
 
     entries = read(file, sets or (), store)
+    allowed = []
     for number, entry in enumerate(entries, 1):
         who = f"{file}, entry {number} ({entry.stage} {entry.label}),"
-        if (options := entry.config or entry.query) is not None:
-            check(options.model_dump(), consent, who, flat=True)
-    say(*run(Store(store), entries))
+        options = entry.config or entry.query
+        withheld = check(options.model_dump(), consent, who, flat=True) if options is not None else {}
+        config = entry.config.model_copy(update=withheld) if entry.config is not None else None
+        allowed.append(replace(entry, config=config))
+    say(*run(Store(store), allowed))
 
 
 class QueryEntry(QueryOptions, Options):

@@ -186,7 +186,8 @@ def unfinished(store: Store, label: str, consent: Consent | None = None) -> tupl
         )
     check(draft.config, consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
     config = build_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
-    check(config.model_dump(), consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
+    withheld = check(config.model_dump(), consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
+    config = config.model_copy(update=withheld)
     if outside := [f"{key} = {value}" for key, value in _external_values(config).items() if not store.has(value)]:
         LOGGER.info(f"The draft of '{label}' reads from outside the store: {', '.join(outside)}.")
     _, now = made_from(store, draft.stage, config)

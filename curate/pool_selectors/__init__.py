@@ -84,6 +84,7 @@ def make_pool_selector(
             hint = did_you_mean(key, known) or " It takes none."
             raise ConfigError(f"Method '{name}' has no argument '{key}' in {option}.{hint}")
     try:
-        return kind(seed=seed, **args)
+        with plugins.calls_into(kind, "__init__"):
+            return kind(seed=seed, **args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Method '{name}': {error}.") from None

@@ -29,7 +29,7 @@ def text(value: Any) -> str:
     line = harmless(" ".join(str(value).split()))
     line = MARKUP.sub(lambda found: "\\" + found[0], line)
     line = re.sub("[&<>]", lambda found: HTML[found[0]], line)
-    return re.sub(r"^([#+-]|_{2,}|\d+[.)])", r"\\\1", line)
+    return re.sub(r"^([#+-]+)(?=\s|$)", r"\\\1", line)
 
 
 def code(value: Any) -> str:

@@ -28,11 +28,13 @@ class Power:
         does: what the option makes the command do, after "asks to".
         asks: whether a value in a config or a pipeline, which the user named, needs consent.
         asks_in_draft: the same for a draft, whose sender may not be the user; None: as `asks`.
+        withheld: whether the command can go on without it: the option is then off. Otherwise it ends with an error.
     """
 
     does: str
     asks: Callable[[Any], bool] = bool
     asks_in_draft: Callable[[Any], bool] | None = None
+    withheld: bool = False
 
 
 def _never(value: Any) -> bool:
@@ -57,7 +59,7 @@ POWERS: Mapping[str, Power] = {
         "read this file as chat template", _never, lambda value: value not in (None, *OWN_TEMPLATES)
     ),
     "to": Power("write to this destination", _is_remote, _leads_out),
-    "overwrite": Power("replace the destination even if it holds other files"),
+    "overwrite": Power("replace the destination even if it holds other files", withheld=True),
     "push_to_hub": Power("upload the dataset to this Hub repository"),
     "private": Power("make the Hub repository public", lambda value: value is False),
     "report_to": Power("send its log to this service", lambda value: value not in (None, "none", "tensorboard")),
@@ -132,7 +134,9 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield key, part
 
 
-def check(values: Mapping[str, Any], consent: Consent, who: str, *, draft: bool = False, flat: bool = False) -> None:
+def check(
+    values: Mapping[str, Any], consent: Consent, who: str, *, draft: bool = False, flat: bool = False
+) -> dict[str, bool]:
     """Check that the command line allows everything with power in the options of a file, and log what it allows.
 
     Args:
@@ -142,11 +146,18 @@ def check(values: Mapping[str, Any], consent: Consent, who: str, *, draft: bool 
         draft: whether the file is a draft of a store.
         flat: whether the command has a flag for each power, so that nested options need no `--set`.
 
+    Returns:
+        Options that are not allowed and without which the command can go on, with the value False.
+
     Raises:
-        ConfigError: the file asks for something that the command line does not allow.
+        ConfigError: the file asks for something else that the command line does not allow.
     """
     found = list(power_requests(values, draft=draft))
     allowed_by = {request: command(*request.words(nested=not flat and "." in request.path)) for request in found}
+    withheld = {r.path: r for r in found if not consent.covers(r) and r.path == r.key and POWERS[r.key].withheld}
+    for request in withheld.values():
+        LOGGER.info(f"{who} asks to {POWERS[request.key].does}; without {allowed_by[request]} curate does not.")
+    found = [request for request in found if request not in withheld.values()]
     missing = [request for request in found if not consent.covers(request)]
     if missing:
         asked = " and to ".join(
@@ -156,10 +167,10 @@ def check(values: Mapping[str, Any], consent: Consent, who: str, *, draft: bool 
             f"{who} asks to {asked}. curate takes this permission from the command line only, never from a file: if "
             f"you trust it, add {' '.join(dict.fromkeys(allowed_by[request] for request in missing))}."
         )
-    for request, flag in allowed_by.items():
-        LOGGER.info(
-            f"{who} asks to {POWERS[request.key].does} ({request.path}: {cell(request.value)}); {flag} allows it."
-        )
+    for request in found:
+        asked = f"{POWERS[request.key].does} ({request.path}: {cell(request.value)})"
+        LOGGER.info(f"{who} asks to {asked}; {allowed_by[request]} allows it.")
+    return dict.fromkeys(withheld, False)
 
 
 def flags_of(values: Mapping[str, Any]) -> list[str]:

@@ -231,5 +231,22 @@ def test_numbers_that_overflow_in_a_score_are_a_matter_of_the_score(
     options = ["--candidates", "8", "--keep", "4", "--max-steps", "2", "--max-length", "64", "--set"]
     options += ["selector_args.alpha=1.0e+308"]
     result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "uds", "--name", "run", *options)
-    assert result.code == 0 or "UDS of curate gave" in result.err, result.err
+    assert result.code == 1 and "selector UDS of curate gave no candidate a score" in result.err, result.err
     assert "learning rate and run again" not in result.err
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "raise ValueError('bad')", "raise TypeError('bad')"])
+def test_a_pool_selector_that_fails_is_named(
+    installed: Callable[..., Path], curate: Callable[..., Any], pool_of_tiny: Path, body: str
+) -> None:
+    code = f"""
+from curate.pool_selectors import PoolSelector
+
+class Mine(PoolSelector):
+    def rank(self, candidates, target, oracle, remaining):
+        {body}
+"""
+    installed("badpool", "[curate.pool_selectors]\nmine = badpool:Mine\n", code)
+    assert curate("ingest", "--data", str(pool_of_tiny / "pool.jsonl"), "--name", "pool").code == 0
+    result = curate("select", "--pool", "pool", "--method", "mine", "--budget", "3", "--name", "s")
+    assert result.code == 1 and "The method 'mine' of the package badpool 1.0 failed in rank()" in result.err

@@ -90,7 +90,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("above", ["", "train", "selectors"])
-@pytest.mark.parametrize("key", POWERS)
+@pytest.mark.parametrize("key", [key for key, power in POWERS.items() if not power.withheld])
 def test_a_file_gives_no_power_and_the_command_line_does(
     key: str, above: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +107,25 @@ def test_a_file_gives_no_power_and_the_command_line_does(
     with caplog.at_level("INFO"):
         check(values, Consent({key: [value] if isinstance(value, str) else value}), "The draft of 'x'", draft=True)
     assert "The draft of 'x' asks to" in caplog.text and "allows it" in caplog.text
+
+
+def test_overwriting_is_off_unless_the_command_line_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    assert check({"overwrite": True}, Consent(), "p.yaml") == {"overwrite": False}
+    assert check({"overwrite": True}, Consent({"overwrite": True}), "p.yaml") == {}
+
+
+def test_a_pipeline_replaces_no_files_of_others_unless_the_command_line_says_so(
+    curate: Call, store: Store, pool_file: Path, tmp_path: Path
+) -> None:
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    entry = {"name": "out", "sql": "SELECT sample_id FROM samples", "to": "out", "overwrite": True}
+    (tmp_path / "p.yaml").write_text(json.dumps({"stages": [{"export": entry}]}))
+    refused = curate("run", "p.yaml")
+    assert refused.code == 1 and (tmp_path / "out" / "thesis.txt").exists()
+    assert "without --overwrite curate does not" in refused.err and "is left alone" in refused.err
+    assert curate("run", "p.yaml", "--overwrite").code == 0 and (tmp_path / "out" / "README.md").exists()
 
 
 @pytest.mark.parametrize("to", ["/etc/x", "~/x", "../x", "a/../../x", "file:///x", "s3://b/x"])
@@ -238,6 +257,6 @@ def test_resume_delivers_an_export_only_where_this_command_says(
     (made.path / "draft.json").write_text(json.dumps(draft))
     refused = curate("resume", "out")
     assert refused.code == 1 and not (tmp_path / "theirs").exists()
-    assert f"--to {tmp_path / 'theirs'} --overwrite" in refused.err
+    assert f"add --to {tmp_path / 'theirs'}." in refused.err
     assert curate("resume", "out", "--to", str(tmp_path / "theirs"), "--overwrite").code == 0
     assert (tmp_path / "theirs").exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import plugins
 from ...errors import DataError
 from ...log import LOGGER
 from ...pool_selectors import (
@@ -62,7 +63,8 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
         if by_gradients:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
             oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
-        ranking = selector.rank(candidates, target, oracle, remaining)
+        with plugins.calls_into(type(selector), "rank"):
+            ranking = selector.rank(candidates, target, oracle, remaining)
     if not len(ranking.rows):
         raise DataError(
             f"Method '{config.method}' selected no sample: raise --budget, or check that the samples have what the "
