@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import shutil
 from pathlib import Path
@@ -146,9 +145,9 @@ def read_state(path: Path, *, mmap: bool = False) -> Any:
     try:
         with safe_globals():  # type: ignore[no-untyped-call]
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError:
-        raise ValueError("it holds other objects than tensors and numbers, which could run code") from None
     except Exception as error:  # torch raises errors of any type for damaged files
+        if type(error).__name__ == "UnpicklingError":
+            raise ValueError("it holds other objects than tensors and numbers, which could run code") from None
         raise ValueError(f"it is no file of torch ({type(error).__name__})") from None
 
 

@@ -174,13 +174,17 @@ def interrupted_twice(harness: Harness, stage: str, most: int | None, rng: rando
     return f"{' or '.join(sorted(ends))}; rerun the same"
 
 
+CLOSED = "Error: The program that reads stdout has closed it, so the output is not complete. What was made is kept."
+
+
 def stdout_closed(harness: Harness, stage: str, most: int | None, rng: random.Random) -> str:
     """Close the reader of the command's output."""
     folder = harness.case()
     running = harness.run(stage, folder, closed=True)
-    assert "Traceback" not in running.err and "Error" not in running.err, running.err
+    errors = [line for line in running.err.splitlines() if "Traceback" in line or "Error" in line]
+    assert not errors or errors == [CLOSED], running.err
     rerun_and_check(harness, stage, folder, gc_first=False)
-    return f"ends quietly ({running.code}); rerun the same"
+    return f"ends with a sentence at most ({running.code}); rerun the same"
 
 
 def _break_and_rerun(harness: Harness, stage: str, fault: Fault, code: int) -> None:

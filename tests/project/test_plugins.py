@@ -224,14 +224,14 @@ def test_a_package_that_ends_the_process_when_it_is_imported_ends_no_command(
     assert f"Loading the selector 'mine' of the package {package} 1.0, from {package}:Mine." in result.err
 
 
-def test_numbers_that_overflow_in_a_score_are_a_matter_of_the_score(
+def test_a_number_that_would_overflow_in_a_score_is_an_error(
     curate: Callable[..., Any], pool_of_tiny: Path, tiny: str
 ) -> None:
     assert curate("ingest", "--data", str(pool_of_tiny / "pool.jsonl"), "--name", "pool").code == 0
     options = ["--candidates", "8", "--keep", "4", "--max-steps", "2", "--max-length", "64", "--set"]
     options += ["selector_args.alpha=1.0e+308"]
     result = curate("train", "--pool", "pool", "--model", tiny, "--selector", "uds", "--name", "run", *options)
-    assert result.code == 1 and "selector UDS of curate gave no candidate a score" in result.err, result.err
+    assert result.code == 1 and "Selector 'uds': alpha is a finite number" in result.err, result.err
     assert "learning rate and run again" not in result.err
 
 

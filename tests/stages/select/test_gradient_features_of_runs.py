@@ -24,8 +24,9 @@ def lines(path: Path, marks: dict[int, str], n: int) -> str:
 
 
 @pytest.fixture
-def poisoned(store: Store, tiny: str, tmp_path: Path) -> Store:
+def poisoned(store: Store, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A warm-up run of a model that gives NaN for rows 3 and 17 of the pool; the clusters are another model's."""
+    monkeypatch.setattr("curate.lm.model.load.require_finite", lambda model, location: None)  # it names the weight
     make(store, "ingest", name="pool", data=[lines(tmp_path / "pool.jsonl", {3: "%", 17: "%"}, 40)])
     make(store, "ingest", name="target", data=[lines(tmp_path / "target.jsonl", {}, 4)])
     make(store, "embed", name="feats", pool="pool", model=tiny, max_length=64)
