@@ -43,7 +43,7 @@ BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ENDS = {">", "|", "&&", ";", "…"}
 TYPED = ("inspect", "query", "run", "status")
 """Commands beside the stages that can be typed without anything being made; of the others the arguments are parsed."""
-TOP_FLAGS = ("--help", "--version", "--install-completion", "--show-completion")
+TOP_FLAGS = ("--help", "--version", "--traceback", "--install-completion", "--show-completion")
 OTHERS_FLAGS = re.compile(r"^(?:python|torchrun) .*?(?=-m curate|$)", re.MULTILINE)
 """The part of a line that is not ours to check."""
 
