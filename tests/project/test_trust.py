@@ -20,6 +20,7 @@ from curate.runtime.redaction import redact, redacted
 from curate.stages import make
 from curate.store import Artifact, Store
 from tests.support.exports import RunConfig
+from tests.support.training import interrupted_at
 
 SHARED_OPTIONS = {"candidates": 8, "keep": 4, "max_steps": 4, "max_length": 64, "save_steps": 2, "selector": "full"}
 
@@ -44,21 +45,11 @@ def pool(store: Store, pool_file: Path) -> Artifact:
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth"])
 def test_a_pickle_in_a_checkpoint_does_not_run(
-    store: Store, pool: Artifact, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    store: Store, pool: Artifact, tiny: str, tmp_path: Path, file: str
 ) -> None:
-    from curate.training.step import BatchSelection
 
-    select = BatchSelection.select
-
-    def stop(self: BatchSelection, batch: Any) -> Any:
-        if batch.step == 4:
-            raise KeyboardInterrupt
-        return select(self, batch)
-
-    monkeypatch.setattr(BatchSelection, "select", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(4):
         make(store, "train", name="run", pool="pool", model=tiny, **SHARED_OPTIONS)
-    monkeypatch.undo()
     (checkpoint,) = store.root.rglob("checkpoint-2")
     torch.save(Payload(tmp_path / "pwned"), checkpoint / file)
     try:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, ModelError
 from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, Scores, Selector
+from tests.support.training import interrupted_at, rows, weights
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 5, "max_length": 64, "logging_steps": 1, "save_steps": 2}
 SMALL |= {"learning_rate": 3e-3, "target_batch_size": 4}
@@ -26,14 +26,6 @@ def pools(store: Store, pool_file: Path) -> Store:
 
 def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
     return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
-
-
-def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(next(artifact.files.glob("*model.safetensors")))
-
-
-def rows(store: Store, sql: str) -> list[dict[str, Any]]:
-    return store.query(sql).to_pylist()
 
 
 @pytest.mark.parametrize("selector", ["greats", "filter_weight", "max_grad"])
@@ -92,10 +84,7 @@ def test_keeping_all_with_even_weights_is_plain_training_bit_for_bit(
     assert all(torch.equal(value, weights(even)[name]) for name, value in weights(plain).items())
 
 
-def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
-    pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from curate.training.step import BatchSelection
+def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(pools: Store, tiny: str, tmp_path: Path) -> None:
 
     shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "lora_dropout": 0.2}
     whole = train(pools, tiny, **shape)
@@ -103,17 +92,8 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(
     for name in ("pool", "target"):
         config = pools.get(name).config
         make(other, "ingest", name=name, data=config["data"], deduplicate=config["deduplicate"])
-    select = BatchSelection.select
-
-    def stop_at_4(self: BatchSelection, batch: Any) -> Any:
-        if batch.step == 4:
-            raise KeyboardInterrupt
-        return select(self, batch)
-
-    monkeypatch.setattr(BatchSelection, "select", stop_at_4)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(4):
         train(other, tiny, **shape)
-    monkeypatch.undo()
     resumed = train(other, tiny, **shape)
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     sql = "SELECT * FROM ledger ORDER BY ALL"

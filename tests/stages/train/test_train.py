@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, DataError, TrainingError
+from tests.support.training import interrupted_at, rows, weights
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 2, "save_steps": 2}
 
@@ -24,14 +25,6 @@ def pool(store: Store, pool_file: Path) -> Artifact:
 
 def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
     return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
-
-
-def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(next(artifact.files.glob("*model.safetensors")))
-
-
-def rows(store: Store, sql: str) -> list[dict[str, Any]]:
-    return store.query(sql).to_pylist()
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
@@ -119,25 +112,15 @@ def test_in_groups_the_best_of_each_is_kept(store: Store, pool: Artifact, tiny: 
 
 @pytest.mark.parametrize("options", [{}, {"full": True}, {"gradient_checkpointing": True, "lora_dropout": 0.2}])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
-    store: Store, pool: Artifact, tiny: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: Store, pool: Artifact, tiny: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    from curate.training.step import BatchSelection
 
     shape = {"per_device_train_batch_size": 2, "num_train_epochs": 2, "max_steps": 20, **options}
     whole = train(store, tiny, "whole", **shape)
     other = Store(tmp_path / "other")
     make(other, "ingest", name="pool", data=[str(pool.config["data"][0])])
-    select = BatchSelection.select
-
-    def stop_at_17(self: BatchSelection, batch: Any) -> Any:
-        if batch.step == 17:
-            raise KeyboardInterrupt
-        return select(self, batch)
-
-    monkeypatch.setattr(BatchSelection, "select", stop_at_17)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(17):
         train(other, tiny, "whole", **shape)
-    monkeypatch.undo()
     live = rows(other, "SELECT max(step) s FROM ledger")
     assert live[0]["s"] >= 16
     resumed = train(other, tiny, "whole", **shape)
