@@ -20,7 +20,7 @@ from curate.stages import make
 from curate.store import Store
 from curate.training.checkpoint_files import checkpoints, newest
 from curate.training.gradients.features import adam_of, mean_rates
-from curate.training.step import BatchSelection
+from tests.support.training import interrupted_at
 
 OPTIONS = {"candidates": 8, "keep": 4, "max_steps": 4, "max_length": 64, "save_steps": 2, "selector": "uds"}
 Break = Callable[[Path, Path], Any]
@@ -41,15 +41,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: str, pool_file: 
     """A store with a run that was interrupted in step 4, after the checkpoint of step 2."""
     store = Store(tmp_path_factory.mktemp("interrupted") / "store")
     make(store, "ingest", name="pool", data=[str(pool_file)])
-    select = BatchSelection.select
-
-    def stop(self: BatchSelection, batch: Any) -> Any:
-        if batch.step == 4:
-            raise KeyboardInterrupt
-        return select(self, batch)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(BatchSelection, "select", stop)
+    with interrupted_at(4):
         make(store, "train", name="run", pool="pool", model=tiny, **OPTIONS)
     return store.root
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from curate import Artifact, Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from tests.support.fake_runs import N, Row, curriculum, ids_of, listed, query_file, store_of
+from tests.support.training import interrupted_at
 from tests.training.test_distributed import launch
 
 
@@ -96,21 +97,11 @@ def test_weights_that_are_alike_are_none(store: Store, tiny: str) -> None:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     store: Store, tiny: str, shape: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curate.training.step import BatchSelection
-
     curriculum(store, **{key: value for key, value in shape.items() if key != "sequence"})
     other = Store(shutil.copytree(store.root, "other"))
     options = {"subset": "c", "sequence": "sequence" in shape, "selector": "uds", "num_train_epochs": 2}
     whole = train(store, tiny, "whole", **options)
-    select = BatchSelection.select
-
-    def stopping(self: BatchSelection, batch: Any) -> Any:
-        if batch.step == 8:
-            raise KeyboardInterrupt
-        return select(self, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(BatchSelection, "select", stopping)
+    with interrupted_at(8):
         train(other, tiny, "whole", **options)
     resumed = train(other, tiny, "whole", **options)
     assert resumed.fingerprint == whole.fingerprint and offered(other, "whole") == offered(store, "whole")
