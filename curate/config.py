@@ -231,6 +231,8 @@ def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
         flag = flag_of(key, cls.model_fields[key]) if key in cls.model_fields else f"set {key}=..."
         return f"'{key}' is missing{where}: give --{flag} or set it in the config file."
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch" and first["ctx"]["pattern"] == NAME.pattern:
+        message = "A name has only letters, digits, '.', '_' and '-', and begins with a letter or digit"
     got = f" (got {_short(first['input'])})" if key and not SECRET_NAME.search(key) else ""
     return f"{key + ': ' if key else ''}{message}{got}{where}."
 

@@ -259,7 +259,7 @@ def test_a_wrapped_model_is_looked_into(model: Any) -> None:
         ("max_grad", {"args": {"approximation": "parameters"}}, "Give optimizer=, an Adam or AdamW"),
         ("random", {"store": "store"}, "A run in a store needs a name"),
         ("random", {"keep": 0}, "keep must be at least 1, not 0"),
-        ("random", {"store": "store", "name": "a/b"}, "name: String should match pattern"),
+        ("random", {"store": "store", "name": "a/b"}, "name: A name has only letters"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(model: Any, selector: str, options: dict[str, Any], said: str) -> None:
