@@ -65,6 +65,22 @@ COMMANDS = {
 The signature of the function gives the flags.
 """
 
+OTHER_NAMES = {
+    **dict.fromkeys(("list", "ls", "show", "info", "artifacts"), "status"),
+    **dict.fromkeys(("add", "import", "load", "prepare"), "ingest"),
+    **dict.fromkeys(("sql", "search"), "query"),
+    **dict.fromkeys(("view", "preview", "tokenize", "head"), "inspect"),
+    **dict.fromkeys(("fit", "finetune", "sft"), "train"),
+    **dict.fromkeys(("check", "fsck", "validate"), "verify"),
+    **dict.fromkeys(("clean", "prune", "rm", "remove", "delete"), "gc"),
+    **dict.fromkeys(("eval", "test", "score", "benchmark"), "evaluate"),
+    **dict.fromkeys(("save", "push", "publish"), "export"),
+    **dict.fromkeys(("plot", "dashboard"), "report"),
+    "continue": "resume",
+    "env": "doctor",
+}
+"""Name that other tools give to a command -> its name here, for suggestions."""
+
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -84,7 +100,9 @@ class Stages(TyperGroup):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Resolve a command as Typer does, and suggest the nearest name for an unknown one."""
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"There is no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}")
+            usual = OTHER_NAMES.get(args[0])
+            hint = f" Did you mean '{usual}'?" if usual else did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"There is no command '{args[0]}'.{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from curate import __version__
 from curate.cli.flags import with_flags
-from curate.cli.main import COMMANDS
+from curate.cli.main import COMMANDS, OTHER_NAMES
 from curate.stages import STAGES
 from curate.store import Draft, Store
 
@@ -161,6 +161,9 @@ def test_the_store_is_chosen_by_flag_and_by_environment(
     ("args", "code", "message"),
     [
         (["toi"], 2, "There is no command 'toi'. Did you mean 'toy'?"),
+        (["list"], 2, "There is no command 'list'. Did you mean 'status'?"),
+        (["fine-tune"], 2, "There is no command 'fine-tune'."),
+        (["toy", "--name", "a b"], 1, "name: A name has only letters, digits, '.', '_' and '-', and begins with"),
         (["toy", "--rws", "3"], 2, "--rows"),
         (["toy", "--rows", "many"], 2, "Invalid value for '--rows'"),
         (["toy", "--kind", "udss"], 2, "Invalid value for '--kind'"),
@@ -264,3 +267,8 @@ def test_resume_is_an_error_if_an_input_has_changed(curate: Call, toy: ModuleTyp
     curate("toy", "--name", "base", "--rows", "5")
     result = curate("resume", "going")
     assert result.code == 1 and "'going' cannot be resumed: parent changed since it was started" in result.err
+
+
+def test_a_name_that_other_tools_use_suggests_a_command_that_exists() -> None:
+    assert set(OTHER_NAMES.values()) <= {*STAGES, *COMMANDS}
+    assert not set(OTHER_NAMES) & {*STAGES, *COMMANDS}
