@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -184,7 +185,11 @@ def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: A
     """Begin the run, and kill a process of it in its last step."""
     (tmp_path / "sitecustomize.py").write_text(STOP)
     env = {"PYTHONPATH": str(tmp_path), "STOP_RANK": str(processes - 1)}
-    assert train(store, tiny, processes=processes, env=env, **values).returncode != 0
+    stopped = train(store, tiny, processes=processes, env=env, **values)
+    assert stopped.returncode != 0 and "did not expect" not in stopped.stderr, stopped.stderr
+    if processes > 1:
+        ends = "torchrun stopped process 0 of 2|The connection to another process of the launch broke"
+        assert len(re.findall(f"^Error: ({ends})", stopped.stderr, re.MULTILINE)) == 1, stopped.stderr
     assert not store.has("run") and len(store.drafts()) == 1
 
 
