@@ -44,7 +44,7 @@ def torchrun_killed(harness: Harness, stage: str, most: int | None, rng: random.
         time.sleep(rng.uniform(0, 3))
         launch.process.send_signal(signal.SIGKILL)
         if launch.wait() == 0:
-            drop(folder)
+            _drop(folder)
             continue
         launch.assert_sentences()
         _rerun(harness, stage, folder)
@@ -101,7 +101,7 @@ def _at_points(harness: Harness, stage: str, act: str, most: int, rng: random.Ra
             launch = Launch.by_torchrun(folder, *_command(stage), fault=Fault(f"{folder}/", act, at, rank=rank))
             code = launch.wait()
             if code == 0:  # some points depend on the time: this run had fewer, or they come after the work
-                drop(folder)
+                _drop(folder)
                 continue
             broken += 1
             try:
@@ -109,6 +109,7 @@ def _at_points(harness: Harness, stage: str, act: str, most: int, rng: random.Ra
                 _rerun(harness, stage, folder)
             except AssertionError as error:
                 raise AssertionError(f"{act} at point {at} of rank {rank} in {folder}: {error}") from None
+    assert broken, "no launch reached its point"
     return f"{broken} points: a clear error; rerun the same"
 
 
@@ -121,7 +122,7 @@ def _points(harness: Harness, stage: str, rank: int) -> int:
     launch = Launch.by_torchrun(folder, *_command(stage), fault=fault)
     assert launch.wait() == 0, launch.said()
     count = len(log.read_text(encoding="utf-8").splitlines())
-    drop(folder)
+    _drop(folder)
     assert count, f"rank {rank} of {stage} changes nothing"
     return count
 
@@ -136,7 +137,7 @@ def _expected(harness: Harness, stage: str) -> Content:
         code = launch.wait()
         assert code == 0, launch.said()
         harness.expected[key] = harness.content(stage, folder, _ended(launch, code))
-        drop(folder)
+        _drop(folder)
     return harness.expected[key]
 
 
@@ -152,6 +153,11 @@ def _assert_same(harness: Harness, stage: str, folder: Path, launch: Launch, cod
     unlike = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
     assert not unlike, f"differs from the result without a fault: {', '.join(unlike)}"
     harness.assert_clean(folder)
+    _drop(folder)
+
+
+def _drop(folder: Path) -> None:
+    """Remove the folder of a case that passed, and its logs."""
     drop(folder)
     for logs in folder.parent.glob(f"{folder.name}.logs*"):
         shutil.rmtree(logs)
