@@ -112,7 +112,7 @@ def content(store: Store, name: str) -> dict[str, Any]:
 
 
 KILLED = "Error: torchrun stopped process 0 of 2, because another process of the launch ended"
-HANGS = "has given no sign of life for 5 s: it hangs, or its machine cannot be reached. So process 0 of 2 ends."
+HANGS = "has given no sign of life for 15 s: it hangs, or its machine cannot be reached. So process 0 of 2 ends."
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_pass_with_a_killed_or_hanging_process_is_finished_by_another_number_o
     alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int, sent: str, said: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOP)
-    options = flags({**EMBED, "model": tiny, "process_timeout": 5})
+    options = flags({**EMBED, "model": tiny, "process_timeout": 15})
     killed = start(first, copy, "embed", *options, PYTHONPATH=str(tmp_path), SENT=sent)
     _, stderr = killed.communicate(timeout=300)
     assert killed.returncode != 0 and not copy.has("feats")

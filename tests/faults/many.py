@@ -16,7 +16,8 @@ from .launches import Launch
 from .repairs import drop, some
 from .stages import STAGES, Content, Harness
 
-TIMEOUT = 6
+TIMEOUT = 20
+"""Seconds without a sign of life; on a busy machine one process may start so much later than the other."""
 SHARED = ("train", "embed", "select", "evaluate")
 """Stages whose work torchrun shares out."""
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,10 +105,11 @@ def test_a_neighbour_without_signs_of_life_counts_as_hanging_and_one_that_has_do
         "a larger --process-timeout.\n"
     )
     store.set("curate/0/1", "done")
-    process = start(WATCH, "1", **address)
+    process = start(WATCH, "3", **address)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     beats = [store.get("curate/0/0")]
-    while len(set(beats)) < 8:  # eight signs take longer than the timeout
+    while len(set(beats)) < 8:  # eight signs take longer than the timeout: each comes a quarter of it later
+        time.sleep(0.05)
         beats.append(store.get("curate/0/0"))
     _, stderr = process.communicate("\n", timeout=60)
     assert (process.returncode, stderr) == (0, "")
