@@ -184,7 +184,8 @@ if "STOP_RANK" in os.environ:
 def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: Any) -> None:
     """Begin the run, and kill a process of it in its last step."""
     (tmp_path / "sitecustomize.py").write_text(STOP)
-    env = {"PYTHONPATH": str(tmp_path), "STOP_RANK": str(processes - 1)}
+    path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"  # the sitecustomize imports curate before -m does
+    env = {"PYTHONPATH": path, "STOP_RANK": str(processes - 1)}
     stopped = train(store, tiny, processes=processes, env=env, **values)
     assert stopped.returncode != 0 and "did not expect" not in stopped.stderr, stopped.stderr
     if processes > 1:
