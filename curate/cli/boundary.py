@@ -17,6 +17,8 @@ from typing import Any
 from typer import _click as click
 
 from ..errors import TRACEBACK, CurateError, causes, is_interrupt, of_system
+from ..runtime.distributed import size
+from ..runtime.ending import say_last
 from ..runtime.terminal import say
 
 
@@ -33,7 +35,7 @@ def exit_code(work: Callable[[], Any]) -> int:
         code = _explain(error)
         _flush_or_give_up()
     if code == 130:
-        say("\nInterrupted: run the same command again to resume.", to=sys.stderr)
+        say_last("\nInterrupted: run the same command again to resume.")
     return code if isinstance(code, int) else 0
 
 
@@ -49,7 +51,7 @@ def _explain(error: BaseException) -> int:
         return 130
     if os.environ.get(TRACEBACK):
         say("".join(traceback.format_exception(error)).rstrip(), to=sys.stderr)
-    say(f"Error: {message_of(error)}", to=sys.stderr)
+    say_last(f"Error: {message_of(error)}")
     return 1
 
 
@@ -75,7 +77,25 @@ def message_of(error: BaseException) -> str:
         return message
     if any(isinstance(each, MemoryError) for each in causes(error)):
         return "There is not enough memory. Give smaller sizes or more memory, and run the same command again."
-    return of_system(error) or _unknown(error)
+    return _of_launch(error) or of_system(error) or _unknown(error)
+
+
+CONNECTIONS = ("gloo", "NCCL", "TCPStore")
+"""Words in the messages of torch when processes that work together cannot reach each other."""
+
+
+def _of_launch(error: BaseException) -> str | None:
+    """Return a message for the user if the connection to another process of a launch by torchrun broke; else None."""
+    if size() == 1:
+        return None
+    for each in causes(error):
+        if isinstance(each, RuntimeError) and any(word in str(each) for word in CONNECTIONS):
+            return (
+                "The connection to another process of the launch broke or timed out, so this process cannot continue. "
+                "The message of that process, or torchrun's report, says why. Run the same command again to resume. "
+                f"({' '.join(str(each).split())[:300]})"
+            )
+    return None
 
 
 def _is_of_typer(error: SystemExit) -> bool:

@@ -25,6 +25,7 @@ from typer.main import get_command
 from .. import log
 from ..errors import TRACEBACK, did_you_mean
 from ..runtime.distributed import rank
+from ..runtime.launch_watch import obey_launcher
 from ..runtime.terminal import EscapingStream, say
 from ..stages import STAGES, stage_of
 from ..version import __version__
@@ -206,6 +207,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     if args is None:
         _handle_interrupts()
+        obey_launcher()
     stdout, stderr, tracebacks = sys.stdout, sys.stderr, os.environ.get(TRACEBACK)
     sys.stderr = EscapingStream(stderr)
     log.setup()

@@ -10,11 +10,23 @@ from pydantic import Field, model_validator
 from ..config import NOT_HASHED, Options
 from ..errors import ConfigError
 from ..runtime.distributed import size
+from ..runtime.launch_watch import PROCESS_TIMEOUT
 from .local import LocalExecutor
 from .work import Executor, Task, Work
 
 
-class ExecutionOptions(Options):
+class LaunchOptions(Options):
+    """Options for the processes of a launch by torchrun. The result does not depend on them."""
+
+    process_timeout: Annotated[float, NOT_HASHED] = Field(
+        PROCESS_TIMEOUT,
+        ge=1,
+        description="With torchrun: number of seconds without a sign of life after which another process counts as "
+        "hanging, and the command ends.",
+    )
+
+
+class ExecutionOptions(LaunchOptions):
     """Options for the executor of a stage.
 
     The result does not depend on them: every file is the same to the byte (on CPUs: with the same OMP_NUM_THREADS).

@@ -21,10 +21,17 @@ from .. import errors
 from ..errors import ConfigError, CurateError, StoreError
 from ..log import LOGGER, bar
 from ..version import pip_install
+from .head_watch import HeadWatch
 from .work import Task, Work, Worker, load_worker
 
 BLOCKS = 1000
 """Number of blocks into which a long pass is divided. Each block is one Ray task, reported when it is finished."""
+
+PATIENCE, RESTART = 3.0, 45.0
+"""Seconds for which a process of Ray's may refuse connections: one that cannot return, and a head that can.
+
+Ray itself gives up after 60 seconds.
+"""
 
 MAX_RESTARTS = 16
 """Maximum number of restarts of a worker that stays loaded, and of retries of a task. Ray Data has no such limit."""
@@ -53,7 +60,8 @@ def session(workers: int | None) -> Iterator[None]:
             _connect(workers)
         try:
             _cluster_resources(workers)
-            yield
+            with HeadWatch(_head() if ours else {}):
+                yield
         finally:
             if ours:
                 ray.shutdown()
@@ -66,7 +74,13 @@ def _connect(workers: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         cpus = max(os.cpu_count() or 1, (workers or 1) + 1)  # Ray needs one CPU more than there are workers
-        ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+        try:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises plain Exceptions, for example if a process of its own was killed
+            raise StoreError(
+                f"Ray did not start on this machine ({str(error).splitlines()[0]}): one of its processes was killed, "
+                "or memory ran out. Finished tasks are kept: run the same command again."
+            ) from error
         LOGGER.info("Started Ray on this machine; set RAY_ADDRESS to use a running cluster.")
         return
     try:
@@ -82,6 +96,21 @@ def _connect(workers: int | None) -> None:
             "ray start --head, or unset RAY_ADDRESS."
         ) from None
     LOGGER.info("Connected to Ray at %s.", address)
+
+
+def _head() -> dict[str, tuple[str, float]]:
+    """Return the addresses of Ray's processes without which this command cannot go on, see `HeadWatch`."""
+    import ray
+    from ray.util.client import ray as client
+
+    if client.is_connected():  # type: ignore[no-untyped-call]  # its server is at the head and reports errors itself
+        return {}
+    here, local = ray.get_runtime_context(), not os.environ.get("RAY_ADDRESS")
+    found = {here.gcs_address: ("head (gcs_server)", PATIENCE if local else RESTART)}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["NodeID"] == here.get_node_id():
+            found[f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"] = ("raylet on this machine", PATIENCE)
+    return found
 
 
 def _cluster_resources(workers: int | None) -> tuple[int, int]:
@@ -155,7 +184,7 @@ class _RayExecutor(ABC, Generic[Task]):
             StoreError: workers were lost too often, or their results are not in this process's store.
             CurateError: a task failed with an error that the user can fix.
         """
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayActorError, RayError, RayTaskError
 
         pending = self.work.missing(tasks)
         total, left = sum(map(self.work.size, tasks)), sum(map(self.work.size, pending))
@@ -172,6 +201,13 @@ class _RayExecutor(ABC, Generic[Task]):
                     f"Ray's workers were lost too often ({str(error).splitlines()[0]}): see Ray's logs for the reason. "
                     "If memory ran out, lower --score-batch-size or --workers. The same command resumes where this one "
                     "stopped."
+                ) from None
+            except RayTaskError:  # an error that curate did not expect, raised in a worker
+                raise
+            except RayError as error:
+                raise StoreError(
+                    f"Ray could not finish the tasks ({type(error).__name__}: {str(error).splitlines()[0]}): see Ray's "
+                    "logs for the reason. The same command resumes where this one stopped."
                 ) from None
         if self.work.missing(pending):
             raise StoreError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
 from ..runtime.distributed import rank
+from ..runtime.launch_watch import PROCESS_TIMEOUT, watch_neighbour
 
 if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duckdb may be imported for it
     from ..config import Config
@@ -80,6 +81,7 @@ def run_stage(store: Store, name: str, config: Config) -> Artifact:
     from .inputs import with_absolute_paths
 
     check_config(name, config)
+    watch_neighbour(getattr(config, "process_timeout", PROCESS_TIMEOUT))
     stage = stage_of(name)
     inputs, fingerprints = made_from(store, name, config)
 

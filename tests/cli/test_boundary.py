@@ -59,6 +59,25 @@ def test_whatever_is_raised_is_a_sentence(curate: Call, toy: ModuleType, work: A
     assert "Traceback" not in result.err and "\x1b" not in result.err and "\x07" not in result.err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[/x/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711",
+        "NCCL communicator was aborted on rank 1.",
+        "recvValue failed on TCPStore",
+    ],
+)
+def test_a_broken_connection_to_another_process_of_a_launch_is_a_sentence(
+    curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    toy.run = raising(RuntimeError(text))  # type: ignore[attr-defined]
+    assert "An error that curate did not expect" in curate("toy", "--name", "t").err, "there is one process only"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = curate("toy", "--name", "t")
+    assert found.code == 1 and "The connection to another process of the launch broke or timed out" in found.err
+    assert f"Run the same command again to resume. ({text})" in found.err and "did not expect" not in found.err
+
+
 @pytest.mark.parametrize("by", ["flag", "variable"])
 def test_a_traceback_is_printed_on_request_and_without_escapes(
     curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, by: str

@@ -111,14 +111,22 @@ def content(store: Store, name: str) -> dict[str, Any]:
     return {**kept, **records}
 
 
-@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
-def test_a_killed_pass_is_finished_by_another_number_of_processes(
-    alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int
+KILLED = "Error: torchrun stopped process 0 of 2, because another process of the launch ended"
+HANGS = "has given no sign of life for 15 s: it hangs, or its machine cannot be reached. So process 0 of 2 ends."
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sent", "said"), [(2, 1, "SIGKILL", KILLED), (2, 1, "SIGSTOP", HANGS), (1, 2, "SIGKILL", "")]
+)
+def test_a_pass_with_a_killed_or_hanging_process_is_finished_by_another_number_of_processes(
+    alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int, sent: str, said: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOP)
-    killed = start(first, copy, "embed", *flags({**EMBED, "model": tiny}), PYTHONPATH=str(tmp_path))
-    killed.communicate(timeout=300)
+    options = flags({**EMBED, "model": tiny, "process_timeout": 15})
+    killed = start(first, copy, "embed", *options, PYTHONPATH=str(tmp_path), SENT=sent)
+    _, stderr = killed.communicate(timeout=300)
     assert killed.returncode != 0 and not copy.has("feats")
+    assert said in stderr and stderr.count("Error: ") == (2 if said else 0), "one is torchrun's ChildFailedError"
     left = list(copy.root.glob("artifacts/embed/*/part-*.parquet"))
     assert left and len(left) < 19
     times = {path: path.stat().st_mtime_ns for path in left}
@@ -140,7 +148,7 @@ if os.environ.get("RANK", "0") == os.environ.get("LAST", str(int(os.environ.get(
 
     def killing(self, target):
         if pathlib.Path(target).name in ("part-00008.parquet", "part-00007.parquet"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, os.environ["SENT"]))
         return rename(self, target)
 
     pathlib.Path.replace = killing

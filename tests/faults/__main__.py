@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from curate.runtime.terminal import table
 
-from .matrix import FAULTS
+from .matrix import FAULTS, MANY, faults_of
 from .stages import STAGES, Harness
 
 FAILED = "FAILED"
@@ -26,7 +26,7 @@ def main() -> int:
     """Print the matrix. Return 1 if a cell failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="The fault matrix.")
     parser.add_argument("--stages", default=",".join(STAGES), help="names, separated by commas")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas")
+    parser.add_argument("--faults", default=",".join([*FAULTS, *MANY]), help="names, separated by commas")
     parser.add_argument("--most", type=int, default=None, help="largest number of points per stage; by default all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws")
     parser.add_argument("--jobs", type=int, default=1, help="number of stages at a time, each in its own store")
@@ -56,7 +56,8 @@ def _outcomes(given: argparse.Namespace, stages: list[str], folder: Path) -> dic
     def of(stage: str) -> dict[str, str]:
         harness = harnesses.get()
         try:
-            return {fault: _outcome(given, harness, stage, fault) for fault in given.faults.split(",")}
+            faults = [fault for fault in given.faults.split(",") if fault in faults_of(stage)]
+            return {fault: _outcome(given, harness, stage, fault) for fault in faults}
         finally:
             harnesses.put(harness)
 
@@ -71,7 +72,7 @@ def _outcome(given: argparse.Namespace, harness: Harness, stage: str, fault: str
     """Return the outcome of a fault. The reason of a failure and the duration go to stderr."""
     began = time.monotonic()
     try:
-        outcome = FAULTS[fault](harness, stage, given.most, random.Random(f"{given.seed} {stage} {fault}"))
+        outcome = faults_of(stage)[fault](harness, stage, given.most, random.Random(f"{given.seed} {stage} {fault}"))
     except AssertionError as error:
         outcome = FAILED
         print(f"{stage}, {fault}: {error}\n", file=sys.stderr)

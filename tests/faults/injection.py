@@ -7,6 +7,7 @@ happens:
 
     count     none: every point becomes a line of `log`
     kill      SIGKILL
+    stop      SIGSTOP, once: the process hangs
     torn      half of the next file from C++ or Rust is written, then SIGKILL
     full      from this point on every write fails: ENOSPC
     readonly  from this point on every change fails: EROFS
@@ -44,6 +45,7 @@ class Fault:
         log: the file to which `count` writes.
         clock: seconds by which every read of the clock is wrong, forward and back in turn.
         shm: let every write to /dev/shm fail.
+        rank: the rank of torchrun's that has the fault; None for any process.
     """
 
     root: str
@@ -52,6 +54,7 @@ class Fault:
     log: str | None = None
     clock: float = 0.0
     shm: bool = False
+    rank: int | None = None
 
 
 class Injector:
@@ -72,6 +75,8 @@ class Injector:
             self._note(f"{what} {path}")
         elif self.fault.act == "kill" and due:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.fault.act == "stop" and self.count == self.fault.at:
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif self.fault.act == "torn" and due and tear is not None:
             self._tear(tear, path)
         elif self.fault.act == "full" and due and writes:
@@ -125,9 +130,12 @@ def arm(fault: Fault) -> None:
 
 
 def arm_from_environment() -> None:
-    """Install the fault that the environment variable describes, if it is set."""
-    if text := os.environ.pop(VARIABLE, None):
-        arm(Fault(**json.loads(text)))
+    """Install the fault that the environment variable describes, if it is set and meant for this process."""
+    if text := os.environ.get(VARIABLE):
+        fault = Fault(**json.loads(text))
+        if fault.rank is None or os.environ.get("RANK") == str(fault.rank):
+            del os.environ[VARIABLE]
+            arm(fault)
 
 
 def _wrap_writers(injector: Injector) -> None:

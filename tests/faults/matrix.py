@@ -18,6 +18,16 @@ from .breaking import (
     twice_at_once,
 )
 from .damage import bad_checkpoint, flipped, missing, truncated
+from .many import (
+    ON_RAY,
+    SHARED,
+    rank_hangs,
+    rank_killed,
+    ray_driver_killed,
+    ray_head_killed,
+    ray_worker_killed,
+    torchrun_killed,
+)
 from .repairs import FaultTest
 
 FAULTS: dict[str, FaultTest] = {
@@ -39,3 +49,18 @@ FAULTS: dict[str, FaultTest] = {
     "Ctrl-C twice": interrupted_twice,
     "stdout closed": stdout_closed,
 }
+
+MANY: dict[str, tuple[FaultTest, tuple[str, ...]]] = {
+    "kill -9 a rank": (rank_killed, SHARED),
+    "a rank hangs": (rank_hangs, SHARED),
+    "kill -9 torchrun": (torchrun_killed, SHARED),
+    "kill -9 Ray worker": (ray_worker_killed, ON_RAY),
+    "kill -9 Ray head": (ray_head_killed, ON_RAY),
+    "kill -9 Ray driver": (ray_driver_killed, ON_RAY),
+}
+"""Faults of commands that several processes share, with the stages that they can happen to."""
+
+
+def faults_of(stage: str) -> dict[str, FaultTest]:
+    """Return all faults that can happen to a stage, in the order of the table."""
+    return {**FAULTS, **{name: test for name, (test, stages) in MANY.items() if stage in stages}}

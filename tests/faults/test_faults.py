@@ -19,7 +19,7 @@ import pytest
 
 from tests.faults.commands import PROJECT, QUIET, from_scratch
 from tests.faults.injection import Fault
-from tests.faults.matrix import FAULTS
+from tests.faults.matrix import FAULTS, faults_of
 from tests.faults.repairs import assert_clear_error
 from tests.faults.stages import STAGES, Harness
 
@@ -46,10 +46,11 @@ SAMPLE = [
     ("export", "read-only"),
     ("query", "stdout closed"),
 ]
-"""Cases with each stage and each fault at least once. The case of train also covers compare, which makes runs."""
+"""Cases with each stage and each fault of one process at least once. The case of train also covers compare, which makes
+runs. tests/executors and tests/training have cases of the faults of several processes."""
 
 ALL = os.environ.get("CURATE_FAULTS") == "all"
-CASES = [(stage, fault) for stage in STAGES for fault in FAULTS] if ALL else SAMPLE
+CASES = [(stage, fault) for stage in STAGES for fault in faults_of(stage)] if ALL else SAMPLE
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 def test_after_a_fault_the_store_is_sound_and_the_same_command_makes_the_same(
     harness: Harness, stage: str, fault: str
 ) -> None:
-    assert FAULTS[fault](harness, stage, None if ALL else 1, random.Random(f"0 {stage} {fault}"))
+    assert faults_of(stage)[fault](harness, stage, None if ALL else 1, random.Random(f"0 {stage} {fault}"))
 
 
 def test_every_stage_and_every_fault_is_in_the_part_that_is_always_run() -> None:

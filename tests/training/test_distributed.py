@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,8 +184,13 @@ if "STOP_RANK" in os.environ:
 def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: Any) -> None:
     """Begin the run, and kill a process of it in its last step."""
     (tmp_path / "sitecustomize.py").write_text(STOP)
-    env = {"PYTHONPATH": str(tmp_path), "STOP_RANK": str(processes - 1)}
-    assert train(store, tiny, processes=processes, env=env, **values).returncode != 0
+    path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"  # the sitecustomize imports curate before -m does
+    env = {"PYTHONPATH": path, "STOP_RANK": str(processes - 1)}
+    stopped = train(store, tiny, processes=processes, env=env, **values)
+    assert stopped.returncode != 0 and "did not expect" not in stopped.stderr, stopped.stderr
+    if processes > 1:
+        ends = "torchrun stopped process 0 of 2|The connection to another process of the launch broke"
+        assert len(re.findall(f"^Error: ({ends})", stopped.stderr, re.MULTILINE)) == 1, stopped.stderr
     assert not store.has("run") and len(store.drafts()) == 1
 
 

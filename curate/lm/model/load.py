@@ -181,6 +181,9 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None
+    if isinstance(config.target_modules, set):  # its order differs from process to process, and is saved
+        config.target_modules = sorted(config.target_modules)
+    return adapted

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...config import NOT_HASHED, POWER, Config, Options, Ref, flag_of
 from ...errors import ConfigError
+from ...executors.options import LaunchOptions
 from ...runtime.distributed import size
 from ..settings import ModelSettings
 
@@ -85,7 +86,7 @@ class ReselectionOptions(Options):
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 
-class TrainConfig(ReselectionOptions, ModelSettings, Config):
+class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
     """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
     pool: Ref = Field(description="Name of the pool to train on.")

@@ -161,6 +161,10 @@ SHARED = (
 """Fields that have the same name and meaning in `transformers.TrainingArguments`."""
 
 
+COLLECTIVE_TIMEOUT = 1800
+"""Seconds that a collective operation may take, as in the Trainer: processes may be alive but stuck."""
+
+
 def _arguments(config: TrainConfig) -> dict[str, Any]:
     import torch
 
@@ -179,6 +183,7 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
         "prediction_loss_only": True,
         "data_seed": config.seed,
         "disable_tqdm": True,
+        "ddp_timeout": max(COLLECTIVE_TIMEOUT, round(config.process_timeout)),
         "ddp_broadcast_buffers": False,  # they never change, and a process may need one more forward pass than others
     }
 

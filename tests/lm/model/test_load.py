@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +173,12 @@ def test_the_gram_matrix_is_taken_on_the_smaller_side() -> None:
     for length, side in ((5, 5), (40, 32)):
         gram = scoring_model.head.gram(torch.randn(2, length, 32))
         assert gram.shape == (2, side, side) and nuclear_norm(gram).shape == (2,)
+
+
+def test_the_modules_of_an_adapter_are_saved_in_the_same_order_by_every_process(
+    options: ModelOptions, tmp_path: Path
+) -> None:
+    model = add_lora(load_model(options), r=2, alpha=4, dropout=0.0, target_modules="all-linear")
+    model.save_pretrained(tmp_path)  # type: ignore[operator]
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert len(saved) > 2 and saved == sorted(saved)
