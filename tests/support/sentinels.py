@@ -13,18 +13,21 @@ from pathlib import Path
 
 OPENED, CHANGED = 0x20, 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400
 """Events of inotify: something is opened; something is written, renamed, made, removed, or gets other permissions."""
+READ_OR_WRITTEN = 0x1 | 0x2 | 0x10
+"""Events of inotify: something is read, is written, or is closed by a reader."""
 EVENT = struct.Struct("iIII")
 
 
 class Watch:
     """The names of what is opened or changed in a folder and the folders below it, by any process and library."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, events: int = OPENED | CHANGED) -> None:
         self._library = ctypes.CDLL(None, use_errno=True)
         self._watch = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._events = events
         self._folders: dict[int, Path] = {}
         for each in [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]:
-            number = self._library.inotify_add_watch(self._watch, os.fsencode(each), OPENED | CHANGED)
+            number = self._library.inotify_add_watch(self._watch, os.fsencode(each), events)
             if number < 0:
                 raise OSError(ctypes.get_errno(), "inotify_add_watch", str(each))
             self._folders[number] = each
@@ -38,9 +41,10 @@ class Watch:
         os.close(self._watch)
         found, at = [], 0
         while at < len(content):
-            number, _, _, length = EVENT.unpack_from(content, at)
+            number, kind, _, length = EVENT.unpack_from(content, at)
             name = content[at + EVENT.size : at + EVENT.size + length].rstrip(b"\0")
-            found.append(str(self._folders.get(number, Path()) / os.fsdecode(name)))
+            if kind & self._events:
+                found.append(str(self._folders.get(number, Path()) / os.fsdecode(name)))
             at += EVENT.size + length
         return found
 
@@ -56,25 +60,26 @@ def content_of(folder: Path) -> dict[str, object]:
 
 
 @contextmanager
-def never_waits(path: Path, seconds: float = 120.0) -> Iterator[None]:
-    """Fail if the block waits for the other end of the pipe at `path`.
+def never_waits(path: Path) -> Iterator[None]:
+    """Fail if the block opens the pipe at `path` to read or write, which waits for the other end.
 
-    A thread opens the other end after some time, which ends the wait of any library. No time is measured.
+    A thread opens both ends once a second, so that what waits goes on, and then reads or writes.
     """
-    released = threading.Event()
+    watch, ended = Watch(path, READ_OR_WRITTEN), threading.Event()
 
     def release() -> None:
-        released.set()
-        with suppress(OSError):
-            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        while not ended.wait(1.0):
+            with suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
 
-    timer = threading.Timer(seconds, release)
-    timer.start()
+    thread = threading.Thread(target=release, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        timer.cancel()
-    assert not released.is_set(), f"a command waits for {path}"
+        ended.set()
+        thread.join()
+    assert watch.close() == [], f"a command waits for {path}"
 
 
 def make_socket(path: Path) -> None:
