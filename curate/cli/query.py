@@ -5,6 +5,7 @@ The SQL comes from the command line, from a file, from stdin or from a saved que
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -106,12 +107,20 @@ def find(text: str, root: Path) -> str:
         return text
     path = Path(text).expanduser()
     if len(text) < LONGEST_PATH and path.is_file():
-        with path.open("rb") as file:
-            return _decoded(file, str(path))
+        return _decoded(io.BytesIO(_content(path)), str(path))
     known = saved(root)
     if path.name.removesuffix(".sql") in known:
-        return known[path.name.removesuffix(".sql")].read_text(encoding="utf-8")
+        file = known[path.name.removesuffix(".sql")]
+        return _decoded(io.BytesIO(_content(file)), str(file))
     raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
+
+
+def _content(file: Path) -> bytes:
+    """Return the first bytes of a saved question, which may lie in a received store."""
+    from ..store.artifacts.safe_files import open_to_read
+
+    with open_to_read(file) as opened:
+        return opened.read(MOST_SQL + 1)
 
 
 def _decoded(file: BinaryIO, name: str) -> str:
@@ -127,9 +136,15 @@ def _decoded(file: BinaryIO, name: str) -> str:
 
 
 def saved(root: Path) -> dict[str, Path]:
-    """Return the files of the saved questions by name. The store comes before ./store, and that before curate's own."""
+    """Return the files of the saved questions by name. The store comes before ./store, and that before curate's own.
+
+    Raises:
+        StoreError: the folder of a store's questions is a link.
+    """
+    from ..store.artifacts.path_checks import require_folder
+
     folders = [folder for folder in (bundled.folder("queries"), Path("store/queries"), root / "queries") if folder]
-    paths = [path for folder in folders for path in folder.glob("*.sql")]
+    paths = [path for folder in folders for path in require_folder(folder).glob("*.sql")]
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
@@ -161,7 +176,7 @@ def describe(store: Store) -> list[str]:
     width = max(map(len, questions), default=0)
     lines = ["Saved questions (curate query NAME):"]
     lines += [
-        f"  {cell(name):<{width}}  {cell(about(path.read_text('utf-8', 'replace')))}"
+        f"  {cell(name):<{width}}  {cell(about(_content(path).decode('utf-8', 'replace')))}"
         for name, path in questions.items()
     ] or ["  none"]
     rows = dictionary(store)

@@ -91,9 +91,13 @@ def report(store: Store) -> list[str]:
 
 
 def _catalog(store: Store) -> list[str]:
+    from ..store.artifacts.path_checks import kind_of
+
     waiting = store.waiting()
     file = store.catalog.path
-    lines = [f"Catalogue {file}: {size(file.stat().st_size) if file.exists() else 'not created yet'}"]
+    kind = kind_of(file)
+    state = "not created yet" if kind is None else size(file.stat().st_size) if kind == "a file" else f"is {kind}"
+    lines = [f"Catalogue {file}: {state}"]
     if waiting:
         lines.append(f"{waiting} file(s) of records are not merged into the catalogue yet. Queries already see them.")
     return lines

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ..log import bar
+from ..store.artifacts.safe_files import make_folder
 from .families import FAMILIES
 from .world import statement
 
@@ -160,7 +161,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     finally:

@@ -132,10 +132,16 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
 
 
 def _model_path(store: Store, text: str) -> str:
+    from ..store.artifacts.path_checks import require_no_links
+
     path = Path(text).expanduser()
     if path.exists():
         return str(path)
-    return str(store.get(text).files) if "/" not in text and store.has(text) else text
+    if "/" in text or not store.has(text):
+        return text
+    files = store.get(text).files
+    require_no_links(files)
+    return str(files)
 
 
 def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:

@@ -75,7 +75,9 @@ def _state(store: Store) -> list[Finding]:
 
 def _catalogue(store: Store) -> Finding:
     """Return whether the catalogue can be read. If another process holds it, the message names the process."""
-    if not store.catalog.path.exists():
+    from ..store.artifacts.path_checks import kind_of
+
+    if kind_of(store.catalog.path) is None:
         return Finding("catalogue", "not created yet")
     try:
         store.query("SELECT count(*) FROM artifacts")

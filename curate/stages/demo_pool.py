@@ -11,6 +11,7 @@ from ..config import REF, Config
 from ..errors import DataError
 from ..store import Draft
 from ..store.artifacts.files import write_text
+from ..store.artifacts.safe_files import read_text
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(config: DemoPoolConfig, inputs: Inputs, draft: Draft) -> None:
     if other := inputs.artifacts.get("exclude"):
         if other.stage != "demo-pool":
             raise DataError(f"--exclude {other.name} was made by {other.stage}. Give the name of a demo pool.")
-        exclude = questions((other.files / FILE).read_text(encoding="utf-8"))
+        exclude = questions(read_text(other.files / FILE))
     options = config.model_dump(include={"rows", "seed", "noise", "duplicates", "even"})
     pool = generate(**options, exclude=exclude)
     write_text(draft.files / FILE, to_jsonl(pool))

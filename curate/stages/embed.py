@@ -20,6 +20,7 @@ from ..executors.pool_pass import ShardedPass
 from ..executors.work import Advance, Worker
 from ..log import Stopwatch
 from ..store import Draft
+from ..store.artifacts.files import write_text
 from .inputs import Inputs
 from .pools import samples_between
 from .settings import ModelSettings
@@ -96,7 +97,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     draft.sweep()
     report = read_report(draft, pool.name)
     report.log_or_raise(strict=config.strict)
-    (draft.path / "reading.txt").write_text(tokenization_digest(config, tokenizer), encoding="utf-8")
+    write_text(draft.path / "reading.txt", tokenization_digest(config, tokenizer))
     if "sketch" in config.signals:
         write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
     draft.rows = report.samples

@@ -16,6 +16,7 @@ from ..errors import DataError, ModelError, did_you_mean
 from ..formats.locations import digest_url, is_url, label_and_location, local, printable, shown
 from ..store import SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
+from ..store.artifacts.path_checks import require_no_links
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
         return _locate_url(text, kind)
     if store.has(text):
         artifact = store.get(text)
+        require_no_links(artifact.files)
         return str(artifact.files), artifact.fingerprint
     return text, _hub_revision(text, kind, store)
 

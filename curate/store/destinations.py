@@ -23,7 +23,8 @@ from typing import Any
 
 from ..errors import DataError
 from .artifacts.files import clear_abandoned, is_abandoned, temporary, write_json
-from .artifacts.safe_files import kind_of, replace_file
+from .artifacts.path_checks import kind_of
+from .artifacts.safe_files import replace_file
 from .protected_paths import why_no_folder, why_protected
 
 MARKER = ".curate-export.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .artifacts.safe_files import kind_of
+from .artifacts.path_checks import kind_of
 
 
 def why_protected(path: Path, store: Path) -> str | None:

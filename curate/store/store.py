@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +25,12 @@ from ..log import LOGGER
 from ..runtime.distributed import rank
 from .artifacts.artifact import Artifact
 from .artifacts.draft import Draft
-from .artifacts.files import REMEDY, as_json, fingerprint_of, read_json, require_file, write_json, write_text
+from .artifacts.files import REMEDY, as_json, fingerprint_of, read_json, write_json, write_text
 from .artifacts.index import ArtifactIndex
 from .artifacts.lock import DraftLock
 from .artifacts.manifest import write_manifest
+from .artifacts.path_checks import require_no_links
+from .artifacts.safe_files import remove, remove_tree
 from .catalog.catalog import Catalog
 from .catalog.fragments import fragments
 from .catalog.limits import Limits
@@ -68,9 +69,7 @@ class Store(ArtifactIndex):
 
     def is_being_made(self, draft: Artifact) -> bool:
         """Return whether a process is making this draft now."""
-        lock = draft.path / "draft.lock"
-        require_file(lock)
-        return DraftLock(lock, "").is_held()
+        return DraftLock(draft.path / "draft.lock", "").is_held()
 
     def waiting(self) -> int:
         """Return the number of files of finished artifacts whose records are not merged into the catalogue yet."""
@@ -158,6 +157,7 @@ class Store(ArtifactIndex):
         path = self.folder(stage, fingerprint)
         self.check_case_clash(config.name)
         if rank():
+            require_no_links(path)
             yield Draft(path, fingerprint, self.catalog.path, rank=rank())
             return
         self._write_version()
@@ -175,6 +175,7 @@ class Store(ArtifactIndex):
         If rank 0 fails, the launcher ends this process.
         """
         if fill and not (path / "artifact.json").exists():
+            require_no_links(path)
             fill(Draft(path, fingerprint, self.catalog.path, rank=rank()))
         while not (self.has(name) and self.get(name).fingerprint == fingerprint):
             time.sleep(0.1)
@@ -184,7 +185,11 @@ class Store(ArtifactIndex):
     def _filled(
         self, stage: str, config: Config, inputs: Mapping[str, str], fingerprint: str, path: Path
     ) -> Iterator[Draft]:
-        """Open a draft that becomes an artifact at the end of the block."""
+        """Open a draft that becomes an artifact at the end of the block.
+
+        Stages and libraries write below its folder by path, so it may hold no link.
+        """
+        require_no_links(path)
         description = {
             "fingerprint": fingerprint,
             "stage": stage,
@@ -202,7 +207,7 @@ class Store(ArtifactIndex):
         text = as_json({**description, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
         write_manifest(path, text)
         write_text(path / "artifact.json", text)
-        (path / "draft.json").unlink()
+        remove(path / "draft.json")
 
     def _drop_stale_records(self, fingerprint: str) -> None:
         """Delete the catalogue's records of an artifact that was deleted by hand, before it is made again."""
@@ -217,7 +222,7 @@ class Store(ArtifactIndex):
     def discard(self, artifact: Artifact) -> None:
         """Remove the folder of an unfinished artifact; do nothing if it is finished."""
         if artifact.made_at is None:
-            shutil.rmtree(artifact.path)
+            remove_tree(artifact.path)
 
     def sync(self, *, wait: float = 1.0) -> bool:
         """Merge the records of all finished artifacts into DuckDB. If its file is busy, log that and return False."""

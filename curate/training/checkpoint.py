@@ -14,6 +14,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from ..store.artifacts.files import write_text
+from ..store.artifacts.path_checks import require_file
+from ..store.artifacts.safe_files import read_text
 from .checkpoint_files import damage_error
 from .recorder import Counters
 from .step import BatchSelection
@@ -31,14 +34,14 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
     """
     state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
     if state and not selection.ranks.rank:
-        save_file(state, checkpoint / f"selector-{rank}.safetensors")
+        save_file(state, require_file(checkpoint / f"selector-{rank}.safetensors"))
     content = {
         "tally": asdict(selection.recorder.counters),
         "seconds": selection.timer.seconds,
         "score_tokens": selection.budget.tokens,
         "backward_texts": selection.engine.micro_batch if selection.engine else None,
     }
-    (checkpoint / f"tally-{rank}.json").write_text(json.dumps(content), encoding="utf-8")
+    write_text(checkpoint / f"tally-{rank}.json", json.dumps(content))
 
 
 def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> None:
@@ -59,11 +62,11 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
     state = checkpoint / f"selector-{rank - selection.ranks.rank}.safetensors"
     if state.exists():
         with _reading(state):
-            selection.selector.load_state_dict(load_file(state))
+            selection.selector.load_state_dict(load_file(require_file(state)))
     for file in checkpoint.glob("tally-*.json"):
         with _reading(file):
             writer = int(file.stem.removeprefix("tally-"))
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(read_text(file))
             if writer % ranks == rank:
                 selection.recorder.counters.add(Counters(**content["tally"]))
             if writer == rank:

@@ -6,9 +6,7 @@ A checkpoint is complete once it contains the marker file, which is written last
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,12 @@ import torch
 from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from ..errors import TrainingError
+from ..errors import StoreError, TrainingError
 from ..runtime.checksums import CHECKPOINT_MARKER, checksum_files, first_damage
+from ..store.artifacts.files import read_json
+from ..store.artifacts.manifest import recorded_files
+from ..store.artifacts.path_checks import require_file, require_no_links
+from ..store.artifacts.safe_files import remove, remove_tree, replace_file
 
 NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 """Files of the Trainer without which a run would continue differently, and the Trainer would not say so."""
@@ -36,7 +38,9 @@ def checkpoints(folder: Path) -> list[Path]:
 
     Raises:
         TrainingError: the folder or a checkpoint is a link. Checkpoints are removed, and a link may lead anywhere.
+        StoreError: the folder lies in a store, and a link or no regular file lies in it.
     """
+    require_no_links(folder)
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{1,18}", path.name)]
     for path in (folder, *found):
         if path.is_symlink():
@@ -51,7 +55,7 @@ def newest(folder: Path, *, clean: bool = True) -> Path | None:
         if (checkpoint / CHECKPOINT_MARKER).exists():
             complete = checkpoint
         elif clean:
-            shutil.rmtree(checkpoint)
+            remove_tree(checkpoint)
     return complete
 
 
@@ -64,15 +68,12 @@ def mark_complete(checkpoint: Path, about: dict[str, Any]) -> None:
         checkpoint: folder of the checkpoint.
         about: further entries for the marker file.
     """
+    require_no_links(checkpoint)
     files = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("[!.]*") if path.is_file()}
     files.pop(CHECKPOINT_MARKER, None)
     about = {**about, "files": checksum_files(files)}
-    temporary = checkpoint / f".{CHECKPOINT_MARKER}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(about, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(checkpoint / CHECKPOINT_MARKER)
+    with replace_file(checkpoint / CHECKPOINT_MARKER, checkpoint / f".{CHECKPOINT_MARKER}.tmp") as file:
+        file.write(json.dumps(about).encode())
 
 
 def require_undamaged(checkpoint: Path) -> None:
@@ -83,11 +84,11 @@ def require_undamaged(checkpoint: Path) -> None:
     Raises:
         TrainingError: a file differs from what was written. The message names the file and the solution.
     """
+    marker = checkpoint / CHECKPOINT_MARKER
     try:
-        files = json.loads((checkpoint / CHECKPOINT_MARKER).read_text(encoding="utf-8")).get("files", {})
-        damage = first_damage(checkpoint, files, read=True)
-    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-        damage = checkpoint / CHECKPOINT_MARKER, "is not valid JSON"
+        damage = first_damage(checkpoint, recorded_files(read_json(marker), marker), read=True)
+    except StoreError:
+        damage = marker, "is not valid JSON, or lists files that no checkpoint has"
     if damage:
         raise damage_error(*damage)
 
@@ -142,6 +143,7 @@ def read_state(path: Path, *, mmap: bool = False) -> Any:
     Raises:
         ValueError: the file is damaged, or holds other objects. The text is the reason.
     """
+    require_file(path)
     try:
         with safe_globals():  # type: ignore[no-untyped-call]
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -155,8 +157,8 @@ def rotate(folder: Path, limit: int | None) -> None:
     """Keep the newest `limit` complete checkpoints and remove older ones; None or 0 keeps all."""
     complete = [checkpoint for checkpoint in checkpoints(folder) if (checkpoint / CHECKPOINT_MARKER).exists()]
     for checkpoint in complete[: -limit or None] if limit else []:
-        (checkpoint / CHECKPOINT_MARKER).unlink()
-        shutil.rmtree(checkpoint)
+        remove(checkpoint / CHECKPOINT_MARKER)
+        remove_tree(checkpoint)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:

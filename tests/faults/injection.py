@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "CURATE_FAULT"
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
+CHANGES = {"os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2, "os.link": 2, "os.truncate": None}
+"""Event of a change -> position of the descriptor of the folder that its first argument is relative to, if any."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 STATEMENTS = ("INSERT", "DELETE", "UPDATE", "CREATE", "ALTER", "BEGIN", "COMMIT", "COPY", "DROP")
 
@@ -102,17 +103,27 @@ class Injector:
     def on_audit(self, event: str, args: tuple[Any, ...]) -> None:
         """Handle an audit event of Python: count a point if the event is a change of the disk."""
         if event == "open":
-            path, _, flags = args
+            path, mode, flags = args
             if not isinstance(path, (str, bytes, os.PathLike)) or not flags & WRITING:
+                return
+            if mode is None and not os.path.isabs(path):  # relative to a descriptor; `open` has reported the whole path
                 return
             where = os.path.abspath(os.fsdecode(path))
             if self.fault.shm and where.startswith("/dev/shm"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where)
             self.point("open", where)
         elif event in CHANGES and isinstance(args[0], (str, bytes, os.PathLike)):
-            where = os.path.abspath(os.fsdecode(args[0]))
+            position = CHANGES[event]
+            where = _absolute(os.fsdecode(args[0]), -1 if position is None else args[position])
             if event != "os.mkdir" or not os.path.isdir(where):
                 self.point(event, where, writes=event in ("os.mkdir", "os.link"))
+
+
+def _absolute(path: str, folder: Any) -> str:
+    """Return a path that is relative to the descriptor of a folder, or with -1 to the working folder, as absolute."""
+    link = Path(f"/proc/self/fd/{folder}")
+    above = os.readlink(link) if isinstance(folder, int) and folder >= 0 and link.exists() else ""
+    return os.path.abspath(os.path.join(above, path))
 
 
 def arm(fault: Fault) -> None:
@@ -163,10 +174,16 @@ def _writer(injector: Injector, write: Callable[..., Any], position: int, key: s
     @functools.wraps(write)
     def wrapped(*args: Any, **options: Any) -> Any:
         target = args[position] if len(args) > position else options.get(key)
+        path = getattr(target, "name", target)  # of a file that is open, or the path itself
         reading = write.__name__ == "OSFile" and len(args) < 2
-        if isinstance(target, (str, os.PathLike)) and not reading:
-            tear = None if write.__name__ == "OSFile" else functools.partial(write, *args, **options)
-            injector.point(write.__name__, os.path.abspath(target), tear=tear)
+        if isinstance(path, (str, os.PathLike)) and not reading:
+
+            def tear() -> None:
+                write(*args, **options)
+                getattr(target, "flush", lambda: None)()
+
+            tears = None if write.__name__ == "OSFile" else tear
+            injector.point(write.__name__, os.path.abspath(path), tear=tears)
         return write(*args, **options)
 
     return wrapped

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import pyarrow as pa
 import pytest
@@ -107,8 +107,8 @@ def test_killed_between_shards_only_the_missing_ones_are_written(store: Store) -
 def test_a_half_written_shard_is_never_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     import curate.store.artifacts.parquet as module
 
-    def dies(table: pa.Table, path: Path, **_: object) -> None:
-        Path(path).write_bytes(b"PAR1 half")
+    def dies(table: pa.Table, file: IO[bytes], **_: object) -> None:
+        file.write(b"PAR1 half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

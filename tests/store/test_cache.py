@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.store.artifacts import safe_files
+from curate.store.artifacts.files import temporary
 from curate.store.vectors.cache import VectorCache
 
 WIDTH = 100
@@ -74,14 +76,15 @@ def test_a_writer_that_was_stopped_leaves_nothing_to_be_seen(tmp_path: Path, mon
     cache, vectors = VectorCache(tmp_path, WIDTH), unit(2)
     cache.add(["a"], vectors[:1])
 
-    def stop(self: Path, target: Path) -> None:
+    def stop(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", stop)
+        patch.setattr(safe_files, "rename", stop)
         with pytest.raises(KeyboardInterrupt):
             cache.add(["b"], vectors[1:])
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 1
+    temporary(tmp_path / "of-a-killed-process.parquet").write_bytes(b"PAR1 half")
     for reader in (cache, VectorCache(tmp_path, WIDTH)):
         assert set(reader.get(["a", "b"])) == {"a"}
 

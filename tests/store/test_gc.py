@@ -114,3 +114,44 @@ def test_a_link_among_leftovers_is_unlinked_and_the_rest_is_removed(store: Store
     found = find_leftovers(store)
     assert len(found) == 6 and all(remove(store, each) for each in found)
     assert find_leftovers(store) == [] and (outside / "kept").read_text() == "kept"
+
+
+def test_a_link_in_place_of_a_lock_is_removed_and_what_it_leads_to_stays(store: Store, tmp_path: Path) -> None:
+    made = store.make("toy", fill, Toy(name="a"))
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    (draft,) = store.drafts()
+    (begun := store.root / "artifacts/toy/0123456789abcdef").mkdir()
+    (outside := tmp_path / "outside").write_text("mine")
+    for folder in (made.path, draft.path, begun):
+        (folder / "draft.lock").unlink(missing_ok=True)
+        (folder / "draft.lock").symlink_to(outside)
+    found = find_leftovers(store)
+    assert {each.path for each in found} == {made.path / "draft.lock", draft.path, begun}
+    assert all(remove(store, each) for each in found)
+    assert outside.read_text() == "mine" and not draft.path.exists() and not begun.exists()
+    assert find_leftovers(store) == [] and list(find_defects(store)) == []
+
+
+def test_an_artifact_that_cannot_be_read_stays_and_the_rest_is_removed(
+    store: Store, made: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store.make("toy", stopped, Toy(name="b", seed=1))
+    (made.path / "artifact.json").unlink()
+    os.mkfifo(made.path / "artifact.json")
+    (draft,) = store.drafts()
+    found = find_leftovers(store)
+    assert [each.path for each in found] == [draft.path] and remove(store, found[0])
+    assert f"{made.path / 'artifact.json'} is a pipe" in caplog.text
+    assert find_leftovers(store) == [] and made.path.exists(), "its records stay in the catalogue, too"
+
+
+@pytest.mark.parametrize("place", ["artifacts", "artifacts/toy"])
+def test_behind_a_link_nothing_counts_as_deleted(
+    store: Store, made: Artifact, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.move(store.root / place, tmp_path / "elsewhere")
+    (store.root / place).symlink_to(tmp_path / "elsewhere")
+    assert find_leftovers(store) == []
+    assert f"{store.root / place} is a link" in caplog.text

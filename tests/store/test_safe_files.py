@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
-import socket
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from curate.errors import StoreError
 from curate.store import Store
-from curate.store.artifacts import safe_files
+from curate.store.artifacts import path_checks, safe_files
 from curate.store.artifacts.files import write_json
 from curate.store.maintenance.verify import find_defects
+from tests.support.paths import ROOT
+from tests.support.sentinels import make_socket, never_waits
 from tests.support.toy_store import Toy, fill
 
 PLACE = Path("artifacts/toy/0123456789abcdef/files/model.json")
@@ -48,8 +51,13 @@ ACTS: dict[str, Callable[[Path], object]] = {
     "rename away": lambda path: safe_files.rename(path, path.with_name("other")),
     "remove": lambda path: safe_files.remove(path),
     "remove a tree": lambda path: safe_files.remove_tree(path),
-    "check": lambda path: safe_files.require_file(path),
-    "check a tree": lambda path: safe_files.require_no_links(path.parent),
+    "check": lambda path: path_checks.require_file(path),
+    "check a tree": lambda path: path_checks.require_no_links(path.parent),
+}
+READS: dict[str, Callable[[Path], object]] = {
+    "check": path_checks.require_file,
+    "read": safe_files.read_text,
+    "lock": lambda path: safe_files.open_lock(path).close(),
 }
 REPLACES = ("create", "rename away", "remove", "remove a tree")
 """Acts on the name of a file: a link with that name is itself replaced, renamed or removed."""
@@ -77,31 +85,59 @@ def test_no_act_follows_a_link(root: Path, outside: Path, act: str, level: int) 
     assert _content(outside) == before
 
 
-def _pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        here = Path.cwd()
-        os.chdir(path.parent)  # a socket's path has at most 107 bytes
-        try:
-            server.bind(path.name)
-        finally:
-            os.chdir(here)
-
-
-@pytest.mark.parametrize("make", [_pipe, _socket, Path.mkdir], ids=["a pipe", "a socket", "a folder"])
-@pytest.mark.parametrize("act", ["check"])
-def test_what_is_no_file_is_named_and_never_waited_for(
-    root: Path, act: str, make: Callable[[Path], None], request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket, Path.mkdir], ids=["a pipe", "a socket", "a folder"])
+@pytest.mark.parametrize("act", ["check", "read", "lock"])
+def test_what_is_no_file_is_named_and_never_waited_for(root: Path, act: str, make: Callable[[Path], None]) -> None:
     path = root / PLACE
     path.parent.mkdir(parents=True)
     make(path)
-    kind = safe_files.kind_of(path)
-    with pytest.raises(StoreError, match=rf"model\.json is {kind}, where the store needs something else"):
-        ACTS[act](path)
+    kind = path_checks.kind_of(path)
+    with never_waits(path), pytest.raises(StoreError, match=rf"model\.json is {kind}, where the store needs something"):
+        READS[act](path)
+
+
+NOT_OURS = {
+    "unlink",
+    "rmtree",
+    "mkdir",
+    "rmdir",
+    "rename",
+    "renames",
+    "write_text",
+    "write_bytes",
+    "read_text",
+    "touch",
+}
+NOT_OURS |= {"read_bytes", "symlink_to", "hardlink_to", "copytree", "copyfile", "copy2", "move"}
+NOT_OURS |= {"open", "OSFile", "memmap", "NamedTemporaryFile", "TemporaryDirectory", "mkdtemp", "mkstemp"}
+"""Functions and methods of Python and libraries that open, write, rename or remove what a path names."""
+ALLOWED = (
+    r"(self|store\.catalog|self\.catalog)\.open\(",  # a method of our own
+    r"files\(__package__\)\.joinpath\('schema/\w+\.sql'\)\.read_text\(",  # a file of the package
+    r"os\.open\(self\.path\.parent, ",  # the store's own folder, to lock it
+    r"np\.memmap\(require_file\(",
+    r"pa\.OSFile\(str\(path\)\)",  # in a folder that was made just before, with a name that nobody knows
+)
+
+
+def _calls(module: Path) -> Iterator[str]:
+    """Yield the calls in a module that open, write, rename or remove a path without safe_files.py."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            of_path = name == "replace" and len(node.args) == 1
+            plain = isinstance(node.func, ast.Name) and name not in ("open", "OSFile")
+            if (name in NOT_OURS or of_path) and not plain:
+                yield ast.unparse(node)
+
+
+def test_one_module_opens_writes_renames_and_removes_below_a_store() -> None:
+    outside = ("safe_files.py", "destinations.py")
+    modules = [path for path in (ROOT / "curate/store").rglob("*.py") if path.name not in outside]
+    modules += (ROOT / "curate/training").glob("checkpoint*.py")
+    found = [f"{path.name}: {call}" for path in modules for call in _calls(path)]
+    assert [each for each in found if not any(re.search(allowed, each) for allowed in ALLOWED)] == []
+    assert len(modules) > 30 and list(_calls(ROOT / "curate/store/artifacts/safe_files.py"))
 
 
 @pytest.mark.parametrize("where", ["the store", "a folder above it"])

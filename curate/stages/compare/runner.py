@@ -22,6 +22,8 @@ from ...errors import TRACEBACK, CurateError, is_interrupt, of_system
 from ...log import LOGGER, Heartbeat
 from ...runtime.distributed import cores
 from ...store import Artifact, Store
+from ...store.artifacts.files import write_text
+from ...store.artifacts.safe_files import create_file, open_to_read
 from .. import made_from, run_stage
 from ..consent import flags_of
 from .plan import Task
@@ -156,14 +158,13 @@ def _still_running(running: Mapping[str, _Process], waiting: Mapping[str, Task])
 
 def _start(store: Store, name: str, task: Task, jobs: int, folder: Path) -> _Process:
     """Start `python -m curate STAGE` on the task's config, with an equal share of the cores."""
-    folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / f"{name}.yaml", folder / f"{name}.log"
-    config.write_text(yaml.safe_dump(task.config.model_dump(mode="json")), encoding="utf-8")
+    write_text(config, yaml.safe_dump(task.config.model_dump(mode="json")))
     threads = str(max(1, cores() // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "CURATE_PROGRESS": "0"}
     command = [sys.executable, "-m", "curate", task.stage, "--config", str(config), "--store", str(store.root)]
     command += flags_of(task.config.model_dump())
-    with log.open("wb") as errors:
+    with create_file(log) as errors:
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
     return _Process(task, running, log, time.monotonic())
 
@@ -173,7 +174,8 @@ def _end(progress: RunProgress, name: str, process: _Process) -> None:
         progress.made[name] = progress.store.get(name, process.task.stage)
         progress.log(name, process.task.stage, f"made in {time.monotonic() - process.start:.1f} s")
         return
-    lines = process.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    with open_to_read(process.log) as file:
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no message"
     message = next((line for line in reversed(lines) if line.startswith("Error: ")), last)
     progress.fail(

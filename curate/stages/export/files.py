@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...store.artifacts.files import digest_path, read_json, write_json
+from ...store.artifacts.safe_files import create_file, make_folder, rename
 from ...store.rows.out_of_core import write_batches
 
 Rows = Iterable[Sequence[dict[str, Any]]]
@@ -35,11 +36,12 @@ def write_rows(rows: Rows, folder: Path, file_format: str) -> None:
     Raises:
         DataError: a column holds values of several types, or too large ones; only jsonl can store these.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if file_format == "jsonl":
-        with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
+        with create_file(folder / "train.jsonl") as file:
             for batch in rows:
-                file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch)
+                lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch)
+                file.writelines(line.encode("utf-8") for line in lines)
         return
     features = _features(rows, file_format)
     try:
@@ -83,7 +85,7 @@ def _save_to_disk(tables: Iterator[pa.Table], features: Any, folder: Path) -> No
                 table = next(tables, None)
     names = [f"data-{number:05d}-of-{len(parts):05d}.arrow" for number in range(len(parts))]
     for part, name in zip(parts, names, strict=True):
-        part.replace(folder / name)
+        rename(part, folder / name)
     # datasets caches results computed from a dataset under this fingerprint, so it must depend on the content
     fingerprint = digest_path(folder).rpartition(":")[2][:16]
     state = read_json(folder / "state.json") | {"_data_files": [{"filename": name} for name in names]}

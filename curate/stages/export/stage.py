@@ -19,7 +19,8 @@ from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
-from ...store.artifacts.safe_files import require_no_links
+from ...store.artifacts.path_checks import require_no_links
+from ...store.artifacts.safe_files import remove
 from ...store.destinations import check_folder
 from ...store.rows.out_of_core import gather
 from ..inputs import Inputs
@@ -138,14 +139,14 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     rows = ChosenRows(gathered, selected.rows, config.format, config.columns)
     write_rows(rows, draft.files, config.file_format)
-    gathered.unlink()
+    remove(gathered)
     if config.trainer is not None:
         _write_trainer_file(config, config.trainer, rows, draft)
     draft.rows = len(selected.rows)
     draft.add("subsets", _subset_records(selected))
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
     text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows.sources)
-    (draft.files / "README.md").write_text(text, encoding="utf-8")
+    write_text(draft.files / "README.md", text)
 
 
 def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ...errors import ConfigError, DataError, did_you_mean
 from ...runtime.distributed import size
 from ...store import Artifact
+from ...store.artifacts.safe_files import read_text
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..select.candidates import subtasks_of
@@ -134,7 +135,7 @@ def _joined_feature(
 
 def _check_same_tokens(config: TrainConfig, artifact: Artifact, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `ConfigError` if the reference losses were measured on other tokens or with another loss mask."""
-    if (artifact.path / "reading.txt").read_text(encoding="utf-8") != tokenization_digest(config, tokenizer):
+    if read_text(artifact.path / "reading.txt") != tokenization_digest(config, tokenizer):
         raise ConfigError(
             f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
             "--loss-on than this run, so its losses are not of the same tokens. Embed the pool again with those of the "

@@ -17,9 +17,10 @@ import pyarrow as pa
 from ...config import NAME
 from ...errors import StoreError
 from ...runtime.terminal import command
-from .files import REMEDY, read_json, require_file
+from .files import REMEDY, read_json
 from .manifest import MANIFEST, find_damage, read_manifest
 from .parquet import read_parquet
+from .path_checks import require_no_links
 
 SCRIPT = "script"
 """Stage of a run that a user's own script made (`curate.integrations`). Only that script can resume the run."""
@@ -78,14 +79,12 @@ class Artifact:
         They come from the manifest, so a deleted file is among them, and reading it raises an error.
 
         Raises:
-            StoreError: a link or a pipe stands in the place of a shard.
+            StoreError: the folder or a file directly in it is a link or no regular file.
         """
+        require_no_links(self.path, deep=False)
         recorded = (read_manifest(self.path) or {}) if self.made_at is not None else {}
         known = [self.path / name for name in recorded if name.startswith("part-")]
-        shards = sorted(known or self.path.glob("part-*.parquet"))
-        for path in shards:
-            require_file(path)
-        return shards
+        return sorted(known or self.path.glob("part-*.parquet"))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the shards as Arrow tables, one at a time; raise `StoreError` if the checksum of a page is wrong."""
@@ -108,8 +107,10 @@ class Artifact:
             below: check only files whose names begin with this text (`files/`).
 
         Raises:
-            StoreError: a file is damaged or missing; the message names the first one and the remedy.
+            StoreError: a file is damaged or missing, or there is a link or no regular file in the folder; the message
+                names the first one and the remedy.
         """
+        require_no_links(self.path)
         for path, wrong in find_damage(self.path, read=read, below=below, records=False):
             raise StoreError(
                 f"{path} {wrong}: '{self.name}' cannot be read. Put the file back from a copy, or delete the folder "

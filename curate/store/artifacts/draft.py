@@ -6,8 +6,8 @@ the rest is made again.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from .manifest import MERGED, RECORDS
 from .parquet import ROW_GROUP, read_parquet, write_parquet
+from .safe_files import remove, remove_tree
 
 
 class Draft:
@@ -46,14 +47,16 @@ class Draft:
     def restart(self) -> None:
         """Remove everything that a stopped run of the stage wrote, for a stage that starts again from the beginning."""
         for path in self.path.glob("part-*.parquet"):
-            path.unlink()
+            remove(path)
         self.clear_files()
         for folder in (self.path / RECORDS, self.path / MERGED, *self.path.glob(".spill-*")):
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_tree(folder)
 
     def clear_files(self) -> None:
         """Remove the folder `files`: old files may be truncated, and some writers behave differently if files exist."""
-        shutil.rmtree(self.files, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(self.files)
 
     def shard(self, number: int) -> Path:
         """Return the path of shard `number`, whether the file exists or not."""
@@ -88,7 +91,8 @@ class Draft:
     def sweep(self) -> None:
         """Remove half-written files of killed processes. Call it when no process writes to the folder any more."""
         for path in [*self.path.rglob(".*.tmp"), *self.path.glob(".spill-*")]:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):
+                remove_tree(path)
 
     def fragment(self, table_name: str, key: str) -> Path:
         """Return the path of the file in which the rows of `key` wait to be merged."""

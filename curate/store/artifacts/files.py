@@ -6,22 +6,20 @@ the process, so that files of killed processes can be recognised.
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
 import os
 import re
-import shutil
 import socket
-import stat
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from .path_checks import require_no_links
+from .safe_files import open_to_read, remove_tree, replace_file
 
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 WRITER = re.compile(r"\.(?:(?P<host>[\w-]+)\.)?(?P<pid>\d+)\.(?:tmp|new|old)(?:\.wal)?$")
@@ -58,15 +56,7 @@ def clear_abandoned(path: Path) -> None:
     """Remove the temporary files that killed processes left while they wrote `path`."""
     for stray in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if is_abandoned(stray):
-            remove_path(stray)
-
-
-def remove_path(path: Path) -> None:
-    """Remove a file, or a folder with its content. Of a link only the link is removed. It may be gone already."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+            remove_tree(stray)
 
 
 def is_alive(pid: int) -> bool:
@@ -82,18 +72,8 @@ def is_alive(pid: int) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: to a temporary file in the same folder, which is then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary(path)
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    with replace_file(path, temporary(path)) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -125,50 +105,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_regular(path: Path) -> bytes:
-    """Return the content of a regular file. A link is not followed, and a pipe or device is not waited for."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
-            require_file(path)
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"{path} is {_kind(status.st_mode)} and should be a file. {REMEDY}")
-        if status.st_size > MAX_JSON:
-            raise StoreError(f"{path} is damaged: it has {status.st_size} bytes, more than curate writes. {REMEDY}")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
-
-
-def require_file(path: Path) -> None:
-    """Raise `StoreError` if something other than a regular file is at this path of the store: a link, a pipe."""
-    with suppress(FileNotFoundError):
-        mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode):
-            raise StoreError(f"{path} is {_kind(mode)} and should be a file. {REMEDY}")
-
-
-def require_folder(path: Path) -> None:
-    """Raise `StoreError` if something other than a folder is at this path of the store, such as a link to one."""
-    with suppress(FileNotFoundError):
-        mode = path.lstat().st_mode
-        if not stat.S_ISDIR(mode):
-            raise StoreError(f"{path} is {_kind(mode)} and should be a folder. {REMEDY}")
-
-
-def not_stored(path: Path) -> str | None:
-    """Return what is at a path if it is neither a file nor a folder (`a link`, `a pipe`), else None."""
-    mode = path.lstat().st_mode
-    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    return kinds.get(stat.S_IFMT(mode), "a file" if stat.S_ISREG(mode) else "a device")
+    """Return the content of a regular file of limited size."""
+    with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_JSON:
+            raise StoreError(f"{path} is damaged: it has {size} bytes, more than curate writes. {REMEDY}")
+        return file.read()
 
 
 def _depth(value: Any) -> int:
@@ -203,7 +145,12 @@ def fingerprint_of(stage: str, identity: Mapping[str, Any], inputs: Mapping[str,
 
 
 def digest_path(path: Path) -> str:
-    """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s."""
+    """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s.
+
+    Raises:
+        StoreError: the path lies in a store, and something there is a link or no regular file.
+    """
+    require_no_links(path)
     digest = hashlib.blake2b(digest_size=16)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
@@ -211,7 +158,7 @@ def digest_path(path: Path) -> str:
         if any(part.startswith(".") for part in name.split("/")):
             continue
         digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
+        with open_to_read(file) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return "b2:" + digest.hexdigest()

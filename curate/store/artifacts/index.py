@@ -15,7 +15,8 @@ from pathlib import Path
 from ...errors import ArtifactNotFound, StoreError, did_you_mean
 from ...runtime.terminal import command
 from .artifact import SCRIPT, Artifact, is_name
-from .files import REMEDY, read_json, require_file, require_folder, write_json
+from .files import REMEDY, read_json, write_json
+from .path_checks import require_file, require_folder
 
 ARTIFACT_PATH = re.compile(r"artifacts/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")
 """Pattern of an artifact's folder, relative to the store; a pointer to any other path is an error."""
@@ -161,8 +162,7 @@ class ArtifactIndex:
 
     def load(self, path: Path) -> Artifact:
         """Read the artifact in this folder; raise `ArtifactNotFound` if the folder is gone."""
-        for each in (path.parents[1], path.parent, path):
-            require_folder(each)
+        require_folder(path)
         try:
             return Artifact.read(path / "artifact.json")
         except FileNotFoundError:

@@ -9,6 +9,7 @@ from typing import IO
 
 from ...errors import StoreError
 from .files import HOST
+from .safe_files import open_lock, open_to_read
 
 
 class DraftLock:
@@ -26,9 +27,8 @@ class DraftLock:
 
     def __enter__(self) -> DraftLock:
         while True:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                file = self.path.open("a+")
+                file = open_lock(self.path)
             except FileNotFoundError:  # the folder was removed again
                 continue
             try:
@@ -50,7 +50,7 @@ class DraftLock:
     def _is_current(self, file: IO[str]) -> bool:
         """Return whether the path still is the opened file: `curate gc` removes locks with their drafts."""
         try:
-            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+            return os.path.samestat(os.fstat(file.fileno()), self.path.lstat())
         except FileNotFoundError:
             return False
 
@@ -58,14 +58,17 @@ class DraftLock:
         """Return whether a living process holds the lock.
 
         It takes a shared lock for an instant, so several processes may check at the same time.
+
+        Raises:
+            StoreError: something other than a regular file is in the place of the lock.
         """
-        if not self.path.exists():
-            return False
-        with self.path.open() as file:
-            try:
+        try:
+            with open_to_read(self.path) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
         return False
 
     def __exit__(self, *_: object) -> None:

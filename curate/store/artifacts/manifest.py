@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import StoreError
 from ...runtime.checksums import Checksums, checksum_files, damage
 from .files import REMEDY, read_json, write_json
+from .path_checks import kind_of, require_no_links
 
 MANIFEST_FILE = "files.json"
 MANIFEST = "artifact.json"
@@ -37,7 +38,11 @@ def write_manifest(folder: Path, manifest: str) -> None:
     Args:
         folder: folder of the artifact.
         manifest: text of `artifact.json`, which is written afterwards; its checksum is recorded, too.
+
+    Raises:
+        StoreError: something in the folder is a link or no regular file.
     """
+    require_no_links(folder)
     content = manifest.encode()
     recorded: dict[str, Any] = checksum_files(dict(_files(folder)))
     recorded[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -50,7 +55,7 @@ def read_manifest(folder: Path) -> Checksums | None:
     Raises:
         StoreError: the manifest itself is damaged.
     """
-    if not (folder / MANIFEST_FILE).exists():
+    if kind_of(folder / MANIFEST_FILE) is None:
         return None
     path = folder / MANIFEST_FILE
     content = read_json(path)

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StoreError
-from ...runtime.checksums import fsync_file
 from .files import REMEDY, temporary
+from .path_checks import require_file
+from .safe_files import replace_file
 
 CHECKED = {"write_page_checksum": True}
 """Options of pyarrow for every file that the store writes."""
@@ -27,19 +28,19 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, **options: An
     """Read a file as a table; raise `StoreError` if it is damaged. `options` go to `pyarrow.parquet.read_table`."""
     with report_damage(path):
         names = list(columns) if columns else None
-        return pq.read_table(path, columns=names, page_checksum_verification=True, **options)
+        return pq.read_table(require_file(path), columns=names, page_checksum_verification=True, **options)
 
 
 def metadata_of(path: Path) -> Any:
     """Read the metadata in the footer of a file; raise `StoreError` if it is damaged."""
     with report_damage(path):
-        return pq.read_metadata(path)
+        return pq.read_metadata(require_file(path))
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a file to read it in parts; raise `StoreError` if it is damaged."""
-    with report_damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with report_damage(path), pq.ParquetFile(require_file(path), page_checksum_verification=True) as file:
         yield file
 
 
@@ -81,8 +82,5 @@ def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
     The compression is zstd unless `options` name another. The file is flushed to disk before the rename: a stage that
     is resumed takes a file with its final name as finished.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary(path)
-    pq.write_table(table, partial, **{"compression": "zstd", **CHECKED, **options})
-    fsync_file(partial)
-    partial.replace(path)
+    with replace_file(path, temporary(path)) as file:
+        pq.write_table(table, file, **{"compression": "zstd", **CHECKED, **options})

@@ -6,9 +6,7 @@ file would let it wait forever. So each function here opens the folders below th
 before, without following links, and then acts relative to the last one: a folder that is exchanged for a link meanwhile
 is not followed either. The store itself may be a link or lie below one. A path in no store is used as it is.
 
-Some writers take only a path: transformers, datasets, safetensors, DuckDB and FAISS. They get a folder that was checked
-just before (`require_no_links`, `require_file`). What is left: a process that may write to the store can exchange a
-folder for a link between that check and the write.
+For readers and writers that take only a path see path_checks.py.
 """
 
 from __future__ import annotations
@@ -20,100 +18,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ...errors import StoreError
+from .path_checks import below, kind_of, refusal, require_mode, store_of
 
-LAYOUT = ("artifacts", "names", "cache", "queries")
-"""Names of the folders in a store."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags for files: a link is an error, and opening a pipe does not wait for its other end."""
 NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EOPNOTSUPP)
 """Errors of the system for something that is no regular file, or lies below something that is no folder."""
-KINDS = {
-    stat.S_IFLNK: "a link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFREG: "a file",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a device",
-    stat.S_IFCHR: "a device",
-}
-
-
-def store_of(path: Path) -> Path | None:
-    """Return the folder of the store that a path lies in, as the path spells it; None if it lies in no store.
-
-    Of stores inside each other it is the outermost: what a store holds cannot shorten the checked part of a path.
-    """
-    parts = path.parts
-    for end, name in enumerate(parts):
-        if name in LAYOUT or end == len(parts) - 1:
-            root = Path(*parts[:end])
-            if os.path.lexists(root / "store.json"):
-                return root
-    return None
-
-
-# Check
-
-
-def require_file(path: Path) -> Path:
-    """Return the path of a file for a reader or writer that takes only paths; the file need not exist.
-
-    Raises:
-        StoreError: the file, or a folder between the store and the file, is a link or no regular file.
-    """
-    root = store_of(path)
-    if root is not None:
-        *folders, _ = _below(root, path)
-        for folder in folders:
-            _require(folder, stat.S_IFDIR)
-        _require(path, stat.S_IFREG)
-    return path
-
-
-def require_no_links(folder: Path) -> None:
-    """Check a folder of a store and all that lies in it, for writers that take only paths; it need not exist.
-
-    ~1 µs per file. What a link leads to is not looked at.
-
-    Raises:
-        StoreError: the folder, one between the store and the folder, or something in it, is a link or no regular file.
-    """
-    root = store_of(folder)
-    for each in [] if root is None else _below(root, folder):
-        _require(each, stat.S_IFDIR)
-    for path, kind in find_special(folder):
-        raise StoreError(_refusal(path, kind))
-
-
-def find_special(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield what lies below a folder and is neither a regular file nor a folder, and what it is."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from find_special(folder / entry.name)
-        elif not entry.is_file(follow_symlinks=False) and (kind := kind_of(folder / entry.name)):
-            yield folder / entry.name, kind
-
-
-def kind_of(path: Path) -> str | None:
-    """Return `a link`, `a pipe`, `a folder` and so on; None if there is nothing. A link is not followed."""
-    try:
-        return _kind(os.lstat(path).st_mode)
-    except OSError:
-        return None
-
-
-def is_special(path: Path) -> bool:
-    """Return whether there is something at the path that is neither a regular file nor a folder."""
-    return kind_of(path) not in (None, "a file", "a folder")
 
 
 # Read
@@ -127,8 +41,7 @@ def open_to_read(path: Path) -> IO[bytes]:
     """
     if store_of(path) is not None:
         return open(path, "rb", opener=lambda _, flags: _open(path, flags))
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise StoreError(_refusal(path, _kind(path.stat().st_mode)))
+    require_mode(path, path.stat(), stat.S_IFREG)
     return path.open("rb")
 
 
@@ -192,6 +105,12 @@ def rename(source: Path, target: Path) -> None:
         os.rename(source.name, target.name, src_dir_fd=old, dst_dir_fd=new)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; raise `FileExistsError` if there is something at `target`."""
+    with _holder(source) as old, _holder(target) as new, _named(target):
+        os.link(source.name, target.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+
+
 # Remove
 
 
@@ -219,7 +138,7 @@ def _holder(path: Path, *, make: bool = False) -> Iterator[int]:
     root = store_of(path) or path.parent
     holder = os.open(root, FOLDER)
     try:
-        for folder in _below(root, path)[:-1]:
+        for folder in below(root, path)[:-1]:
             deeper = _enter(holder, folder, make=make)
             os.close(holder)
             holder = deeper
@@ -245,10 +164,10 @@ def _open(path: Path, flags: int) -> int:
     """Open a regular file and return its descriptor."""
     with _holder(path) as holder, _named(path):
         with suppress(FileNotFoundError):
-            _require_mode(path, os.stat(path.name, dir_fd=holder, follow_symlinks=False), stat.S_IFREG)
+            require_mode(path, os.stat(path.name, dir_fd=holder, follow_symlinks=False), stat.S_IFREG)
         found = os.open(path.name, flags & ~os.O_TRUNC | FILE, 0o666, dir_fd=holder)
     try:
-        _require_mode(path, os.fstat(found), stat.S_IFREG)
+        require_mode(path, os.fstat(found), stat.S_IFREG)
     except StoreError:
         os.close(found)
         raise
@@ -263,38 +182,6 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = kind_of(path)
         if error.errno in NO_FILE and kind is not None:
-            raise StoreError(_refusal(path, kind)) from None
+            raise refusal(path) from None
         error.filename = str(path)
         raise
-
-
-def _below(root: Path, path: Path) -> list[Path]:
-    """Return the paths from the one below `root` down to `path`."""
-    found = []
-    for name in path.relative_to(root).parts:
-        root /= name
-        found.append(root)
-    return found
-
-
-def _require(path: Path, wanted: int) -> None:
-    with suppress(FileNotFoundError):
-        _require_mode(path, os.lstat(path), wanted)
-
-
-def _require_mode(path: Path, found: os.stat_result, wanted: int) -> None:
-    if stat.S_IFMT(found.st_mode) != wanted:
-        raise StoreError(_refusal(path, _kind(found.st_mode)))
-
-
-def _kind(mode: int) -> str:
-    return KINDS.get(stat.S_IFMT(mode), "no file and no folder")
-
-
-def _refusal(path: Any, kind: str) -> str:
-    if kind == "a link":
-        return (
-            f"{path} is a link. curate follows no link inside a store, because it may lead out of it. Put what it "
-            f"leads to in its place, or remove the link (rm {path})."
-        )
-    return f"{path} is {kind}, where the store needs something else. Remove it, or restore the store from a copy."

@@ -24,6 +24,8 @@ from ...log import LOGGER
 from ..artifacts.files import REMEDY, temporary
 from ..artifacts.index import ArtifactIndex
 from ..artifacts.manifest import MERGED
+from ..artifacts.path_checks import is_special, kind_of, require_folder
+from ..artifacts.safe_files import link, remove, remove_tree, rename
 from .connection import EVERYWHERE, attach_file, connect, retry_while_busy
 from .fragments import fragment_key, fragments, insert_fragments, move_to_merged
 from .layout import create_tables, is_up_to_date
@@ -67,7 +69,8 @@ class Catalog:
             everywhere: also read files outside the store.
         """
         folder = EVERYWHERE if everywhere else self.path.parent
-        return connect([folder], memory=memory, spill=temporary(self.path.with_name("spill")))
+        spill = require_folder(temporary(self.path.with_name("spill")))
+        return connect([folder], memory=memory, spill=spill)
 
     @contextmanager
     def open(self, *, wait: float = 0.0, rebuild: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -93,7 +96,7 @@ class Catalog:
 
     def _writable(self, wait: float) -> duckdb.DuckDBPyConnection:
         """Return a connection that writes to the catalogue, with all tables; create or migrate the file if needed."""
-        if not self.path.exists():
+        if kind_of(self.path) is None:
             self._create()
         connection = self.connect()
         try:
@@ -139,14 +142,21 @@ class Catalog:
         self.make(partial, [(artifact.fingerprint, file) for artifact, file in records])
         old = _unused(self.path.with_name(f"{self.path.name}.{why}-{datetime.datetime.now():%Y%m%d-%H%M%S}"))
         for suffix in ("", ".wal"):
-            with suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).replace(old.with_name(old.name + suffix))
-        partial.replace(self.path)
+            self._set_aside(self.path.with_name(self.path.name + suffix), old.with_name(old.name + suffix))
+        rename(partial, self.path)
         for _, file in records:
             if file.parents[1].name != MERGED:
                 move_to_merged(file)
         kept = f"; the old catalogue is kept as {old}" if os.path.lexists(old) else ""
         return f"Built {self.path} again from {len(records)} files of records{kept}."
+
+    def _set_aside(self, path: Path, kept: Path) -> None:
+        """Rename a file of the catalogue; remove something else that is in its place, such as a link."""
+        if is_special(path):
+            remove(path)
+        else:
+            with suppress(FileNotFoundError):
+                rename(path, kept)
 
     def _create(self) -> None:
         """Create an empty catalogue atomically: DuckDB cannot open a file whose creation was stopped.
@@ -154,20 +164,20 @@ class Catalog:
         Raises:
             StoreError: there are merged records in the store, so the catalogue has been deleted.
         """
-        if next(self.path.parent.glob(f"artifacts/*/*/{MERGED}/*/*.parquet"), None):
+        if any(fragments(folder, which=MERGED) for folder in ArtifactIndex(self.path.parent).folders()):
             raise StoreError(f"{self.path} is gone. Build it again from the artifacts: curate repair.")
         partial = temporary(self.path)
         self.make(partial)
         try:
-            os.link(partial, self.path)  # unlike a rename, this never replaces another process's catalogue
+            link(partial, self.path)  # unlike a rename, this never replaces another process's catalogue
         except OSError:  # another process was faster, or the file system has no links
-            if not self.path.exists():
-                partial.replace(self.path)
-        partial.unlink(missing_ok=True)
+            if kind_of(self.path) is None:
+                rename(partial, self.path)
+        remove(partial)
 
     def make(self, path: Path, records: Sequence[tuple[str, Path]] = ()) -> None:
         """Create a catalogue at `path` and fill it with fragments, given as (fingerprint of the artifact, file)."""
-        path.unlink(missing_ok=True)
+        remove_tree(path)
         connection = self.connect()
         try:
             attach_file(connection, path, writable=True)
@@ -186,7 +196,7 @@ class Catalog:
         Raises:
             CatalogueRefused: the file holds other objects than curate's tables.
         """
-        if self.path.exists() and self.attach_as_it_is(connection, wait=wait):
+        if kind_of(self.path) is not None and self.attach_as_it_is(connection, wait=wait):
             return
         connection.execute("DETACH DATABASE IF EXISTS catalog")
         with self.open(wait=wait, rebuild=False):
@@ -206,7 +216,7 @@ class Catalog:
         It is safe to repeat a merge and to kill it. There is one statement per artifact and table, so that DuckDB reads
         the fragments in parallel. Cost: ~30 ms, and ~0.5 µs per row of the ledger on two cores.
         """
-        if not waiting and self.path.exists():
+        if not waiting and kind_of(self.path) is not None:
             return
         with self.open(wait=wait) as connection:
             done = set(connection.execute("SELECT artifact, fragment FROM merged").fetchall())

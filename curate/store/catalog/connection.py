@@ -18,7 +18,8 @@ from typing import TypeVar
 import duckdb
 
 from ...errors import CatalogueBusy, StoreError, of_system
-from ..artifacts.files import REMEDY, require_file
+from ..artifacts.files import REMEDY
+from ..artifacts.path_checks import require_file
 from .sql import quote
 
 T = TypeVar("T")

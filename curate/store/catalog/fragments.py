@@ -14,8 +14,10 @@ from pathlib import Path
 import duckdb
 
 from ...errors import StoreError, of_system
-from ..artifacts.files import REMEDY, require_file, require_folder
+from ..artifacts.files import REMEDY
 from ..artifacts.manifest import MERGED, RECORDS
+from ..artifacts.path_checks import kind_of, refusal, require_no_links
+from ..artifacts.safe_files import make_folder, rename
 from .objects import schema_columns
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -31,16 +33,16 @@ def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path
     """Return an artifact's fragments that wait to be merged, or with `MERGED` those that are merged, sorted by name.
 
     Raises:
-        StoreError: a fragment belongs to no table, or a link stands in the place of one or of its folder.
+        StoreError: a fragment belongs to no table, or a link or no regular file lies among the fragments.
     """
+    require_no_links(folder / which)
     found = sorted(path for path in folder.glob(f"{which}/{table}/*.parquet") if not path.name.startswith("."))
     for parent in dict.fromkeys(path.parent for path in found):
-        require_folder(parent.parent)
-        require_folder(parent)
         if parent.name not in record_tables():
             raise StoreError(f"{parent} holds records of a table that this version of curate does not know. {REMEDY}")
     for path in found:
-        require_file(path)
+        if kind_of(path) != "a file":
+            raise refusal(path)
         if not KEY.fullmatch(path.stem):
             raise StoreError(f"{path} has a name that curate gives to no file of records. {REMEDY}")
     return found
@@ -49,11 +51,9 @@ def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path
 def move_to_merged(path: Path) -> None:
     """Move a merged fragment to the folder `merged`. The catalogue can be built again from the fragments there."""
     folder = path.parents[2] / MERGED / path.parent.name
-    folder.mkdir(parents=True, exist_ok=True)
-    require_folder(folder.parent)
-    require_folder(folder)
+    make_folder(folder)
     with suppress(FileNotFoundError):  # another process merged and moved it
-        path.replace(folder / path.name)
+        rename(path, folder / path.name)
 
 
 def fragment_key(path: Path) -> str:

@@ -17,6 +17,7 @@ import duckdb
 from ...errors import StoreError, of_system
 from ...log import LOGGER
 from ..artifacts.files import REMEDY, temporary
+from ..artifacts.safe_files import remove_tree, rename
 from .objects import base_columns, refuse_others
 from .sql import quote
 
@@ -58,12 +59,12 @@ def _back_up(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     version, digest = _stored_layout(connection) or (1, "unknown")
     backup = path.with_name(f"{path.name}.layout-{version}-{digest[:8]}")
     partial = temporary(backup)
-    partial.unlink(missing_ok=True)
+    remove_tree(partial)
     # DuckDB makes the copy: if this process opened and closed the file itself, DuckDB would lose its lock on it.
     connection.execute(f"ATTACH {quote(str(partial.absolute()))} AS backup (TYPE duckdb)")
     connection.execute("COPY FROM DATABASE catalog TO backup")
     connection.execute("DETACH backup")
-    partial.replace(backup)
+    rename(partial, backup)
     LOGGER.info("The catalogue is migrated to this version. A copy of the old one is %s; you may delete it.", backup)
 
 

@@ -126,9 +126,11 @@ def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, c
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
+    waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
+    waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
     with report_damage(connection, catalogue):
         for table, name_column in NAME_COLUMNS.items():
-            connection.execute(_record_view(table, name_column, artifacts, merged))
+            connection.execute(_record_view(table, name_column, waiting))
         for stage, (view, name_column) in VECTORS.items():
             connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage == stage]))
 
@@ -204,19 +206,17 @@ def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> di
     }
 
 
-def _record_view(table: str, name_column: str, artifacts: Sequence[Artifact], merged: set[tuple[str, str]]) -> str:
+def _record_view(table: str, name_column: str, waiting: Sequence[tuple[str, Path]]) -> str:
+    """Return the view of a table of records: merged rows, and fragments, given as (fingerprint, file), that wait."""
     parts = [f"SELECT * FROM catalog.{table}"]
-    for artifact in artifacts:
-        waiting = [
-            quote(str(path))
-            for path in fragments(artifact.path, table)
-            if (artifact.fingerprint, fragment_key(path)) not in merged
-        ]
-        if waiting:
-            parts.append(
-                f"SELECT {quote(artifact.fingerprint)} AS artifact, * "
-                f"FROM read_parquet([{', '.join(waiting)}], union_by_name = true)"
-            )
+    own: dict[str, list[str]] = {}
+    for artifact, path in waiting:
+        if path.parent.name == table:
+            own.setdefault(artifact, []).append(quote(str(path)))
+    for artifact, files_of in own.items():
+        parts.append(
+            f"SELECT {quote(artifact)} AS artifact, * FROM read_parquet([{', '.join(files_of)}], union_by_name = true)"
+        )
     union = " UNION ALL BY NAME ".join(parts)
     replace, join = "", ""
     if link := LINK_COLUMNS.get(table):

@@ -20,6 +20,7 @@ from ..artifacts.draft import Draft
 from ..artifacts.files import REMEDY, read_json, write_json
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
+from ..artifacts.safe_files import remove
 from ..catalog.catalog import Catalog
 from ..catalog.fragments import fragments
 from .rows import Rows, to_table
@@ -103,12 +104,12 @@ class Ledger:
         self._count = sum(map(len, self._open))
         for path in fragments(self.folder, TABLE):
             if _first_step(path) > step and path.stem.endswith(f"-r{self.rank}"):
-                path.unlink()
+                remove(path)
         if self.rank == 0 and self._marker.exists() and settled_step(self._marker) > step:
             self.catalog.delete_records_after(self.fingerprint, TABLE, step, wait=60.0)
             for path in fragments(self.folder, TABLE, MERGED):
                 if _first_step(path) > step:
-                    path.unlink()
+                    remove(path)
             write_json(self._marker, {"step": step})
 
     def _close(self) -> None:

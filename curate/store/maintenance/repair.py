@@ -6,7 +6,6 @@ still be read are first written to their artifacts' folders.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from ..artifacts.files import read_json
 from ..artifacts.lock import DraftLock
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
+from ..artifacts.path_checks import kind_of
+from ..artifacts.safe_files import remove, remove_tree
 from ..catalog.fragments import fragment_key, fragments, is_fragment_key
 from ..store import Store
 from .tables import Defect
@@ -39,7 +40,7 @@ def repair(store: Store) -> Iterator[str]:
         yield _rebuild_index(description)
     for checkpoint in _unique(_unfinished_checkpoint(defect.path) for defect in defects):
         with DraftLock(checkpoint.parents[1] / "draft.lock", f"the run of {checkpoint}"):
-            shutil.rmtree(checkpoint)
+            remove_tree(checkpoint)
         yield f"Removed {checkpoint}: the run resumes from the checkpoint before it."
 
 
@@ -80,14 +81,14 @@ def _rebuild_index(description: Path) -> str:
         load_or_build_index(description.parent, VectorShards(artifact.shards(), column), kind)
     except (ImportError, KeyError, TypeError, ValueError, StoreError):
         for path in (description, *(description.with_name(f"{column}{end}") for end in (".faiss", ".f16"))):
-            path.unlink(missing_ok=True)
+            remove(path)
         return f"Removed the index {column} of {description.parent}: the next search builds it again."
     return f"Built the index {column} of {description.parent} again."
 
 
 def _rescue_records(store: Store) -> str | None:
     """Write records that only the catalogue holds to the folders of their artifacts."""
-    if not store.catalog.path.exists():
+    if kind_of(store.catalog.path) is None:
         return None
     rescued = 0
     try:
@@ -118,7 +119,7 @@ def _write_records(connection: duckdb.DuckDBPyConnection, artifact: Artifact, ta
         f"SELECT * EXCLUDE (artifact) FROM {table} WHERE artifact = ?", params=[artifact.fingerprint]
     ).to_arrow_table()
     for path in fragments(artifact.path, table, MERGED):
-        path.unlink()
+        remove(path)
     write_parquet(artifact.path / MERGED / f"{own[0]}.parquet", rows)
     connection.execute("BEGIN")
     for key in own[1:]:
@@ -131,7 +132,7 @@ def _rebuild_catalogue(store: Store, defects: list[Defect]) -> str:
     path = store.catalog.path
     if bad := next((each for each in defects if each.path.suffix == ".parquet" and _holds_records(each.path)), None):
         raise StoreError(f"{bad.path} {bad.wrong}: the catalogue cannot be built again without it. {bad.remedy}")
-    if path.exists():
+    if kind_of(path) is not None:
         _check_not_busy(store)
     with store.catalog.exclusive():
         return store.catalog.rebuild()

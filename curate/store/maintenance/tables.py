@@ -15,9 +15,9 @@ import duckdb
 import pyarrow as pa
 
 from ...errors import StoreError
-from ..artifacts.files import not_stored
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import metadata_of
+from ..artifacts.path_checks import is_special, kind_of
 from ..catalog.fragments import KEY, record_tables
 from ..catalog.objects import schema_columns
 from ..catalog.sql import quote
@@ -57,7 +57,7 @@ def defects_of_tables(folder: Path, remedy: str, connection: duckdb.DuckDBPyConn
     The connection must be able to read the folder.
     """
     for path in sorted(folder.glob("part-*.parquet")):
-        if not_stored(path) is None:
+        if not is_special(path):
             try:
                 metadata_of(path)
             except StoreError:
@@ -75,9 +75,10 @@ def defects_of_tables(folder: Path, remedy: str, connection: duckdb.DuckDBPyConn
 def _real_fragments(folder: Path) -> Iterator[Path]:
     """Yield the fragments of an artifact, without those that are links or lie behind one."""
     for parent in (folder / RECORDS, folder / MERGED):
-        for path in sorted(parent.glob("*/*.parquet")) if not parent.is_symlink() else ():
-            if not path.name.startswith(".") and not path.parent.is_symlink() and not_stored(path) is None:
-                yield path
+        for table in sorted(parent.iterdir()) if kind_of(parent) == "a folder" else ():
+            for path in sorted(table.glob("*.parquet")) if kind_of(table) == "a folder" else ():
+                if not path.name.startswith(".") and not is_special(path):
+                    yield path
 
 
 def _inexact_columns(path: Path) -> dict[str, str]:

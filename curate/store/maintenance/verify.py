@@ -17,9 +17,10 @@ import duckdb
 from ...errors import CatalogueBusy, StoreError
 from ...runtime.checksums import CHECKPOINT_MARKER, damage
 from ..artifacts.artifact import Artifact, is_name
-from ..artifacts.files import REMEDY, not_stored, read_json
+from ..artifacts.files import REMEDY, read_json
 from ..artifacts.manifest import MANIFEST, MANIFEST_FILE, MERGED, RECORDS, find_damage, recorded_files
 from ..artifacts.parquet import metadata_of
+from ..artifacts.path_checks import LAYOUT, find_special, kind_of, require_folder, wrong_kind
 from ..catalog.catalog import NAME_COLUMNS
 from ..catalog.connection import connect
 from ..catalog.fragments import fragment_key, fragments
@@ -30,6 +31,18 @@ from .tables import Defect, defects_of_tables
 INDEX_DESCRIPTION = ".faiss.json"
 """End of the name of the file that describes an index and records the checksums of its files."""
 REPAIR = "curate repair builds it again from the artifacts."
+FOLDERS = (*LAYOUT, "files", "checkpoints", "cells", "rounds", RECORDS, MERGED)
+"""Names of folders in a store or an artifact."""
+FILES = (
+    "store.json",
+    "catalog.duckdb",
+    "catalog.duckdb.wal",
+    "draft.lock",
+    "draft.json",
+    "settled.json",
+    "reading.txt",
+)
+"""Names of files in a store or an artifact, except those that a manifest lists."""
 
 
 def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
@@ -40,26 +53,29 @@ def find_defects(store: Store, name: str | None = None) -> Iterator[Defect]:
     connection = connect([store.root])
     try:
         if name is None:
-            yield from _defects_of_store(store, connection)
+            yield from _each_once(_wrong_kinds(store.root), _defects_of_store(store, connection))
             return
         names = store.display_names()
         wanted = [each for each in store.artifacts_and_drafts() if names[each.fingerprint] == name] or [store.get(name)]
         for artifact in wanted:
-            yield from _defects_of_folder(artifact.path, connection)
+            yield from _each_once(_wrong_kinds(artifact.path), _defects_of_folder(artifact.path, connection))
     finally:
         connection.close()
 
 
+def _each_once(of_kinds: Iterator[Defect], others: Iterator[Defect]) -> Iterator[Defect]:
+    """Yield what is no file and no folder, and then the other defects of other paths."""
+    first = list(of_kinds)
+    yield from first
+    known = {defect.path for defect in first}
+    yield from (defect for defect in others if defect.path not in known)
+
+
 def _defects_of_store(store: Store, connection: duckdb.DuckDBPyConnection) -> Iterator[Defect]:
-    before = [*_links(store.root / "store.json"), *_links(store.root / "names"), *_defects_of_names(store)]
-    before += _links(store.root / "artifacts", below=False)
+    yield from _defects_of_names(store)
     for stage in _folders(store.root / "artifacts"):
-        before += _links(stage, below=False)
         for folder in _folders(stage):
-            before += list(_defects_of_folder(folder, connection))
-            yield from before
-            before.clear()
-    yield from before
+            yield from list(_defects_of_folder(folder, connection))
     yield from _defects_of_catalogue(store, connection)
 
 
@@ -70,35 +86,38 @@ def without_manifest(store: Store) -> list[Artifact]:
 
 
 def _folders(above: Path) -> list[Path]:
-    """Return the folders in a folder of the store, sorted. Links, which `_links` reports, are not followed."""
-    if above.is_symlink() or not above.is_dir():
-        return []
-    return sorted(path for path in above.iterdir() if path.is_dir() and not path.is_symlink())
+    """Return the folders in a folder of the store, sorted. Links, which `_wrong_kinds` reports, are not followed."""
+    found = sorted(above.iterdir()) if kind_of(above) == "a folder" else []
+    return [path for path in found if kind_of(path) == "a folder"]
 
 
-def _links(path: Path, *, below: bool = True) -> Iterator[Defect]:
-    """Yield a defect for each link, pipe and device at a path: curate makes only files and folders.
+def _wrong_kinds(folder: Path) -> Iterator[Defect]:
+    """Yield a defect for each link, pipe, socket and device below a folder: curate makes only files and folders.
 
-    Args:
-        path: file or folder; it may be missing.
-        below: also look at everything below a folder; otherwise only at what it holds.
+    The folder is the store's, or an artifact's. A file in the place of one of its folders, and a folder in the place of
+    one of its files, are defects, too.
     """
-    pending, first = [path], True
-    while pending:
-        each = pending.pop()
-        if not os.path.lexists(each):
-            continue
-        if (what := not_stored(each)) is not None:
-            remedy = "curate neither follows nor reads it. Delete it, or put the file or folder itself in its place."
-            yield Defect(each, f"is {what} and should be a file or a folder", remedy)
-        elif (first or below) and each.is_dir():
-            pending += sorted(each.iterdir(), reverse=True)
-        first = False
+    found = dict(find_special(folder))
+    holders = [folder, *(each for stage in _folders(folder / "artifacts") for each in _folders(stage))]
+    for names, wanted in ((FOLDERS, "a folder"), (FILES, "a file")):
+        paths = [holder / name for holder in holders for name in names]
+        found |= {path: kind for path in paths if (kind := kind_of(path)) not in (None, wanted) and kind is not None}
+    for path, kind in found.items():
+        yield Defect(path, *wrong_kind(kind))
+
+
+def _is_behind_link(path: Path) -> bool:
+    """Return whether a folder between the store and the path is a link or no folder."""
+    try:
+        require_folder(path.parent)
+    except StoreError:
+        return True
+    return False
 
 
 def _defects_of_names(store: Store) -> Iterator[Defect]:
     folder = store.root / "names"
-    for pointer in sorted(folder.glob("*.json")) if not folder.is_symlink() else ():
+    for pointer in sorted(folder.glob("*.json")) if kind_of(folder) == "a folder" else ():
         remedy = f"Delete it, and run the command that made '{pointer.stem}' again: it finds the artifact and names it."
         if not is_name(pointer.stem):
             yield Defect(pointer, "has a name that no artifact can have", "Delete it.")
@@ -109,6 +128,8 @@ def _defects_of_names(store: Store) -> Iterator[Defect]:
             yield Defect(pointer, _problem(error, pointer), remedy)
             continue
         target = store.root / content["path"]
+        if _is_behind_link(target / MANIFEST):  # `_wrong_kinds` reports the link
+            continue
         if not target.is_dir():
             yield Defect(pointer, f"points to {content['path']}, which is gone", "curate gc removes the name.")
         elif not any(os.path.lexists(target / file) for file in (MANIFEST, MANIFEST_FILE)):
@@ -128,7 +149,6 @@ def _problem(error: StoreError, path: Path) -> str:
 def _defects_of_folder(folder: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[Defect]:
     """Yield the defects of an artifact (description, files, records, indexes, checkpoints) or of a draft."""
     again = f"Put the file back from a copy, or delete the folder {folder} and make the artifact again."
-    yield from _links(folder)
     if os.path.lexists(folder / MANIFEST):
         yield from _defects_of_description(folder / MANIFEST, again)
         try:
@@ -171,6 +191,8 @@ def _defects_of_recorded_files(record: Path, remedy: str) -> Iterator[Defect]:
         yield Defect(record, _problem(error, record), remedy)
         return
     for name, recorded in files.items():
+        if _is_behind_link(record.parent / name):  # `_wrong_kinds` reports the link
+            continue
         if (wrong := damage(record.parent / name, recorded, read=True)) is not None:
             yield Defect(record.parent / name, wrong, remedy)
 

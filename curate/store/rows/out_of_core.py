@@ -6,10 +6,9 @@ DuckDB sort depends on its threads and row groups, and the sort fails for long t
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
+from ..artifacts.safe_files import create_file, make_folder, remove, remove_tree
 from ..catalog.connection import connect
 from ..vectors.vectors import Positions
 
@@ -74,9 +74,9 @@ def gather(shards: Sequence[Path], positions: Positions, target: Path) -> None:
         positions: (k,) values of column `position`, all different.
         target: Parquet file to write.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     rows_per_file = max(MIN_ROWS_PER_FILE, -(-len(positions) // MAX_FILES))
-    with _temporary_folder(target.parent) as folder:
+    with temporary_folder(target.parent) as folder:
         _split(shards, positions, rows_per_file, folder)
         files = sorted(folder.iterdir())
         write_batches(target, metadata_of(shards[0]).schema.to_arrow_schema(), (_sorted(path) for path in files))
@@ -115,7 +115,7 @@ def _selected(ordered: Positions, positions: Any) -> tuple[Positions, Positions]
 def _sorted(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
         table = reader.read_all()
-    path.unlink()
+    remove(path)
     return table.sort_by(TARGET_ROW).drop_columns(TARGET_ROW)
 
 
@@ -127,7 +127,7 @@ def read_batches(path: Path, columns: Sequence[str] | None = None, *, rows: int 
 
 def write_batches(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """Write tables of one schema to a Parquet file, one after the other."""
-    with pq.ParquetWriter(path, schema, compression="zstd", **CHECKED) as writer:
+    with create_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd", **CHECKED) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=GROUP)
 
@@ -146,20 +146,21 @@ def _parameters(shards: Sequence[Path]) -> dict[str, Any]:
 
 
 @contextmanager
-def _temporary_folder(below: Path) -> Iterator[Path]:
+def temporary_folder(below: Path) -> Iterator[Path]:
     """Create a temporary folder with a unique name, and remove it with its content at the end of the block."""
     folder = below / f".spill-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
+    make_folder(folder)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(folder)
 
 
 @contextmanager
 def _spilling_database(shards: Sequence[Path], scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory database that reads the shards' folders and spills into a temporary folder below `scratch`."""
-    with _temporary_folder(scratch) as folder:
+    with temporary_folder(scratch) as folder:
         connection = connect([path.parent for path in shards], memory=MEMORY, spill=folder)
         try:
             yield connection

@@ -6,7 +6,6 @@ split into files.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,8 +15,10 @@ import pyarrow.parquet as pq
 
 from ..artifacts.files import temporary
 from ..artifacts.parquet import CHECKED, metadata_of, name_damaged_file, open_parquet, read_parquet
+from ..artifacts.safe_files import replace_file
 from ..catalog.connection import connect
 from ..catalog.sql import quote
+from .out_of_core import temporary_folder
 
 REPEATS = """
 WITH firsts AS (
@@ -72,19 +73,17 @@ def write_repeats(parts: Sequence[Path], path: Path, *, memory: int = 10**9) -> 
         path: the Parquet file to write, with one column `position`; it is written atomically.
         memory: bytes that DuckDB may use; the rest spills to the folder of `path`.
     """
-    partial = temporary(path)
-    with tempfile.TemporaryDirectory(prefix=".spill-", suffix=".tmp", dir=path.parent) as spill:
-        connection = connect([part.parent for part in parts], memory=memory, spill=Path(spill))
+    with temporary_folder(path.parent) as spill:
+        connection = connect([part.parent for part in parts], memory=memory, spill=spill)
         try:
             files = ", ".join(quote(str(part)) for part in parts)
-            with name_damaged_file(parts):
+            with name_damaged_file(parts), replace_file(path, temporary(path)) as file:
                 found = connection.sql(REPEATS.format(files=files)).to_arrow_reader(BATCH_ROWS)
-                with pq.ParquetWriter(partial, POSITIONS, compression="zstd", **CHECKED) as writer:
+                with pq.ParquetWriter(file, POSITIONS, compression="zstd", **CHECKED) as writer:
                     for batch in found:
                         writer.write_batch(batch)
         finally:
             connection.close()
-    partial.replace(path)
 
 
 def read_repeats(path: Path, start: int, stop: int) -> set[int]:

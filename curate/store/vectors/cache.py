@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..artifacts.parquet import read_parquet, write_parquet
+from ..artifacts.path_checks import require_no_links
 
 Precision = Literal["fp16", "int8", "1bit"]
 Matrix = npt.NDArray[np.float32]
@@ -58,6 +59,7 @@ class VectorCache:
 
     def _list_new_files(self) -> None:
         """Read the ids in files that were added since the last call, by any process. A file never changes."""
+        require_no_links(self.folder)
         for path in sorted(set(self.folder.glob("*.parquet")) - self._listed):
             ids = read_parquet(path, ["sample_id"])["sample_id"].to_pylist()
             self._files |= dict.fromkeys(ids, path)

@@ -19,6 +19,8 @@ from ...log import LOGGER, bar
 from ...runtime.checksums import checksum_files, first_damage
 from ..artifacts.files import read_json, temporary, write_json
 from ..artifacts.manifest import recorded_files
+from ..artifacts.path_checks import kind_of, require_file
+from ..artifacts.safe_files import create_file, remove, remove_tree, rename
 from .index_kind import TRAIN_PER_LIST, IndexKind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length
 
@@ -88,18 +90,21 @@ def load_or_build_index(folder: Path, vectors: VectorShards, kind: IndexKind) ->
     path, full = folder / f"{vectors.column}.faiss", folder / f"{vectors.column}.f16"
     description = path.with_name(f"{path.name}.json")
     expected = {"shards": vectors.digest(), **asdict(kind)}
-    index = _load(path, description, expected) if kind.code == 0 or full.exists() else None
+    index = _load(path, description, expected) if kind.code == 0 or kind_of(full) else None
     if index is None:
-        description.unlink(missing_ok=True)  # it must never describe another index
+        remove(description)  # it must never describe another index
         index = _build(vectors, kind, full)
         partial = temporary(path)
-        faiss.write_index(index, str(partial))
-        partial.replace(path)
+        remove_tree(partial)
+        faiss.write_index(index, str(require_file(partial)))
+        rename(partial, path)
         files = {each.name: each for each in (path, full) if each.exists()}
         write_json(description, {**expected, "vectors": int(index.ntotal), "files": checksum_files(files)})
     if not kind.code:
         return FaissIndex(index, kind)
-    return FaissIndex(index, kind, np.memmap(full, np.float16, "r", shape=(int(index.ntotal), vectors.width)))
+    return FaissIndex(
+        index, kind, np.memmap(require_file(full), np.float16, "r", shape=(int(index.ntotal), vectors.width))
+    )
 
 
 def _load(path: Path, description: Path, expected: dict[str, Any]) -> Any:
@@ -118,7 +123,7 @@ def _load(path: Path, description: Path, expected: dict[str, Any]) -> Any:
         LOGGER.info("%s %s: the index is built again.", *wrong)
         return None
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(require_file(path)))
     except RuntimeError as error:
         LOGGER.info("%s cannot be read, and the index is built again: %s", path, str(error).splitlines()[0])
         return None
@@ -135,17 +140,17 @@ def _build(vectors: VectorShards, kind: IndexKind, full: Path) -> Any:
         LOGGER.info("Building an index of %d vectors: %s.", vectors.rows, kind)
         index.train(vectors.sample(max(TRAIN_PER_LIST * kind.lists, 10_000), seed=0).matrix)
     partial = temporary(full)
-    with partial.open("wb") as file, bar(total=vectors.rows, label="index", unit="sample") as progress:
+    with create_file(partial) as file, bar(total=vectors.rows, label="index", unit="sample") as progress:
         for part in vectors:
             index.add(part.matrix)
             if kind.code:
                 file.write(part.matrix.astype(np.float16).tobytes())
             progress.update(len(part.matrix))
     if kind.code:
-        partial.replace(full)
+        rename(partial, full)
     else:
-        partial.unlink()
-        full.unlink(missing_ok=True)
+        remove(partial)
+        remove(full)
     return index
 
 

@@ -26,6 +26,7 @@ from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable
 from ...numerics.gradients import GradientRequest, SignHash
+from ...store.artifacts.safe_files import read_text
 from ..checkpoint_files import read_state
 from .adam import Adam
 from .engine import GradientEngine
@@ -177,7 +178,7 @@ def _logged(run: Sequence[Path]) -> tuple[list[int], dict[int, float]]:
         states = []
         for path in run:
             file = path / "trainer_state.json"
-            states.append(json.loads(file.read_text(encoding="utf-8")))
+            states.append(json.loads(read_text(file)))
         steps = [int(state["global_step"]) for state in states]
         return steps, {
             int(entry["step"]): float(entry["learning_rate"])
