@@ -6,12 +6,9 @@ The SQL comes from the command line, from a file, from stdin or from a saved que
 from __future__ import annotations
 
 import io
-import json
-import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
@@ -19,20 +16,16 @@ import typer
 
 from ..config import scalar
 from ..errors import ConfigError, QueryError, did_you_mean
-from ..log import LOGGER
 from ..runtime import bundled
-from ..runtime.spreadsheet import as_csv
 from ..runtime.terminal import cell, say, table
+from ..store.catalog.limits import Limits, bytes_of
 from . import completion
+from .answer import print_answer
 from .flags import StoreFlag
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ..store import Store
 
-LONGEST = 200
-"""Default for the largest number of rows in a printed table."""
 MOST_SQL = 1_000_000
 """Largest size of a SQL text, in bytes."""
 LONGEST_PATH = 4096
@@ -81,10 +74,9 @@ def query(
     store: StoreFlag = Path("store"),
 ) -> None:
     """Run `curate query`: print the rows that a read-only statement returns."""
-    from ..store import Store
-    from ..store.catalog.limits import Limits, bytes_of
-
     if catalogue:
+        from ..store import Store
+
         say(*describe(Store(store)))
     elif sql is None:
         raise ConfigError(
@@ -92,7 +84,7 @@ def query(
         )
     else:
         limits = Limits(timeout, bytes_of(memory), allow_files)
-        write(Store(store).query(find(sql, store), parameters(params or ()), limits), output_format, guard=not raw)
+        print_answer(store, find(sql, store), parameters(params or ()), limits, output_format, guard=not raw)
 
 
 def find(text: str, root: Path) -> str:
@@ -187,104 +179,3 @@ def describe(store: Store) -> list[str]:
         described = table([row for row in columns if row["column"]], columns=["column", "type", "comment"])
         lines += [f"  {line}" for line in described[2:]]
     return lines
-
-
-def write(result: pa.Table, output_format: str, *, longest: int = LONGEST, guard: bool = True) -> None:
-    """Write the rows to stdout.
-
-    Args:
-        result: the rows.
-        output_format: `table`, `csv`, `json` or `parquet`. JSON and Parquet hold the exact values.
-        longest: the largest number of rows of a `table`. The other formats always hold all rows.
-        guard: write a ' before CSV cells that a spreadsheet would run as formulas, and log how many there are.
-    """
-    if output_format == "parquet":
-        from ..store.catalog.query import parquet_bytes
-
-        sys.stdout.buffer.write(parquet_bytes(result))
-        return
-    rows = rows_of(result.slice(0, longest) if output_format == "table" else result)
-    names = list(rows[0]) if rows else result.column_names
-    if output_format == "csv":
-        _write_csv(names, rows, guard=guard)
-    elif output_format == "json":
-        _write_data("[" + ",\n ".join(_json(row, ascii_only=_is_ascii()) for row in rows) + "]\n")
-    else:
-        say(*table(rows, columns=names), hide_secrets=False)
-        if len(result) > longest:
-            LOGGER.info(f"... and {len(result) - longest} more rows. curate query --format csv shows all of them.")
-
-
-def rows_of(result: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows as mappings from column to value.
-
-    Columns of the same name get a number (`name`, `name_2`). If a time does not fit Python's types, such as the year
-    200000, all times become text.
-
-    Raises:
-        QueryError: a value cannot be written as text.
-    """
-    import pyarrow as pa
-
-    names: dict[str, None] = {}
-    for name in result.column_names:
-        number = 1
-        while (name if number == 1 else f"{name}_{number}") in names:
-            number += 1
-        names[name if number == 1 else f"{name}_{number}"] = None
-    result = result.rename_columns(list(names))
-    try:
-        rows: list[dict[str, Any]] = result.to_pylist(maps_as_pydicts="lossy")
-    except (OverflowError, ValueError):  # for example the year 200000, or infinity
-        texts = [column.cast(pa.string()) if pa.types.is_temporal(column.type) else column for column in result.columns]
-        try:
-            rows = pa.table(texts, names=list(names)).to_pylist(maps_as_pydicts="lossy")
-        except (OverflowError, ValueError, pa.ArrowException) as error:
-            raise QueryError(f"The answer has a value that cannot be shown: {error}. CAST it to VARCHAR.") from None
-    return rows
-
-
-def _write_csv(names: Sequence[str], rows: Sequence[dict[str, Any]], *, guard: bool) -> None:
-    text, guarded = as_csv(names, ([_flat(value) for value in row.values()] for row in rows), guard=guard)
-    _write_data(text)
-    if guarded:
-        LOGGER.warning(
-            f"{guarded} cells start with a ' now, because spreadsheets would run them as formulas. Give --raw or "
-            "--format json for the unchanged cells."
-        )
-
-
-def _write_data(text: str) -> None:
-    """Write data to stdout unchanged; on a terminal, characters that control it are escaped.
-
-    Raises:
-        UnicodeEncodeError: the encoding of stdout lacks a character, and data must not be changed.
-    """
-    if sys.stdout.isatty():
-        say(text.rstrip("\n"), hide_secrets=False)
-    else:
-        text.encode(sys.stdout.encoding or "utf-8")
-        sys.stdout.write(text)
-
-
-def _flat(value: Any) -> Any:
-    return _json(value) if isinstance(value, (dict, list)) else value
-
-
-def _is_ascii() -> bool:
-    """Return whether JSON must be written with escapes only, because stdout may not take all characters."""
-    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
-
-
-def _json(value: Any, *, ascii_only: bool = False) -> str:
-    """Return a value as JSON. Decimals become numbers, times become text, and NaN and infinity become null."""
-    plain = _finite(value)
-    return json.dumps(plain, ensure_ascii=ascii_only, default=lambda v: float(v) if isinstance(v, Decimal) else str(v))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,8 +30,9 @@ from ..stages import STAGES, build_config
 from ..stages.consent import Consent, check
 from ..stages.query_options import QueryOptions
 from . import completion
+from .answer import print_answer
 from .flags import StoreFlag, with_consent
-from .query import about, find, write
+from .query import about, find
 from .stage import make_or_find
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
         start = time.monotonic()
         if entry.query is not None:
             say(f"\n{about(entry.sql) or entry.label}\n")
-            write(store.query(entry.sql, entry.query.params or {}, entry.query.limits), "table", longest=LONGEST)
+            print_answer(store.root, entry.sql, entry.query.params or {}, entry.query.limits, longest=LONGEST)
             end = "answered"
         elif entry.config is not None:
             artifact, fresh = make_or_find(store, entry.stage, entry.config)

@@ -22,18 +22,17 @@ def guarded(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
-def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]], *, guard: bool = True) -> tuple[str, int]:
-    """Return a header and rows as CSV, and how many cells were changed because they start like a formula.
+def as_csv(rows: Iterable[Sequence[Any]], *, guard: bool = True) -> tuple[str, int]:
+    """Return rows as lines of CSV, and how many cells were changed because they start like a formula.
 
     Args:
-        names: names of the columns.
-        rows: values of the cells, row by row.
+        rows: values of the cells, row by row; the names of the columns are the first row of a file.
         guard: write a ' before cells that start like a formula; otherwise all cells stay unchanged.
     """
     text, changed = io.StringIO(), 0
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in (names, *rows):
+    for row in rows:
         cells = [guarded(value) for value in row] if guard else list(row)
         changed += sum(new is not old for new, old in zip(cells, row, strict=True))
         # Readers end a row at a lone carriage return, and Python's writer quotes it only from 3.13 on.

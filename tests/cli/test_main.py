@@ -51,6 +51,15 @@ def test_looking_at_the_store_imports_no_torch(tmp_path: Path, store: Store, arg
     assert imported_by(*args, cwd=tmp_path) & HEAVY == set()
 
 
+def test_a_query_forks_before_it_imports_anything_large(tmp_path: Path, store: Store) -> None:
+    from curate.config import Config
+
+    store.make("ingest", lambda draft: None, Config(name="a"))
+    assert imported_by("query", "SELECT 1", cwd=tmp_path) & {"duckdb", "pyarrow", "numpy"} == set()
+    code = "import sys, curate.cli.rows; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "nor does the process of the query"
+
+
 def test_status_shows_what_another_version_made_and_says_so(curate: Call, store: Store) -> None:
     from curate.config import Config
 

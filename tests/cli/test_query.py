@@ -69,16 +69,70 @@ def test_parquet_goes_to_stdout_as_bytes(curate: Call, toy: ModuleType, tmp_path
     assert pq.read_table(pa.BufferReader(done.stdout))["n"].to_pylist() == [1, 20]
 
 
+def start(folder: Path, *args: str) -> subprocess.Popen[bytes]:
+    """Start `curate query` in a folder with a store."""
+    command = [sys.executable, "-m", "curate", "query", *args]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started; [] where the system does not show them."""
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(each) for each in found.read_text().split()] if found.exists() else []
+
+
 def test_ctrl_c_stops_a_query_that_would_take_hours(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
     curate("toy", "--name", "t")
-    sql = "SELECT sum(a.range * b.range) FROM range(100000000) a, range(100000000) b"
-    with subprocess.Popen(
-        [sys.executable, "-m", "curate", "query", sql], cwd=tmp_path, stderr=subprocess.PIPE
-    ) as running:
-        time.sleep(4)
+    sql = "SELECT count(*) FROM (SELECT md5(range::VARCHAR) h FROM range(10000000000) ORDER BY h) t, range(1000000000)"
+    with start(tmp_path, sql, "--memory", "50MB") as running:
+        for _ in range(600):
+            time.sleep(0.1)
+            if list((tmp_path / "store").glob(".spill*/*")):  # the query works
+                break
+        working = children_of(running.pid)
         running.send_signal(signal.SIGINT)
         try:
-            _, errors = running.communicate(timeout=60)
+            output, errors = running.communicate(timeout=60)
         finally:
             running.kill()
-    assert running.returncode == 130 and b"Interrupted" in errors and b"Traceback" not in errors
+    assert running.returncode == 130 and b"Interrupted" in errors and b"Traceback" not in errors and output == b""
+    assert not any(Path(f"/proc/{pid}").exists() for pid in working)
+    assert list((tmp_path / "store").glob(".*")) == []
+
+
+def test_a_reader_that_leaves_early_is_told_so(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    with start(tmp_path, "SELECT repeat('x', 1000) FROM range(10000)", "--format", "csv") as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.read(10)
+        running.stdout.close()
+        errors = running.stderr.read()
+    assert running.returncode == 1 and errors.startswith(b"Error: The program that reads stdout has closed it")
+
+
+def test_an_answer_that_takes_too_long_to_print_prints_nothing(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    for output_format in ("csv", "json"):
+        sql = "SELECT range, [range, range] AS l FROM range(20000000)"
+        with start(tmp_path, sql, "--format", output_format, "--timeout", "1") as running:
+            output, errors = running.communicate(timeout=300)
+        assert (running.returncode, output) == (1, b"")
+        assert errors.startswith(b"Error: The query took longer than 1 s and was stopped.")
+
+
+def test_a_query_of_a_pipeline_has_its_limits(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    bomb = "SELECT count(*) FROM range(100000000) a, range(100000000) b"
+    (tmp_path / "p.yaml").write_text(
+        f"stages:\n  - toy: {{name: t}}\n  - query: {{sql: SELECT 1 AS one}}\n"
+        f"  - query: {{sql: '{bomb}', timeout: 0.5}}\n"
+    )
+    outcome = curate("run", "p.yaml")
+    assert outcome.code == 1 and "\none\n───\n  1\n" in outcome.out
+    assert "took longer than 0.5 s" in outcome.err
+
+
+def test_a_store_of_a_newer_release_is_not_read(curate: Call, toy: ModuleType, tmp_path: Path) -> None:
+    curate("toy", "--name", "t")
+    (tmp_path / "store" / "store.json").write_text('{"schema_version": 99}')
+    outcome = curate("query", "SELECT 1")
+    assert outcome.code == 1 and "was made by a newer curate" in outcome.err

@@ -20,7 +20,7 @@ from curate.store.artifacts.files import temporary
 from curate.store.artifacts.manifest import MERGED
 from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.fragments import fragments
-from curate.store.catalog.query import dictionary, ledger_views, parquet_bytes, run
+from curate.store.catalog.query import dictionary, ledger_views, run
 from curate.store.catalog.session import QuerySession
 
 
@@ -218,13 +218,6 @@ def test_the_data_dictionary_describes_every_table_and_every_column_of_records(s
     assert silent == []
     for table, label in NAME_COLUMNS.items():
         assert [r["column"] for r in rows if r["table"] == table][:2] == ["", label]
-
-
-def test_parquet_bytes_read_back_as_the_same_table(store: Store) -> None:
-    import pyarrow.parquet as pq
-
-    table = pa.table({"a": [1, 2], "b": ["x", None]})
-    assert pq.read_table(pa.BufferReader(parquet_bytes(table))).equals(table)
 
 
 def test_the_first_query_of_a_process_does_not_wait_for_pandas(store: Store) -> None:

@@ -21,7 +21,7 @@ from curate.store.catalog.connection import connect
 from curate.store.catalog.fragments import fragments, record_tables
 from curate.store.catalog.limits import Limits
 from curate.store.catalog.objects import _created_columns, schema_columns
-from curate.store.catalog.query import dictionary
+from curate.store.catalog.query import dictionary, run
 from curate.store.catalog.session import QuerySession
 from curate.store.maintenance.gc import find_leftovers
 from curate.store.maintenance.repair import repair
@@ -93,7 +93,7 @@ def test_whatever_a_command_asks_is_asked_of_a_shut_connection(store: Store, mon
         assert len(seen) > before
 
     made = store.make("toy", fill, Toy(name="a"))
-    used(lambda: store.query("SELECT * FROM samples", limits=Limits(allow_files=True)))
+    used(lambda: run(store, "SELECT * FROM samples", limits=Limits(allow_files=True)))
     used(lambda: dictionary(store))
     used(lambda: QuerySession(store).__exit__())
     used(lambda: list(find_defects(store)))

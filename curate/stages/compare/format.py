@@ -96,7 +96,8 @@ def report(result: Mapping[str, Any], *, output_format: str) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Return rows as CSV with a header; missing values are empty."""
-    return spreadsheet.as_csv(list(rows[0]), ([row.get(name) for name in rows[0]] for row in rows))[0]
+    names = list(rows[0])
+    return spreadsheet.as_csv([names, *([row.get(name) for name in names] for row in rows)])[0]
 
 
 def _table(result: Mapping[str, Any]) -> str:

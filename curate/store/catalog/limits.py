@@ -1,27 +1,20 @@
-"""Limit the time, memory and files of a query.
+"""The limits of a query: its time, memory and files.
 
 SQL may come from configs, dataset cards and messages of other people. One cross join must not block the machine.
+query_process.py holds the limits. This module imports neither duckdb nor pyarrow.
 """
 
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-import duckdb
-import pyarrow as pa
-
-from ...errors import ConfigError, QueryError
+from ...errors import ConfigError
 
 TIMEOUT = 600.0
 """Default number of seconds that a user's SQL may take."""
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-BATCH_ROWS = 100_000
-"""Number of rows that are fetched from an answer at a time."""
 
 
 def bytes_of(text: str) -> int:
@@ -42,52 +35,11 @@ class Limits:
 
     Attributes:
         timeout: seconds; None for no limit, as for curate's own queries.
-        memory: bytes that DuckDB may hold before it spills to disk, and the largest size of an answer; None for the
-            store's default limit and answers of any size.
+        memory: bytes that the query's process may use (DuckDB spills to disk before), and the largest size of an
+            answer; None for the store's default limit and answers of any size.
         allow_files: also read files outside the store.
     """
 
     timeout: float | None = None
     memory: int | None = None
     allow_files: bool = False
-
-
-def run_with_limits(connection: duckdb.DuckDBPyConnection, limits: Limits, ask: Callable[[], pa.Table]) -> pa.Table:
-    """Return `ask()`, which queries the connection; interrupt it after the timeout, or on Ctrl-C.
-
-    `ask` runs in a thread of its own: in the main thread DuckDB could work for minutes without reacting to a signal.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(ask)
-        try:
-            return future.result(limits.timeout)
-        except TimeoutError:
-            late = f"The query took longer than {limits.timeout:g} s and was stopped."
-            raise QueryError(f"{late} Narrow it, or give it more --timeout.") from None
-        except duckdb.OutOfMemoryException as error:
-            reason = str(error).split("\n")[0].removeprefix("Out of Memory Error: ")
-            raise QueryError(
-                f"The query needs more memory than it may use ({reason}). Narrow it, or give it more --memory."
-            ) from None
-        finally:
-            while not future.done():
-                connection.interrupt()
-                wait([future], 0.1)
-            if failed := future.exception():
-                traceback.clear_frames(failed.__traceback__)  # they hold the answer, and so the catalogue
-
-
-def fetch(relation: duckdb.DuckDBPyRelation, limits: Limits) -> pa.Table:
-    """Return the rows of a relation; raise `QueryError` if they are larger than the memory limit."""
-    if limits.memory is None:
-        return relation.to_arrow_table()
-    reader = relation.to_arrow_reader(BATCH_ROWS)
-    batches, size = [], 0
-    for batch in reader:
-        size += batch.nbytes
-        if size > limits.memory:
-            raise QueryError(
-                f"The answer is larger than {limits.memory / 1e9:.3g} GB. Add a LIMIT, or give it more --memory."
-            )
-        batches.append(batch)
-    return pa.Table.from_batches(batches, schema=reader.schema)

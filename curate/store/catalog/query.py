@@ -3,7 +3,8 @@
 A query runs in an in-memory database to which the catalogue is attached read-only. Each table of records is a view over
 the merged rows and the fragments that still wait, so a query sees a run while it is going. Texts and vectors are views
 over the artifacts' Parquet shards. Views over the ledger summarise runs (schema/views.sql). A statement may only read
-(read_only.py), within limits (limits.py), and no files outside the store unless the user allows it.
+(read_only.py), and no files outside the store unless the user allows it. SQL of users runs in a process with limits
+(query_process.py).
 """
 
 from __future__ import annotations
@@ -11,27 +12,28 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...errors import QueryError, StoreError
 from ..artifacts.files import REMEDY
 from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog
+from .execution import interruptible
 from .fragments import fragment_key, fragments
-from .limits import Limits, fetch, run_with_limits
+from .limits import Limits
 from .read_only import check_read_only, single_statement
 from .sql import quote
 
 if TYPE_CHECKING:
     from ..artifacts.artifact import Artifact
     from ..artifacts.index import ArtifactIndex
+
+T = TypeVar("T")
 
 VECTORS = {"ingest": ("conversations", "pool"), "embed": ("vectors", "features"), "cluster": ("centroids", "clusters")}
 """Stage -> the view over its Parquet shards, and the column of that view that shows the artifact's name."""
@@ -71,18 +73,29 @@ def run(
     limits: Limits = NO_LIMITS,
     *,
     wait: float = 5.0,
-) -> pa.Table:
-    """Run one read-only statement and return its rows as an Arrow table."""
-    statement = single_statement(sql)
+    begin: Callable[[], object] = lambda: None,
+    take: Callable[[duckdb.DuckDBPyRelation], T] = duckdb.DuckDBPyRelation.to_arrow_table,
+) -> T:
+    """Run one read-only statement and return what `take` makes of its answer: by default an Arrow table.
+
+    Args:
+        index: the store.
+        sql: the statement.
+        params: its parameters, by name or in order.
+        limits: its files, and the memory that DuckDB may use. The time is limited from outside; see query_process.py.
+        wait: seconds to wait for a catalogue that another program writes to.
+        begin: called when the store is open, before the statement is read.
+        take: fetches the rows. It runs in another thread, while the connection is open.
+    """
     connection = connect(index, limits, wait=wait)
     try:
-        check_read_only(connection, statement)
         for name in ledger_views():  # creating a view opens every fragment of the ledger once
             if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
                 _make_view(connection, name)
-        return run_with_limits(
-            connection, limits, lambda: fetch(connection.sql(statement, params=params or None), limits)
-        )
+        begin()
+        statement = single_statement(sql)
+        check_read_only(connection, statement)
+        return interruptible(connection, lambda: take(connection.sql(statement, params=params or None)))
     except duckdb.Error as error:
         catalogue = Catalog.of(index.root).path
         own_files = (f"{index.root}/artifacts/", str(catalogue))
@@ -91,14 +104,6 @@ def run(
         raise QueryError(f"{error} (curate query --list shows tables, columns and saved questions)") from None
     finally:
         connection.close()
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as the bytes of a Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
