@@ -105,13 +105,13 @@ def find(text: str, root: Path) -> str:
     if not re.fullmatch(r"[\w./\\~-]+", text):
         return text
     path = Path(text).expanduser()
-    if len(text) < LONGEST_PATH and path.is_file():
-        with path.open("rb") as file:
-            return _decoded(file, str(path))
     known = saved(root)
-    if path.name.removesuffix(".sql") in known:
-        return known[path.name.removesuffix(".sql")].read_text(encoding="utf-8")
-    raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
+    if len(text) >= LONGEST_PATH or not path.is_file():
+        if path.name.removesuffix(".sql") not in known:
+            raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
+        path = known[path.name.removesuffix(".sql")]
+    with path.open("rb") as file:
+        return _decoded(file, str(path))
 
 
 def _decoded(file: BinaryIO, name: str) -> str:
