@@ -29,6 +29,7 @@ from .tables import Defect, defects_of_tables
 
 INDEX_DESCRIPTION = ".faiss.json"
 """End of the name of the file that describes an index and records the checksums of its files."""
+LOCK = "draft.lock"
 REPAIR = "curate repair builds it again from the artifacts."
 
 
@@ -129,6 +130,8 @@ def _defects_of_folder(folder: Path, connection: duckdb.DuckDBPyConnection) -> I
     """Yield the defects of an artifact (description, files, records, indexes, checkpoints) or of a draft."""
     again = f"Put the file back from a copy, or delete the folder {folder} and make the artifact again."
     yield from _links(folder)
+    if (lock := folder / LOCK).is_dir() and not lock.is_symlink():
+        yield Defect(lock, "is a folder and should be a file", "Delete it: curate makes the file again.")
     if os.path.lexists(folder / MANIFEST):
         yield from _defects_of_description(folder / MANIFEST, again)
         try:
