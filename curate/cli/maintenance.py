@@ -6,15 +6,22 @@ that are derived from others, and removes damaged checkpoints of unfinished runs
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import StoreError
+from ..errors import ConfigError, StoreError
 from ..log import LOGGER
 from ..runtime.terminal import cell, say, size
+from ..stages import STAGES, build_config
 from .flags import StoreFlag
+
+if TYPE_CHECKING:
+    from ..store import Store
+    from ..store.maintenance.tables import Defect
 
 EXAMPLES = """
 curate verify
@@ -42,7 +49,7 @@ def verify(
     opened = Store(store)
     opened.require()
     count = 0
-    for problem in find_defects(opened, name):
+    for problem in itertools.chain(find_defects(opened, name), _drafts_of_wrong_options(opened, name)):
         count += 1
         say(f"{cell(problem.path)} {cell(problem.wrong)}.\n  {cell(problem.remedy)}")
     if older := without_manifest(opened):
@@ -51,6 +58,24 @@ def verify(
     if count:
         raise StoreError(f"{count} {'defect' if count == 1 else 'defects'} found in {store}. See the remedies above.")
     LOGGER.info(f"{name or store}: all files are as they were written.")
+
+
+def _drafts_of_wrong_options(store: Store, name: str | None) -> Iterator[Defect]:
+    """Yield the drafts, or the one with this name, that `curate resume` refuses because of their options."""
+    from ..store.maintenance.tables import Defect
+    from ..store.maintenance.verify import readable_artifacts
+
+    for draft in readable_artifacts(store):
+        if draft.made_at is not None or draft.stage not in STAGES or name not in (None, draft.name):
+            continue
+        try:
+            build_config(draft.stage, draft.config)
+        except ConfigError as error:
+            yield Defect(
+                draft.path / "draft.json",
+                f"has options that this version of curate cannot use ({str(error).rstrip('.')})",
+                f"Delete the folder {draft.path}, and make it again.",
+            )
 
 
 def gc(

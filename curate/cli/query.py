@@ -98,13 +98,12 @@ def find(text: str, root: Path) -> str:
     if not re.fullmatch(r"[\w./\\~-]+", text):
         return text
     path = Path(text).expanduser()
-    if len(text) < LONGEST_PATH and path.is_file():
-        return _decoded(io.BytesIO(_content(path)), str(path))
     known = saved(root)
-    if path.name.removesuffix(".sql") in known:
-        file = known[path.name.removesuffix(".sql")]
-        return _decoded(io.BytesIO(_content(file)), str(file))
-    raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
+    if len(text) >= LONGEST_PATH or not path.is_file():
+        if path.name.removesuffix(".sql") not in known:
+            raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
+        path = known[path.name.removesuffix(".sql")]
+    return _decoded(io.BytesIO(_content(path)), str(path))
 
 
 def _content(file: Path) -> bytes:

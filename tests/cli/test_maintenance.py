@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import StoreError
+from curate.stages.embed import EmbedConfig
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
 from curate.store.artifacts.parquet import read_parquet
@@ -223,3 +225,19 @@ def test_the_commands_print_it_and_exit_with_the_right_code(
     assert json.loads((made.path / MANIFEST_FILE).read_text())["files"].keys() == {
         *("artifact.json", "facts/samples/all.parquet", "files/model.safetensors", "part-00000.parquet")
     }
+
+
+@pytest.mark.parametrize("change", [{"workers": -1}, {"d1": "many"}, {"no_such_option": 1}], ids=str)
+def test_a_draft_whose_options_resume_refuses_is_named(
+    store: Store, curate: Callable[..., Any], change: dict[str, Any]
+) -> None:
+    config = EmbedConfig(name="half", pool="pool", model="base")
+    with pytest.raises(KeyboardInterrupt):
+        store.make("embed", stopped, config)
+    (path,) = store.root.glob("artifacts/embed/*/draft.json")
+    assert "draft.json" not in curate("verify").out
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"config": content["config"] | change}))
+    for result in (curate("resume", "half"), curate("verify"), curate("verify", "half")):
+        assert result.code == 1 and next(iter(change)).replace("_", "-") in (result.err + result.out).replace("_", "-")
+    assert "draft.json has options that this version of curate cannot use" in curate("verify").out

@@ -35,6 +35,19 @@ def test_query_reads_sql_from_the_line_a_file_a_pipe_and_the_saved_questions(
     assert "no saved question 'how_mny'. Did you mean 'how_many'?" in curate("query", "how_mny").err
 
 
+@pytest.mark.parametrize("content", ["SELECT 'é' AS x".encode("latin-1"), b"\xff\xfeS\0E\0"])
+def test_sql_that_is_not_utf8_is_named_wherever_it_comes_from(
+    curate: Call, toy: ModuleType, tmp_path: Path, content: bytes
+) -> None:
+    curate("toy", "--name", "t")
+    for file in (tmp_path / "q.sql", tmp_path / "store" / "queries" / "own.sql"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        result = curate("query", file.stem if file.parent.name == "queries" else file.name)
+        assert result.code == 1 and f"{file.name} is not UTF-8. Save it as UTF-8." in result.err
+    assert "own" in curate("query", "--list").out
+
+
 ROWS = "SELECT * FROM (VALUES (1, 'a,b', 0.123456), (20, NULL, NULL)) t(n, s, x)"
 
 

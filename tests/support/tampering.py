@@ -81,6 +81,8 @@ def of_files(root: Path) -> Iterator[Tampering]:
     """Yield the replacement of each file by a link, a pipe and a folder, and of folders by links."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
+        if path.name == "draft.lock":
+            yield Tampering(f"{name}: a folder", name, lambda root, name=name: _replace(root, name, Path.mkdir))
         if name.endswith((".lock", ".txt")) or "/files/" in name:
             continue
         if path.is_dir():

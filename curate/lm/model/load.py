@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
 from ..tokens.rendering import RENDERER, RenderError
+from ..tokens.special_tokens import SpecialTokens
 from .adapters import find_base, load_adapter
 from .boundary import COMPLETE, loading, require_regular_files
 from .config_checks import ModelOptions, check_folder
@@ -45,6 +46,8 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
             "Jinja file."
         )
     _check_templates(tokenizer, options.location)
+    with loading("tokenizer", options.location):
+        _try(tokenizer)
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
             raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
@@ -56,6 +59,16 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+def _try(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Use the tokenizer as curate does, so that values of a wrong type in its files raise here and not at a sample."""
+    special_tokens = SpecialTokens(tokenizer)
+    special_tokens.added_around_text()
+    tokenizer(
+        " ".join(["a", *special_tokens.names]), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast
+    )
+    tokenizer.get_vocab()
 
 
 def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:

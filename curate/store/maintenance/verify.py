@@ -81,7 +81,7 @@ def _defects_of_store(store: Store, connection: duckdb.DuckDBPyConnection) -> It
 
 def without_manifest(store: Store) -> list[Artifact]:
     """Return the artifacts of an older curate, which recorded no checksums of their files."""
-    readable = _readable_artifacts(store)
+    readable = readable_artifacts(store)
     return [each for each in readable if each.made_at and not (each.path / MANIFEST_FILE).exists()]
 
 
@@ -201,7 +201,7 @@ def _defects_of_catalogue(store: Store, connection: duckdb.DuckDBPyConnection) -
     """Read the whole catalogue and compare it with the fragments merged into it. DuckDB checks every block it reads."""
     path = store.catalog.path
     remedy = "curate repair builds it again from the artifacts, and keeps the old file next to it."
-    artifacts = _readable_artifacts(store)
+    artifacts = readable_artifacts(store)
     if not os.path.lexists(path):
         if any(_fragments(artifact.path, MERGED) for artifact in artifacts):
             yield Defect(path, "is gone", remedy)
@@ -253,8 +253,8 @@ def _fragments(folder: Path, which: str) -> list[Path]:
         return []
 
 
-def _readable_artifacts(store: Store) -> list[Artifact]:
-    """Return the artifacts and drafts whose description can be read; `_defects_of_folder` reports the others."""
+def readable_artifacts(store: Store) -> list[Artifact]:
+    """Return the artifacts and drafts whose description can be read; `find_defects` reports the others."""
     found = []
     for folder in (folder for stage in _folders(store.root / "artifacts") for folder in _folders(stage)):
         description = MANIFEST if os.path.lexists(folder / MANIFEST) else "draft.json"

@@ -167,6 +167,10 @@ TOKENIZER: dict[str, tuple[Break, str]] = {
     "settings text": (replaced("tokenizer_config.json", "{broken"), ""),
     "settings tokens": (lambda f: edit(f / "tokenizer_config.json", {"eos_token": 7, "pad_token": [1]}), ""),
     "settings decoder": (lambda f: edit(f / "tokenizer_config.json", {"added_tokens_decoder": {"x": 1}}), ""),
+    "settings length": (
+        lambda f: edit(f / "tokenizer_config.json", {"model_max_length": {}}),
+        "Cannot load a tokenizer",
+    ),
     "template": (replaced("chat_template.jinja", "{% for %}"), "syntax error in line 1"),
 }
 
