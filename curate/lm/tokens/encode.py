@@ -20,6 +20,7 @@ from .chat import NO_MASK as NO_MASK
 from .chat import Chat, text_tokens
 from .chat import MaskError as MaskError
 from .masks import Mask, between_ends, overlapping
+from .routes import Route, Turns
 from .special_tokens import SpecialTokens
 
 LossOn = Literal["assistant", "all"]
@@ -79,12 +80,22 @@ class Encoder:
         tokenizer: tokenizer with a chat template.
         max_length: maximum number of tokens; longer texts are truncated at the end.
         loss_on: `assistant` trains on assistant turns, `all` on all tokens.
+        turns: `whole` encodes a conversation as one text, `expand` wants a sample for each answer, `auto` takes `whole`
+            where it gives the tokens that `expand` gives.
 
     Attributes:
         has_generation_marks: True if the chat template has `{% generation %}` marks, which then give the mask.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, loss_on: LossOn = "assistant") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        loss_on: LossOn = "assistant",
+        turns: Turns = "auto",
+    ) -> None:
+        self.turns = turns
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.loss_on = loss_on
@@ -99,6 +110,22 @@ class Encoder:
             MaskError: the sample cannot be rendered, or its assistant tokens cannot be identified.
         """
         return self._encode(sample, None if sample.is_text else Chat(self.special_tokens, sample))
+
+    def route(self, sample: Sample) -> Route:
+        """Return how a sample is encoded: as one text, or with a sample for each answer.
+
+        Raises:
+            MaskError: the sample cannot be encoded in either way.
+        """
+        if sample.answer is not None or sample.is_text or self.loss_on == "all" or self.turns == "whole":
+            return Route(False, "the sample is one text")
+        if self.turns == "expand":
+            return Route(True, "--turns expand")
+        try:
+            self(sample)
+        except MaskError as error:
+            return Route(True, error.reason)
+        return Route(False, "the template renders each answer after its prompt")
 
     def batch(self, samples: Sequence[Sample]) -> Iterator[Encoded | MaskError]:
         """Yield what a call returns or raises for each sample. The samples are rendered together, which is faster."""
