@@ -14,34 +14,6 @@ Pairs = Sequence[tuple[int, int]]
 """Pairs of start and end in a text."""
 
 
-def between_ends(spans: Pairs, offsets: Pairs, length: int) -> Mask:
-    """Return the tokens from the first token of a span's first character to the first token of its last character.
-
-    This is the rule of transformers (`return_assistant_tokens_mask`): a span whose first character belongs to no token
-    ends the search, and a span whose last character belongs to none, or to the first token, reaches to the end.
-
-    Args:
-        spans: spans of the text.
-        offsets: span of each token.
-        length: length of the text.
-    """
-    first = np.full(length + 1, -1, dtype=np.int64)
-    for token in range(len(offsets) - 1, -1, -1):
-        first[offsets[token][0] : offsets[token][1]] = token
-    changes = np.zeros(len(offsets) + 1, dtype=np.int64)
-    for start, end in spans:
-        if not end:
-            continue
-        start_token, end_token = first[start], first[end - 1]
-        if start_token < 0:
-            break
-        stop = end_token + 1 if end_token > 0 else len(offsets)
-        if start_token < stop:
-            changes[start_token] += 1
-            changes[stop] -= 1
-    return changes[:-1].cumsum() > 0
-
-
 def overlapping(spans: Pairs, offsets: Pairs, length: int) -> Mask:
     """Return the tokens [a, b) for which a span [s, e) has s < b and a < e.
 

@@ -11,7 +11,7 @@ Turns = Literal["auto", "whole", "expand"]
 
 @dataclass(frozen=True)
 class Route:
-    """How a conversation becomes tokens.
+    """The way from a conversation to tokens.
 
     Attributes:
         expand: True if each answer is a sample of its own (`Sample.answer`), False if the conversation is one text.
