@@ -84,7 +84,8 @@ class ChatTemplate:
         """True if the template writes a content only if it is a list of parts, as those of images do."""
         if QUESTION in (self._probe([_user()]) or ""):
             return False
-        return QUESTION in (self._probe([_user() | {"content": [{"type": "text", "text": QUESTION}]}]) or "")
+        text = self._probe([_user() | {"content": [{"type": "text", "text": QUESTION}]}]) or ""
+        return QUESTION in text and "'text'" not in text and '"text"' not in text  # a list that is written as it is
 
     @functools.cached_property
     def header(self) -> str:

@@ -1,9 +1,9 @@
 """Encode a conversation to tokens and a loss mask.
 
-The tokenizer's own chat template renders the conversation. It is encoded as one text (turns/whole.py) where each answer then
-has the prompt that it has at inference; otherwise each answer is a sample of its own, with its prompt (turns/answers.py). A
-sample for which neither works is rejected, so no sample is trained on with a wrong mask. Only the template adds special
-tokens; special tokens in the text of a message are encoded as plain text (special_tokens.py).
+The tokenizer's own chat template renders the conversation. It is encoded as one text where each answer then has the
+prompt that it has at inference (turns/whole.py); otherwise each answer is a sample of its own, with its prompt
+(turns/answers.py). A sample for which neither works is rejected, so no sample is trained on with a wrong mask. Only the
+template adds special tokens; special tokens in the text of a message are encoded as plain text (special_tokens.py).
 """
 
 from __future__ import annotations

@@ -145,7 +145,12 @@ pairs = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda p:
 @settings(max_examples=300, deadline=None)
 @given(pairs, pairs)
 def test_masks_in_linear_time_are_those_of_the_definition(spans: list[Any], offsets: list[Any]) -> None:
-    assert overlapping(spans, offsets, 20).tolist() == [any(s < b and a < e for s, e in spans) for a, b in offsets]
+    ascending = sorted(offsets)
+    for tokens in (offsets, [pair for n, pair in enumerate(ascending) if not n or pair[1] >= ascending[n - 1][1]]):
+        wanted = [any(s < b and a < e for s, e in spans) for a, b in tokens]
+        assert overlapping(spans, tokens, 20).tolist() == wanted
+        assert overlapping(spans * 33, tokens, 20).tolist() == wanted
+        assert overlapping([], tokens, 20).tolist() == [False] * len(tokens)
 
 
 # Time

@@ -1,1 +1,1 @@
-"""Where the answers of a conversation are: as one text, or one after its prompt."""
+"""The answers of a conversation: as one text, or each after its prompt."""
