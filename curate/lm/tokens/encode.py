@@ -117,7 +117,8 @@ class Encoder:
             where it gives the texts that `expand` gives.
 
     Attributes:
-        has_generation_marks: True if the chat template has `{% generation %}` marks, which then give the mask.
+        has_generation_marks: True if the chat template, or with `whole` the training template that belongs to it, has
+            `{% generation %}` marks, which then give the mask.
 
     Raises:
         DataError: each answer is a sample of its own, and the loss is on all tokens.
@@ -144,7 +145,8 @@ class Encoder:
         template: Any = tokenizer.chat_template or ""
         if isinstance(template, dict):
             template = template.get("default", "")
-        self.has_generation_marks = MARKS.search(template) is not None
+        trained_with = training_template(template) if turns == "whole" else None
+        self.has_generation_marks = MARKS.search(trained_with or template) is not None
 
     def __call__(self, sample: Sample) -> Encoded:
         """Return the tokens and the loss mask of a sample.

@@ -68,6 +68,22 @@ def test_every_training_template_is_listed_once_and_has_marks_and_a_licence() ->
     assert "TRL 1.16.0" in FOLDER.joinpath("README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("qwen3", "<think>\n\n</think>\n\nThe Baltic.<|im_end|>\n<think>\n\n</think>\n\nThe Aral.<|im_end|>\n"),
+        ("llama3", "The Baltic.<|eot_id|>The Aral.<|eot_id|>"),
+        ("phi3", "The Baltic.<|end|>\nThe Aral.<|end|>\n<|im_end|>"),
+        ("gemma", "The Baltic.<end_of_turn>\nThe Aral.<end_of_turn>\n"),
+        ("glm4moe", "\n<think></think>\nThe Baltic.<|user|>\n<think></think>\nThe Aral.<|user|>"),
+    ],
+)
+def test_a_training_template_trains_on_these_tokens(tiny: str, name: str, wanted: str) -> None:
+    tokenizer = with_markers(tiny, FOLDER.joinpath(f"{name}_training.jinja").read_text(encoding="utf-8"))
+    row = Encoder(tokenizer, max_length=10**6, turns="whole")(CHATS["several"])
+    assert tokenizer.decode(row.input_ids[row.target]) == wanted
+
+
 def stock_templates() -> list[Path]:
     trl = pytest.importorskip("trl.chat_template_utils", reason="TRL is not installed")
     return sorted(path for path in trl._CHAT_TEMPLATES_DIR.glob("*.jinja") if "_training" not in path.name)
