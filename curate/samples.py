@@ -46,6 +46,8 @@ class Sample:
         format: format that the row was read from: messages, sharegpt, prompt-completion, alpaca or text.
         original: the row as it was read.
         metadata: the columns of the row that are not part of the conversation.
+        answer: index of the only message to train on. It is the last message, and the assistant's. None trains on all
+            answers of the conversation.
     """
 
     messages: Sequence[Message]
@@ -54,6 +56,7 @@ class Sample:
     format: str = "messages"
     original: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    answer: int | None = None
 
     @cached_property
     def sample_id(self) -> str:

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..log import LOGGER
 from ..runtime.terminal import cell, command
 
-OWN_TEMPLATES = ("chatml", "plain")
+OWN_TEMPLATES = ("chatml", "plain", "thinking")
 """Chat templates that come with curate; every other one is a file."""
 
 

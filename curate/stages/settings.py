@@ -26,7 +26,8 @@ class TokenizerSettings(Options):
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
     )
     chat_template: Annotated[str | None, POWER] = Field(
-        None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."
+        None,
+        description="Chat template: chatml, plain, thinking, or a Jinja file. The default is the tokenizer's own.",
     )
     pad_token: str | None = Field(None, description="Padding token, for a tokenizer without one.")
     trust_remote_code: Annotated[bool, POWER] = Field(False, description="Run Python code that comes with the model.")

@@ -72,12 +72,14 @@ def test_without_generation_tags_the_method_is_prefixes_and_rejections_are_expla
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     (tmp_path / "plain.jinja").write_text(plain)
     assert "by prefixes" in curate("inspect", "--pool", "pool", "--model", tiny, "--chat-template", "plain.jinja").out
-    (tmp_path / "odd.jinja").write_text("{{ messages | length }}" + plain)
+    (tmp_path / "odd.jinja").write_text(
+        plain.replace("{{ m.content }}", "{% if loop.index0 %}{{ m.content }}{% endif %}")
+    )
     out = curate(
         "inspect", "--pool", "pool", "--model", tiny, "--chat-template", "odd.jinja", "--sample-id", pool[0]
     ).out
-    assert "so assistant tokens cannot be identified" in out
-    assert re.search("assistant tokens cannot be identified +3, such as ", out)
+    assert "the chat template leaves out the text of turn 1" in out
+    assert re.search("the chat template leaves out the text +3, such as ", out)
 
 
 def test_the_choice_is_the_seeds_and_repeats(curate: Callable[..., Any], tiny: str, pool: dict[int, str]) -> None:

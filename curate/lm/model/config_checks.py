@@ -133,7 +133,7 @@ class ModelOptions:
         location: folder or Hub id. An adapter in a folder is loaded on its base model.
         dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
         attn_implementation: attention implementation as in transformers, or None for its default.
-        chat_template: `chatml`, `plain`, or a Jinja file; None keeps the tokenizer's own template.
+        chat_template: `chatml`, `plain`, `thinking`, or a Jinja file; None keeps the tokenizer's own template.
         pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
         trust_remote_code: run code that comes with the model.
         load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.

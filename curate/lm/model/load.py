@@ -26,7 +26,7 @@ from .config_checks import ModelOptions, check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
 
-TEMPLATES = ("chatml", "plain")
+TEMPLATES = ("chatml", "plain", "thinking")
 """Chat templates that curate contains, for tokenizers that have none."""
 
 
@@ -42,8 +42,8 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = _template(options.chat_template)
     if not tokenizer.chat_template:
         raise ModelError(
-            f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, or a "
-            "Jinja file."
+            f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, thinking, "
+            "or a Jinja file."
         )
     _check_templates(tokenizer, options.location)
     with loading("tokenizer", options.location):
@@ -79,8 +79,8 @@ def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
             RENDERER.check(str(source))
         except RenderError as error:
             raise ModelError(
-                f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, or "
-                "a Jinja file."
+                f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, "
+                "thinking, or a Jinja file."
             ) from None
 
 

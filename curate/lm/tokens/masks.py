@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,32 +15,8 @@ Pairs = Sequence[tuple[int, int]]
 """Pairs of start and end in a text."""
 
 
-def between_ends(spans: Pairs, offsets: Pairs, length: int) -> Mask:
-    """Return the tokens from the first token of a span's first character to the first token of its last character.
-
-    This is the rule of transformers (`return_assistant_tokens_mask`): a span whose first character belongs to no token
-    ends the search, and a span whose last character belongs to none, or to the first token, reaches to the end.
-
-    Args:
-        spans: spans of the text.
-        offsets: span of each token.
-        length: length of the text.
-    """
-    first = np.full(length + 1, -1, dtype=np.int64)
-    for token in range(len(offsets) - 1, -1, -1):
-        first[offsets[token][0] : offsets[token][1]] = token
-    changes = np.zeros(len(offsets) + 1, dtype=np.int64)
-    for start, end in spans:
-        if not end:
-            continue
-        start_token, end_token = first[start], first[end - 1]
-        if start_token < 0:
-            break
-        stop = end_token + 1 if end_token > 0 else len(offsets)
-        if start_token < stop:
-            changes[start_token] += 1
-            changes[stop] -= 1
-    return changes[:-1].cumsum() > 0
+FEW = 32
+"""Spans that are looked up one by one, at most."""
 
 
 def overlapping(spans: Pairs, offsets: Pairs, length: int) -> Mask:
@@ -50,6 +27,10 @@ def overlapping(spans: Pairs, offsets: Pairs, length: int) -> Mask:
         offsets: span of each token.
         length: length of the text.
     """
+    if len(spans) <= FEW:
+        firsts, lasts = [at for at, _ in offsets], [to for _, to in offsets]
+        if firsts == sorted(firsts) and lasts == sorted(lasts):
+            return _looked_up(spans, firsts, lasts)
     at, to = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     starts, ends = (np.sort(np.array(side, dtype=np.int64)) for side in (list(zip(*spans, strict=True)) or [(), ()]))
     empty = _empty(spans)
@@ -58,6 +39,14 @@ def overlapping(spans: Pairs, offsets: Pairs, length: int) -> Mask:
     # overlap it. Only an empty span at an empty token ends there without having begun before.
     ended = np.searchsorted(ends, at, side="right") - np.where(at == to, here, 0)
     return np.asarray(np.searchsorted(starts, to, side="left") > ended)
+
+
+def _looked_up(spans: Pairs, firsts: Sequence[int], lasts: Sequence[int]) -> Mask:
+    """Return the tokens that overlap few spans. Their starts and ends ascend."""
+    mask = np.zeros(len(firsts), dtype=np.bool_)
+    for start, end in spans:
+        mask[bisect.bisect_right(lasts, start) : bisect.bisect_left(firsts, end)] = True
+    return mask
 
 
 def _empty(spans: Pairs) -> np.ndarray[Any, np.dtype[np.int64]]:

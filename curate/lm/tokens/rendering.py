@@ -84,8 +84,20 @@ class RenderError(Exception):
         }.get(self.kind, f"the chat template fails: {self.text}")
 
 
-Rendering = tuple[str, list[tuple[int, int]]] | RenderError
-"""A rendered text with the spans that the template marks as generated, or why there is none."""
+@dataclass(frozen=True)
+class Texts:
+    """Texts that a template renders of one conversation.
+
+    Attributes:
+        first: the first text.
+        others: the other texts in order, each as its length if `first` begins with it. The first that is no length, a
+            text or an error, is the last that is rendered.
+        spans: (start, end) of the parts of the first text that the template marks as generated.
+    """
+
+    first: str
+    others: Sequence[int | str | RenderError]
+    spans: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +122,15 @@ class Conversation:
 
 
 class Budget:
-    """Processor time that the rendering of a sample may still use. All renderings of the sample count."""
+    """Processor time that the rendering of a sample may still use. All renderings of the sample count.
 
-    def __init__(self) -> None:
+    Args:
+        counted: count an overrun, so that a template with too many ends the command.
+    """
+
+    def __init__(self, *, counted: bool = True) -> None:
         self.seconds = SECONDS
+        self.counted = counted
 
 
 class Renderer:
@@ -123,8 +140,6 @@ class Renderer:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
-        self._loaded: dict[str, Conversation] = {}
-        self._whole: dict[str, str] = {}
         self._overruns: Counter[str] = Counter()
         self._template: str | None = None
 
@@ -138,52 +153,41 @@ class Renderer:
             self._ask({"template": template}, Budget())
 
     def render(
-        self, slot: str, chat: Conversation, prefixes: Sequence[Prefix], budget: Budget, *, with_spans: bool = False
-    ) -> tuple[list[str], list[tuple[int, int]]]:
-        """Return the rendered texts, and the spans that the template marks as generated in the last of them.
-
-        The conversation is sent once. A text that begins like the text of all turns comes back as its length. The first
-        text that does not is the last one that is rendered.
+        self, chat: Conversation, prefixes: Sequence[Prefix], budget: Budget, *, with_spans: bool = False
+    ) -> Texts:
+        """Return the rendered texts, and the spans that the template marks as generated in the first of them.
 
         Args:
-            slot: place in the child that holds the conversation, `plain` or `escaped`.
             chat: the conversation.
             prefixes: for each text the number of messages, and whether to append the beginning of an assistant turn.
             budget: processor time of the sample; what is used is taken off.
             with_spans: also return the spans.
 
         Raises:
-            RenderError: the template does not render the messages, or exceeds a limit.
+            RenderError: the template does not render the first text, or exceeds a limit of time or memory.
             ModelError: the template has exceeded its limits too often.
         """
-        request: dict[str, Any] = {"slot": slot, "prefixes": prefixes, "spans": with_spans, "template": chat.template}
-        whole = (len(chat.messages), False)
+        request = {"chat": chat.content, "prefixes": prefixes, "spans": with_spans, "template": chat.template}
         with self._lock:
-            loaded = self._alive() and self._loaded.get(slot) is chat
-            sent = [*prefixes] if loaded else [whole, *prefixes]
-            if not loaded:
-                request |= {"chat": chat.content, "prefixes": sent}
-                self._whole.pop(slot, None)
-            answer = self._ask(request, budget)
-            self._loaded[slot] = chat
-            texts = []
-            for prefix, text in zip(sent, answer["texts"], strict=False):
-                if prefix == whole:
-                    self._whole[slot] = text
-                texts.append(self._whole[slot][:text] if isinstance(text, int) else text)
-            return texts if loaded else texts[1:], [(start, end) for start, end in answer["spans"]]
+            return _texts(self._ask(request, budget))
 
-    def render_all(self, chats: Sequence[Conversation], *, with_spans: bool) -> list[Rendering | None]:
-        """Render whole conversations in one exchange, which costs less than one exchange for each.
+    def render_all(
+        self, chats: Sequence[tuple[Conversation, Sequence[Prefix]]], *, with_spans: bool
+    ) -> list[Texts | RenderError | None]:
+        """Render conversations in one exchange, which costs less than one exchange for each.
+
+        Args:
+            chats: conversations of one template, each with its prefixes as in `render`.
+            with_spans: also return the spans.
 
         Returns:
-            For each conversation the text and the spans, or the error; None if it must be rendered by itself, because
-            another one exceeded a limit.
+            For each conversation the texts, or the error; None if it must be rendered by itself, because another one
+            exceeded a limit.
         """
-        request = {"chats": [chat.content for chat in chats], "spans": with_spans, "template": chats[0].template}
-        outcomes: list[Rendering | None] = []
+        contents = [(chat.content, prefixes) for chat, prefixes in chats]
+        request = {"chats": contents, "spans": with_spans, "template": chats[0][0].template}
+        outcomes: list[Texts | RenderError | None] = []
         with self._lock:
-            self._loaded.clear()
             try:
                 answers = self._ask(request, Budget())["answers"]
             except RenderError:
@@ -191,10 +195,7 @@ class Renderer:
         for answer in answers:
             if answer.get("error") in LIMITS:
                 break
-            if "error" in answer:
-                outcomes.append(RenderError(answer["error"], answer["text"], answer["line"]))
-            else:
-                outcomes.append((answer["texts"][0], [(start, end) for start, end in answer["spans"]]))
+            outcomes.append(_error(answer) if "error" in answer else _texts(answer))
         return outcomes + [None] * (len(chats) - len(outcomes))
 
     def _ask(self, request: dict[str, Any], budget: Budget) -> dict[str, Any]:
@@ -213,10 +214,10 @@ class Renderer:
         answer = self._exchange(data, 3 * budget.seconds + PATIENCE)
         budget.seconds -= answer.get("used", time.monotonic() - started)
         self._template = request["template"] if self._alive() else None
-        if "error" in answer and "chats" not in request:
+        if "error" in answer and "chats" not in request and budget.counted:
             self._count(answer["error"], request["template"])
         if "error" in answer:
-            raise RenderError(answer["error"], answer.get("text", ""), answer.get("line"))
+            raise _error(answer)
         return answer
 
     def _count(self, kind: str, template: str) -> None:
@@ -289,7 +290,7 @@ class Renderer:
     def close(self) -> None:
         """End the child process. The next request starts another."""
         process, self._process = self._process, None
-        self._loaded, self._whole, self._template = {}, {}, None
+        self._template = None
         if process is None or self._owner != os.getpid():
             return
         process.kill()
@@ -298,6 +299,15 @@ class Renderer:
                 if pipe is not None:
                     pipe.close()
         process.wait()
+
+
+def _error(answer: dict[str, Any]) -> RenderError:
+    return RenderError(answer["error"], answer.get("text", ""), answer.get("line"))
+
+
+def _texts(answer: dict[str, Any]) -> Texts:
+    others = [_error(text) if isinstance(text, dict) else text for text in answer["texts"]]
+    return Texts(answer["first"], others, [(start, end) for start, end in answer["spans"]])
 
 
 def _placeholder(value: Any) -> str:

@@ -119,42 +119,33 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 
 class Worker:
-    """The compiled template and the conversations of the current sample."""
+    """The compiled template."""
 
     def __init__(self) -> None:
         self.source: str | None = None
         self.template: Any = None
-        self.chats: dict[str, dict[str, Any]] = {}
-        self.sizes: dict[str, int] = {}
-        self.wholes: dict[str, str] = {}
 
     def answer(self, request: dict[str, Any], size: int) -> dict[str, Any]:
-        """Return the answer to a request: the rendered text, or the kind of an error and its text."""
-        if "chat" in request:
-            self.chats[request["slot"]], self.sizes[request["slot"]] = request["chat"], size
-            self.wholes.pop(request["slot"], None)
+        """Return the answer to a request: the rendered texts, or the kind of an error and its text."""
         try:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             try:
                 self._compile(request.get("template"))
-                return self._render(request) if "slot" in request else {}
+                return self._render(request, size) if "chat" in request else {}
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except TimeLimit:
             return {"error": "time"}
         except MemoryError:
             return {"error": "memory"}
-        except SizeLimit:
-            return {"error": "size"}
         except Exception as error:
-            return {"error": _kind_of(error), "text": _text_of(error), "line": getattr(error, "lineno", None)}
+            return _failure(error)
 
     def answer_all(self, request: dict[str, Any], size: int) -> dict[str, Any]:
         """Return an answer for each conversation of a request, until one exceeds a limit of time or memory."""
         answers: list[dict[str, Any]] = []
-        for chat in request.pop("chats"):
-            one = request | {"slot": "one", "chat": chat, "prefixes": [(len(chat["messages"]), False)]}
-            answers.append(self.answer(one, size))
+        for chat, prefixes in request.pop("chats"):
+            answers.append(self.answer(request | {"chat": chat, "prefixes": prefixes}, size))
             if answers[-1].get("error") in ("time", "memory"):
                 break
         return {"answers": answers}
@@ -166,28 +157,37 @@ class Worker:
         if self.template is None:
             self.template = environment().from_string(self.source or "")
 
-    def _render(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the text of each prefix, or its length if the text of all turns begins with it, until one does not."""
-        slot, whole = request["slot"], len(self.chats[request["slot"]]["messages"])
-        texts: list[str | int] = []
-        spans: list[tuple[int, int]] = []
-        for turns, prompt in request["prefixes"]:
-            text, spans = self._text(request, turns, prompt)
-            if turns == whole and not prompt:
-                self.wholes[slot] = text
-                texts.append(text)
-            elif self.wholes.get(slot, "").startswith(text):
+    def _render(self, request: dict[str, Any], size: int) -> dict[str, Any]:
+        """Return the text of each prefix, or its length if the first text begins with it, until one does not.
+
+        An error of the first text is that of the request. An error of another text is the last of the texts.
+        """
+        first, spans = "", []
+        texts: list[int | str | dict[str, Any]] = []
+        for number, (turns, prompt) in enumerate(request["prefixes"]):
+            try:
+                text, found = self._text(request, size, turns, prompt, with_spans=request["spans"] and not number)
+            except Exception as error:
+                if not number or isinstance(error, MemoryError):
+                    raise
+                texts.append(_failure(error))
+                break
+            if not number:
+                first, spans = text, found
+            elif first.startswith(text):
                 texts.append(len(text))
             else:
                 texts.append(text)
                 break
-        return {"texts": texts, "spans": spans}
+        return {"first": first, "texts": texts, "spans": spans}
 
-    def _text(self, request: dict[str, Any], turns: int, prompt: bool) -> tuple[str, list[tuple[int, int]]]:
-        slot, chat = request["slot"], self.chats[request["slot"]]
+    def _text(
+        self, request: dict[str, Any], size: int, turns: int, prompt: bool, *, with_spans: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        chat = request["chat"]
         tracker: Any = self.template.environment.extensions[TrackGeneration.identifier]
-        tracker.spans, tracker.written = ([] if request["spans"] else None), 0
-        blocks, characters = [], request["characters"] + 20 * self.sizes[slot]
+        tracker.spans, tracker.written = ([] if with_spans else None), 0
+        blocks, characters = [], request["characters"] + 20 * size
         for block in self.template.generate(
             messages=list(map(_with_reasoning, chat["messages"][:turns])),
             tools=chat["tools"],
@@ -210,6 +210,12 @@ def _with_reasoning(message: Any) -> dict[str, Any]:
     if reasoning is None:
         return dict(message)
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, SizeLimit):
+        return {"error": "size", "text": "", "line": None}
+    return {"error": _kind_of(error), "text": _text_of(error), "line": getattr(error, "lineno", None)}
 
 
 def _kind_of(error: Exception) -> str:
@@ -250,7 +256,7 @@ def main(memory: int) -> None:
     worker, out = Worker(), sys.stdout.buffer
     while len(head := sys.stdin.buffer.read(8)) == 8:
         (size,) = struct.unpack("!Q", head)
-        _limit_memory(memory + 64 * max(size, *worker.sizes.values(), 0))
+        _limit_memory(memory + 64 * size)
         request, started = json.loads(sys.stdin.buffer.read(size)), time.process_time()
         act = worker.answer_all if "chats" in request else worker.answer
         answer = act(request, size) | {"used": time.process_time() - started}

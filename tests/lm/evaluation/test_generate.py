@@ -78,7 +78,7 @@ def test_a_batch_is_halved_when_memory_runs_out(options: Any, caplog: pytest.Log
 
 
 @pytest.mark.parametrize(
-    "template", [None, "plain", "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"]
+    "template", [None, "plain", "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>\n{% endfor %}"]
 )
 def test_a_prompt_is_what_stands_before_the_last_turn(options: Any, template: str | None) -> None:
     tokenizer = load_tokenizer(replace(options, chat_template="plain") if template == "plain" else options)

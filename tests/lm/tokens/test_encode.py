@@ -55,8 +55,11 @@ def test_a_template_that_rewrites_earlier_turns_is_an_error(options: ModelOption
     tokenizer.chat_template = UNMARKED.replace(
         "{{ message['content'] }}", "{% if loop.last %}{{ message['content'] }}{% else %}...{% endif %}"
     )
-    with pytest.raises(MaskError, match="renders turn 3 differently"):
-        Encoder(tokenizer, max_length=128)(CHAT)
+    with pytest.raises(MaskError, match="does not begin with the prompt that turn 3 has at inference"):
+        Encoder(tokenizer, max_length=128, turns="whole")(CHAT)
+    answer = replace(CHAT, messages=CHAT.messages[:3], answer=2)
+    with pytest.raises(MaskError, match="leaves out the system text of turn 1"):
+        Encoder(tokenizer, max_length=128)(answer)
 
 
 def test_all_tokens_can_be_trained_on(options: ModelOptions) -> None:
@@ -72,12 +75,15 @@ def test_plain_text_is_trained_on_whole_and_ended(options: ModelOptions) -> None
 
 def test_tool_calls_reach_the_template_as_mappings_and_the_sample_stays_as_it_was(options: ModelOptions) -> None:
     tokenizer = load_tokenizer(options)
-    tokenizer.chat_template = "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.x }}"
+    tokenizer.chat_template = "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}"
+    tokenizer.chat_template += (
+        "{% for k, v in m.tool_calls[0].function.arguments.items() %} {{ k }}: {{ v }}{% endfor %}"
+    )
     tokenizer.chat_template += "{% else %}{{ m.content }}{% endif %}{% endfor %}"
     call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 41}'}}
     sample = Sample([{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}])
     row = Encoder(tokenizer, max_length=128)(sample)
-    assert trained_text(tokenizer, row) == "41"
+    assert trained_text(tokenizer, row) == "f x: 41<|im_end|>"
     assert call["function"]["arguments"] == '{"x": 41}'  # type: ignore[index]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -19,8 +19,8 @@ from curate.lm.model.load import load_tokenizer
 from curate.lm.tokens import rendering
 from curate.lm.tokens.chat import check_limits, render_messages
 from curate.lm.tokens.encode import TOO_LONG, Encoder, MaskError, encode_all
-from curate.lm.tokens.masks import between_ends, overlapping
-from curate.lm.tokens.rendering import Budget, Conversation, Renderer, RenderError
+from curate.lm.tokens.masks import overlapping
+from curate.lm.tokens.rendering import Budget, Conversation, Renderer, RenderError, Texts
 from curate.samples import Sample
 
 MARKED = (
@@ -78,41 +78,52 @@ def test_texts_and_spans_are_those_of_transformers(turns: list[dict[str, Any]], 
             eos_token="</s>",
         )
         found = rendering.RENDERER.render(
-            "plain", chat_of(template, turns, tools), [(len(turns), prompt)], Budget(), with_spans=marks
+            chat_of(template, turns, tools), [(len(turns), prompt)], Budget(), with_spans=marks
         )
-        assert found == (wanted, spans[0] if marks else [])
+        assert (found.first, found.spans) == (wanted[0], spans[0] if marks else [])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(messages)
-def test_marks_give_the_mask_of_transformers(tiny: str, turns: list[dict[str, Any]]) -> None:
+def test_marks_give_the_tokens_that_overlap_the_spans_of_transformers(tiny: str, turns: list[dict[str, Any]]) -> None:
     tokenizer = load_tokenizer(ModelOptions(tiny))
-    turns = [{"role": m["role"], "content": plain(m["content"])} for m in turns]
-    for template in (MARKED, MARKED.replace("{{ eos_token }}{% endgen", "{% endgen")):
-        tokenizer.chat_template = template
-        wanted = tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
-        row = Encoder(tokenizer, max_length=10**6)(Sample(turns))
-        assert row.input_ids.tolist() == wanted["input_ids"]
-        assert row.target.tolist() == [bool(flag) for flag in wanted["assistant_masks"]]
+    turns = [{"role": m["role"], "content": plain(m["content"]) + "."} for m in turns]
+    assume(any(m["role"] == "assistant" for m in turns))
+    tokenizer.chat_template = MARKED
+    (text,), (spans,) = render_jinja_template(
+        conversations=[turns], chat_template=MARKED, return_assistant_tokens_mask=True, eos_token=tokenizer.eos_token
+    )
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    row = Encoder(tokenizer, max_length=10**6, turns="whole")(Sample(turns))
+    assert row.input_ids.tolist() == out["input_ids"]
+    assert row.target.tolist() == [any(s < b and a < e for s, e in spans) for a, b in out["offset_mapping"]]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(messages)
 def test_prefixes_give_the_mask_of_rendering_every_prefix(tiny: str, turns: list[dict[str, Any]]) -> None:
     tokenizer = load_tokenizer(ModelOptions(tiny))
-    turns = [{"role": m["role"], "content": plain(m["content"], "\ud800")} for m in turns]
-    for template in (MACRO, UNMARKED.replace("loop.index0 > 5", "loop.index0 > 99")):
+    turns = [{"role": m["role"], "content": plain(m["content"], "\ud800") + "."} for m in turns]
+    unmarked = UNMARKED.replace("loop.index0 > 5", "loop.index0 > 99").replace("{{ dict(a=1) }}", "")
+    for template in (MACRO, unmarked):
+        template = template.replace(
+            "{{ m.content }}", "{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}"
+        )
         tokenizer.chat_template = template
         whole = slowly(template, turns)
+        first = whole.index(turns[0]["content"]) if "macro" in template else len("1 assistant")
         spans = [
-            (len(slowly(template, turns[:i], prompt=True)) if i else 0, len(slowly(template, turns[: i + 1])))
+            (
+                len(slowly(template, turns[:i], prompt=True)) if i else first,
+                len(slowly(template, turns[: i + 1])),
+            )
             for i, m in enumerate(turns)
             if m["role"] == "assistant"
         ]
         try:
-            row = Encoder(tokenizer, max_length=10**6)(Sample(turns))
+            row = Encoder(tokenizer, max_length=10**6, turns="whole")(Sample(turns))
         except MaskError:
-            assert template is not MACRO
+            assert template.startswith("{%- if tools %}")
             continue
         tokens = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         assert row.target.tolist() == [any(s < b and a < e for s, e in spans) for a, b in tokens]
@@ -134,17 +145,12 @@ pairs = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda p:
 @settings(max_examples=300, deadline=None)
 @given(pairs, pairs)
 def test_masks_in_linear_time_are_those_of_the_definition(spans: list[Any], offsets: list[Any]) -> None:
-    wanted = [any(s < b and a < e for s, e in spans) for a, b in offsets]
-    assert overlapping(spans, offsets, 20).tolist() == wanted
-    between = np.zeros(len(offsets), dtype=bool)
-    for start, end in spans:
-        if not end:
-            continue
-        first, last = (next((i for i, (a, b) in enumerate(offsets) if a <= at < b), None) for at in (start, end - 1))
-        if first is None:
-            break
-        between[first : last + 1 if last else len(offsets)] = True
-    assert between_ends(spans, offsets, 20).tolist() == between.tolist()
+    ascending = sorted(offsets)
+    for tokens in (offsets, [pair for n, pair in enumerate(ascending) if not n or pair[1] >= ascending[n - 1][1]]):
+        wanted = [any(s < b and a < e for s, e in spans) for a, b in tokens]
+        assert overlapping(spans, tokens, 20).tolist() == wanted
+        assert overlapping(spans * 33, tokens, 20).tolist() == wanted
+        assert overlapping([], tokens, 20).tolist() == [False] * len(tokens)
 
 
 # Time
@@ -167,7 +173,7 @@ def test_a_long_conversation_without_generation_marks_is_rejected_with_the_reaso
     tokenizer.chat_template = MACRO
     rejected: dict[str, str] = {}
     long = sample_of(20_000)
-    rows = list(encode_all(enumerate([sample_of(4), long]), Encoder(tokenizer, max_length=64), rejected))
+    rows = list(encode_all(enumerate([sample_of(2), long]), Encoder(tokenizer, max_length=64), rejected))
     assert len(rows) == 1 and rejected == {long.sample_id: TOO_LONG}
     assert len(Encoder(tokenizer, max_length=64, loss_on="all")(long).input_ids) == 64
 
@@ -192,10 +198,10 @@ def test_a_template_that_goes_on_costs_one_sample(
     monkeypatch.setattr(rendering, "CHARACTERS", 1_000_000)
     started = time.monotonic()
     with pytest.raises(RenderError) as caught:
-        renderer.render("plain", chat_of(template), [(1, False)], Budget())
+        renderer.render(chat_of(template), [(1, False)], Budget())
     assert caught.value.kind == kind
     assert time.monotonic() - started < 30
-    assert renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())[0] == ["[user]q"]
+    assert renderer.render(chat_of(MACRO), [(1, False)], Budget()).first == "[user]q"
 
 
 def test_all_renderings_of_a_sample_share_its_time(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +210,7 @@ def test_all_renderings_of_a_sample_share_its_time(renderer: Renderer, monkeypat
     budget, chat = Budget(), chat_of(some)
     with pytest.raises(RenderError, match=r"more than 0\.5 s"):
         for _ in range(100):
-            renderer.render("plain", chat, [(1, False)], budget)
+            renderer.render(chat, [(1, False)], budget)
 
 
 def test_a_child_that_does_not_answer_or_ends_is_replaced(
@@ -216,11 +222,11 @@ def test_a_child_that_does_not_answer_or_ends_is_replaced(
         monkeypatch.setattr(rendering, "WORKER", tmp_path / "worker.py")
         monkeypatch.setattr(rendering, "SECONDS", 0.1)
         with pytest.raises(RenderError) as caught:
-            renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())
+            renderer.render(chat_of(MACRO), [(1, False)], Budget())
         assert caught.value.kind == kind
         assert not renderer._alive()
     monkeypatch.undo()
-    assert renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())[0] == ["[user]q"]
+    assert renderer.render(chat_of(MACRO), [(1, False)], Budget()).first == "[user]q"
 
 
 def test_a_template_that_goes_on_for_every_sample_ends_the_command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +241,7 @@ def test_a_template_that_goes_on_for_every_sample_ends_the_command(tiny: str, mo
 
 
 def test_the_child_ends_with_its_owner(renderer: Renderer) -> None:
-    renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())
+    renderer.render(chat_of(MACRO), [(1, False)], Budget())
     process = renderer._process
     assert process is not None and process.stdin is not None
     process.stdin.close()
@@ -263,7 +269,6 @@ def test_samples_that_are_rendered_together_are_what_each_is_alone(tiny: str, mo
         "{% for", "{% if 'loop' in messages[0].content %}" + ENDLESS + "{% endif %}{% if 'no' in messages[0].content %}"
         "{{ raise_exception('never') }}{% endif %}{% for", 1
     )  # fmt: skip
-    encoder.has_generation_marks = True
     kinds = ["a", "no", "a <|im_end|>", "loop", "b", "loop", "no", "c"]
     samples = [sample_of(4, f"{kind} {i}") for i, kind in enumerate(kinds)]
     samples += [Sample([{"role": "text", "content": "plain"}]), Sample(samples[0].messages, tools=["no schema"])]
@@ -279,10 +284,10 @@ def test_samples_that_are_rendered_together_are_what_each_is_alone(tiny: str, mo
 
 def test_prefixes_are_found_by_a_new_child_too(renderer: Renderer) -> None:
     chat = chat_of(MACRO, [{"role": "user", "content": "q"}] * 3)
-    wanted = ["[user]q", "[user]q[user]q"]
-    assert renderer.render("plain", chat, [(1, False), (2, False)], Budget())[0] == wanted
+    wanted = Texts("[user]q[user]q[user]q", [7, 14], [])
+    assert renderer.render(chat, [(3, False), (1, False), (2, False)], Budget()) == wanted
     renderer.close()
-    assert renderer.render("plain", chat, [(1, False), (2, False)], Budget())[0] == wanted
+    assert renderer.render(chat, [(3, False), (1, False), (2, False)], Budget()) == wanted
 
 
 # Reasons
@@ -302,7 +307,7 @@ def test_prefixes_are_found_by_a_new_child_too(renderer: Renderer) -> None:
 )
 def test_the_reason_is_told_in_one_line(renderer: Renderer, template: str, reason: str) -> None:
     with pytest.raises(RenderError, match=reason) as caught:
-        renderer.render("plain", chat_of(template), [(1, False)], Budget())
+        renderer.render(chat_of(template), [(1, False)], Budget())
     assert caught.value.reason.isprintable() and len(caught.value.reason) < 300
 
 
@@ -316,19 +321,19 @@ def test_a_wrong_template_is_an_error_of_the_model(tiny: str, tmp_path: Path) ->
 
 def test_what_is_not_json_reaches_the_template_as_the_name_of_its_type(renderer: Renderer) -> None:
     chat = chat_of("{{ messages[0].content }}", [{"role": "user", "content": Path("x")}])
-    assert renderer.render("plain", chat, [(1, False)], Budget())[0] == [f"<{type(Path('x')).__name__}>"]
+    assert renderer.render(chat, [(1, False)], Budget()).first == f"<{type(Path('x')).__name__}>"
     deep: Any = "x"
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(RenderError, match="cannot be written as JSON"):
-        renderer.render("plain", chat_of(MACRO, [{"role": "user", "content": deep}]), [(1, False)], Budget())
+        renderer.render(chat_of(MACRO, [{"role": "user", "content": deep}]), [(1, False)], Budget())
 
 
 def test_a_forked_process_has_a_child_of_its_own(renderer: Renderer) -> None:
-    renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())
+    renderer.render(chat_of(MACRO), [(1, False)], Budget())
     process = renderer._process
     renderer._owner = os.getpid() + 1  # as after a fork
-    assert renderer.render("plain", chat_of(MACRO), [(1, False)], Budget())[0] == ["[user]q"]
+    assert renderer.render(chat_of(MACRO), [(1, False)], Budget()).first == "[user]q"
     assert renderer._process is not process and process is not None and process.poll() is None
     process.kill()
     process.communicate()

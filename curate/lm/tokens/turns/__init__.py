@@ -1,0 +1,1 @@
+"""The answers of a conversation: as one text, or each after its prompt."""

@@ -1,0 +1,105 @@
+"""Encode a conversation as one text, with the loss on its answers.
+
+The template's generation marks give the answers, or the prefixes of the conversation do: an answer is what rendering it
+adds to its prompt.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+
+from ..chat import Chat
+from ..masks import Mask, overlapping
+from ..presence import Span, find_missing
+from ..rendering import Prefix, RenderError, Texts
+from .answers import first_answer_start, raise_missing, require_answer
+from .ends import Ends
+
+
+def answer_prefixes(chat: Chat, most: int) -> list[Prefix]:
+    """Return the texts before and after each answer, as prefixes to render after the whole.
+
+    Args:
+        chat: the conversation.
+        most: messages that are rendered, at most; later answers are left out.
+    """
+    prefixes: list[Prefix] = []
+    for turn in chat.answers:
+        most -= 2 * turn + 1
+        if most < 0:
+            break
+        prefixes += [(turn, True)] if turn else []
+        prefixes += [(turn + 1, False)] if turn + 1 < len(chat.messages) else []
+    return prefixes
+
+
+def difference(prefixes: Sequence[Prefix], texts: Texts) -> str | None:
+    """Return in words how a text of the answers' prefixes differs from the beginning of the whole, or None."""
+    length = 0
+    for (turns, prompt), text in zip(prefixes, texts.others, strict=False):
+        if isinstance(text, RenderError):
+            return f"{text.reason} (in the prompt for turn {turns + 1})" if prompt else text.reason
+        if isinstance(text, int) and text >= length:
+            length = text
+            continue
+        if prompt:
+            return f"the whole text does not begin with the prompt that turn {turns + 1} has at inference"
+        return f"the chat template renders turn {turns} differently when more turns follow"
+    return None
+
+
+def regions(chat: Chat, prefixes: Sequence[Prefix], texts: Texts) -> dict[int, Span]:
+    """Return the (start, end) of each answer whose prefixes were rendered. There must be no `difference`."""
+    ends = {prefix: end for prefix, end in zip(prefixes, texts.others, strict=False) if isinstance(end, int)}
+    ends[len(chat.messages), False] = len(texts.first.removesuffix(chat.template.reopened))
+    found = {}
+    for turn in chat.answers:
+        end, start = ends.get((turn + 1, False)), ends.get((turn, True))
+        if end is not None and not turn:
+            start = first_answer_start(chat, chat.plain(texts.first))
+        if start is not None and end is not None:
+            found[turn] = (start, end)
+    return found
+
+
+def encode_whole(chat: Chat, texts: Texts, known: Mapping[int, Span], ends: Ends) -> tuple[list[int], Mask]:
+    """Return the tokens of a conversation, and True for those of its answers.
+
+    Args:
+        chat: the conversation.
+        texts: the rendered conversation, with spans if the template has marks.
+        known: the (start, end) of answers, as `regions` gives them. Without marks these are all answers.
+        ends: ends the answers.
+
+    Raises:
+        MaskError: an answer is empty, or a part of the conversation is left out.
+    """
+    for turn in chat.answers:
+        require_answer(chat, turn)
+    spans = texts.spans if chat.template.marked else list(known.values())
+    _check(chat, chat.plain(texts.first), spans, known)
+    ids, offsets = chat.tokens(texts.first)
+    target = overlapping(spans, offsets, len(texts.first))
+    stops = {end for _, end in known.values()}
+    if chat.answers and chat.answers[-1] + 1 == len(chat.messages):
+        stops.add(len(texts.first.removesuffix(chat.template.reopened)))
+    missing = [end for end in sorted(stops) if not ends.ended(ids, offsets, texts.first, end)]
+    positions = [bisect.bisect_left(offsets, end, key=lambda offset: offset[0]) for end in missing]
+    return ends.end(chat, ids, target, positions)
+
+
+def check_text(chat: Chat, texts: Texts) -> None:
+    """Raise `MaskError` if a part of a conversation is not in its text, wherever it stands."""
+    raise_missing(chat, find_missing(chat.messages, chat.tools, chat.plain(texts.first), {}))
+
+
+def _check(chat: Chat, text: str, spans: Sequence[Span], known: Mapping[int, Span]) -> None:
+    """Raise `MaskError` if a part of the conversation is not in the text, or of an answer not in its spans."""
+    answers = dict(known)
+    if chat.template.marked and len(spans) == len(chat.answers):
+        answers = dict(zip(chat.answers, spans, strict=True))
+    raise_missing(chat, find_missing(chat.messages, chat.tools, text, answers))
+    if len(answers) < len(chat.answers):
+        marked = "\n".join(text[start:end] for start, end in spans)
+        raise_missing(chat, find_missing([chat.messages[turn] for turn in chat.answers], None, marked, {}))
