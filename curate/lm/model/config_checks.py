@@ -134,6 +134,7 @@ class ModelOptions:
         dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
         attn_implementation: attention implementation as in transformers, or None for its default.
         chat_template: `chatml`, `plain`, or a Jinja file; None keeps the tokenizer's own template.
+        date: day that the chat template writes when it asks for today's, as YYYY-MM-DD; None is today.
         pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
         trust_remote_code: run code that comes with the model.
         load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.
@@ -143,6 +144,7 @@ class ModelOptions:
     dtype: str = "auto"
     attn_implementation: str | None = None
     chat_template: str | None = None
+    date: str | None = None
     pad_token: str | None = None
     trust_remote_code: bool = False
     load_in_4bit: bool = False

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,15 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from ..tokens.clock import freeze_date
 from ..tokens.rendering import RENDERER, RenderError
+from ..tokens.templates import template_text
 from .adapters import find_base, load_adapter
 from .boundary import COMPLETE, loading, require_regular_files
 from .config_checks import ModelOptions, check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
-
-TEMPLATES = ("chatml", "plain")
-"""Chat templates that curate contains, for tokenizers that have none."""
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
@@ -38,13 +35,14 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     require_regular_files(options.location)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
-        tokenizer.chat_template = _template(options.chat_template)
+        tokenizer.chat_template = template_text(options.chat_template)
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, or a "
             "Jinja file."
         )
     _check_templates(tokenizer, options.location)
+    freeze_date(tokenizer, options.date)
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
             raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
@@ -69,15 +67,6 @@ def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
                 f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, or "
                 "a Jinja file."
             ) from None
-
-
-def _template(name: str) -> str:
-    if name in TEMPLATES:
-        return files("curate.lm").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
-    path = Path(name)
-    if not path.is_file():
-        raise ModelError(f"There is no chat template '{name}'. Give {', '.join(TEMPLATES)} or a Jinja file.")
-    return path.read_text(encoding="utf-8")
 
 
 def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Message, Sample
+from .clock import date_of
 from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError, Rendering
 from .special_tokens import CannotEscape, SpecialTokens, unescape
 
@@ -85,7 +86,7 @@ class Chat:
             if any(not isinstance(tool, dict) for tool in tools or ()):
                 raise RenderError("failed", "a tool definition is not a JSON object")
             template = tokenizer.get_chat_template(None, tools)
-        return Conversation(messages, tools, template, tokenizer.special_tokens_map)
+        return Conversation(messages, tools, template, tokenizer.special_tokens_map, date_of(tokenizer))
 
     def render(self, turns: int, *, prompt: bool = False, with_spans: bool = False) -> Rendered:
         """Render the first turns with the chat template. The text is escaped if the conversation has special tokens.
@@ -174,7 +175,7 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str,
     Raises:
         ModelError: the template cannot render them.
     """
-    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map, date_of(tokenizer))
     try:
         return RENDERER.render("plain", chat, [(len(messages), False)], Budget())[0][0]
     except RenderError as error:
@@ -189,7 +190,7 @@ def check_limits(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, An
     Raises:
         ModelError: the template exceeds a limit. Other errors are those of the other code.
     """
-    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map, date_of(tokenizer))
     try:
         RENDERER.render("plain", chat, [(len(messages), prompt)], Budget())
     except RenderError as error:
