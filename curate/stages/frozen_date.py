@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 DATE = "date"
 """Field of a config with the day, and key of it among the fingerprints of the inputs."""
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
-"""Files of which a folder with a tokenizer has at least one."""
-
 Given = TypeVar("Given", bound=Options)
 
 
@@ -90,6 +87,7 @@ def settings_of(config: Options) -> Mapping[str, Any] | None:
 
 def may_read_clock(folder: Path) -> bool:
     """Return whether a tokenizer's chat template may read the clock; False if no file of its folder mentions it."""
+    from ..lm.model.load import TOKENIZER_FILES
     from ..lm.tokens.clock import CLOCK
 
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):

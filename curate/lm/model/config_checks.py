@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import ModelError
-from .boundary import COMPLETE, loading, read_object, require_regular_files
+from .boundary import COMPLETE, loading, read_object, require_no_gguf, require_regular_files
 from .weight_files import compare_shapes, weights_of
 
 LAYERS, WIDTH, HEADS = (1, 2_000), (1, 1 << 20), (0, 1 << 14)
@@ -41,6 +41,7 @@ def read_config(options: ModelOptions, *, local_files_only: bool = False) -> Any
     location = options.location
     flags: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
     require_regular_files(location)
+    require_no_gguf(location)
     with loading("model config", location):
         raw = _raw_config(location) or PreTrainedConfig.get_config_dict(location, **flags)[0]
         check_values(raw, location)
