@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ..config import EXTERNAL, NOT_HASHED, POWER, Options
+from ..config import BY_CONTENT, EXTERNAL, NOT_HASHED, POWER, Options
 
 if TYPE_CHECKING:
     from ..lm.model.config_checks import ModelOptions
@@ -39,7 +39,7 @@ class TokenizerSettings(Options):
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
     )
-    chat_template: Annotated[str | None, EXTERNAL, POWER] = Field(
+    chat_template: Annotated[str | None, EXTERNAL, BY_CONTENT, POWER] = Field(
         None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."
     )
     date: Annotated[str | None, NOT_HASHED] = Field(
