@@ -62,7 +62,7 @@ class Subject:
         from curate.lm.tokens.encode import Encoder
 
         try:
-            from curate.lm.tokens.clock import freeze_date
+            from curate.lm.templates.clock import freeze_date
 
             freeze_date(tokenizer, DAY)
         except ImportError:  # an older version reads the clock

@@ -220,7 +220,7 @@ def printable(text: str) -> str:
 
 def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatistics) -> dict[str, Any]:
     """Return the statistics of the whole pool, by the label that the command prints."""
-    from ..lm.tokens.clock import date_of, reads_clock
+    from ..lm.templates.clock import date_of, reads_clock
 
     whole = statistics.whole
     values = {"pool": config.pool, "model": config.model, "max_length": config.max_length}

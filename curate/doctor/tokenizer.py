@@ -12,8 +12,8 @@ from ..stages.pools import pool_samples
 from .finding import Finding, one_line
 
 if TYPE_CHECKING:
+    from ..lm.input_limits import InputLimits
     from ..lm.model.config_checks import ModelOptions
-    from ..lm.model.input_limits import InputLimits
     from ..store import Store
 
 SHOWN = 3
@@ -29,8 +29,8 @@ def check(options: ModelOptions, store: Store, pool: str | None, max_length: int
         pool: name of the pool, whose texts are searched for tokens without a row; or None.
         max_length: maximum number of tokens of a text.
     """
+    from ..lm.input_limits import InputLimits, tokens_outside
     from ..lm.model.config_checks import build_without_data
-    from ..lm.model.input_limits import InputLimits, tokens_outside
     from ..lm.model.load import load_tokenizer
     from ..lm.model.memory import config_of
 

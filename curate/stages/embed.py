@@ -150,7 +150,7 @@ class Embedder:
     def __init__(self, work: Embedding) -> None:
         import torch
 
-        from ..lm.model.input_limits import InputLimits
+        from ..lm.input_limits import InputLimits
         from ..lm.model.load import load_model, load_tokenizer
         from ..lm.model.scoring_batch import default_score_tokens
         from ..lm.model.scoring_model import make_scoring_model, verify_head

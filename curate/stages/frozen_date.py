@@ -58,7 +58,7 @@ def reads_clock(config: Options, inputs: Inputs) -> bool:
 
 def clock_in(template: Any) -> bool:
     """Return whether a chat template, or one of several, reads the clock."""
-    from ..lm.tokens import clock
+    from ..lm.templates import clock
 
     return clock.reads_clock(template)
 
@@ -69,7 +69,7 @@ def templates_below(values: Any) -> Iterator[str]:
         values = vars(values)
     if isinstance(values, Mapping):
         if isinstance(given := values.get("chat_template"), str):
-            from ..lm.tokens.templates import template_text
+            from ..lm.templates.named import template_text
 
             yield template_text(given)
         values = tuple(values.values())
@@ -88,7 +88,7 @@ def settings_of(config: Options) -> Mapping[str, Any] | None:
 def may_read_clock(folder: Path) -> bool:
     """Return whether a tokenizer's chat template may read the clock; False if no file of its folder mentions it."""
     from ..lm.model.load import TOKENIZER_FILES
-    from ..lm.tokens.clock import CLOCK
+    from ..lm.templates.clock import CLOCK
 
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return True
@@ -127,7 +127,7 @@ def with_date(
         return config, dict(fingerprints)
     date = given or _begun(store, stage, config, fingerprints) or _of_inputs(inputs)
     if date is None:
-        from ..lm.tokens.clock import today
+        from ..lm.templates.clock import today
 
         date = today() if rank() == 0 else _of_first_process(store, stage, config, fingerprints)
     return config.model_copy(update={DATE: date}), {**fingerprints, DATE: date}
@@ -178,7 +178,7 @@ def _of_inputs(inputs: Inputs) -> str | None:
 
 def _of_first_process(store: Store, stage: str, config: Config, fingerprints: Mapping[str, str]) -> str:
     """Return the day that the first process of a launch chose: at midnight the others may read another."""
-    from ..lm.tokens.clock import today
+    from ..lm.templates.clock import today
 
     while True:
         if (date := _begun(store, stage, config, fingerprints)) is not None:

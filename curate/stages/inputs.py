@@ -161,7 +161,7 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
         DataError: there is no such file, folder or dataset.
     """
     if kind == "template":
-        from ..lm.tokens.templates import template_text
+        from ..lm.templates.named import template_text
 
         return text, "b2:" + hashlib.blake2b(template_text(text).encode(), digest_size=16).hexdigest()
     _, text = label_and_location(text)

@@ -129,7 +129,7 @@ def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerB
     It covers the tokenizer, the chat template, the maximum length, the choice of tokens that the loss trains on, and
     the day of a chat template that reads the clock.
     """
-    from ..lm.tokens.clock import date_of, reads_clock
+    from ..lm.templates.clock import date_of, reads_clock
 
     vocabulary = sorted(tokenizer.get_vocab().items())
     backend = getattr(tokenizer, "backend_tokenizer", None)

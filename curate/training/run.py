@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
+from ..lm.input_limits import InputLimits
 from ..lm.model.chunked_loss import chunk_loss
 from ..lm.model.fsdp import shard
-from ..lm.model.input_limits import InputLimits
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from ..lm.tokens.batch import collate

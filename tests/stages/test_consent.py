@@ -16,7 +16,7 @@ from curate.cli.run import QueryEntry, read
 from curate.config import EXTERNAL, POWER, REF, Options
 from curate.doctor.plan import PlannedRun
 from curate.errors import ConfigError
-from curate.lm.tokens.templates import TEMPLATES
+from curate.lm.templates.named import TEMPLATES
 from curate.stages import STAGES, make, stage_of
 from curate.stages.consent import OWN_TEMPLATES, POWERS, Consent, PowerRequest, check, flags_of, power_requests
 from curate.store import Store

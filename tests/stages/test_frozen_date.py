@@ -14,7 +14,7 @@ import torch
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError
-from curate.lm.tokens import clock
+from curate.lm.templates import clock
 from curate.stages.consent import Consent
 from tests.support.training import interrupted_at, rows, weights
 

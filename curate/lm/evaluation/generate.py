@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ...errors import ModelError
 from ...log import LOGGER
-from ..model.input_limits import InputLimits
+from ..input_limits import InputLimits
 from ..model.load import base_of
 from ..tokens.chat import render_messages
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import ConfigError, CurateError, did_you_mean
 from ...version import pip_install
+from ..templates.clock import date_of, on_day
 from ..tokens.chat import check_limits
-from ..tokens.clock import date_of, on_day
 
 MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or omit --tasks."
 

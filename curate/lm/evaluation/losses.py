@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...numerics.losses import IGNORE
 from ...signals import Loss, ScoreBudget, measure
-from ..model.input_limits import InputLimits
+from ..input_limits import InputLimits
 from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded

@@ -21,9 +21,9 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
 from ...log import LOGGER
-from ..tokens.clock import freeze_date
+from ..templates.clock import freeze_date
+from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
-from ..tokens.templates import template_text
 from .adapters import CONFIG, find_base, load_adapter
 from .boundary import COMPLETE, loading, require_no_gguf, require_regular_files
 from .config_checks import ModelOptions, check_folder

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Message, Sample
-from .clock import date_of
+from ..templates.clock import date_of
 from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError, Rendering
 from .special_tokens import CannotEscape, SpecialTokens, unescape
 

@@ -15,8 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from curate import Store, make
 from curate.errors import ModelError
+from curate.lm.input_limits import InputLimits, tokens_outside
 from curate.lm.model.config_checks import ModelOptions, read_config
-from curate.lm.model.input_limits import InputLimits, tokens_outside
 from curate.lm.model.load import add_lora, load_model, load_tokenizer, say_once
 
 ROWS = [{"instruction": f"Say {word}.", "output": f"{word} {word}"} for word in ("red", "green", "blue", "grey") * 3]

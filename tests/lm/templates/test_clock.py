@@ -8,9 +8,9 @@ import pytest
 
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import load_tokenizer
-from curate.lm.tokens import clock
+from curate.lm.templates import clock
+from curate.lm.templates.clock import date_of, freeze_date, reads_clock
 from curate.lm.tokens.chat import Chat, render_messages
-from curate.lm.tokens.clock import date_of, freeze_date, reads_clock
 from curate.lm.tokens.encode import Encoder, MaskError
 from curate.lm.tokens.special_tokens import SpecialTokens
 from curate.samples import Sample

@@ -15,8 +15,8 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ...errors import ModelError
-from .load import base_of
+from ..errors import ModelError
+from .model.load import base_of
 
 POSITIONS = re.compile(r"wpe|pos")
 """Part of the name of a learned position embedding."""

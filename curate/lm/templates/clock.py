@@ -2,12 +2,13 @@
 
 Many released templates write today's date with `strftime_now`. A run that is stopped on one day and resumed on the next
 would then train on other tokens, and nothing would tell. So a template never reads the clock here: it is given the day
-of the artifact (`--date`), at midnight. What a template draws at random it cannot use at all (template_worker.py).
+of the artifact (`--date`), at midnight. What a template draws at random it cannot use (tokens/template_worker.py).
 """
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -17,10 +18,11 @@ from unittest import mock
 import jinja2
 from jinja2 import meta
 
-from .template_worker import environment
-
 CLOCK = "strftime_now"
 """Name of the function through which a chat template reads the clock. There is no other way."""
+
+MARKS = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+"""Tags that only transformers knows. They hold no names."""
 
 DATE = "_curate_date"
 """Attribute of a tokenizer that holds its frozen day."""
@@ -43,10 +45,9 @@ def reads_clock(template: str | Mapping[str, str] | Iterable[Mapping[str, str]] 
 def _reads_clock(template: str) -> bool:
     if CLOCK not in template:
         return False
-    without = environment()
-    del without.globals[CLOCK]  # the names of globals are not reported
+    plain = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        return CLOCK in meta.find_undeclared_variables(without.parse(template))
+        return CLOCK in meta.find_undeclared_variables(plain.parse(MARKS.sub("", template)))
     except (jinja2.TemplateError, RecursionError):  # the template is refused when it is compiled
         return False
 
