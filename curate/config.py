@@ -38,6 +38,8 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 """Names of artifacts. A name becomes a file name, so it must not be a path."""
 REF, EXTERNAL, NOT_HASHED = FieldRole("ref"), FieldRole("external"), FieldRole("inert")
 POWER = FieldRole("power")
+BY_CONTENT = FieldRole("by content")
+"""An `EXTERNAL` field whose path once entered: its key stays, as null, so that artifacts made without it are found."""
 Ref = Annotated[str, REF]
 """Name of an artifact in the store."""
 
@@ -86,7 +88,7 @@ class Config(Options):
     def identity(self) -> dict[str, Any]:
         """Return the part of the config that decides the result: no name, no inputs, no `NOT_HASHED` fields."""
         not_included = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
-        return self.model_dump(mode="json", exclude=not_included)
+        return self.model_dump(mode="json", exclude=not_included) | dict.fromkeys(self.fields_with(BY_CONTENT))
 
 
 class NamedConfig(Config):

@@ -20,6 +20,7 @@ from ..errors import DataError
 from ..log import bar
 from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
 from ..samples import Sample
+from ..stages.frozen_date import day_of
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
 from ..stages.settings import TokenizerSettings
@@ -131,6 +132,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 
     inputs = resolve(store, config)
     pool = inputs.artifacts["pool"]
+    config = config.model_copy(update={"date": day_of(config, inputs)})
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     encoder = Encoder(tokenizer, max_length=sys.maxsize, loss_on=config.loss_on)
     drawn = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
@@ -218,8 +220,12 @@ def printable(text: str) -> str:
 
 def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatistics) -> dict[str, Any]:
     """Return the statistics of the whole pool, by the label that the command prints."""
+    from ..lm.templates.clock import date_of, reads_clock
+
     whole = statistics.whole
     values = {"pool": config.pool, "model": config.model, "max_length": config.max_length}
+    if reads_clock(encoder.tokenizer.chat_template):
+        values["date"] = f"{date_of(encoder.tokenizer)}, which the chat template writes"
     values |= {"trained on": mask_method(config, encoder), **whole.totals()}
     lengths = {"before the cut": whole.before, "trained on": whole.trained}
     values["tokens per sample"] = [{"": label, **percentiles(counts)} for label, counts in lengths.items() if counts]

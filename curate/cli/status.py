@@ -20,7 +20,7 @@ from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import cell, command, resume_command, say, size, table
 from ..stages import STAGES, build_config, made_from
 from ..stages.consent import Consent, check
-from ..stages.inputs import label_all, locate
+from ..stages.inputs import is_own_template, kind_of, label_all, locate
 from ..store import SCRIPT, Artifact, Store
 from . import completion
 from .flags import StoreFlag, with_consent
@@ -136,7 +136,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
                 yield f"{field} '{_relative(path)}' is gone"
             else:  # an older curate recorded the path as it was given
                 yield f"{field} '{path}' is not here, and its recorded path is relative: run status in its folder"
-        elif locate(store, text, kind="model" if field == "model" else "dataset")[1] != recorded:
+        elif locate(store, text, kind=kind_of(field))[1] != recorded:
             yield f"{field} '{_relative(path)}' has changed"
 
 
@@ -147,11 +147,14 @@ def _relative(path: str) -> str:
 
 
 def _external_values(config: Config) -> dict[str, str]:
-    """Return the paths and Hub ids of a config, by the key under which the artifact records the input."""
+    """Return the paths and Hub ids in a config, by the key under which the artifact records the input."""
     entries: dict[str, str] = {}
     for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
-        entries |= {field: value} if isinstance(value, str) else label_all(field, value or ())
+        if isinstance(value, str) and not is_own_template(field, value):
+            entries[field] = value
+        elif not isinstance(value, str):
+            entries |= label_all(field, value or ())
     return entries
 
 
@@ -194,7 +197,7 @@ def unfinished(store: Store, label: str, consent: Consent | None = None) -> tupl
     config = config.model_copy(update=withheld)
     if outside := [f"{key} = {value}" for key, value in _external_values(config).items() if not store.has(value)]:
         LOGGER.info(f"The draft of '{label}' reads from outside the store: {', '.join(outside)}.")
-    _, now = made_from(store, draft.stage, config)
+    config, _, now = made_from(store, draft.stage, config)
     if changed := [field for field in {**now, **draft.inputs} if now.get(field) != draft.inputs.get(field)]:
         raise StoreError(
             f"'{label}' cannot be resumed: {', '.join(sorted(changed))} changed since it was started. Run its command "

@@ -19,6 +19,7 @@ from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError
 from ..runtime.terminal import size
 from ..selectors import RunInfo, make_selector
 from ..stages.train.config import TrainConfig
+from . import tokenizer
 from .devices import Device
 from .finding import Finding, one_line
 
@@ -88,12 +89,15 @@ def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Findi
         store = Store(root)
         shape = counted(config, store)
         load = load_of(config, shape, resources.device)
+        path = _model_path(store, str(config.model))
+        fit = tokenizer.check(config.options(path), store, config.pool, config.max_length)
     except ModelError as error:
         return [Finding("model", one_line(error, 500), "wrong")]
     except (CurateError, ImportError) as error:
         return [Finding("plan", one_line(error, 500), "wrong")]
     found = [
         Finding("model", _counts(shape), details={"weights": shape.weights, "trained": shape.trained}),
+        *fit,
         *_memory(config, shape, load, resources),
     ]
     rows, pool = rows_of(config, store)

@@ -66,26 +66,35 @@ def check_config(name: str, config: Config) -> None:
         check(config)
 
 
-def made_from(store: Store, name: str, config: Config) -> tuple[Inputs, dict[str, str]]:
-    """Return the inputs that a stage would read now, and the fingerprints of everything that decides the result."""
+def made_from(store: Store, name: str, config: Config) -> tuple[Config, Inputs, dict[str, str]]:
+    """Return what a stage would be made from now.
+
+    Returns:
+        The config with the day of its chat template; the inputs; the fingerprints of everything else that decides the
+        result.
+    """
+    from .frozen_date import with_date
     from .inputs import resolve
 
     stage = stage_of(name)
     inputs = resolve(store, config)
     more = stage.more_inputs(config, inputs) if stage.more_inputs is not None else {}
-    return inputs, {**inputs.fingerprints, **more}
+    config, fingerprints = with_date(store, name, config, inputs, {**inputs.fingerprints, **more})
+    return config, inputs, fingerprints
 
 
 def run_stage(store: Store, name: str, config: Config) -> Artifact:
     """Make the artifact that `config` describes, or return it if it exists."""
+    from .frozen_date import tell
     from .inputs import with_absolute_paths
 
     check_config(name, config)
     watch_neighbour(getattr(config, "process_timeout", PROCESS_TIMEOUT))
     stage = stage_of(name)
-    inputs, fingerprints = made_from(store, name, config)
+    config, inputs, fingerprints = made_from(store, name, config)
 
     def fill(draft: Draft) -> None:
+        tell(config, fingerprints)
         inputs.check()
         stage.run(config, inputs, draft)
 

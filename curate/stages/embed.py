@@ -151,6 +151,7 @@ class Embedder:
     def __init__(self, work: Embedding) -> None:
         import torch
 
+        from ..lm.input_limits import InputLimits
         from ..lm.model.load import load_model, load_tokenizer
         from ..lm.model.scoring_batch import default_score_tokens
         from ..lm.model.scoring_model import make_scoring_model, verify_head
@@ -166,6 +167,7 @@ class Embedder:
         self.scoring_model = verify_head(
             make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
         )
+        self.limits = InputLimits.of(self.scoring_model.model)
         self.signals, self.no_values = _signals(config, self.scoring_model)
         self.tokens = config.score_batch_tokens or default_score_tokens(
             self.scoring_model.model, self.scoring_model.head.weight.device, max_length=config.max_length
@@ -175,6 +177,7 @@ class Embedder:
         """Measure shard `task`. Write its records first and its vectors last: they mark the shard as finished."""
         table, rejected = self._read(task)
         advance(self.work.size(task) - len(table))
+        self.limits.require_table(table, f"The pool '{self.work.pool.name}'")
         timer = Stopwatch()
         values = self._measure(table, timer, advance) if len(table) else self.no_values
         draft, key = self.work.draft, f"{task:05d}"

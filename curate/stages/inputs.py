@@ -7,6 +7,7 @@ name of an artifact (the model that a run trained, the pool that a generator wro
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..formats.locations import digest_url, is_url, label_and_location, local, p
 from ..store import SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
 from ..store.artifacts.path_checks import require_no_links
+from .consent import OWN_TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,13 @@ def resolve(store: Store, config: Options) -> Inputs:
         value = getattr(config, field)
         entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
         for key, text in entries.items():
-            kind = "model" if field == "model" else "dataset"
-            locations[key], fingerprints[key] = locate(store, text, kind=kind)
+            locations[key], fingerprints[key] = locate(store, text, kind=kind_of(field))
     return Inputs(store, artifacts, locations, fingerprints)
+
+
+def kind_of(field: str) -> str:
+    """Return what an external field names: a `model`, a `template` or a `dataset`."""
+    return {"model": "model", "chat_template": "template"}.get(field, "dataset")
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -82,10 +88,15 @@ def with_absolute_paths(config: Config) -> Config:
     for field in config.fields_with(EXTERNAL):
         value = getattr(config, field)
         if isinstance(value, str):
-            changed[field] = _absolute(value)
+            changed[field] = value if is_own_template(field, value) else _absolute(value)
         elif value:
             changed[field] = tuple(_absolute(entry) for entry in value)
     return config.model_copy(update=changed)
+
+
+def is_own_template(field: str, value: str) -> bool:
+    """Return whether a field names a chat template that comes with curate."""
+    return field == "chat_template" and value in OWN_TEMPLATES
 
 
 def _absolute(entry: str) -> str:
@@ -144,12 +155,16 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
     Args:
         store: the store to look for an artifact of this name.
         text: `[label=]path`, a URL, the name of an artifact, or a Hub id.
-        kind: `model` or `dataset`.
+        kind: `model`, `dataset` or `template`.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model or chat template.
         DataError: there is no such file, folder or dataset.
     """
+    if kind == "template":
+        from ..lm.templates.named import template_text
+
+        return text, "b2:" + hashlib.blake2b(template_text(text).encode(), digest_size=16).hexdigest()
     _, text = label_and_location(text)
     try:
         path = local(text) or Path(text).expanduser()

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..config import EXTERNAL, NOT_HASHED, POWER, Options
+from ..config import BY_CONTENT, EXTERNAL, NOT_HASHED, POWER, Options
 
 if TYPE_CHECKING:
     from ..lm.model.config_checks import ModelOptions
+
+
+def a_day(value: object) -> object:
+    """Return a day as YYYY-MM-DD, or None; raise `ValueError` for anything else. YAML reads such a text as a date."""
+    text = value.isoformat() if type(value) is datetime.date else value
+    if text is None:
+        return None
+    try:
+        if isinstance(text, str) and datetime.date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise ValueError("must be a day of the calendar as YYYY-MM-DD, such as 2026-11-29")
 
 
 class TokenizerSettings(Options):
@@ -25,12 +39,22 @@ class TokenizerSettings(Options):
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
     )
-    chat_template: Annotated[str | None, POWER] = Field(
+    chat_template: Annotated[str | None, EXTERNAL, BY_CONTENT, POWER] = Field(
         None,
         description="Chat template: chatml, plain, thinking, or a Jinja file. The default is the tokenizer's own.",
     )
+    date: Annotated[str | None, NOT_HASHED] = Field(
+        None,
+        description="Day that a chat template writes as today's, as YYYY-MM-DD. The default is the day of the model or "
+        "of other inputs, or the day on which the result is begun.",
+    )
     pad_token: str | None = Field(None, description="Padding token, for a tokenizer without one.")
     trust_remote_code: Annotated[bool, POWER] = Field(False, description="Run Python code that comes with the model.")
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _day(cls, value: object) -> object:
+        return a_day(value)
 
     def options(self, location: str) -> ModelOptions:
         """Return the options to load the model from `location`."""

@@ -126,10 +126,14 @@ class TokenizationReport:
 def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of everything that decides a sample's tokens and loss mask.
 
-    It covers the tokenizer, the chat template, the maximum length and the choice of tokens that the loss trains on.
+    It covers the tokenizer, the chat template, the maximum length, the choice of tokens that the loss trains on, and
+    the day of a chat template that reads the clock.
     """
+    from ..lm.templates.clock import date_of, reads_clock
+
     vocabulary = sorted(tokenizer.get_vocab().items())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = [vocabulary, backend.to_str() if backend else "", tokenizer.chat_template]
-    text = json.dumps([*content, settings.max_length, settings.loss_on], ensure_ascii=False)
+    date = [date_of(tokenizer)] if reads_clock(tokenizer.chat_template) else []
+    text = json.dumps([*content, settings.max_length, settings.loss_on, *date], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

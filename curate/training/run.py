@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
+from ..lm.input_limits import InputLimits
 from ..lm.model.chunked_loss import chunk_loss
 from ..lm.model.fsdp import shard
-from ..lm.model.load import require_embeddings
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from ..lm.tokens.batch import collate
@@ -152,8 +152,16 @@ def train(
     arguments = make_arguments(job, folder)
     set_seed(arguments.seed)
     model = build()
-    tables = (job.table, job.eval_table, job.target.table if job.target else None)
-    require_embeddings(model, max(int(tokenizer.pad_token_id), *(table.largest_token for table in tables if table)))
+    tables = {
+        "The pool": job.table,
+        "The held-out pool": job.eval_table,
+        "The target": job.target.table if job.target else None,
+    }
+    limits = InputLimits.of(model)
+    limits.require_padding(tokenizer)
+    for name, table in tables.items():
+        if table is not None:
+            limits.require_table(table, name)
     model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
     scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
     selector = build_selector(job, scoring_model, arguments)

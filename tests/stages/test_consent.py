@@ -16,7 +16,7 @@ from curate.cli.run import QueryEntry, read
 from curate.config import EXTERNAL, POWER, REF, Options
 from curate.doctor.plan import PlannedRun
 from curate.errors import ConfigError
-from curate.lm.model.load import TEMPLATES
+from curate.lm.templates.named import TEMPLATES
 from curate.stages import STAGES, make, stage_of
 from curate.stages.consent import OWN_TEMPLATES, POWERS, Consent, PowerRequest, check, flags_of, power_requests
 from curate.store import Store
@@ -33,7 +33,7 @@ CONFIGS: dict[str, type[Options]] = {
 
 NAMES = """
 adam_beta1 adam_beta2 answer_column apply_chat_template as_json at attn_implementation backend batch_size bf16 budget
-budget_tokens by candidate_losses candidates choices_column columns controls d1 d2 deduplicate default_tasks dtype
+budget_tokens by candidate_losses candidates choices_column columns controls d1 d2 date deduplicate default_tasks dtype
 duplicates engine eps_mode eval_steps even feature_precision file file_format format fsdp full generate_batch_size
 gradient_budget gradient_checkpointing gradient_coverage head_refresh_steps heads hidden_size index iterations jobs k
 keep layers learning_rate licence limit load_in_4bit logging_steps logits_budget_mb lora_alpha lora_dropout lora_r

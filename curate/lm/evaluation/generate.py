@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ...errors import ModelError
 from ...log import LOGGER
+from ..input_limits import InputLimits
 from ..model.load import base_of
 from ..tokens.chat import render_messages
 
@@ -38,6 +39,8 @@ class Generator:
     def __init__(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int, batch_size: int
     ) -> None:
+        self.limits = InputLimits.of(model)
+        self.limits.require_padding(tokenizer)
         self.model: Any = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
@@ -71,6 +74,7 @@ class Generator:
         Raises:
             ModelError: memory does not suffice for a single prompt.
         """
+        self.limits.require(max((int(prompt.max(initial=-1)) for prompt in prompts), default=-1), 0, "The evaluation")
         order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
         answers = [""] * len(prompts)
         start = 0

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import ConfigError, CurateError, did_you_mean
 from ...version import pip_install
+from ..templates.clock import date_of, on_day
 from ..tokens.chat import check_limits
 
 MISSING = f"The lm-evaluation-harness is not installed: {pip_install('eval')}, or omit --tasks."
@@ -104,12 +105,13 @@ def run_tasks(
 
 
 def _limit_template(wrapped: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the harness render a question only after the template has rendered it within the limits."""
+    """Let the harness render a question only after the template has rendered it within the limits, on its day."""
     render = wrapped.apply_chat_template
 
     def limited(chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> Any:
         check_limits(tokenizer, chat_history, prompt=add_generation_prompt)
-        return render(chat_history, add_generation_prompt=add_generation_prompt)
+        with on_day(date_of(tokenizer)):
+            return render(chat_history, add_generation_prompt=add_generation_prompt)
 
     wrapped.apply_chat_template = limited
 

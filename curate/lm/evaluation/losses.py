@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...numerics.losses import IGNORE
 from ...signals import Loss, ScoreBudget, measure
+from ..input_limits import InputLimits
 from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded
@@ -34,7 +35,13 @@ def losses_of(
         rows: `input_ids` and `labels` of each text, 1-d int64.
         budget: size of a micro-batch; it is halved when memory runs out.
         advance: called with the number of texts that a finished batch has measured.
+
+    Raises:
+        ModelError: the model has no embedding for a token or a position.
     """
+    largest = max((int(row["input_ids"].max(initial=-1)) for row in rows), default=-1)
+    longest = max((len(row["input_ids"]) for row in rows), default=0)
+    InputLimits.of(scoring_model.model).require(largest, longest, "The evaluation")
     order = np.argsort([-len(row["input_ids"]) for row in rows], kind="stable")
     losses = np.full(len(rows), np.nan)
     for start in range(0, len(order), TEXTS_PER_BATCH):

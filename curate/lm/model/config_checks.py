@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import ModelError
-from .boundary import COMPLETE, loading, read_object, require_regular_files
+from .boundary import COMPLETE, loading, read_object, require_no_gguf, require_regular_files
 from .weight_files import compare_shapes, weights_of
 
 LAYERS, WIDTH, HEADS = (1, 2_000), (1, 1 << 20), (0, 1 << 14)
@@ -41,6 +41,7 @@ def read_config(options: ModelOptions, *, local_files_only: bool = False) -> Any
     location = options.location
     flags: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
     require_regular_files(location)
+    require_no_gguf(location)
     with loading("model config", location):
         raw = _raw_config(location) or PreTrainedConfig.get_config_dict(location, **flags)[0]
         check_values(raw, location)
@@ -134,6 +135,7 @@ class ModelOptions:
         dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
         attn_implementation: attention implementation as in transformers, or None for its default.
         chat_template: `chatml`, `plain`, `thinking`, or a Jinja file; None keeps the tokenizer's own template.
+        date: day that the chat template writes when it asks for today's, as YYYY-MM-DD; None is today.
         pad_token: token of the vocabulary to pad with; None keeps the tokenizer's own.
         trust_remote_code: run code that comes with the model.
         load_in_4bit: quantise the base weights to 4 bits (`quantization.py`). Head and adapters are not quantised.
@@ -143,6 +145,7 @@ class ModelOptions:
     dtype: str = "auto"
     attn_implementation: str | None = None
     chat_template: str | None = None
+    date: str | None = None
     pad_token: str | None = None
     trust_remote_code: bool = False
     load_in_4bit: bool = False

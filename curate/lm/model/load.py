@@ -1,6 +1,8 @@
 """Load a model and its tokenizer safely: safetensors only, no remote code unless requested, nothing guessed.
 
-A tokenizer without a chat template or padding token is an error, because a guess would change what a run trains on.
+A tokenizer without a chat template is an error, because a guess would change what a run trains on. Padding is never
+trained on, so a tokenizer without a padding token pads with its end token. An adapter without a tokenizer has its
+base model's.
 A model is checked before it is loaded (config_checks.py, weight_files.py), and errors of the libraries become sentences
 (boundary.py).
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +20,36 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from ...log import LOGGER
+from ..templates.clock import freeze_date
+from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
 from ..tokens.special_tokens import SpecialTokens
-from .adapters import find_base, load_adapter
-from .boundary import COMPLETE, loading, require_regular_files
+from .adapters import CONFIG, find_base, load_adapter
+from .boundary import COMPLETE, loading, require_no_gguf, require_regular_files
 from .config_checks import ModelOptions, check_folder
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
 
-TEMPLATES = ("chatml", "plain", "thinking")
-"""Chat templates that curate contains, for tokenizers that have none."""
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json"),
+)
+"""Files of which a folder with a tokenizer has at least one."""
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     """Return the tokenizer with a chat template and a padding token, padding on the right.
 
     Raises:
-        ModelError: there is no tokenizer, no chat template or no padding token.
+        ModelError: there is no tokenizer or no chat template, or neither a padding token nor an end token.
     """
+    options = replace(options, location=_with_tokenizer(options.location))
     require_regular_files(options.location)
+    require_no_gguf(options.location)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
     if options.chat_template:
-        tokenizer.chat_template = _template(options.chat_template)
+        tokenizer.chat_template = template_text(options.chat_template)
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {options.location} has no chat template. Give --chat-template chatml, plain, thinking, "
@@ -48,13 +58,27 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     _check_templates(tokenizer, options.location)
     with loading("tokenizer", options.location):
         _try(tokenizer)
+    freeze_date(tokenizer, options.date)
     if options.pad_token:
         if options.pad_token not in tokenizer.get_vocab():
             raise ModelError(f"--pad-token {options.pad_token!r} is not in the vocabulary of {options.location}.")
         tokenizer.pad_token = options.pad_token
     if tokenizer.pad_token_id is None:
-        hint = f" --pad-token '{tokenizer.eos_token}' is a common choice." if tokenizer.eos_token else ""
-        raise ModelError(f"The tokenizer of {options.location} has no padding token. Give --pad-token TOKEN.{hint}")
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"The tokenizer of {options.location} has neither a padding token nor an end token. Give --pad-token "
+                "TOKEN: any token of its vocabulary will do, because padding is not trained on."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        say_once(
+            f"The tokenizer of {options.location} has no padding token: it pads with its end token "
+            f"{tokenizer.eos_token!r}. --pad-token gives another."
+        )
+    elif tokenizer.eos_token_id is None:
+        say_once(
+            f"The tokenizer of {options.location} has no end token: an answer ends as the chat template ends it, and a "
+            "plain text has no end."
+        )
     tokenizer.padding_side = "right"
     # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
@@ -71,6 +95,22 @@ def _try(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.get_vocab()
 
 
+def _with_tokenizer(location: str) -> str:
+    """Return the location of a tokenizer: of an adapter without one it is the base model's."""
+    folder = Path(location)
+    if not (folder / CONFIG).exists() or any((folder / name).exists() for name in TOKENIZER_FILES):
+        return location
+    _, base = find_base(location)
+    say_once(f"The adapter in {location} has no tokenizer: it takes that of its base model, {base}.")
+    return base
+
+
+@cache
+def say_once(text: str) -> None:
+    """Log a line once in a process: a command loads its tokenizer several times."""
+    LOGGER.info(text)
+
+
 def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
     """Compile the chat templates, so that a wrong one is one error and not one for each sample."""
     template: Any = tokenizer.chat_template
@@ -82,15 +122,6 @@ def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
                 f"Cannot use the tokenizer of {location}: {error.reason}. Give --chat-template chatml, plain, "
                 "thinking, or a Jinja file."
             ) from None
-
-
-def _template(name: str) -> str:
-    if name in TEMPLATES:
-        return files("curate.lm").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
-    path = Path(name)
-    if not path.is_file():
-        raise ModelError(f"There is no chat template '{name}'. Give {', '.join(TEMPLATES)} or a Jinja file.")
-    return path.read_text(encoding="utf-8")
 
 
 def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
@@ -137,25 +168,6 @@ def base_of(model: nn.Module) -> nn.Module:
     """Return the transformers model below an adapter, or the model itself if it has none."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
-
-
-def require_embeddings(model: nn.Module, largest_token: int) -> None:
-    """Check that the model has an embedding for every token. On a GPU, a token without one ends the process.
-
-    Args:
-        model: the model, with or without an adapter.
-        largest_token: largest token id that the model will read.
-
-    Raises:
-        ModelError: the model has fewer embeddings. Tokenizer and model are not of each other.
-    """
-    embeddings: Any = base_of(model).get_input_embeddings()  # type: ignore[operator]
-    count = int(embeddings.weight.shape[0])
-    if largest_token >= count:
-        raise ModelError(
-            f"The tokenizer gives the token {largest_token}, and {type(base_of(model)).__name__} has embeddings for "
-            f"the tokens below {count} only. Use the tokenizer that belongs to the model, or another --pad-token."
-        )
 
 
 def train_all(model: nn.Module) -> nn.Module:

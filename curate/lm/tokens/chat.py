@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, ModelError
 from ...log import LOGGER
 from ...samples import Sample
+from ..templates.clock import date_of
 from .chat_template import ChatTemplate
 from .presence import thought_of
 from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError, Texts
@@ -97,10 +98,6 @@ class Chat:
         """
         with template_errors(self.sample):
             texts = RENDERER.render(self._plain, prefixes, self._budget, with_spans=with_spans)
-            if self.template.by_chance:
-                again = RENDERER.render(self._plain, prefixes[:1], self._budget)
-                if again.first != texts.first:
-                    raise RenderError("failed", "it renders the same messages differently each time")
         if not self.has_special_tokens:
             return texts
         with template_errors(self.sample):
@@ -119,9 +116,7 @@ class Chat:
         """
         template = chats[0][0].template if chats else None
         together = [
-            (chat, prefixes)
-            for chat, prefixes in chats
-            if chat.template is template and not (chat.has_special_tokens or chat.template.by_chance)
+            (chat, prefixes) for chat, prefixes in chats if chat.template is template and not chat.has_special_tokens
         ]
         if len(together) < 2:
             return [None] * len(chats)
@@ -186,7 +181,7 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str,
     Raises:
         ModelError: the template cannot render them.
     """
-    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map, date_of(tokenizer))
     try:
         return RENDERER.render(chat, [(len(messages), False)], Budget()).first
     except RenderError as error:
@@ -201,7 +196,7 @@ def check_limits(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, An
     Raises:
         ModelError: the template exceeds a limit. Other errors are those of the other code.
     """
-    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    chat = Conversation(messages, None, tokenizer.get_chat_template(), tokenizer.special_tokens_map, date_of(tokenizer))
     try:
         RENDERER.render(chat, [(len(messages), prompt)], Budget())
     except RenderError as error:

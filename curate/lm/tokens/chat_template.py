@@ -18,9 +18,6 @@ from ...samples import Message
 from .rendering import LIMITS, RENDERER, Budget, Conversation, RenderError
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
-"""Parts of Jinja that give another text each time."""
-
 QUESTION, ANSWER = "probe question", "probe answer"
 NAME, KEY, VALUE = "probe_tool", "probe_key", "probe value"
 
@@ -31,21 +28,20 @@ class ChatTemplate:
     Attributes:
         text: the template.
         marked: True if it has `{% generation %}` marks.
-        by_chance: True if it may render the same messages differently each time.
 
     Args:
         text: the template.
         names: special tokens of the tokenizer by the name that templates use.
+        date: day that the template writes as today's, YYYY-MM-DD.
     """
 
-    def __init__(self, text: str, names: Mapping[str, Any]) -> None:
-        self.text, self._names, self._endless = text, names, False
+    def __init__(self, text: str, names: Mapping[str, Any], date: str) -> None:
+        self.text, self._names, self._date, self._endless = text, names, date, False
         self.marked = MARKS.search(text) is not None
-        self.by_chance = CHANCE.search(text) is not None
 
     def conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Conversation:
         """Return a conversation for the renderer. The messages have the form that the template takes."""
-        return Conversation(messages, tools, self.text, self._names)
+        return Conversation(messages, tools, self.text, self._names, self._date)
 
     def message(self, message: Message) -> dict[str, Any]:
         """Return a message in the form that the template takes, without nulls. The message itself stays as it is."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import DataError
 from ...samples import Sample
+from ..templates.clock import date_of
 from .chat import NO_MASK as NO_MASK
 from .chat import Chat, template_errors, text_tokens
 from .chat import MaskError as MaskError
@@ -203,9 +204,10 @@ class Encoder:
         found = self._templates.get(text)
         if found is None:
             if self.turns == "whole" and self.loss_on == "assistant" and not MARKS.search(text):
-                found = ChatTemplate(training_template(text) or text, self.tokenizer.special_tokens_map)
+                text_to_render = training_template(text) or text
             else:
-                found = ChatTemplate(text, self.tokenizer.special_tokens_map)
+                text_to_render = text
+            found = ChatTemplate(text_to_render, self.tokenizer.special_tokens_map, date_of(self.tokenizer))
             self._templates[text] = found
         return found
 

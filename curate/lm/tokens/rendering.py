@@ -108,17 +108,19 @@ class Conversation:
         messages: the messages; tools: the definitions of tools, or None.
         template: the chat template.
         names: special tokens of the tokenizer by the name that templates use.
+        date: the day that the template writes when it asks for today's, as YYYY-MM-DD.
     """
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Any] | None
     template: str
     names: Mapping[str, Any]
+    date: str
 
     @property
     def content(self) -> dict[str, Any]:
         """Content that is sent to the child process."""
-        return {"messages": self.messages, "tools": self.tools, "names": self.names}
+        return {"messages": self.messages, "tools": self.tools, "names": self.names, "date": self.date}
 
 
 class Budget:

@@ -29,6 +29,10 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names of a message's reasoning. Templates read it under any of the first two."""
 
 
+PLAIN = (str, int, float, list, tuple, dict, type(None), jinja2.Undefined)
+"""Types of values that are written as the same text in every process."""
+
+
 class TimeLimit(BaseException):
     """A template that computes for too long. It is no Exception, so that no filter catches it."""
 
@@ -97,6 +101,28 @@ def _raise_exception(message: Any) -> None:
     raise RaisedByTemplate(str(message))
 
 
+def _not_random(*args: Any, **kwargs: Any) -> Any:
+    raise jinja2.exceptions.SecurityError("it draws at random, so that it renders something else each time")
+
+
+def _not_now(form: Any) -> str:
+    raise jinja2.exceptions.SecurityError("it reads the clock while it is compiled")
+
+
+def _written(value: Any) -> Any:
+    """Return a value that a template writes, unless it is written as an address, which differs in each process."""
+    if isinstance(value, PLAIN) or " at 0x" not in repr(value):
+        return value
+    raise jinja2.exceptions.SecurityError(
+        f"it writes the address of a {type(value).__name__}, so that it renders something else each time"
+    )
+
+
+def strftime_on(date: str) -> Callable[[Any], str]:
+    """Return the function `strftime_now` of a day, which begins at midnight: `date` is YYYY-MM-DD."""
+    return lambda form: datetime.fromisoformat(date).strftime(form)
+
+
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
@@ -106,12 +132,16 @@ def _tojson(
 def environment() -> ImmutableSandboxedEnvironment:
     """Return the environment of chat templates, with the names and filters that transformers gives them."""
     made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[TrackGeneration, "jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[TrackGeneration, "jinja2.ext.loopcontrols"],
+        finalize=_written,
     )
-    made.filters["tojson"] = _tojson
+    made.filters |= {"tojson": _tojson, "random": _not_random}
     made.globals |= {
         "raise_exception": _raise_exception,
-        "strftime_now": lambda form: datetime.now().strftime(form),
+        "strftime_now": _not_now,  # each conversation brings its own, with a frozen day
+        "lipsum": _not_random,
         "dict": SafeDict(),
         "namespace": SafeNamespace,
     }
@@ -193,6 +223,7 @@ class Worker:
             tools=chat["tools"],
             documents=None,
             add_generation_prompt=prompt,
+            strftime_now=strftime_on(chat["date"]),
             **chat["names"],
         ):
             blocks.append(block)

@@ -10,17 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ...config import EXTERNAL, NOT_HASHED, Config, Options, Ref, build
 from ...errors import ConfigError, did_you_mean
 from ...pool_selectors import make_pool_selector
 from ...runtime.distributed import size
 from ..select.config import FIELDS, SelectConfig
+from ..settings import a_day
 from ..train.config import TrainConfig
 
 SET_FOR_TRAIN = (
-    "name", "pool", "eval_pool", "model", "target", "seed", "eval_steps", "selector", "selector_args", "subset",
+    "name", "pool", "eval_pool", "model", "date", "target", "seed", "eval_steps", "selector", "selector_args", "subset",
 )  # fmt: skip
 """Options of `curate train` that the comparison sets itself."""
 
@@ -116,6 +117,11 @@ class CompareConfig(Config):
     model: Annotated[str, EXTERNAL] = Field(
         description="Model that every run starts from: a folder, a Hub id, or a name in the store."
     )
+    date: Annotated[str | None, NOT_HASHED] = Field(
+        None,
+        description="Day that a chat template writes when it asks for today's, as YYYY-MM-DD, in all runs. The default "
+        "is the day of the model, or the day on which the comparison is begun.",
+    )
     target: Ref | None = Field(
         None, description="A pool of examples of what the model should learn, for selectors that need one."
     )
@@ -154,6 +160,16 @@ class CompareConfig(Config):
         "table", description="Format of the result on stdout."
     )
 
+    @field_validator("date", mode="before")
+    @classmethod
+    def _day(cls, value: object) -> object:
+        return a_day(value)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of the config that decides the result; chat templates count by their content."""
+        values: dict[str, Any] = _without_templates(super().identity())
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if size() > 1:
@@ -172,6 +188,13 @@ class CompareConfig(Config):
             )
         object.__setattr__(self, "controls", _controls_of(self))
         return self
+
+
+def _without_templates(value: Any) -> Any:
+    """Return nested options without chat templates: the comparison's inputs hold a hash of each."""
+    if isinstance(value, dict):
+        return {key: _without_templates(part) for key, part in value.items() if key != "chat_template"}
+    return [_without_templates(part) for part in value] if isinstance(value, list) else value
 
 
 def _controls_of(config: CompareConfig) -> tuple[Control, ...]:

@@ -102,8 +102,12 @@ def _run(planned: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any
     """Add a run; `values` replace the options that all runs share."""
     config = planned.config
     shared: dict[str, Any] = {"pool": config.pool, "eval_pool": config.eval_pool, "model": config.model}
-    shared |= {**config.train, "eval_steps": config.eval_steps, "seed": seed}
+    shared |= {**_date(config), **config.train, "eval_steps": config.eval_steps, "seed": seed}
     return planned.add("train", f"{name}-s{seed}", {**shared, **values}, needs)
+
+
+def _date(config: CompareConfig) -> dict[str, str]:
+    return {"date": config.date} if config.date else {}
 
 
 def _keep_all(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +188,8 @@ def _prepared(planned: ComparisonPlan, option: str, pool_selector: PoolSelectorS
 
 def _model_settings(planned: ComparisonPlan) -> dict[str, Any]:
     """Return the options of loading and tokenizing that the runs share, so that features are computed alike."""
-    return {key: value for key, value in planned.config.train.items() if key in {*ModelSettings.model_fields, "bf16"}}
+    values = {key: value for key, value in planned.config.train.items() if key in {*ModelSettings.model_fields, "bf16"}}
+    return {**_date(planned.config), **values}
 
 
 def _features(planned: ComparisonPlan, pool: str, name: str, on: str) -> str:

@@ -109,7 +109,8 @@ def _make_here(progress: RunProgress, name: str, task: Task) -> None:
 def _is_made(store: Store, task: Task) -> bool:
     """Return whether the artifact of a task exists; False if that is unknown because an input is missing."""
     try:
-        return store.is_made(task.stage, task.config, made_from(store, task.stage, task.config)[1])
+        config, _, fingerprints = made_from(store, task.stage, task.config)
+        return store.is_made(task.stage, config, fingerprints)
     except CurateError:
         return False
 

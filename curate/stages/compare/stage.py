@@ -17,7 +17,7 @@ from ...errors import TrainingError
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import read_json, write_json, write_text
-from ..inputs import Inputs
+from ..inputs import Inputs, locate
 from ..stage import Stage
 from .chart import Line, chart
 from .config import CompareConfig
@@ -45,11 +45,19 @@ def check(config: CompareConfig) -> None:
 
 
 def more_inputs(config: CompareConfig, inputs: Inputs) -> dict[str, str]:
-    """Return the fingerprints of artifacts that single runs name and the comparison does not make."""
+    """Return the fingerprints of artifacts and chat templates that single runs name.
+
+    Artifacts that the comparison makes itself are not among them.
+    """
     planned = plan(config)
     named = {name for task in planned.tasks.values() for name in task.config.refs().values()}
     own = set(planned.tasks) | set(config.refs().values())
-    return {f"runs.{name}": inputs.store.get(name).fingerprint for name in sorted(named - own)}
+    artifacts = {f"runs.{name}": inputs.store.get(name).fingerprint for name in sorted(named - own)}
+    return artifacts | {
+        f"chat_template.{name.removeprefix(f'{config.name}-')}": locate(inputs.store, given, kind="template")[1]
+        for name, task in planned.tasks.items()
+        if isinstance(given := getattr(task.config, "chat_template", None), str)
+    }
 
 
 def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:

@@ -137,9 +137,9 @@ def _check_same_tokens(config: TrainConfig, artifact: Artifact, tokenizer: PreTr
     """Raise `ConfigError` if the reference losses were measured on other tokens or with another loss mask."""
     if read_text(artifact.path / "reading.txt") != tokenization_digest(config, tokenizer):
         raise ConfigError(
-            f"The reference '{config.reference}' was measured with another tokenizer, chat template, --max-length or "
-            "--loss-on than this run, so its losses are not of the same tokens. Embed the pool again with those of the "
-            "run."
+            f"The reference '{config.reference}' was measured with another tokenizer, chat template, --date, "
+            "--max-length or --loss-on than this run, so its losses are not of the same tokens. Embed the pool again "
+            "with those of the run."
         )
 
 

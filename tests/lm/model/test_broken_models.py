@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelError
 from curate.lm.model.config_checks import ModelOptions
-from curate.lm.model.load import add_lora, load_model, load_tokenizer, require_embeddings
+from curate.lm.model.load import add_lora, load_model, load_tokenizer
 from curate.lm.model.memory import count
 from curate.lm.model.parameter_count import count_weights
 from curate.lm.model.weight_files import header_of
@@ -229,15 +229,6 @@ def test_code_of_a_model_that_exits_does_not_end_the_command(folder: Path) -> No
     config(auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, model_type="own")(folder)
     with pytest.raises(ModelError, match="SystemExit"):
         load_model(ModelOptions(str(folder), trust_remote_code=True))
-
-
-def test_a_token_without_an_embedding_is_named_before_the_first_step(tiny: str) -> None:
-    model = load_model(ModelOptions(tiny))
-    count = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    require_embeddings(model, count - 1)
-    for adapted in (model, add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")):
-        with pytest.raises(ModelError, match=f"gives the token {count}, and LlamaForCausalLM has embeddings"):
-            require_embeddings(adapted, count)
 
 
 # Adapters

@@ -119,9 +119,9 @@ def test_an_incomplete_tokenizer_is_an_error_with_a_message(options: ModelOption
         load_tokenizer(ModelOptions(str(tmp_path / "no-template")))
     plain = load_tokenizer(ModelOptions(str(tmp_path / "no-template"), chat_template="plain"))
     assert "Assistant: a b" in plain.apply_chat_template(CHAT.messages, tokenize=False)
-    tokenizer.pad_token = None
+    tokenizer.pad_token = tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path / "no-padding")
-    with pytest.raises(ModelError, match=r"no padding token\. Give --pad-token"):
+    with pytest.raises(ModelError, match=r"neither a padding token nor an end token\. Give --pad-token"):
         load_tokenizer(ModelOptions(str(tmp_path / "no-padding"), chat_template="chatml"))
     with pytest.raises(ModelError, match="not in the vocabulary"):
         load_tokenizer(replace(options, pad_token="<nope>"))

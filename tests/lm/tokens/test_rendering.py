@@ -51,7 +51,9 @@ def sample_of(turns: int, text: str = "a b") -> Sample:
 
 
 def chat_of(template: str, turns: list[dict[str, Any]] | None = None, tools: Any = None) -> Conversation:
-    return Conversation(turns or [{"role": "user", "content": "q"}], tools, template, {"eos_token": "</s>"})
+    return Conversation(
+        turns or [{"role": "user", "content": "q"}], tools, template, {"eos_token": "</s>"}, "2026-11-29"
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 
 from curate.errors import DataError
 from curate.lm.model.config_checks import ModelOptions
-from curate.lm.model.load import TEMPLATES, load_tokenizer
+from curate.lm.model.load import load_tokenizer
+from curate.lm.templates.named import TEMPLATES
 from curate.lm.tokens.encode import SEVERAL, TOO_LONG, Encoder, MaskError
 from curate.lm.tokens.turns.continuation import Continuation, find_continuation
 from curate.samples import Sample
@@ -355,12 +356,6 @@ def test_a_token_is_not_made_of_a_prompt_and_its_answer(tiny: str) -> None:
     spaced += "{% if add_generation_prompt %}assistant: {% endif %}"
     encoder = encoder_of(tiny, spaced)
     assert answers(encoder, TWO)[0] == "The Baltic.<|im_end|>"
-
-
-def test_a_template_that_renders_by_chance_is_refused(tiny: str) -> None:
-    by_chance = CHATML + "{{ range(100000) | random }}"
-    with pytest.raises(MaskError, match="renders the same messages differently each time"):
-        encoder_of(tiny, by_chance)(Sample(TWO.messages[:2]))
 
 
 def test_a_conversation_of_very_many_turns_is_refused_before_it_is_rendered(tiny: str) -> None:
