@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 class TokenizerSettings(Options):
     """Options of the model and its tokenizer."""
 
+    BEFORE: ClassVar[Mapping[str, Any]] = {"turns": "whole"}
     model: Annotated[str, EXTERNAL] = Field(
         description="Model: a folder, a Hub id, or the name of a run or model in the store."
     )
@@ -24,6 +26,11 @@ class TokenizerSettings(Options):
     )
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
+    )
+    turns: Literal["auto", "whole", "expand"] = Field(
+        "auto",
+        description="Conversations with several answers: whole, or expand, each answer as a sample of its own with its "
+        "prompt as at inference; auto is whole where both are the same.",
     )
     chat_template: Annotated[str | None, POWER] = Field(
         None, description="Chat template: chatml, plain, or a Jinja file. The default is the tokenizer's own template."

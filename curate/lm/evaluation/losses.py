@@ -13,6 +13,7 @@ from ...signals import Loss, ScoreBudget, measure
 from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded
+from ..tokens.token_table import TokenTable
 
 TEXTS_PER_BATCH = 512
 """Number of texts of similar length that are padded together. The budget then cuts them into micro-batches."""
@@ -20,7 +21,7 @@ TEXTS_PER_BATCH = 512
 
 def losses_of(
     scoring_model: ScoringModel,
-    rows: Sequence[Mapping[str, Any]],
+    rows: TokenTable | Sequence[Mapping[str, Any]],
     budget: ScoreBudget,
     *,
     advance: Callable[[int], object],
@@ -35,7 +36,7 @@ def losses_of(
         budget: size of a micro-batch; it is halved when memory runs out.
         advance: called with the number of texts that a finished batch has measured.
     """
-    order = np.argsort([-len(row["input_ids"]) for row in rows], kind="stable")
+    order = np.argsort([-len(rows[row]["input_ids"]) for row in range(len(rows))], kind="stable")
     losses = np.full(len(rows), np.nan)
     for start in range(0, len(order), TEXTS_PER_BATCH):
         part = order[start : start + TEXTS_PER_BATCH]

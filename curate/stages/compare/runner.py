@@ -22,7 +22,7 @@ from ...errors import TRACEBACK, CurateError, is_interrupt, of_system
 from ...log import LOGGER, Heartbeat
 from ...runtime.distributed import cores
 from ...store import Artifact, Store
-from .. import made_from, run_stage
+from .. import is_made, run_stage
 from ..consent import flags_of
 from .plan import Task
 
@@ -107,7 +107,7 @@ def _make_here(progress: RunProgress, name: str, task: Task) -> None:
 def _is_made(store: Store, task: Task) -> bool:
     """Return whether the artifact of a task exists; False if that is unknown because an input is missing."""
     try:
-        return store.is_made(task.stage, task.config, made_from(store, task.stage, task.config)[1])
+        return is_made(store, task.stage, task.config)
     except CurateError:
         return False
 
