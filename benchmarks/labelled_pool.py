@@ -133,7 +133,7 @@ class Rewards:
     def __init__(self, pool: LabelledPool, target: str, seed: int) -> None:
         from curate.config import build
         from curate.stages.inputs import resolve
-        from curate.stages.select.candidates import read_candidates, read_target
+        from curate.stages.select.candidates import read_candidates
         from curate.stages.select.config import SelectConfig
         from curate.stages.select.gradient_scores import CheckpointScorer
         from curate.stages.select.stage import gradient_oracle
@@ -141,9 +141,8 @@ class Rewards:
         names = {"target": pool.target(target).name, "warmup": pool.warmup(seed).name}
         config = build(SelectConfig, {"name": "replay", "method": "less", "pool": "pool", "budget": 0.05, **names})
         inputs = resolve(pool.store, config)
-        candidates, rows = read_candidates(inputs, {"rewards"}, "embedding")
-        _, target_rows = read_target(inputs, {"rewards"}, "embedding")
-        scorer = gradient_oracle(config, inputs, rows, target_rows)
+        candidates, _ = read_candidates(inputs, {"rewards"}, "embedding")
+        scorer = gradient_oracle(config, inputs, candidates.ids)
         assert isinstance(scorer, CheckpointScorer)
         self.ids = list(candidates.ids)
         self._scorer = scorer

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
@@ -56,6 +56,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
+    BEFORE: ClassVar[Mapping[str, Any]] = {}
+    """Option -> the value that says what curate did before it had the option. A config that was recorded without the
+    option has this value. The value does not enter the fingerprint, so the fingerprints of older artifacts hold."""
+
     @classmethod
     def fields_with(cls, role: FieldRole) -> list[str]:
         """Return the names of the fields with this role, in order; `Ref | None` has the role of `Ref`."""
@@ -64,6 +68,11 @@ class Options(BaseModel):
             for name, field in cls.model_fields.items()
             if role in field.metadata or any(role in metadata_of(part) for part in get_args(field.annotation))
         ]
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a recorded config, with those that it was recorded without (`BEFORE`)."""
+        return {**cls.BEFORE, **values}
 
     def refs(self) -> dict[str, str]:
         """Return field -> artifact name for every `Ref` that is set; items of a list are `field.0`, `field.1`, ..."""
@@ -80,6 +89,17 @@ class Config(Options):
 
     name: str = Field(pattern=NAME.pattern, max_length=120, description="Name of the result in the store.")
 
+    _without_effect: frozenset[str] = PrivateAttr(frozenset())
+
+    def without_effect(self, names: Iterable[str]) -> Self:
+        """Return the config with a mark on options of `BEFORE` that change nothing for its inputs.
+
+        They do not enter the fingerprint, so artifacts from before the options are found.
+        """
+        marked = self.model_copy()
+        marked._without_effect = frozenset(names)
+        return marked
+
     def stored(self) -> dict[str, Any]:
         """Return the config as it is stored: without the passwords and tokens of URLs."""
         values: dict[str, Any] = redact(self.model_dump(mode="json"))
@@ -88,6 +108,8 @@ class Config(Options):
     def identity(self) -> dict[str, Any]:
         """Return the part of the config that decides the result: no name, no inputs, no `NOT_HASHED` fields."""
         not_included = {"name", *self.fields_with(REF), *self.fields_with(EXTERNAL), *self.fields_with(NOT_HASHED)}
+        not_included |= {name for name, value in self.BEFORE.items() if getattr(self, name) == value}
+        not_included |= self._without_effect
         return self.model_dump(mode="json", exclude=not_included) | dict.fromkeys(self.fields_with(BY_CONTENT))
 
 

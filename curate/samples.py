@@ -1,7 +1,9 @@
-"""A sample: one conversation in one common form, with an id that is a hash of its content.
+"""A sample: one conversation in one common form, or one answer of it, with an id that is a hash of its content.
 
 A row of any format becomes a list of chat messages (and tools). The id is a hash of exactly these, so the same
 conversation has the same id in every pool, store and run. The row as it was read is kept with the sample for export.
+A conversation can be split into its answers (`expand`). The id of an answer is a hash of the conversation's id and the
+answer's turn, so it is the same everywhere, too.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,17 +39,19 @@ read) are JSON text."""
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation.
+    """One conversation, or one answer of a conversation.
 
     Attributes:
-        messages: `{"role", "content", ...}` mappings; content is a string, or None with tool calls.
+        messages: `{"role", "content", ...}` mappings; content is a string, or None with tool calls. For an answer:
+            the messages of the conversation up to and including it.
         tools: JSON schemas of the tools that the conversation may call, or None.
         source: label of the file or dataset that the sample came from.
         format: format that the row was read from: messages, sharegpt, prompt-completion, alpaca or text.
         original: the row as it was read.
         metadata: the columns of the row that are not part of the conversation.
-        answer: index of the only message to train on. It is the last message, and the assistant's. None trains on all
-            answers of the conversation.
+        answer: None for the whole conversation, whose assistant turns are all trained on. k for the answer in message
+            k (counted from 0), the last of `messages`: only this turn is trained on.
+        conversation: id of the conversation that an answer belongs to; empty: the id of its own messages.
     """
 
     messages: Sequence[Message]
@@ -57,12 +61,22 @@ class Sample:
     original: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     answer: int | None = None
+    conversation: str = ""
+
+    @cached_property
+    def conversation_id(self) -> str:
+        """Id of the whole conversation: BLAKE2b hash (128 bits) of its messages and tools, as 32 hexadecimal digits."""
+        if self.conversation:
+            return self.conversation
+        content = [[_without_nulls(message) for message in self.messages], list(self.tools) if self.tools else None]
+        return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def sample_id(self) -> str:
-        """BLAKE2b hash (128 bits) of the messages and tools, as 32 hexadecimal digits."""
-        content = [[_without_nulls(message) for message in self.messages], list(self.tools) if self.tools else None]
-        return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
+        """Id of the sample, as 32 hexadecimal digits: of the conversation, or for an answer `answer_id` of it."""
+        if self.answer is None:
+            return self.conversation_id
+        return answer_id(self.conversation_id, self.answer)
 
     @cached_property
     def original_json(self) -> str:
@@ -78,6 +92,30 @@ class Sample:
     def is_text(self) -> bool:
         """True if the sample is plain text, which is trained on as it is."""
         return bool(self.messages[0]["role"] == TEXT_ROLE)
+
+
+def answer_id(conversation_id: str, turn: int) -> str:
+    """Return the id of an answer: BLAKE2b hash (128 bits) of the conversation's id and the answer's turn, as 32 digits.
+
+    Args:
+        conversation_id: id of the conversation.
+        turn: index of the answer among the conversation's messages, from 0.
+    """
+    return hashlib.blake2b(f"{conversation_id}:{turn}".encode(), digest_size=16).hexdigest()
+
+
+def answer_turns(messages: Sequence[Message]) -> list[int]:
+    """Return the indices of the assistant's messages, from 0."""
+    return [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def expand(sample: Sample) -> list[Sample]:
+    """Return every answer of a conversation as a sample of its own, in order. They share the messages' content."""
+    whole = sample.conversation_id
+    return [
+        replace(sample, messages=sample.messages[: turn + 1], answer=turn, conversation=whole)
+        for turn in answer_turns(sample.messages)
+    ]
 
 
 ENCODERS = {

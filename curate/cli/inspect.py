@@ -19,11 +19,13 @@ from ..config import Options, Ref
 from ..errors import DataError
 from ..log import bar
 from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
-from ..samples import Sample
+from ..samples import Sample, answer_turns
 from ..stages.frozen_date import day_of
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
 from ..stages.settings import TokenizerSettings
+from ..stages.tokenization import make_encoder
+from ..stages.turns import Expansion
 from ..store import Artifact, Store
 from .flags import with_flags
 
@@ -37,6 +39,9 @@ curate inspect --pool pool --model Qwen/Qwen2.5-0.5B
 curate inspect --pool pool --model M --chat-template chatml --max-length 1024 --samples 10
 curate inspect --pool pool --model M --sample-id 3f0c5d2e9b7a41f68c1d0e2b4a597683
 """
+
+SHOWN_ANSWERS = 3
+"""Number of answers of a drawn conversation that are shown; --sample-id shows all."""
 
 PERCENTILES = (50, 90, 95, 99, 100)
 NAMED = 3
@@ -58,7 +63,8 @@ class TokenizedSample:
 
     Attributes:
         position: the row of the sample in the pool.
-        sample: the conversation.
+        sample: the conversation, or one of its answers.
+        answers: number of samples that the conversation is split into; 0 if it is whole.
         encoded: all tokens of the sample, before truncation; None if the loss mask cannot be determined.
         reject_reason: the reason why training rejects the sample, in a few words; None if training accepts it.
         explanation: the same reason in full.
@@ -66,6 +72,7 @@ class TokenizedSample:
 
     position: int
     sample: Sample
+    answers: int
     encoded: Encoded | None
     reject_reason: str | None = None
     explanation: str | None = None
@@ -104,16 +111,21 @@ class PoolStatistics:
         whole: counts of all samples.
         by_source: counts of the samples of each source.
         rejected: for each reason, how often each sample id was rejected.
+        routes: (`whole` or `expand`, reason) -> number of conversations.
+        answers: number of answers that are samples of their own.
     """
 
     max_length: int
     whole: Counts = field(default_factory=Counts)
     by_source: dict[str, Counts] = field(default_factory=dict)
     rejected: dict[str, Counter[str]] = field(default_factory=dict)
+    routes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answers: int = 0
 
     def add(self, tokenized: TokenizedSample) -> None:
         """Count one sample."""
         encoded = tokenized.encoded
+        self.answers += tokenized.answers > 0
         for counts in (self.whole, self.by_source.setdefault(tokenized.sample.source, Counts())):
             counts.samples += 1
             counts.rejected += tokenized.reject_reason is not None
@@ -128,47 +140,57 @@ class PoolStatistics:
 def inspect(store: Store, config: InspectConfig) -> None:
     """Run `curate inspect`: print samples as the model will see them, then the statistics of the pool."""
     from ..lm.model.load import load_tokenizer
-    from ..lm.tokens.encode import Encoder
 
     inputs = resolve(store, config)
     pool = inputs.artifacts["pool"]
     config = config.model_copy(update={"date": day_of(config, inputs)})
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
-    encoder = Encoder(tokenizer, max_length=sys.maxsize, loss_on=config.loss_on)
+    expansion = Expansion(make_encoder(config, tokenizer, max_length=sys.maxsize))
     drawn = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
     chosen: dict[str, TokenizedSample] = {}
     statistics = PoolStatistics(config.max_length)
-    for tokenized in tokenize(pool, encoder, config.max_length):
+    for tokenized in tokenize(pool, expansion, config.max_length):
         statistics.add(tokenized)
-        sample_id = tokenized.sample.sample_id
-        if sample_id == config.sample_id or (config.sample_id is None and tokenized.position in drawn):
-            chosen.setdefault(sample_id, tokenized)
+        sample = tokenized.sample
+        if config.sample_id in (sample.sample_id, sample.conversation_id) or (
+            config.sample_id is None and tokenized.position in drawn and is_shown(sample)
+        ):
+            chosen.setdefault(sample.sample_id, tokenized)
+    statistics.routes = expansion.routes
     if config.sample_id is not None and not chosen:
         raise DataError(
-            f"The pool '{pool.name}' has no sample {config.sample_id}. Find one with curate query \"SELECT sample_id "
-            f"FROM samples WHERE pool = '{pool.name}'\"."
+            f"The pool '{pool.name}' has no sample {config.sample_id}. Find one with curate query "
+            f"\"SELECT sample_id FROM samples WHERE pool = '{pool.name}'\"."
         )
     brackets = (BOLD_UNDERLINED, PLAIN) if sys.stdout.isatty() else ("⟦", "⟧")
     lines = [f"Tokens that the loss trains on are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
     for tokenized in chosen.values():
         lines += [*sample_lines(tokenized, pool, tokenizer, config.max_length, brackets), ""]
-    say(*lines, *summary(pool_summary(config, encoder, statistics)), marked=True, hide_secrets=False)
+    say(*lines, *summary(pool_summary(config, expansion.encoder, statistics)), marked=True, hide_secrets=False)
 
 
-def tokenize(pool: Artifact, encoder: Encoder, max_length: int) -> Iterator[TokenizedSample]:
-    """Yield every row of a pool with its tokens."""
+def is_shown(sample: Sample) -> bool:
+    """Return whether a sample of a drawn conversation is shown: a whole one, or one of its first answers."""
+    return sample.answer is None or len(answer_turns(sample.messages)) <= SHOWN_ANSWERS
+
+
+def tokenize(pool: Artifact, expansion: Expansion, max_length: int) -> Iterator[TokenizedSample]:
+    """Yield the samples of every row of a pool, with their tokens."""
     from ..lm.tokens.encode import MaskError
 
     with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
         for position, sample in pool_samples(pool):
             progress.update()
-            try:
-                encoded = encoder(sample)
-            except MaskError as error:
-                yield TokenizedSample(position, sample, None, error.reason, str(error))
-                continue
-            reason = encoded.truncate(max_length).reject_reason
-            yield TokenizedSample(position, sample, encoded, reason, reason)
+            parts = expansion.split(sample)
+            answers = 0 if parts[0] is sample else len(parts)
+            for part in parts:
+                try:
+                    encoded = expansion.encoder(part)
+                except MaskError as error:
+                    yield TokenizedSample(position, part, answers, None, error.reason, str(error))
+                    continue
+                reason = encoded.truncate(max_length).reject_reason
+                yield TokenizedSample(position, part, answers, encoded, reason, reason)
 
 
 def sample_lines(
@@ -183,6 +205,10 @@ def sample_lines(
     title = (
         f"Sample {cell(sample.sample_id)} (row {tokenized.position} of {cell(pool.name)}, from {cell(sample.source)})"
     )
+    if tokenized.answers:
+        number = len(answer_turns(sample.messages))
+        whole = cell(sample.conversation_id)
+        title += f"\nanswer {number} of {tokenized.answers}, in message {sample.answer} of conversation {whole}"
     if tokenized.encoded is None:
         return [title, f"rejected: {cell(tokenized.explanation)}"]
     encoded = tokenized.encoded.truncate(max_length)
@@ -227,6 +253,10 @@ def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatis
     if reads_clock(encoder.tokenizer.chat_template):
         values["date"] = f"{date_of(encoder.tokenizer)}, which the chat template writes"
     values |= {"trained on": mask_method(config, encoder), **whole.totals()}
+    if statistics.routes:
+        values["conversations"] = _routes(statistics)
+    if statistics.answers:
+        values["answers that are samples"] = statistics.answers
     lengths = {"before the cut": whole.before, "trained on": whole.trained}
     values["tokens per sample"] = [{"": label, **percentiles(counts)} for label, counts in lengths.items() if counts]
     if statistics.rejected:
@@ -237,6 +267,12 @@ def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatis
     if len(statistics.by_source) > 1:
         values["by source"] = [{"source": source, **counts.totals()} for source, counts in statistics.by_source.items()]
     return values
+
+
+def _routes(statistics: PoolStatistics) -> dict[str, str]:
+    """Return how many conversations are whole or split into answers, and why, by the label that the command prints."""
+    labels = {"whole": "whole", "expand": "split into answers"}
+    return {f"{count} {labels[kind]}": cell(reason) for (kind, reason), count in sorted(statistics.routes.items())}
 
 
 def mask_method(config: InspectConfig, encoder: Encoder) -> str:

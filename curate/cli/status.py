@@ -18,7 +18,7 @@ from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
 from ..log import LOGGER
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import cell, command, resume_command, say, size, table
-from ..stages import STAGES, build_config, made_from
+from ..stages import STAGES, made_from, recorded_config
 from ..stages.consent import Consent, check
 from ..stages.inputs import is_own_template, kind_of, label_all, locate
 from ..store import SCRIPT, Artifact, Store
@@ -117,7 +117,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
     if artifact.stage == SCRIPT:
         return
     try:
-        config = build_config(artifact.stage, artifact.config)
+        config = recorded_config(artifact.stage, artifact.config)
     except ConfigError as error:
         yield f"made by another version of curate ({error})"
         return
@@ -192,7 +192,7 @@ def unfinished(store: Store, label: str, consent: Consent | None = None) -> tupl
             f"again instead ({command('curate', draft.stage, '--name', draft.name)} ...)."
         )
     check(draft.config, consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
-    config = build_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
+    config = recorded_config(draft.stage, draft.config, where=f" in {draft.path / 'draft.json'}")
     withheld = check(config.model_dump(), consent or Consent(), f"The draft of '{label}'", draft=True, flat=True)
     config = config.model_copy(update=withheld)
     if outside := [f"{key} = {value}" for key, value in _external_values(config).items() if not store.has(value)]:

@@ -37,15 +37,26 @@ SELECT sample_id, coalesce(max(tokens) FILTER (embedded), max(tokens)) AS tokens
 
 POOL = "WITH members AS ({members}) SELECT label, count(*) AS samples FROM members GROUP BY label"
 
+SAMPLES = """
+SELECT s.position, coalesce(a.sample_id, s.sample_id) AS sample_id, {label} AS label FROM samples s
+LEFT JOIN (SELECT DISTINCT sample_id, conversation_id FROM turn_samples WHERE list_contains($runs, artifact)) a
+    ON a.conversation_id = s.sample_id
+LEFT JOIN ({values}) own ON own.sample_id = coalesce(a.sample_id, s.sample_id)
+LEFT JOIN ({values}) whole ON whole.sample_id = s.sample_id
+WHERE s.pool = $pool
+"""
+"""SQL for the members of a grouping by a value of samples: one row per answer where the runs split conversations."""
+
 COUNTS = """
 WITH members AS (
-    SELECT position, CASE WHEN label IS NULL THEN $none WHEN list_contains($large, label) THEN label ELSE $others END
-                     AS label
+    SELECT position, sample_id,
+           CASE WHEN label IS NULL THEN $none WHEN list_contains($large, label) THEN label ELSE $others END AS label
     FROM ({members})
 ),
 counts AS (
     SELECT run, step, label, count(*)::DOUBLE AS n, count(*) FILTER (kept)::DOUBLE AS k
-    FROM ledger JOIN members USING (position) WHERE list_contains($counted, run) GROUP BY run, step, label
+    FROM ledger l JOIN members m ON m.position = l.position AND (m.sample_id IS NULL OR m.sample_id = l.sample_id)
+    WHERE list_contains($counted, run) GROUP BY run, step, label
 ),
 steps AS (SELECT run, step, sum(n) AS offered, sum(k) AS kept FROM counts GROUP BY run, step)
 SELECT run, label, sum(n) AS offered, sum(k) AS kept, sum(steps.kept * n / steps.offered) AS mean,
@@ -64,7 +75,8 @@ class Grouping:
     Attributes:
         by: the short name of the grouping on the page.
         title: the full name of the grouping on the page.
-        members: SQL that returns `position` and `label` of every row. A row with a null label is in no group.
+        members: SQL that returns `position`, `sample_id` and `label` of every row, or of every sample of a row.
+            `sample_id` is null if the label holds for all samples of the row. A null label is no group.
         params: the parameters of that SQL.
         order: the labels in the order in which the page shows them. Labels that are missing here follow by size.
     """
@@ -113,7 +125,8 @@ def _columns(context: ReportContext) -> dict[str, int]:
 def _by_column(context: ReportContext, key: str) -> Grouping:
     empty = "clean" if key == "noise" else None  # the demo pool leaves `noise` empty where it planted none
     members = (
-        "SELECT position, CASE WHEN metadata->>$key = '' THEN $empty ELSE metadata->>$key END AS label "
+        "SELECT position, NULL AS sample_id, "
+        "CASE WHEN metadata->>$key = '' THEN $empty ELSE metadata->>$key END AS label "
         "FROM samples WHERE pool = $pool"
     )
     return Grouping(key, key, members, {"pool": context.pool_label, "key": key, "empty": empty})
@@ -128,7 +141,7 @@ def _by_source(context: ReportContext) -> Grouping:
     counts = context.rows(sql, pool=context.pool_label)[0]
     if counts["labels"] <= 1 and counts["own"] > 1:
         return _by_column(context, "source")
-    members = "SELECT position, nullif(source, '') AS label FROM samples WHERE pool = $pool"
+    members = "SELECT position, NULL AS sample_id, nullif(source, '') AS label FROM samples WHERE pool = $pool"
     return Grouping("source", "source", members, {"pool": context.pool_label})
 
 
@@ -136,12 +149,12 @@ def _by_cluster(context: ReportContext) -> list[Grouping]:
     if context.clusters is None:
         context.missing["clusters"] = _no_clusters(context)
         return []
-    members = (
-        "SELECT s.position, c.cluster::VARCHAR AS label FROM samples s LEFT JOIN "
-        "(SELECT sample_id, cluster FROM clusters x WHERE x.clusters = $clusters) c USING (sample_id) "
-        "WHERE s.pool = $pool"
+    members = SAMPLES.format(
+        label="coalesce(own.cluster, whole.cluster)::VARCHAR",
+        values="SELECT sample_id, cluster FROM clusters x WHERE x.clusters = $clusters",
     )
-    params = {"pool": context.pool_label, "clusters": context.label_of(context.clusters)}
+    label = context.label_of(context.clusters)
+    params = {"pool": context.pool_label, "clusters": label, "runs": context.run_labels}
     rows = context.rows(
         "SELECT DISTINCT cluster FROM clusters x WHERE x.clusters = $clusters AND cluster IS NOT NULL ORDER BY 1",
         clusters=params["clusters"],
@@ -172,13 +185,10 @@ def _by_length(context: ReportContext) -> list[Grouping]:
     order, cases, least = [], [], row["least"]
     for upper in dict.fromkeys(row["upper"]):
         label = f"{least}–{upper} tokens" if upper > least else f"{upper} tokens"
-        cases.append(f"WHEN tokens <= {int(upper)} THEN '{label}'")
+        cases.append(f"WHEN coalesce(own.tokens, whole.tokens) <= {int(upper)} THEN '{label}'")
         order.append(label)
         least = upper + 1
-    members = (
-        f"SELECT s.position, CASE {' '.join(cases)} END AS label FROM samples s LEFT JOIN ({TOKENS}) t "
-        "USING (sample_id) WHERE s.pool = $pool"
-    )
+    members = SAMPLES.format(label=f"CASE {' '.join(cases)} END", values=TOKENS)
     return [Grouping("length", "length in tokens", members, {"pool": context.pool_label, **params}, order)]
 
 

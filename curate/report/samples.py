@@ -23,16 +23,26 @@ SEED = "0"
 """Seed of the random order of samples that were kept equally often."""
 
 SHOWN = """
-WITH pool AS (SELECT sample_id, min(position) AS position FROM samples WHERE pool = $pool GROUP BY sample_id),
+WITH conversations AS (SELECT sample_id, min(position) AS position FROM samples WHERE pool = $pool GROUP BY sample_id),
 candidates AS (
     SELECT sample_id, count(*) FILTER (kept) AS kept FROM ledger WHERE list_contains($runs, run) GROUP BY sample_id
 ),
+answers AS (
+    SELECT DISTINCT sample_id, conversation_id, turn FROM turn_samples WHERE list_contains($runs, artifact)
+),
+pool AS (
+    SELECT sample_id, position, NULL::INTEGER AS turn FROM conversations
+    WHERE sample_id NOT IN (SELECT conversation_id FROM answers) OR sample_id IN (SELECT sample_id FROM candidates)
+    UNION ALL
+    SELECT a.sample_id, c.position, a.turn FROM answers a JOIN conversations c ON c.sample_id = a.conversation_id
+),
 chosen AS (
-    SELECT sample_id, position, count(*) OVER () AS total, count(*) FILTER (kept > 0) OVER () AS ever
+    SELECT sample_id, position, turn, count(*) OVER () AS total,
+           (SELECT count(*) FROM conversations) AS conversations, count(*) FILTER (kept > 0) OVER () AS ever
     FROM pool LEFT JOIN candidates USING (sample_id)
     ORDER BY coalesce(kept, 0) DESC, md5($seed || sample_id) LIMIT $most
 )
-SELECT * FROM chosen ORDER BY position
+SELECT * FROM chosen ORDER BY position, turn
 """
 
 WANTED = "WITH wanted AS (SELECT unnest($ids) AS sample_id, unnest(range(len($ids))) AS number)"
@@ -55,14 +65,17 @@ LEFT JOIN (SELECT sample_id, forgotten FROM forgetting y WHERE y.run = $run) f U
 
 LENGTHS = WANTED + f" SELECT t.tokens FROM wanted LEFT JOIN ({TOKENS}) t USING (sample_id) ORDER BY number"
 
-LABEL_OF_ROWS = """
-WITH members AS ({members}) SELECT label FROM members
-WHERE position IN (SELECT unnest($positions)) ORDER BY position
+LABELS_OF_SAMPLES = """
+WITH members AS ({members}),
+shown AS (SELECT unnest($positions) AS position, unnest($ids) AS sample_id, unnest(range(len($ids))) AS number)
+SELECT any_value(m.label) AS label FROM shown s
+LEFT JOIN members m ON m.position = s.position AND (m.sample_id IS NULL OR m.sample_id = s.sample_id)
+GROUP BY number ORDER BY number
 """
 
 
 def samples(context: ReportContext, by: Sequence[Grouping], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return the shown samples as columns, with one row per distinct conversation, in the order of the pool.
+    """Return the shown samples as columns, with one row per distinct conversation or answer, in the order of the pool.
 
     Args:
         context: the runs and their pool.
@@ -73,9 +86,9 @@ def samples(context: ReportContext, by: Sequence[Grouping], columns: Mapping[str
         SHOWN, pool=context.pool_label, runs=context.run_labels, seed=SEED, most=context.request.max_samples
     )
     ids, positions = shown["sample_id"], shown["position"]
-    total, ever = (max(shown[name], default=0) for name in ("total", "ever"))
-    _note_selection(context, total, ever, len(ids))
-    prompts, answers, cut = _texts(context, positions)
+    total, ever, distinct = (max(shown[name], default=0) for name in ("total", "ever", "conversations"))
+    _note_selection(context, total, ever, len(ids), distinct)
+    prompts, answers, cut = _texts(context, positions, shown["turn"])
     lengths = context.columns(LENGTHS, ids=ids, runs=context.run_labels, features=context.label_of(context.features))
     return {
         "total": total,
@@ -86,17 +99,22 @@ def samples(context: ReportContext, by: Sequence[Grouping], columns: Mapping[str
         "prompt": prompts,
         "answer": answers,
         "tokens": lengths["tokens"],
-        "labels": {each.by: _labels(context, each, positions) for each in by if each.by != "length"},
+        "labels": {each.by: _labels(context, each, positions, ids) for each in by if each.by != "length"},
         "runs": [_of_run(context, run, ids, columns) for run in context.runs],
     }
 
 
-def _note_selection(context: ReportContext, total: int, ever: int, shown: int) -> None:
-    rows = context.pool.rows or total
-    if rows > total:
+def _note_selection(context: ReportContext, total: int, ever: int, shown: int, distinct: int) -> None:
+    rows = context.pool.rows or distinct
+    if total > distinct:
         context.notes.append(
-            f"{rows - total:,} of the pool's {rows:,} rows repeat a conversation. A sample stands for all rows of its "
-            "conversation and has the labels of the first one. Groups count rows."
+            f"The runs read some of the pool's {distinct:,} conversations as answers, each a sample of its own. So "
+            f"there are {total:,} samples. The row of an answer is that of its conversation."
+        )
+    if rows > distinct:
+        context.notes.append(
+            f"{rows - distinct:,} of the pool's {rows:,} rows repeat a conversation. A sample stands for all rows of "
+            "its conversation and has the labels of the first one. Groups count rows."
         )
     if shown == total:
         return
@@ -112,15 +130,27 @@ def _note_selection(context: ReportContext, total: int, ever: int, shown: int) -
     )
 
 
-def _texts(context: ReportContext, positions: Sequence[int]) -> tuple[list[str], list[str], int]:
-    """Return the prompts and the answers at these rows of the pool, in order, and the number of texts that were cut."""
+def _texts(
+    context: ReportContext, positions: Sequence[int], turns: Sequence[int | None]
+) -> tuple[list[str], list[str], int]:
+    """Return the prompts and the answers at these rows of the pool, in order, and the number of texts that were cut.
+
+    Args:
+        context: the runs and their pool.
+        positions: rows of the pool.
+        turns: turn of the answer in the row; None for the last one.
+    """
+    turns_at: dict[int, list[int | None]] = {}
+    for position, turn in zip(positions, turns, strict=True):
+        turns_at.setdefault(position, []).append(turn)
     wanted = pa.array(positions, pa.int64())
-    found: dict[int, tuple[str, str]] = {}
+    found: dict[tuple[int, int | None], tuple[str, str]] = {}
     for table in context.pool.tables(["position", "messages"]):
         rows = table.filter(pc.is_in(table["position"], value_set=wanted))
         for position, messages in zip(rows["position"].to_pylist(), rows["messages"].to_pylist(), strict=True):
-            found[position] = question_and_answer(messages)
-    pairs = [found[position] for position in positions]
+            for turn in turns_at[position]:
+                found[position, turn] = question_and_answer(messages if turn is None else messages[: turn + 1])
+    pairs = [found[each] for each in zip(positions, turns, strict=True)]
     cut = sum(len(text) > LONGEST for pair in pairs for text in pair)
     if cut:
         context.notes.append(f"{cut:,} texts are cut at {LONGEST:,} characters.")
@@ -153,10 +183,10 @@ def _content(message: Mapping[str, Any]) -> str:
     return "\n".join(part if isinstance(part, str) else to_json(part) for part in parts)
 
 
-def _labels(context: ReportContext, grouping: Grouping, positions: Sequence[int]) -> dict[str, Any]:
+def _labels(context: ReportContext, grouping: Grouping, positions: Sequence[int], ids: Sequence[str]) -> dict[str, Any]:
     """Return the values of a label, in `grouping.order`, and the index of each sample's value, or -1 for none."""
-    sql = LABEL_OF_ROWS.format(members=grouping.members)
-    labels = context.columns(sql, positions=list(positions), **grouping.params)["label"]
+    sql = LABELS_OF_SAMPLES.format(members=grouping.members)
+    labels = context.columns(sql, positions=list(positions), ids=list(ids), **grouping.params)["label"]
     present = {label for label in labels if label is not None}
     ordered = [label for label in grouping.order if label in present]
     values = [*ordered, *sorted(present - set(ordered))]

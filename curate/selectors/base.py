@@ -100,7 +100,8 @@ class CandidateBatch:
 
     Attributes:
         step: number of the optimizer step, from 1.
-        positions: (B,) int64, positions in the pool. Unlike sample ids they differ between copies of a sample.
+        positions: (B,) int64, positions in the pool. Unlike sample ids they differ between copies of a sample. For the
+            answer in turn k of a conversation it is the conversation's position + (k + 1) 2⁴⁰, so answers differ, too.
         tokens: (B,) int64, number of tokens of each candidate.
         values: signals and per-candidate gradient products by name, (B,) or (B, d) each.
         reference: stored features by name, (B,) each.

@@ -60,6 +60,17 @@ def build_config(name: str, values: Mapping[str, Any], where: str = "") -> Confi
     return config
 
 
+def recorded_config(name: str, values: Mapping[str, Any], where: str = "") -> Config:
+    """Build a stage's config from the values that an artifact recorded, maybe before there were all options of today.
+
+    Args:
+        name: name of the stage.
+        values: recorded options by field name.
+        where: as in `build_config`.
+    """
+    return build_config(name, stage_of(name).config.recorded(values), where)
+
+
 def check_config(name: str, config: Config) -> None:
     """Raise `ConfigError` for options of a stage that do not go together."""
     if (check := stage_of(name).check) is not None:
@@ -83,6 +94,22 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Config, Inputs, 
     return config, inputs, fingerprints
 
 
+def identified(config: Config, inputs: Inputs) -> Config:
+    """Return the config as its fingerprint is made: `--turns auto` counts only where a conversation can be split."""
+    from .settings import TokenizerSettings
+    from .turns import have_several_answers
+
+    if not isinstance(config, TokenizerSettings) or config.turns != "auto":
+        return config
+    return config if have_several_answers(inputs.artifacts.values()) else config.without_effect(["turns"])
+
+
+def is_made(store: Store, name: str, config: Config) -> bool:
+    """Return whether the artifact that `config` describes exists, under any name."""
+    config, inputs, fingerprints = made_from(store, name, config)
+    return store.is_made(name, identified(config, inputs), fingerprints)
+
+
 def run_stage(store: Store, name: str, config: Config) -> Artifact:
     """Make the artifact that `config` describes, or return it if it exists."""
     from .frozen_date import tell
@@ -92,6 +119,7 @@ def run_stage(store: Store, name: str, config: Config) -> Artifact:
     watch_neighbour(getattr(config, "process_timeout", PROCESS_TIMEOUT))
     stage = stage_of(name)
     config, inputs, fingerprints = made_from(store, name, config)
+    config = identified(config, inputs)
 
     def fill(draft: Draft) -> None:
         tell(config, fingerprints)

@@ -285,9 +285,15 @@ def _beginnings(store: Store, features: Artifact, ids: Sequence[str]) -> Mapping
     """Return the first words of each sample, by its id; empty if the pool is gone or the catalogue is busy."""
     pool = store.display_names().get(features.inputs.get("pool", ""))
     sql = """
-        SELECT sample_id, any_value(coalesce(
-            list_filter(messages, lambda message: message.role = 'user')[1].content, messages[1].content, '')) AS text
-        FROM conversations WHERE pool = $pool AND list_contains($ids, sample_id) GROUP BY sample_id"""
+        WITH wanted AS (
+            SELECT i.sample_id, coalesce(any_value(t.conversation_id), i.sample_id) AS id, any_value(t.turn) AS turn
+            FROM (SELECT unnest($ids) AS sample_id) i LEFT JOIN turn_samples t USING (sample_id) GROUP BY i.sample_id
+        )
+        SELECT w.sample_id, any_value(coalesce(
+            list_filter(messages, lambda message: turn IS NULL AND message.role = 'user')[1].content,
+            list_filter(messages[:turn], lambda message: message.role = 'user')[-1].content,
+            messages[1].content, '')) AS text
+        FROM conversations c JOIN wanted w ON w.id = c.sample_id WHERE pool = $pool GROUP BY w.sample_id"""
     try:
         found = store.query(sql, {"pool": pool, "ids": list(ids)}).to_pylist() if pool else []
     except CatalogueBusy as error:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from ..config import NOT_HASHED, NamedConfig, Ref
@@ -25,7 +27,8 @@ from .inputs import Inputs
 from .pools import samples_between
 from .settings import ModelSettings
 from .stage import Stage
-from .tokenization import TokenizationReport, tokenization_digest
+from .tokenization import TokenizationReport, make_encoder, tokenization_digest
+from .turns import Expansion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,7 +158,6 @@ class Embedder:
         from ..lm.model.load import load_model, load_tokenizer
         from ..lm.model.scoring_batch import default_score_tokens
         from ..lm.model.scoring_model import make_scoring_model, verify_head
-        from ..lm.tokens.encode import Encoder
         from ..store.rows.pool_rows import PoolRows
 
         config = work.config
@@ -163,7 +165,7 @@ class Embedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.work = work
         self.pool = PoolRows(work.pool.shards())
-        self.encoder = Encoder(load_tokenizer(options), max_length=config.max_length, loss_on=config.loss_on)
+        self.encoder = make_encoder(config, load_tokenizer(options))
         self.scoring_model = verify_head(
             make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
         )
@@ -175,19 +177,20 @@ class Embedder:
 
     def __call__(self, task: int, advance: Advance) -> Mapping[str, float]:
         """Measure shard `task`. Write its records first and its vectors last: they mark the shard as finished."""
-        table, rejected = self._read(task)
-        advance(self.work.size(task) - len(table))
+        table, rejected, expansion = self._read(task)
+        advance(self.work.size(task) - int(_ends(table).sum()))
         self.limits.require_table(table, f"The pool '{self.work.pool.name}'")
         timer = Stopwatch()
         values = self._measure(table, timer, advance) if len(table) else self.no_values
         draft, key = self.work.draft, f"{task:05d}"
         draft.add("features", _records(table, values), key=key)
         draft.reject(rejected, key=key)
+        expansion.record(draft, key)
         draft.write(task, _vectors(table, values))
         return timer.seconds
 
-    def _read(self, shard: int) -> tuple[TokenTable, dict[str, str]]:
-        """Tokenize the samples of a shard; also return the rejected samples: sample id -> reason."""
+    def _read(self, shard: int) -> tuple[TokenTable, dict[str, str], Expansion]:
+        """Tokenize the samples of a shard; also return the rejected ones, sample id -> reason, and the expansion."""
         from ..lm.tokens.encode import encode_all
         from ..lm.tokens.token_table import TokenTable
         from ..store.rows.pool_rows import read_repeats
@@ -196,12 +199,13 @@ class Embedder:
         repeats = read_repeats(self.work.repeats, rows.start, rows.stop)
         samples = samples_between(self.pool, rows.start, rows.stop)
         first = ((position, sample) for position, sample in samples if position not in repeats)
-        table = TokenTable(encode_all(first, self.encoder, rejected))
+        expansion = Expansion(self.encoder)
+        table = TokenTable(encode_all(expansion(first), self.encoder, rejected), expansion.turns)
         if rejected and self.work.config.strict:
             report = TokenizationReport(self.work.pool.name)
             report.reject(rejected)
             report.log_or_raise(strict=True)
-        return table, rejected
+        return table, rejected, expansion
 
     def _measure(self, table: TokenTable, timer: Stopwatch, advance: Advance) -> dict[str, Tensor]:
         """Measure the signals of a shard. Batches depend only on the shard, not on the shards measured before."""
@@ -213,6 +217,7 @@ class Embedder:
         config, scoring_model = self.work.config, self.scoring_model
         budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
         parts: dict[str, list[Tensor]] = {}
+        ends = _ends(table)
         for start in range(0, len(table), SORTED):
             rows = range(start, min(start + SORTED, len(table)))
             batch = collate([table[row] for row in rows], pad_token_id=0)
@@ -220,8 +225,13 @@ class Embedder:
                 values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, timer=timer)
             for name, value in values.items():
                 parts.setdefault(name, []).append(value.cpu())
-            advance(len(rows))
+            advance(int(ends[rows.start : rows.stop].sum()))
         return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _ends(table: TokenTable) -> npt.NDArray[np.bool_]:
+    """Return (n,) True for the last sample of each row of the pool: progress counts rows, which may have answers."""
+    return np.append(np.diff(table.positions) != 0, True)[: len(table)]
 
 
 def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str, Signal], dict[str, Tensor]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -30,6 +31,7 @@ def a_day(value: object) -> object:
 class TokenizerSettings(Options):
     """Options of the model and its tokenizer."""
 
+    BEFORE: ClassVar[Mapping[str, Any]] = {"turns": "whole"}
     model: Annotated[str, EXTERNAL] = Field(
         description="Model: a folder, a Hub id, or the name of a run or model in the store."
     )
@@ -38,6 +40,11 @@ class TokenizerSettings(Options):
     )
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that the loss trains on: those of the assistant, or all."
+    )
+    turns: Literal["auto", "whole", "expand"] = Field(
+        "auto",
+        description="Conversations with several answers: whole, or expand, each answer as a sample of its own with its "
+        "prompt as at inference; auto is whole where both are the same.",
     )
     chat_template: Annotated[str | None, EXTERNAL, BY_CONTENT, POWER] = Field(
         None,

@@ -10,24 +10,50 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..log import LOGGER, bar
 from ..samples import Sample
 from ..store import Artifact
 from .pools import pool_samples
-from .settings import ModelSettings
+from .settings import ModelSettings, TokenizerSettings
+from .subsets import subset_of
+from .turns import Expansion, check_all_read, is_chosen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ..lm.tokens.encode import Encoder
     from ..lm.tokens.token_table import TokenTable
 
 
 SHOWN = 3
 """Number of rejected samples that a message names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedPool:
+    """The samples of a pool, tokenized.
+
+    Attributes:
+        table: tokens of the samples that can be trained on.
+        rejected: the other samples: sample id -> reason.
+        expansion: the answers that are samples of their own.
+    """
+
+    table: TokenTable
+    rejected: dict[str, str]
+    expansion: Expansion
+
+
+def make_encoder(settings: TokenizerSettings, tokenizer: PreTrainedTokenizerBase, **options: Any) -> Encoder:
+    """Return the encoder that the settings describe; `options` replace single ones."""
+    from ..lm.tokens.encode import Encoder
+
+    names = ("max_length", "loss_on", "turns")
+    return Encoder(tokenizer, **{**{name: getattr(settings, name) for name in names}, **options})
 
 
 def encode_pool(
@@ -36,41 +62,49 @@ def encode_pool(
     pool: Artifact,
     *,
     distinct: bool = False,
-    only: Collection[str] | None = None,
-) -> tuple[TokenTable, dict[str, str]]:
-    """Tokenize a pool. Return its tokens, and the samples that are rejected: sample id -> reason.
+    subset: Artifact | None = None,
+) -> TokenizedPool:
+    """Tokenize a pool, each conversation whole or split into its answers.
 
     Args:
         settings: options of the model and its tokenizer.
         tokenizer: tokenizer of the model.
         pool: the pool's artifact.
         distinct: encode each conversation once, where it comes first.
-        only: sample ids to encode; None encodes all samples.
+        subset: the subset of the pool to encode; None encodes all samples. A conversation in it stands for all of its
+            answers.
 
     Raises:
-        DataError: no sample of the pool can be trained on, or `settings.strict` is set and a sample cannot.
+        DataError: no sample of the pool can be trained on; or `settings.strict` is set and a sample cannot; or the
+            subset is of another pool, or has answers of conversations that are read whole.
     """
-    from ..lm.tokens.encode import Encoder, encode_all
+    from ..lm.tokens.encode import encode_all
     from ..lm.tokens.token_table import TokenTable
 
-    encoder = Encoder(tokenizer, max_length=settings.max_length, loss_on=settings.loss_on)
+    only = subset_of(pool, subset)
+    expansion = Expansion(make_encoder(settings, tokenizer))
     rejected: dict[str, str] = {}
     encoded: set[str] = set()
 
-    def samples() -> Iterator[tuple[int, Sample]]:
+    def conversations() -> Iterator[tuple[int, Sample]]:
         with bar(total=pool.rows, label=f"tokenize {pool.name}", unit="sample") as progress:
             for position, sample in pool_samples(pool):
                 progress.update()
-                if (distinct and sample.sample_id in encoded) or (only is not None and sample.sample_id not in only):
+                if (distinct and sample.sample_id in encoded) or (only is not None and not is_chosen(sample, only)):
                     continue
                 encoded.add(sample.sample_id)
                 yield position, sample
 
-    table = TokenTable(encode_all(samples(), encoder, rejected))
+    samples = expansion(conversations())
+    if only is not None:
+        samples = ((p, s) for p, s in samples if s.sample_id in only or s.conversation_id in only)
+    table = TokenTable(encode_all(samples, expansion.encoder, rejected), expansion.turns)
+    if only is not None and subset is not None:
+        check_all_read(only, {*table.ids, *rejected}, expansion.conversations, subset.name)
     report = TokenizationReport(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
     report.reject(rejected)
     report.log_or_raise(strict=settings.strict)
-    return table, rejected
+    return TokenizedPool(table, rejected, expansion)
 
 
 @dataclasses.dataclass
@@ -127,7 +161,8 @@ def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerB
     """Return a hash of everything that decides a sample's tokens and loss mask.
 
     It covers the tokenizer, the chat template, the maximum length, the choice of tokens that the loss trains on, and
-    the day of a chat template that reads the clock.
+    the day of a chat template that reads the clock. It need not
+    cover `turns`: an answer that is a sample of its own has another id than its conversation.
     """
     from ..lm.templates.clock import date_of, reads_clock
 

@@ -220,7 +220,7 @@ class BatchSelection:
         rows = candidates.numpy()
         return CandidateBatch(
             batch.step,
-            torch.from_numpy(batch.table.positions[rows]),
+            torch.from_numpy(batch.table.numbers(rows)),
             torch.from_numpy(batch.table.lengths[rows]),
             measured.values,
             {name: values[candidates] for name, values in batch.reference.items()},

@@ -1,6 +1,6 @@
 -- How do runs compare: held-out loss, tokens, seconds, planted duplicates and noise kept? ($runs: names, * for any)
--- `copies` is the share of kept rows whose conversation was kept before. `duplicates` and `noise` are the shares of kept
--- rows that the pool's column `noise` marks as planted; they are null for a pool without it. The last rows show the pools.
+-- `copies` is the share of kept rows whose sample was kept before. `duplicates` and `noise` are the shares of kept rows
+-- that the pool's column `noise` marks as planted; they are null for a pool without it. The last rows show the pools.
 WITH runs AS (
     SELECT r.name AS run, (r.config::JSON)->>'selector' AS selector, p.name AS pool, r.made_at
     FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool')
@@ -12,12 +12,12 @@ truth AS (
     WHERE pool IN (SELECT pool FROM runs)
 ),
 places AS (
-    SELECT run, position, count(*) AS times, max(step) AS step, sum(tokens) AS tokens
-    FROM ledger WHERE kept AND run IN (SELECT run FROM runs) GROUP BY run, position
+    SELECT run, position, sample_id, count(*) AS times, max(step) AS step, sum(tokens) AS tokens
+    FROM ledger WHERE kept AND run IN (SELECT run FROM runs) GROUP BY run, position, sample_id
 ),
 kept AS (
     SELECT k.run, max(k.step) AS steps, sum(times)::BIGINT AS kept, sum(k.tokens) AS tokens,
-           1 - count(DISTINCT t.sample_id) / sum(times) AS copies,
+           1 - count(DISTINCT k.sample_id) / sum(times) AS copies,
            sum(duplicate::INT * times) FILTER (planted IS NOT NULL) / sum(times) FILTER (planted IS NOT NULL) AS duplicates,
            sum((planted <> '' AND NOT duplicate)::INT * times) / sum(times) FILTER (planted IS NOT NULL) AS noise
     FROM places k JOIN runs r ON r.run = k.run JOIN truth t ON t.pool = r.pool AND t.position = k.position

@@ -6,8 +6,8 @@ seen AS (
     WHERE l.run = $run GROUP BY c.cluster
 ),
 centre AS (
-    SELECT c.cluster, any_value(replace(left(v.messages[1].content, 60), chr(10), ' ')) AS representative
-    FROM clusters c JOIN conversations v ON v.sample_id = c.sample_id
+    SELECT c.cluster, any_value(replace(left(v.messages[coalesce(o.turn, 1)].content, 60), chr(10), ' ')) AS representative
+    FROM clusters c JOIN origins o ON o.sample_id = c.sample_id JOIN conversations v ON v.sample_id = o.conversation_id
     WHERE c.clusters = $clusters AND c.representative = 1 GROUP BY c.cluster
 )
 SELECT cluster, samples, round(samples / sum(samples) OVER (), 4) AS share_of_samples,

@@ -5,9 +5,11 @@ WITH counted AS (
 ),
 pool AS (
     SELECT p.name FROM artifacts r JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool') WHERE r.name = $run
-)
-SELECT candidate, round(score, 4) AS mean_score, round(loss, 4) AS mean_loss, counted.sample_id, source,
+),
+turns AS (SELECT DISTINCT sample_id, turn FROM turn_samples WHERE artifact = $run)
+SELECT candidate, round(score, 4) AS mean_score, round(loss, 4) AS mean_loss, counted.sample_id, turn, source,
        replace(left(messages[1].content, 60), chr(10), ' ') AS start,
-       replace(left(messages[-1].content, 40), chr(10), ' ') AS answer
+       replace(left(messages[coalesce(turn + 1, -1)].content, 40), chr(10), ' ') AS answer
 FROM counted JOIN conversations c ON c.position = counted.position AND c.pool = (SELECT name FROM pool)
-ORDER BY candidate DESC, mean_score NULLS LAST, sample_id
+LEFT JOIN turns ON turns.sample_id = counted.sample_id
+ORDER BY candidate DESC, mean_score NULLS LAST, counted.sample_id

@@ -50,7 +50,8 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
 ) -> None:
     config = build(EmbedConfig, {"name": "x", "pool": "pool", "model": tiny, **OPTIONS})
     options = config.options(tiny)
-    table, rejected = encode_pool(config, load_tokenizer(options), world.get("pool"), distinct=True)
+    tokenized = encode_pool(config, load_tokenizer(options), world.get("pool"), distinct=True)
+    table, rejected = tokenized.table, tokenized.rejected
     assert len(table) == 60 and len(rejected) == 1
     scoring_model = make_scoring_model(load_model(options).eval())
     signals, _ = _signals(config, scoring_model)

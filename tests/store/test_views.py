@@ -7,6 +7,7 @@ import math
 import random
 import statistics
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -187,3 +188,51 @@ def test_a_view_is_created_only_for_a_query_that_names_it(store: Store, monkeypa
     assert made == []
     store.query("SELECT count(*) FROM Forgetting JOIN volatility USING (run, sample_id)")
     assert made == ["forgetting", "volatility"]
+
+
+SPLIT = {"s1": (1, 3), "s2": (1, 3, 5)}
+"""Conversations that a run splits, with the turns of their answers."""
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Store:
+    """A run that splits two conversations of a pool, one of them in two rows, and was offered some of the answers."""
+    store = Store(tmp_path / "store")
+    samples = {
+        **{"sample_id": POOL, "position": list(range(len(POOL))), "source": ["x", "y"] * 5},
+        **{"format": ["messages"] * 10, "metadata": [f'{{"n":{n}}}' for n in range(10)]},
+    }
+    pool = store.make("ingest", lambda draft: draft.add("samples", pa.table(samples)), RunConfig(name="pool"))
+    answers = [(f"{whole}-{turn}", whole, turn) for whole, turns in SPLIT.items() for turn in turns]
+    columns = dict(zip(("sample_id", "conversation_id", "turn"), zip(*answers, strict=True), strict=True))
+    offered = [{**made_up(1)[0], "sample_id": name, "kept": kept} for name, kept in (("s1-3", True), ("s0", False))]
+
+    def run(draft: Draft) -> None:
+        draft.add("turn_samples", pa.table({name: list(values) for name, values in columns.items()}))
+        draft.add("ledger", pa.Table.from_pylist(offered, schema=SCHEMA))
+
+    for seed in (0, 1):  # two runs name the same answers
+        store.make("train", run, RunConfig(name=f"run{seed}", seed=seed), {"pool": pool.fingerprint})
+    return store
+
+
+def test_origins_have_every_conversation_and_answer_with_its_row(split: Store) -> None:
+    expected = [(name, name, None, row) for row, name in enumerate(POOL)]
+    for row, name in enumerate(POOL):
+        expected += [(f"{name}-{turn}", name, turn, row) for turn in SPLIT.get(name, ())]
+    found = split.query("FROM origins").to_pylist()
+    assert sorted(map(str, expected)) == sorted(
+        str((row["sample_id"], row["conversation_id"], row["turn"], row["position"])) for row in found
+    )
+    for row in found:
+        assert (row["pool"], row["source"], row["format"]) == ("pool", "xy"[row["position"] % 2], "messages")
+        assert row["metadata"] == f'{{"n":{row["position"]}}}'
+
+
+def test_keep_rates_of_a_run_that_splits_are_of_answers_instead_of_their_conversations(split: Store) -> None:
+    answers = {f"{name}-{turn}" for name, turns in SPLIT.items() for turn in turns}
+    found = ask(split, "keep_rate", "run0")
+    assert found.keys() == (set(IDS) - set(SPLIT)) | answers
+    assert found.pop("s1-3") == {"offered": 1, "kept": 1, "rate": 1.0}
+    assert found.pop("s0") == {"offered": 1, "kept": 0, "rate": 0.0}
+    assert all(row == {"offered": 0, "kept": 0, "rate": None} for row in found.values())

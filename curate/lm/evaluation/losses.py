@@ -14,6 +14,7 @@ from ..input_limits import InputLimits
 from ..model.scoring_model import ScoringModel
 from ..tokens.batch import collate
 from ..tokens.encode import Encoded
+from ..tokens.token_table import TokenTable
 
 TEXTS_PER_BATCH = 512
 """Number of texts of similar length that are padded together. The budget then cuts them into micro-batches."""
@@ -21,7 +22,7 @@ TEXTS_PER_BATCH = 512
 
 def losses_of(
     scoring_model: ScoringModel,
-    rows: Sequence[Mapping[str, Any]],
+    rows: TokenTable | Sequence[Mapping[str, Any]],
     budget: ScoreBudget,
     *,
     advance: Callable[[int], object],
@@ -39,10 +40,10 @@ def losses_of(
     Raises:
         ModelError: the model has no embedding for a token or a position.
     """
-    largest = max((int(row["input_ids"].max(initial=-1)) for row in rows), default=-1)
-    longest = max((len(row["input_ids"]) for row in rows), default=0)
-    InputLimits.of(scoring_model.model).require(largest, longest, "The evaluation")
-    order = np.argsort([-len(row["input_ids"]) for row in rows], kind="stable")
+    lengths = [len(rows[row]["input_ids"]) for row in range(len(rows))]
+    largest = max((int(rows[row]["input_ids"].max(initial=-1)) for row in range(len(rows))), default=-1)
+    InputLimits.of(scoring_model.model).require(largest, max(lengths, default=0), "The evaluation")
+    order = np.argsort([-length for length in lengths], kind="stable")
     losses = np.full(len(rows), np.nan)
     for start in range(0, len(order), TEXTS_PER_BATCH):
         part = order[start : start + TEXTS_PER_BATCH]

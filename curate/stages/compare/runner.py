@@ -24,7 +24,7 @@ from ...runtime.distributed import cores
 from ...store import Artifact, Store
 from ...store.artifacts.files import write_text
 from ...store.artifacts.safe_files import create_file, open_to_read
-from .. import made_from, run_stage
+from .. import is_made, run_stage
 from ..consent import flags_of
 from .plan import Task
 
@@ -109,8 +109,7 @@ def _make_here(progress: RunProgress, name: str, task: Task) -> None:
 def _is_made(store: Store, task: Task) -> bool:
     """Return whether the artifact of a task exists; False if that is unknown because an input is missing."""
     try:
-        config, _, fingerprints = made_from(store, task.stage, task.config)
-        return store.is_made(task.stage, config, fingerprints)
+        return is_made(store, task.stage, task.config)
     except CurateError:
         return False
 

@@ -19,13 +19,14 @@ from pydantic import Field, field_validator, model_validator
 from ...config import Config, Ref
 from ...errors import ConfigError, DataError, did_you_mean
 from ...log import LOGGER
-from ...store import Draft
-from ..export.selection import ChosenSamples
+from ...store import Artifact, Draft
+from ..export.selection import digest
 from ..inputs import Inputs
 from ..pools import pool_of
 from ..query_options import QueryOptions
 from ..stage import Stage
 from ..subsets import SUBSETS
+from ..turns import origins
 from .ordering import ORDERS, answer, ordered, runs_of
 
 EXAMPLES = """\
@@ -103,16 +104,14 @@ def more_inputs(config: CurriculumConfig, inputs: Inputs) -> dict[str, str]:
     """Return the fingerprint of the runs' pool, and the digest of the query's answer."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
     returned = answer(config, inputs)
-    more = {} if returned is None else {"answer": ChosenSamples(pool, returned).digest(["score", config.weights])}
+    more = {} if returned is None else {"answer": digest(returned, ["score", config.weights])}
     return {"pool": pool.fingerprint, **more}
 
 
 def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
     """Write the order as a subset: as the artifact's data, and as records of the table `subsets`."""
     pool = pool_of(inputs.store, runs_of(inputs), inputs.artifacts.get("pool"))
-    label = inputs.store.display_names()[pool.fingerprint]
-    sql = "SELECT DISTINCT sample_id FROM samples WHERE pool = $pool ORDER BY 1"
-    known, unknown = ordered(config, inputs, inputs.store.query(sql, {"pool": label}))
+    known, unknown = ordered(config, inputs, _samples(inputs, pool))
     if not len(known):
         raise DataError(
             f"The runs {', '.join(config.runs)} have no value for any sample of the pool '{pool.name}': there is "
@@ -124,6 +123,9 @@ def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
     subset = in_rounds(selected, config.rounds)
     draft.write(0, subset)
     draft.add("subsets", subset)
+    answers = origins(inputs.store, selected["sample_id"])
+    if len(answers):
+        draft.add("turn_samples", answers)
     draft.rows = len(selected)
     draft.summary = _summary(config, known, unknown, selected)
     if 0 < gaps < len(selected):
@@ -137,6 +139,38 @@ def run(config: CurriculumConfig, inputs: Inputs, draft: Draft) -> None:
         )
     if config.rounds > 1:
         draft.summary |= {"rounds": config.rounds, "candidates of a pass over the rounds": len(subset)}
+
+
+SAMPLES = """
+WITH answers AS (
+    SELECT DISTINCT sample_id, conversation_id FROM turn_samples WHERE list_contains($runs, artifact)
+), conversations AS (SELECT DISTINCT sample_id FROM samples WHERE pool = $pool)
+SELECT sample_id FROM conversations WHERE sample_id NOT IN (SELECT conversation_id FROM answers)
+UNION ALL
+SELECT sample_id FROM answers WHERE conversation_id IN (FROM conversations) ORDER BY 1
+"""
+MIXED = """
+SELECT any_value(l.sample_id) AS sample_id, count(DISTINCT l.sample_id) AS count
+FROM ledger l JOIN turn_samples t ON t.conversation_id = l.sample_id
+WHERE list_contains($runs, l.run) AND list_contains($runs, t.artifact)
+"""
+
+
+def _samples(inputs: Inputs, pool: Artifact) -> pa.Table:
+    """Return the ids of the samples to order, ascending: conversations, or the answers that the runs read of them.
+
+    Raises:
+        DataError: a run has a conversation as a whole, and another has its answers.
+    """
+    labels = inputs.store.display_names()
+    runs = [labels[run.fingerprint] for run in runs_of(inputs)]
+    mixed = inputs.store.query(MIXED, {"runs": runs}).to_pylist()[0]
+    if mixed["count"]:
+        raise DataError(
+            f"{mixed['count']} conversations, {mixed['sample_id']} among them, are whole in one of the runs and "
+            "answers in another. Name runs with the same --turns and chat template."
+        )
+    return inputs.store.query(SAMPLES, {"pool": labels[pool.fingerprint], "runs": runs})
 
 
 def in_rounds(order: pa.Table, rounds: int) -> pa.Table:

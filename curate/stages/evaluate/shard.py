@@ -18,6 +18,8 @@ from ...executors.work import Advance, Worker
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
+from ..tokenization import make_encoder
+from ..turns import Expansion
 from .answer_checks import RULES, Choices, NotScorable
 from .results import ANSWER, CHOICE, CHOICE_NORM, LOSS, schema
 
@@ -33,6 +35,25 @@ NO_ANSWER = "no assistant turn at the end"
 NOT_FINITE = "loss not finite"
 
 
+def _evaluated(position: int, sample: Sample, parts: Sequence[Sample]) -> list[EvaluatedSample]:
+    """Return the samples of one row of the pool: a conversation, or its answers."""
+    turns = len(sample.messages)
+    return [EvaluatedSample(position, part, len(part.messages) == turns, part is parts[-1]) for part in parts]
+
+
+def _in_rows(advance: Advance, rows: int, samples: int) -> Advance:
+    """Return a function that takes numbers of finished samples, and advances by their share of the rows."""
+    finished = 0
+
+    def count(more: int) -> None:
+        nonlocal finished
+        before, finished = finished, finished + more
+        if samples:
+            advance(finished * rows // samples - before * rows // samples)
+
+    return count
+
+
 def _ignore_progress(count: int) -> None:
     """Ignore the number of finished samples, while another part of the evaluation moves the progress bar."""
 
@@ -43,7 +64,9 @@ class EvaluatedSample:
 
     Attributes:
         position: position of the sample in the pool.
-        sample: the sample.
+        sample: the sample: a conversation, or one of its answers.
+        ends: True if the sample has all messages of its row, so that what a column of the row says holds for it.
+        last: True if the sample is the last one of its row.
         loss: mean loss over its target tokens; None until it is measured, or if it cannot be.
         target_tokens: number of tokens that the loss is over.
         reject_reasons: reasons why a metric could not be measured.
@@ -51,6 +74,8 @@ class EvaluatedSample:
 
     position: int
     sample: Sample
+    ends: bool = True
+    last: bool = True
     loss: float | None = None
     target_tokens: int | None = None
     reject_reasons: list[str] = dataclasses.field(default_factory=list)
@@ -68,7 +93,7 @@ class EvaluatedSample:
     def answered_with(self, text: str) -> Sample:
         """Return the same conversation with another answer as its last message."""
         messages = [*self.sample.messages[:-1], {"role": "assistant", "content": text}]
-        return Sample(messages=messages, tools=self.sample.tools)
+        return Sample(messages=messages, tools=self.sample.tools, answer=self.sample.answer)
 
 
 class Evaluator:
@@ -83,7 +108,6 @@ class Evaluator:
 
         from ...lm.model.load import load_model, load_tokenizer
         from ...lm.model.scoring_model import make_scoring_model, verify_head
-        from ...lm.tokens.encode import Encoder
         from ...signals import ScoreBudget
         from ...store.rows.pool_rows import PoolRows
 
@@ -93,8 +117,8 @@ class Evaluator:
         model = load_model(options).to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self.work = work
         self.pool = PoolRows(work.pool.shards())
-        self.encoder = Encoder(tokenizer, max_length=config.max_length, loss_on=config.loss_on)
-        self.assistant_encoder = Encoder(tokenizer, max_length=config.max_length)  # loss on the assistant's tokens only
+        self.encoder = make_encoder(config, tokenizer)
+        self.assistant_encoder = make_encoder(config, tokenizer, loss_on="assistant")
         self.scoring_model = verify_head(make_scoring_model(model))
         self.budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
 
@@ -125,18 +149,21 @@ class Evaluator:
 
         timer, rows = Stopwatch(), self.work.rows(task)
         read = samples_between(self.pool, rows.start, rows.stop, originals=True)
-        samples = [EvaluatedSample(position, sample) for position, sample in read]
+        expansion = Expansion(self.encoder)
+        samples = [each for position, sample in read for each in _evaluated(position, sample, expansion.split(sample))]
+        count = _in_rows(advance, len(rows), len(samples))
         generated_metrics = [metric for metric in self.work.config.metric if metric in RULES]
         with timer.part("loss"):
-            answers = list(self._losses(samples, _ignore_progress if generated_metrics else advance))
+            answers = list(self._losses(samples, _ignore_progress if generated_metrics else count))
         if generated_metrics:
             with timer.part("generation"):
-                answers += self._generated_answers(samples, generated_metrics, advance)
+                answers += self._generated_answers(samples, generated_metrics, count)
         if CHOICE in self.work.config.metric:
             with timer.part("choices"):
                 answers += self._most_likely_choices(samples)
         draft, key, table = self.work.draft, f"{task:05d}", pa.Table.from_pylist(answers, schema=schema())
         draft.add("answers", table, key=key)
+        expansion.record(draft, key)
         rejects = [
             {"sample_id": evaluated.sample.sample_id, "reason": reason}
             for evaluated in samples
@@ -148,27 +175,33 @@ class Evaluator:
         return timer.seconds
 
     def _losses(self, samples: Sequence[EvaluatedSample], advance: Advance) -> Iterator[dict[str, Any]]:
-        from ...lm.evaluation.losses import losses_of, row_of
+        from ...lm.evaluation.losses import losses_of
         from ...lm.tokens.encode import MaskError
+        from ...lm.tokens.token_table import TokenTable
 
-        rows: list[tuple[EvaluatedSample, Encoded]] = []
-        for evaluated in samples:
-            try:
-                row = self.encoder(evaluated.sample)
-            except MaskError as error:
-                evaluated.reject(error.reason)
-                continue
-            if row.reject_reason:
-                evaluated.reject(row.reject_reason)
-            else:
-                rows.append((evaluated, row))
-        advance(len(samples) - len(rows))
-        losses = losses_of(self.scoring_model, [row_of(row) for _, row in rows], self.budget, advance=advance)
-        for (evaluated, row), loss in zip(rows, losses.tolist(), strict=True):
+        measured: list[EvaluatedSample] = []
+
+        def encoded() -> Iterator[tuple[int, str, Encoded]]:
+            for evaluated in samples:
+                try:
+                    row = self.encoder(evaluated.sample)
+                except MaskError as error:
+                    evaluated.reject(error.reason)
+                    continue
+                if row.reject_reason:
+                    evaluated.reject(row.reject_reason)
+                else:
+                    measured.append(evaluated)
+                    yield evaluated.position, evaluated.sample.sample_id, row
+
+        table = TokenTable(encoded())
+        advance(len(samples) - len(table))
+        losses = losses_of(self.scoring_model, table, self.budget, advance=advance)
+        for evaluated, loss, targets in zip(measured, losses.tolist(), table.target_tokens.tolist(), strict=True):
             if math.isnan(loss):
                 evaluated.reject(NOT_FINITE)
                 continue
-            evaluated.loss, evaluated.target_tokens = loss, row.target_tokens
+            evaluated.loss, evaluated.target_tokens = loss, targets
             yield self._record(evaluated, LOSS)
 
     def _generated_answers(
@@ -178,7 +211,7 @@ class Evaluator:
 
         prompts: list[tuple[EvaluatedSample, Any]] = []
         for evaluated in samples:
-            if not self._ends_with_answer(evaluated):
+            if not self._has_question(evaluated, by_column=self.work.config.answer_column is not None):
                 continue
             try:
                 prompt = self.encoder.prompt(evaluated.sample)
@@ -213,7 +246,7 @@ class Evaluator:
 
         questions: list[tuple[EvaluatedSample, Choices, list[Encoded]]] = []
         for evaluated in samples:
-            if not self._ends_with_answer(evaluated):
+            if not self._has_question(evaluated, by_column=True):
                 continue
             try:
                 choices = self._choices(evaluated)
@@ -250,7 +283,16 @@ class Evaluator:
             answer=config.answer_column or ANSWER,
         )
 
-    def _ends_with_answer(self, evaluated: EvaluatedSample) -> bool:
+    def _has_question(self, evaluated: EvaluatedSample, *, by_column: bool) -> bool:
+        """Return whether a sample asks something; with `by_column`, whether a column of its row has the answer.
+
+        A column speaks of the last answer of a conversation, so earlier ones are left out. A conversation without an
+        answer at its end is rejected.
+        """
+        if by_column and not evaluated.ends:
+            if evaluated.last:
+                evaluated.reject(NO_ANSWER)
+            return False
         messages = evaluated.sample.messages
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
             return True

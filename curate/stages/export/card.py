@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...formats.locations import is_url, label_and_location, shown
 from ...runtime.markdown import as_yaml, code, fenced, table, text
 from ...store import Artifact, Store
 from ...version import __version__
+from .selection import CHOSEN_TURNS
 from .trainers import order_section
+
+if TYPE_CHECKING:
+    from .rows import ChosenRows
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 """Upper limit of the number of rows -> size category of the Hub."""
@@ -30,7 +34,7 @@ FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 
 
 def card(
-    config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, sources: Mapping[str, int]
+    config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, exported: ChosenRows
 ) -> str:
     """Return the text of the card.
 
@@ -39,20 +43,41 @@ def card(
         store: the store that has the pool and the run.
         pool: the pool that the samples come from.
         made_by: the run that kept the samples, or the subset; None if SQL selected them.
-        sources: source -> number of exported samples from it.
+        exported: the exported rows.
     """
-    rows = sum(sources.values())
+    sources, rows = exported.sources, sum(exported.sources.values())
     licences: Mapping[str, str] = pool.summary.get("licences", {})
     parts = [
         f"---\n{_front_matter(config, made_by, sources, licences, rows)}---",
         f"# {text(config['name'])}",
         _selection(config, store, pool, made_by, rows),
+        *_chosen_turns(exported),
         _sources(sources, licences),
         _loading(config),
         *_order(config),
         _provenance(config, store, pool, made_by),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen_turns(exported: ChosenRows) -> list[str]:
+    """Return the paragraph on the selected answers; none if conversations are selected as a whole."""
+    counts = exported.chosen_turns
+    if counts is None:
+        return []
+    lines = [
+        f"The selection is by answer: {counts.chosen} of the {counts.total} answers in these conversations were "
+        f"chosen. The column {code(CHOSEN_TURNS)} lists them, as indices of the messages from 0. The conversations are "
+        "whole, so an answer has the messages before it."
+    ]
+    for marker in exported.markers:
+        lines.append(
+            f"In each message of the assistant the key {code(marker)} says whether the answer was chosen. With it the "
+            "trainer trains on the chosen answers only."
+        )
+    if not exported.markers and counts.chosen < counts.total:
+        lines.append("A trainer that does not read this column trains on the other answers, too.")
+    return [" ".join(lines)]
 
 
 def _order(config: Mapping[str, Any]) -> list[str]:

@@ -7,15 +7,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ...errors import ConfigError, did_you_mean
+from ...errors import ConfigError, DataError, did_you_mean
 from ...formats import Traits, columns_of, to_rows
-from ...samples import Sample, from_row
+from ...samples import Sample, answer_turns, from_row
 from ...store.rows.out_of_core import read_batches
+from .selection import CHOSEN_TURNS
+
+SINGLE_ANSWER = ("prompt-completion", "alpaca")
+"""Formats with one answer a row, the last of the conversation."""
+
+
+@dataclass
+class ChosenTurns:
+    """Counts of an export that has selected answers of conversations.
+
+    Attributes:
+        chosen: number of selected answers, with all answers of conversations that are selected as a whole.
+        total: number of answers of the exported conversations.
+    """
+
+    chosen: int = 0
+    total: int = 0
 
 
 class ChosenRows:
@@ -24,6 +43,8 @@ class ChosenRows:
     Attributes:
         sources: source -> number of samples from it.
         present: columns that the rows have by their format; for `original`, only known if further columns are given.
+        chosen_turns: counts of the selected answers; None if conversations are selected as a whole.
+        markers: key of the messages that says whether an answer is selected, if there is one.
         calls: True if a message of any sample calls a tool; for `original` without further columns, always False.
 
     Args:
@@ -31,13 +52,20 @@ class ChosenRows:
         chosen: one record per selected sample, in order: `sample_id`, and columns such as score and weight.
         name: format of the rows.
         columns: further columns: of `chosen`, of the sample, or of the row as it was ingested.
+        marker: key of messages that tells a trainer which answers to train on; None if the trainer has none.
     """
 
-    def __init__(self, path: Path, chosen: pa.Table, name: str, columns: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, chosen: pa.Table, name: str, columns: Sequence[str], marker: str | None = None
+    ) -> None:
         self.path, self.chosen, self.name = path, chosen, name
         self.sources: Counter[str] = Counter()
         self._traits, original = Traits(), dict[str, None]()
         self.calls = False
+        self.chosen_turns = ChosenTurns() if CHOSEN_TURNS in chosen.column_names else None
+        self.markers = () if marker is None or self.chosen_turns is None else (marker,)
+        if self.chosen_turns is not None:
+            columns = list(dict.fromkeys([*columns, CHOSEN_TURNS]))
         if name == "original" and not columns:
             self._read_sources_and_formats()
         else:
@@ -54,6 +82,8 @@ class ChosenRows:
         start = 0
         for samples in self._samples():
             rows = to_rows(samples, self.name, self._traits, check=not self._checked)
+            if self.chosen_turns is not None:
+                self._mark(samples, rows, self._values(CHOSEN_TURNS, samples, start))
             for column in self._columns:
                 values = self._values(column, samples, start)
                 rows = [row | {column: value} for row, value in zip(rows, values, strict=True)]
@@ -80,10 +110,41 @@ class ChosenRows:
         """
         if column in self.chosen.column_names:
             values: list[Any] = self.chosen[column].slice(start, len(samples)).to_pylist()
-            return values
+            return values if self.chosen_turns is None else self._by_turn(column, values, samples, start)
         if column == "source":
             return [sample.source for sample in samples]
         return [sample.original.get(column) for sample in samples]
+
+    def _by_turn(self, column: str, values: list[Any], samples: Sequence[Sample], start: int) -> list[Any]:
+        """Return the turns of the selected answers, or another column with one value per selected answer."""
+        if column == "sample_id":
+            return values
+        every = [answer_turns(sample.messages) for sample in samples]
+        if column == CHOSEN_TURNS:
+            return [turns if value is None else value for value, turns in zip(values, every, strict=True)]
+        whole = pc.is_null(self.chosen[CHOSEN_TURNS].slice(start, len(samples))).to_pylist()
+        both = zip(values, every, whole, strict=True)
+        return [value * len(turns) if is_whole else value for value, turns, is_whole in both]
+
+    def _mark(self, samples: Sequence[Sample], rows: list[dict[str, Any]], chosen: Sequence[list[int]]) -> None:
+        """Count the selected answers, and mark them in the messages if the trainer reads a mark.
+
+        Raises:
+            DataError: the format has one answer, and another one is selected.
+        """
+        assert self.chosen_turns is not None
+        for sample, row, turns in zip(samples, rows, chosen, strict=True):
+            if self.name in SINGLE_ANSWER and list(turns) != [len(sample.messages) - 1]:
+                raise DataError(
+                    f"The format {self.name} holds one answer, the last, but others of sample {sample.sample_id} are "
+                    f"selected (turns {', '.join(map(str, turns))}). Give --format messages or original."
+                )
+            if not self._checked:
+                self.chosen_turns.chosen += len(turns)
+                self.chosen_turns.total += len(answer_turns(sample.messages))
+            for marker in self.markers:
+                for turn in answer_turns(sample.messages):
+                    row["messages"][turn][marker] = turn in turns
 
 
 def _new_columns(

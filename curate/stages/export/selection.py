@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,13 @@ from ...store.catalog.limits import Limits
 from ...store.rows.out_of_core import first_of_each, positions_of
 from ..inputs import Inputs
 from ..pools import pool_of
+from ..turns import origins
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import Positions
+
+CHOSEN_TURNS = "chosen_turns"
+"""Column of an export that lists the selected answers of a conversation, as indices of its messages from 0."""
 
 CHUNK_ROWS = 10_000
 """Rows that are converted to JSON at a time."""
@@ -49,29 +53,28 @@ class ChosenSamples:
     Attributes:
         pool: the pool that the samples are from.
         rows: one row per sample, in order: `sample_id`, and columns such as score and weight.
+        answers: `sample_id`, `conversation_id` and `turn` of the samples that are answers; they are exported as whole
+            conversations.
+        conversations: one row per conversation, in the order of its first sample. Without answers these are `rows`.
+            With answers the column `chosen_turns` has the turns of the selected answers, ascending, and is null for a
+            conversation that is selected as a whole. The other columns of `rows` are lists then, in the same order.
     """
 
     pool: Artifact
     rows: pa.Table
+    answers: pa.Table
+    conversations: pa.Table
 
-    def digest(self, columns: Iterable[str]) -> str:
-        """Return a hash of `sample_id` and of those of the given columns that exist, in the order of the rows."""
-        hasher = hashlib.blake2b(digest_size=16)
-        for part in self._as_json(sorted({"sample_id", *columns} & set(self.rows.column_names))):
-            hasher.update(part.encode())
-        return "b2:" + hasher.hexdigest()
-
-    def _as_json(self, columns: list[str]) -> Iterator[str]:
-        """Yield one JSON object, column -> values, in parts: the whole text may be large."""
-        for number, column in enumerate(columns):
-            yield f"{',' if number else '{'}{to_json(column)}:["
-            for start in range(0, len(self.rows), CHUNK_ROWS):
-                yield ("," if start else "") + to_json(self.rows[column].slice(start, CHUNK_ROWS).to_pylist())[1:-1]
-            yield "]"
-        yield "}"
+    @classmethod
+    def of(cls, pool: Artifact, rows: pa.Table, store: Store) -> ChosenSamples:
+        """Return the selected samples, after looking for the conversations of answers."""
+        found = origins(store, rows["sample_id"])
+        if not len(found):
+            return cls(pool, rows, found, rows)
+        return cls(pool, rows, found, _by_conversation(rows, found))
 
     def positions(self, scratch: Path) -> Positions:
-        """Return (k,) the first position of each sample in the pool.
+        """Return (k,) the first position of each conversation in the pool.
 
         Args:
             scratch: folder for temporary files.
@@ -79,7 +82,7 @@ class ChosenSamples:
         Raises:
             DataError: a sample is not in the pool.
         """
-        ids = self.rows["sample_id"]
+        ids = self.conversations["sample_id"]
         positions = positions_of(self.pool.shards(), ids, scratch)
         missing = np.flatnonzero(positions < 0)
         if len(missing):
@@ -89,6 +92,24 @@ class ChosenSamples:
                 "Give the --pool that they come from, or restrict the query to this pool."
             )
         return positions
+
+
+def digest(rows: pa.Table, columns: Iterable[str]) -> str:
+    """Return a hash of `sample_id` and of those of the given columns that exist, in the order of the rows."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in _as_json(rows, sorted({"sample_id", *columns} & set(rows.column_names))):
+        hasher.update(part.encode())
+    return "b2:" + hasher.hexdigest()
+
+
+def _as_json(rows: pa.Table, columns: list[str]) -> Iterator[str]:
+    """Yield one JSON object, column -> values, in parts: the whole text may be large."""
+    for number, column in enumerate(columns):
+        yield f"{',' if number else '{'}{to_json(column)}:["
+        for start in range(0, len(rows), CHUNK_ROWS):
+            yield ("," if start else "") + to_json(rows[column].slice(start, CHUNK_ROWS).to_pylist())[1:-1]
+        yield "]"
+    yield "}"
 
 
 def choose(config: ExportRequest, inputs: Inputs) -> ChosenSamples:
@@ -109,7 +130,34 @@ def choose(config: ExportRequest, inputs: Inputs) -> ChosenSamples:
     rows = each_once(rows)
     if not rows.num_rows:
         raise DataError(f"{problem} There is nothing to export.")
-    return ChosenSamples(pool, rows)
+    return ChosenSamples.of(pool, rows, inputs.store)
+
+
+def _by_conversation(rows: pa.Table, found: pa.Table) -> pa.Table:
+    """Return the rows grouped by conversation; see `ChosenSamples.conversations`.
+
+    Args:
+        rows: the selected samples.
+        found: `sample_id`, `conversation_id` and `turn` of those that are answers.
+    """
+    index = pc.index_in(rows["sample_id"], value_set=found["sample_id"])
+    conversations = pc.coalesce(found["conversation_id"].take(index), rows["sample_id"]).to_pylist()
+    turns = found["turn"].take(index).to_pylist()
+    members: dict[str, list[int]] = {}
+    for row, conversation in enumerate(conversations):
+        members.setdefault(conversation, []).append(row)
+    groups = [sorted(group, key=lambda row: -1 if turns[row] is None else turns[row]) for group in members.values()]
+    groups = [group[:1] if turns[group[0]] is None else group for group in groups]  # the whole includes its answers
+    columns: dict[str, Any] = {"sample_id": pa.array(list(members), pa.string())}
+    chosen = [None if turns[group[0]] is None else [turns[row] for row in group] for group in groups]
+    columns[CHOSEN_TURNS] = pa.array(chosen, pa.list_(pa.int64()))
+    ends = np.cumsum([0, *map(len, groups)])
+    order = pa.array([row for group in groups for row in group], pa.int64())
+    for name in rows.column_names:
+        if name != "sample_id":
+            values = rows[name].combine_chunks().take(order)
+            columns[name] = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), values)
+    return pa.table(columns)
 
 
 def made_by(inputs: Inputs) -> Artifact | None:

@@ -31,8 +31,8 @@ from .card import FILES, card
 from .files import write_rows
 from .publish import copy_out, push, remote, upload
 from .rows import ChosenRows
-from .selection import ChosenSamples, choose, made_by
-from .trainers import check_tool_calls, resolve_formats, trainer_file
+from .selection import ChosenSamples, choose, digest, made_by
+from .trainers import TURN_MARKERS, check_tool_calls, resolve_formats, trainer_file
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
@@ -78,7 +78,8 @@ class ExportConfig(QueryOptions, NamedConfig):
     )
     columns: tuple[str, ...] = Field(
         (),
-        description="Columns to add: score, times_kept, loss, weight, source, sample_id, or any column of the query.",
+        description="Columns to add: score, times_kept, loss, weight, source, sample_id, or any column of the query. "
+        "With chosen answers of conversations (column chosen_turns) they are lists, one value per answer.",
     )
     trainer: Literal["trl", "llama-factory", "axolotl", "ms-swift"] | None = Field(
         None,
@@ -127,7 +128,7 @@ def more_inputs(config: ExportConfig, inputs: Inputs) -> dict[str, str]:
     selected = choose(config, inputs)
     return {
         "pool": selected.pool.fingerprint,
-        "choice": selected.digest(["score", "weight", *config.columns]),
+        "choice": digest(selected.rows, ["score", "weight", *config.columns]),
     }
 
 
@@ -137,15 +138,20 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     selected = choose(config, inputs)
     gathered = draft.path / "gathered.parquet"
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
-    rows = ChosenRows(gathered, selected.rows, config.format, config.columns)
+    marker = TURN_MARKERS.get((config.trainer or "", config.format))
+    rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker)
     write_rows(rows, draft.files, config.file_format)
     remove(gathered)
     if config.trainer is not None:
         _write_trainer_file(config, config.trainer, rows, draft)
-    draft.rows = len(selected.rows)
+    draft.rows = len(selected.conversations)
     draft.add("subsets", _subset_records(selected))
+    if len(selected.answers):
+        draft.add("turn_samples", selected.answers)
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
-    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows.sources)
+    if rows.chosen_turns is not None:
+        draft.summary |= {"answers chosen": rows.chosen_turns.chosen, "of": rows.chosen_turns.total}
+    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows)
     write_text(draft.files / "README.md", text)
 
 
@@ -154,7 +160,7 @@ def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, dr
     if rows.calls or "tools" in rows.present:
         check_tool_calls(trainer, config.format)
     file = FILES.get(config.file_format, "")
-    if written := trainer_file(trainer, config.format, config.name, file, rows.present):
+    if written := trainer_file(trainer, config.format, config.name, file, rows.present | set(rows.markers)):
         name, text = written
         write_text(draft.files / name, text)
 

@@ -93,6 +93,9 @@ Both options shuffle by default. ms-swift drops columns that it does not know, `
     ),
 }
 
+TURN_MARKERS = {("axolotl", "messages"): "train", ("ms-swift", "messages"): "loss"}
+"""Trainer and format -> key of an assistant's message that says whether to train on it. The others read no such key."""
+
 NO_TOOL_CALLS = {
     ("llama-factory", "messages"): "reads tools in the format sharegpt only: remove --format messages.",
     ("ms-swift", "messages"): "writes tool calls in its own way: select samples without tools, or give another --for.",
@@ -169,6 +172,8 @@ def axolotl_config(file: str, columns: Collection[str]) -> dict[str, Any]:
         "train_on_eos": "turn",
     }
     rows |= {"field_tools": "tools"} if "tools" in columns else {}
+    marker = TURN_MARKERS["axolotl", "messages"]
+    rows |= {"message_field_training": marker} if marker in columns else {}
     return {"datasets": [rows], "curriculum_sampling": True, "shuffle_merged_datasets": False}
 
 

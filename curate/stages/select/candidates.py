@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,17 +26,21 @@ from ...store.rows.out_of_core import first_of_each
 from ..embed import EmbedConfig
 from ..inputs import Inputs
 from ..pools import pool_samples
+from ..turns import Answers, answers_of
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import VectorShards
 
 HELD_BYTES = 1 << 31
 """Maximum bytes of vectors that are held in memory."""
+NO_ANSWERS: Answers = MappingProxyType({})
 SKETCH_FIELDS = {"d1", "d2", "seed"}
 """Fields of `EmbedConfig` that only change sketches."""
 
 
-def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Candidates, Ints]:
+def read_candidates(
+    inputs: Inputs, needs: Collection[str], on: str, answers: Answers = NO_ANSWERS
+) -> tuple[Candidates, Ints]:
     """Return the distinct samples of the pool that may be selected, and the first row of each in the pool, (n,).
 
     Memory: about 250 bytes per candidate for its id and source. Vectors up to 2 GiB are held in memory, larger ones are
@@ -46,13 +51,14 @@ def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Ca
             them are no candidates: no model can be trained on them.
         needs: data that the method reads; see `PoolSelector.needs`.
         on: name of the vector column in the features.
+        answers: answers that are candidates instead of their conversations.
     """
     pool, features, store = inputs.artifacts["pool"], inputs.artifacts.get("features"), inputs.store
     lengths = None
     if features is not None:
         _check_pool(features, pool, "features")
         lengths = _records(store, features, "features", "tokens")
-    rows = _first_rows(pool, None if lengths is None else lengths["sample_id"])
+    rows = _first_rows(pool, None if lengths is None else lengths["sample_id"], answers)
     ids: list[str] = rows["sample_id"].to_pylist()
     clusters = inputs.artifacts.get("clusters")
     candidates = Candidates(
@@ -61,27 +67,24 @@ def read_candidates(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Ca
         tokens=None if lengths is None else _aligned(lengths, "tokens", rows["sample_id"]),
         vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
         clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
-        texts=_texts(pool, rows["position"]) if "texts" in needs else None,
+        texts=_texts(pool, rows) if "texts" in needs else None,
     )
     return candidates, rows["position"].to_numpy().astype(np.int64)
 
 
-def read_target(inputs: Inputs, needs: Collection[str], on: str) -> tuple[Target, Ints]:
-    """Return the target, and the rows of its distinct samples in the target's pool, in order.
-
-    The rows are empty if the target is given by its features (`target_features`) or not at all.
-    """
+def read_target(inputs: Inputs, needs: Collection[str], on: str) -> Target:
+    """Return the target; it is empty if none is given."""
     pool, features = inputs.artifacts.get("target"), inputs.artifacts.get("target_features")
     if features is None:
         if pool is None:
-            return Target(), np.zeros(0, np.int64)
+            return Target()
         samples = _distinct(pool)
-        texts = [text_of(sample) for sample in samples.values()] if "target_texts" in needs else None
-        return Target(subtasks_of(list(samples.values()), pool.name), texts=texts), np.array(list(samples), np.int64)
+        texts = [text_of(sample) for sample in samples] if "target_texts" in needs else None
+        return Target(subtasks_of(samples, pool.name), texts=texts)
     if pool is not None:
         _check_pool(features, pool, "target features")
     _check_comparable(inputs.artifacts["features"], features, on)
-    return Target(vectors=_loaded(features, on).matrix), np.zeros(0, np.int64)
+    return Target(vectors=_loaded(features, on).matrix)
 
 
 def subtasks_of(samples: Sequence[Sample], pool: str) -> list[str]:
@@ -105,30 +108,74 @@ def text_of(sample: Sample) -> str:
     return "\n".join(str(message.get("content") or "") for message in sample.messages)
 
 
-def _distinct(pool: Artifact) -> dict[int, Sample]:
-    """Return position -> sample, each conversation once."""
-    found: dict[str, tuple[int, Sample]] = {}
-    for position, sample in pool_samples(pool):
-        found.setdefault(sample.sample_id, (position, sample))
-    return dict(found.values())
+def _distinct(pool: Artifact) -> list[Sample]:
+    """Return each conversation of a pool once, where it comes first."""
+    found: dict[str, Sample] = {}
+    for _, sample in pool_samples(pool):
+        found.setdefault(sample.sample_id, sample)
+    return list(found.values())
 
 
-def _first_rows(pool: Artifact, among: Any) -> pa.Table:
-    """Return id, source and position of the distinct samples, at their first rows; only ids in `among`, unless None."""
+def answers_of_features(inputs: Inputs) -> Answers | None:
+    """Return the answers that the features, or those of the clusters, were made of; None if there are no features."""
+    clusters = inputs.artifacts.get("clusters")
+    of_clusters = _made(inputs.store, clusters.inputs.get("features")) if clusters else None
+    reader = inputs.artifacts.get("features") or of_clusters
+    return None if reader is None else answers_of(inputs.store, reader)
+
+
+def _made(store: Store, fingerprint: str | None) -> Artifact | None:
+    return next((artifact for artifact in store.artifacts() if artifact.fingerprint == fingerprint), None)
+
+
+def _first_rows(pool: Artifact, among: Any, answers: Answers) -> pa.Table:
+    """Return id, source and position of the distinct samples at their first rows, and the turn of answers.
+
+    Args:
+        pool: the pool.
+        among: ids of the samples; None: of all.
+        answers: sample id -> (conversation id, turn); a conversation that has answers is no sample itself.
+    """
+    conversations = {conversation for conversation, _ in answers.values()}
+    whole = among
+    if answers and among is not None:
+        whole = pa.array([*among.to_pylist(), *conversations], pa.string())
     parts = []
     for table in pool.tables(["sample_id", "position", "source"]):
-        parts.append(table if among is None else table.filter(pc.is_in(table["sample_id"], value_set=among)))
+        parts.append(table if whole is None else table.filter(pc.is_in(table["sample_id"], value_set=whole)))
     rows = pa.concat_tables(parts)
-    return rows.take(pa.array(first_of_each(rows["sample_id"])))
+    rows = rows.take(pa.array(first_of_each(rows["sample_id"])))
+    if not answers:
+        return rows.append_column("turn", pa.nulls(len(rows), pa.int64()))
+    return _with_answers(rows, answers, None if among is None else set(among.to_pylist()))
 
 
-def _texts(pool: Artifact, positions: Any) -> list[str]:
-    """Return the texts of the rows at these positions, in order."""
+def _with_answers(rows: pa.Table, answers: Answers, among: set[str] | None) -> pa.Table:
+    """Replace the rows of conversations by those of their answers, in order; `among` are the ids that stay."""
+    of: dict[str, list[tuple[int, str]]] = {}
+    for sample_id, (conversation, turn) in answers.items():
+        of.setdefault(conversation, []).append((turn, sample_id))
+    found: list[dict[str, Any]] = []
+    for row in rows.to_pylist():
+        parts = sorted(of.get(row["sample_id"], [(None, row["sample_id"])]))
+        kept = [(turn, sample_id) for turn, sample_id in parts if among is None or sample_id in among]
+        found += [{**row, "sample_id": sample_id, "turn": turn} for turn, sample_id in kept]
+    return pa.Table.from_pylist(found, schema=rows.schema.append(pa.field("turn", pa.int64())))
+
+
+def _texts(pool: Artifact, rows: pa.Table) -> list[str]:
+    """Return the texts of the samples, in order; that of an answer begins with the messages before it."""
+    turns: dict[int, list[int | None]] = {}
+    for position, turn in zip(rows["position"].to_pylist(), rows["turn"].to_pylist(), strict=True):
+        turns.setdefault(position, []).append(turn)
     texts = []
     for table in pool.tables(["position", "messages"]):
-        selected = table.filter(pc.is_in(table["position"], value_set=positions))
+        selected = table.filter(pc.is_in(table["position"], value_set=rows["position"]))
         for batch in selected.to_batches(max_chunksize=1000):
-            texts += ["\n".join(part["content"] or "" for part in row["messages"]) for row in batch.to_pylist()]
+            for row in batch.to_pylist():
+                parts = [part["content"] or "" for part in row["messages"]]
+                ends = [None if turn is None else turn + 1 for turn in turns[row["position"]]]
+                texts += ["\n".join(parts[:end]) for end in ends]
     return texts
 
 
@@ -221,8 +268,7 @@ def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[
     Raises:
         DataError: the clusters are of another pool, or the features they were made from are gone.
     """
-    made_from = clusters.inputs.get("features")
-    features = next((artifact for artifact in store.artifacts() if artifact.fingerprint == made_from), None)
+    features = _made(store, clusters.inputs.get("features"))
     if features is None:
         raise DataError(
             f"The features that the clusters '{clusters.name}' were made from are no longer in the store: embed and "
@@ -246,7 +292,7 @@ def _check_comparable(features: Artifact, target: Artifact, on: str) -> None:
     if features.inputs.get("model") != target.inputs.get("model"):
         raise DataError(f"{problem}: different models made them. Embed both with one model.")
     with_role = {name for role in (REF, EXTERNAL, NOT_HASHED) for name in EmbedConfig.fields_with(role)}
-    may_differ = {"name", "shard_rows", "signals", "trust_remote_code", *with_role}
+    may_differ = {"name", "shard_rows", "signals", "trust_remote_code", "turns", *with_role}
     may_differ |= SKETCH_FIELDS if on != "sketch" else set()
     for key in sorted({*features.config, *target.config} - may_differ):
         one, other = features.config.get(key), target.config.get(key)

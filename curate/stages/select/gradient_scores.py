@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,20 @@ import numpy.typing as npt
 from ...errors import ConfigError, DataError
 from ...executors.options import executor_for
 from ...executors.work import Executor
-from ...log import LOGGER
 from ...pool_selectors import Measure
 from ...pool_selectors.base import averages
 from ...pool_selectors.candidates import Floats, Ints
 from ...runtime.terminal import command
 from ...store import Artifact, Store
 from ...store.artifacts.files import fingerprint_of
-from ..consent import Consent, check
-from ..inputs import Inputs, locate
+from ..inputs import Inputs
 from ..pools import pool_samples
 from ..settings import ModelSettings
 from ..tokenization import tokenization_digest
+from ..turns import Expansion
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
+from .warmup_samples import encode_candidates, encode_distinct, warmup_encoder, warmup_settings
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
@@ -53,29 +53,22 @@ LAST_ONLY = ("cluster_ucb",)
 """Methods that use only the last checkpoint."""
 
 
-def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
+def oracle(config: SelectConfig, inputs: Inputs, candidates: Sequence[str]) -> Measure:
     """Return the function that computes the LESS scores of candidates; see the module's documentation.
 
     Args:
         config: configuration of the selection.
         inputs: the pool, the target and the warm-up run.
-        pool_rows: (n,) row of each candidate in the pool.
-        target_rows: (m,) row of each target sample in the target's pool.
+        candidates: sample id of each candidate.
 
     Raises:
         ConfigError: the warm-up run has no checkpoints.
         DataError: no sample of the pool or of the target has a token to train on.
     """
-    from ...lm.model.load import load_tokenizer
-    from ...lm.tokens.encode import Encoder
     from ...training.checkpoint_files import whole_checkpoints
     from ...training.gradients.features import mean_rates
 
-    warmup = inputs.artifacts["warmup"]
-    asked = {"trust_remote_code": warmup.config.get("trust_remote_code", False)}
-    check(asked, Consent({"trust_remote_code": config.trust_remote_code}), f"The run '{warmup.name}'")
-    # The other options were checked when the run was made.
-    settings = ModelSettings.model_construct(**{**warmup.config, "trust_remote_code": config.trust_remote_code})
+    warmup, settings = inputs.artifacts["warmup"], warmup_settings(config, inputs)
     checkpoints = whole_checkpoints(warmup.path / "checkpoints")
     if not checkpoints:
         raise ConfigError(
@@ -86,11 +79,10 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
     weights = mean_rates(checkpoints)
     if config.method in LAST_ONLY:
         checkpoints, weights = checkpoints[-1:], [1.0]
-    base, _ = locate(inputs.store, settings.model, kind="model")
-    tokenizer = load_tokenizer(settings.options(base))
-    encoder = Encoder(tokenizer, max_length=settings.max_length, loss_on=settings.loss_on)
-    pool = _encode(inputs.artifacts["pool"], pool_rows, encoder)
-    target = _encode(inputs.artifacts["target"], target_rows, encoder)
+    encoder = warmup_encoder(settings, inputs)
+    pool = encode_candidates(inputs.artifacts["pool"], candidates, encoder)
+    table = encode_distinct(inputs.artifacts["target"], Expansion(encoder))
+    target = {row: (table, row) for row in range(len(table))}
     subtasks = _subtasks(inputs.artifacts["target"], target)
     gradients = [
         CheckpointGradients(
@@ -98,32 +90,12 @@ def oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: I
             inputs.store,
             settings,
             checkpoint,
-            tokenization_digest(settings, tokenizer),
+            tokenization_digest(settings, encoder.tokenizer),
             coverage=warmup.config.get("gradient_coverage", "all"),
         )
         for checkpoint in checkpoints
     ]
     return CheckpointScorer(gradients, weights, pool, target, averages(subtasks), label=config.name)
-
-
-def _encode(pool: Artifact, positions: Ints, encoder: Any) -> dict[int, tuple[TokenTable, int]]:
-    """Tokenize the samples at these positions of a pool.
-
-    Return index in `positions` -> (token table, row of the sample in it). A sample that has no token to train on is
-    missing from the result.
-    """
-    from ...lm.tokens.encode import encode_all
-    from ...lm.tokens.token_table import TokenTable
-
-    index_of = {int(position): index for index, position in enumerate(positions)}
-    rejected: dict[str, str] = {}
-    samples = ((position, sample) for position, sample in pool_samples(pool) if position in index_of)
-    table = TokenTable(encode_all(samples, encoder, rejected))
-    if rejected:
-        LOGGER.warning(f"{len(rejected)} samples of '{pool.name}' have nothing to train on: they get no score.")
-    if not len(table):
-        raise DataError(f"No sample of '{pool.name}' has anything to train on: raise the warm-up run's --max-length.")
-    return {index_of[int(position)]: (table, row) for row, position in enumerate(table.positions)}
 
 
 def _subtasks(pool: Artifact, target: dict[int, tuple[TokenTable, int]]) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +26,14 @@ from ...pool_selectors import (
     RemainingBudget,
 )
 from ...pool_selectors.candidates import Ints
+from ...samples import Sample
 from ...store import Draft
 from ..inputs import Inputs
 from ..pools import samples_of
 from ..stage import Stage
 from ..subsets import draws_table, subset_table
-from .candidates import read_candidates, read_target, text_of
+from ..turns import Answers, have_several_answers, record_answers
+from .candidates import answers_of_features, read_candidates, read_target, text_of
 from .config import SelectConfig
 
 SHOWN = 5
@@ -55,14 +59,17 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
     by_gradients = "rewards" in selector.needs
     if draft.rank and not by_gradients:
         return
-    candidates, positions = read_candidates(inputs, selector.needs, config.on)
-    target, target_positions = read_target(inputs, selector.needs, config.on)
+    answers = answers_of_features(inputs)
+    if answers is None:
+        answers = answers_of_warmup(config, inputs) if by_gradients else {}
+    candidates, positions = read_candidates(inputs, selector.needs, config.on, answers)
+    target = read_target(inputs, selector.needs, config.on)
     remaining = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
     with config.session():
         if by_gradients:
             limit = math.floor(config.gradient_budget * len(candidates)) if selector.frugal else len(candidates)
-            oracle = Oracle(gradient_oracle(config, inputs, positions, target_positions), limit)
+            oracle = Oracle(gradient_oracle(config, inputs, candidates.ids), limit)
         with plugins.calls_into(type(selector), "rank"):
             ranking = selector.rank(candidates, target, oracle, remaining)
     if not len(ranking.rows):
@@ -75,21 +82,29 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
     if remaining.size is not None and len(ranking.rows) < remaining.size:
         LOGGER.warning(f"The budget is {remaining.size} samples, but only {len(ranking.rows)} could be selected.")
     _write(draft, candidates, positions, ranking, selector)
-    draft.summary = _summary(config, inputs, candidates, ranking, oracle)
+    named = {candidates.ids[row] for row in [*ranking.rows, *(ranking.draws.rows if ranking.draws is not None else ())]}
+    record_answers(draft, {sample_id: origin for sample_id, origin in answers.items() if sample_id in named})
+    draft.summary = _summary(config, inputs, candidates, ranking, oracle, answers)
 
 
-def gradient_oracle(config: SelectConfig, inputs: Inputs, pool_rows: Ints, target_rows: Ints) -> Measure:
+def gradient_oracle(config: SelectConfig, inputs: Inputs, candidates: Sequence[str]) -> Measure:
     """Return the function that computes the LESS scores of candidates.
 
     Args:
         config: configuration of the selection.
         inputs: the pool, the target and the warm-up run.
-        pool_rows: (n,) row of each candidate in the pool.
-        target_rows: (m,) row of each target sample in the target's pool.
+        candidates: sample id of each candidate.
     """
     from .gradient_scores import oracle
 
-    return oracle(config, inputs, pool_rows, target_rows)
+    return oracle(config, inputs, candidates)
+
+
+def answers_of_warmup(config: SelectConfig, inputs: Inputs) -> Answers:
+    """Return the answers of the pool that the warm-up run would read as samples of their own."""
+    from .warmup_samples import answers_of_pool
+
+    return answers_of_pool(config, inputs) if have_several_answers([inputs.artifacts["pool"]]) else {}
 
 
 def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranking, selector: PoolSelector) -> None:
@@ -104,7 +119,7 @@ def _write(draft: Draft, candidates: Candidates, positions: Ints, ranking: Ranki
 
 
 def _summary(
-    config: SelectConfig, inputs: Inputs, candidates: Candidates, ranking: Ranking, oracle: Oracle
+    config: SelectConfig, inputs: Inputs, candidates: Candidates, ranking: Ranking, oracle: Oracle, answers: Answers
 ) -> dict[str, Any]:
     rows, scores = ranking.rows, ranking.scores[np.isfinite(ranking.scores)]
     summary: dict[str, Any] = {"method": config.method, "selected": f"{len(rows)} of {len(candidates)} samples"}
@@ -119,12 +134,19 @@ def _summary(
         summary["rejected_first"] = [candidates.ids[row] for row in rejected[:SHOWN]]
     summary["sources"] = dict(Counter(candidates.sources[row] for row in rows).most_common())
     first = [candidates.ids[row] for row in rows[:SHOWN]]
-    found = samples_of(inputs.artifacts["pool"], first)
+    origins = [answers.get(sample_id, (sample_id, None)) for sample_id in first]
+    found = samples_of(inputs.artifacts["pool"], [conversation for conversation, _ in origins])
+    texts = [_start(_text(found[conversation], turn)) for conversation, turn in origins]
     summary["first"] = [
-        {"rank": rank, "score": float(score) if np.isfinite(score) else None, "text": _start(text_of(found[sample_id]))}
-        for rank, (sample_id, score) in enumerate(zip(first, ranking.scores, strict=False))
+        {"rank": rank, "score": float(score) if np.isfinite(score) else None, "text": text}
+        for rank, (text, score) in enumerate(zip(texts, ranking.scores, strict=False))
     ]
     return summary
+
+
+def _text(conversation: Sample, turn: int | None) -> str:
+    """Return the text of a conversation, or of one of its answers."""
+    return text_of(conversation if turn is None else replace(conversation, messages=[conversation.messages[turn]]))
 
 
 def _start(text: str) -> str:

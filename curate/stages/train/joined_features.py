@@ -128,7 +128,7 @@ def _joined_feature(
     if missing:
         raise DataError(
             f"'{name}' has no {source.column} for {len(missing)} samples, {missing[0]} among them. Make it from the "
-            f"pool '{config.pool}', with that column."
+            f"pool '{config.pool}', with that column and the --turns of this run."
         )
     return torch.tensor([float(values[sample_id]) for sample_id in table.ids], dtype=torch.float64)
 
@@ -166,7 +166,7 @@ def encode_target(
 ) -> tuple[TokenTable, list[str]]:
     """Tokenize the target; also return the subtask of every row. With `distinct`, encode each conversation once."""
     target = inputs.artifacts["target"]
-    table, _ = encode_pool(config, tokenizer, target, distinct=distinct)
+    table = encode_pool(config, tokenizer, target, distinct=distinct).table
     samples = dict(pool_samples(target))
     return table, subtasks_of([samples[position] for position in table.positions.tolist()], target.name)
 

@@ -26,7 +26,7 @@ from ...pool_selectors.candidates import Floats, Ints
 from ...store import Draft
 from ...store.artifacts.files import read_json, write_json
 from ..inputs import Inputs
-from ..select.candidates import clusters_of, read_target
+from ..select.candidates import clusters_of
 from ..select.config import SelectConfig
 from ..select.stage import gradient_oracle
 from ..subsets import draws_table, subset_table
@@ -164,8 +164,7 @@ class EpochSubsets:
             score_batch_size=config.score_batch_size or 16,
             **values,
         )
-        _, target_rows = read_target(self.inputs, {"rewards"}, select_config.on)
-        return gradient_oracle(select_config, self.inputs, self.table.positions, target_rows)
+        return gradient_oracle(select_config, self.inputs, self.table.ids)
 
     def _record(self, number: int, ranking: Ranking, reject_reason: str) -> None:
         """Add the records of a selection. This happens before its file is written: if the file exists, so do they."""

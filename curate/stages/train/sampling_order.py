@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
     from ...training.candidate_sampler import SamplingOrder
 
 
-def sampling_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> SamplingOrder | None:
+def sampling_order(
+    config: TrainConfig, inputs: Inputs, table: TokenTable, conversations: Mapping[str, str]
+) -> SamplingOrder | None:
     """Return the order in which an epoch samples rows of the table; None for each sample once, shuffled.
 
     Weights count only without `--sequence`, and equal weights count as no weights. Rejected samples, which are not in
-    the table, are skipped.
+    the table, are skipped. A conversation in the subset stands for all of its answers in the table, each with its
+    weight.
+
+    Args:
+        config: config of the run.
+        inputs: inputs of the run.
+        table: tokens of the samples.
+        conversations: id of each answer in the table -> id of its conversation.
 
     Raises:
         ConfigError: the subset has rounds or weights, and a pool selector is given too.
@@ -36,8 +46,7 @@ def sampling_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Sa
     if subset is None:
         return None
     records = subset.table()
-    row_of = {sample_id: row for row, sample_id in enumerate(table.ids)}
-    rows = np.array([row_of.get(sample_id, -1) for sample_id in records["sample_id"].to_pylist()], np.int64)
+    records, rows = _rows_of(records, table, conversations)
     rounds = _rounds(records, rows)
     weights = None if config.sequence else _weights(subset, records, rows, len(table))
     if not config.sequence and weights is None and len(rounds) == 1:
@@ -51,6 +60,23 @@ def sampling_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Sa
     if weights is not None and not all(weights[part].any() for part in rounds):
         raise DataError(f"The weights of the subset '{subset.name}' are all 0 in a round: no sample can be drawn.")
     return SamplingOrder([part.tolist() for part in rounds], config.sequence, weights)
+
+
+def _rows_of(records: Any, table: TokenTable, conversations: Mapping[str, str]) -> tuple[Any, npt.NDArray[np.int64]]:
+    """Return the records of the subset, repeated for each answer of a conversation, and their rows of the table.
+
+    The row of a sample that is not in the table is -1.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, sample_id in enumerate(table.ids):
+        rows_of.setdefault(sample_id, []).append(row)
+        if sample_id in conversations:
+            rows_of.setdefault(conversations[sample_id], []).append(row)
+    found = [rows_of.get(sample_id, [-1]) for sample_id in records["sample_id"].to_pylist()]
+    rows = np.array([row for rows in found for row in rows], np.int64)
+    if len(rows) > len(found):
+        records = records.take(np.repeat(np.arange(len(found)), [len(rows) for rows in found]))
+    return records, rows
 
 
 def _rounds(records: Any, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

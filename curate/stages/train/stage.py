@@ -7,15 +7,13 @@ recorded in the ledger. This module prepares the data and writes the results; `t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Draft
 from ..inputs import Inputs
-from ..subsets import subset_of
-from ..tokenization import encode_pool
+from ..tokenization import TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
 from .reselection import EpochSubsets
@@ -40,11 +38,14 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     _check_launch(config)
     options = config.options(inputs.locations["model"])
     tokenizer = load_tokenizer(options)
-    only = subset_of(inputs.artifacts["pool"], inputs.artifacts.get("subset"))
-    distinct = only is not None or config.pool_selector is not None
-    table, rejected = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, only=only)
+    subset = inputs.artifacts.get("subset")
+    distinct = subset is not None or config.pool_selector is not None
+    pool = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, subset=subset)
+    table = pool.table
+    if draft.rank == 0:
+        pool.expansion.record(draft)
     epoch_subsets = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
-    held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"])[0] if config.eval_pool else None
+    held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"]).table if config.eval_pool else None
 
     def build() -> nn.Module:
         model = load_model(options)
@@ -61,7 +62,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    job = _job(config, inputs, tokenizer, table, held_out, epoch_subsets)
+    job = _job(config, inputs, tokenizer, pool, held_out, epoch_subsets)
     result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
     ledger.close_fragment()
     _write_own_records(draft, result, table)
@@ -72,7 +73,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     result.trainer.save_model(str(draft.files))
     wait_for_everyone()
     if draft.rank == 0:
-        _write_shared_results(config, draft, result, tokenizer, rejected)
+        _write_shared_results(config, draft, result, tokenizer, pool)
         draft.summary |= epoch_subsets.summary() if epoch_subsets else {}
 
 
@@ -106,13 +107,14 @@ def _job(
     config: TrainConfig,
     inputs: Inputs,
     tokenizer: PreTrainedTokenizerBase,
-    table: TokenTable,
+    pool: TokenizedPool,
     held_out: TokenTable | None,
     epoch_subsets: EpochSubsets | None,
 ) -> TrainingJob:
     from ...training.run import TrainingJob
     from ...training.step import SelectionPlan
 
+    table = pool.table
     return TrainingJob(
         label=config.name,
         table=table,
@@ -136,7 +138,7 @@ def _job(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=epoch_subsets.dataset() if epoch_subsets else None,
-        order=sampling_order(config, inputs, table),
+        order=sampling_order(config, inputs, table, pool.expansion.conversations),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,
@@ -193,7 +195,7 @@ def _write_shared_results(
     draft: Draft,
     result: TrainingResult,
     tokenizer: PreTrainedTokenizerBase,
-    rejected: Mapping[str, str],
+    pool: TokenizedPool,
 ) -> None:
     """Write the results that all processes share: the tokenizer, the metrics, the rejected samples, the summary."""
     tokenizer.save_pretrained(draft.files)
@@ -202,16 +204,17 @@ def _write_shared_results(
     totals = {f"seconds_{part}": spent for part, spent in seconds.items()}
     totals |= {name: count for name, count in counts.items() if name != "bad"}
     draft.add("metrics", _metrics([*result.history, *((step, name, float(value)) for name, value in totals.items())]))
-    draft.reject(rejected)
+    draft.reject(pool.rejected)
     losses = [value for _, metric, value in result.history if metric == "eval_loss"]
     draft.rows = counts["samples_kept"]
     draft.summary = {
         "steps": step,
+        **pool.expansion.summary(),
         "selector": config.selector,
         "kept": f"{counts['samples_kept']} of {counts['samples_seen']} candidates",
         "tokens trained on": counts["tokens_kept"],
         "held-out loss": round(losses[-1], 4) if losses else None,
-        "rejected": len(rejected),
+        "rejected": len(pool.rejected),
         "not finite": counts["bad"],
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),
@@ -227,7 +230,7 @@ def _write_own_records(draft: Draft, result: TrainingResult, table: TokenTable) 
 
     memory = getattr(result.selection.selector, "memory", None)
     if memory is not None and not result.selection.ranks.rank:
-        ids = dict(zip(table.positions.tolist(), table.ids, strict=True))
+        ids = dict(zip(table.numbers().tolist(), table.ids, strict=True))
         draft.add("memory", memory_table(memory, ids, draft.rank), key=f"r{draft.rank}")
     bad = result.selection.recorder.counters.bad
     draft.reject(dict.fromkeys(bad, "loss not finite"), key=f"r{draft.rank}")

@@ -32,6 +32,7 @@ from .layout import create_tables, is_up_to_date
 
 NAME_COLUMNS = {
     "samples": "pool",
+    "turn_samples": "artifact",
     "rejects": "artifact",
     "features": "features",
     "clusters": "clusters",

@@ -26,6 +26,10 @@ WITH firsts AS (
 )
 SELECT position FROM read_parquet([{files}]) JOIN firsts USING (sample_id) WHERE position > first ORDER BY position
 """
+REPEATS_ROLE = """
+SELECT 1 FROM read_parquet([{files}])
+WHERE len(list_filter(messages, lambda message: message.role = $role)) > 1 LIMIT 1
+"""
 POSITIONS = pa.schema([("position", pa.int64())])
 BATCH_ROWS = 100_000
 
@@ -63,6 +67,24 @@ def _read(path: Path, start: int, stop: int, columns: Sequence[str]) -> pa.Table
         table = file.read_row_groups(groups, columns=list(columns))
     offset = int(starts[groups[0]]) if groups else 0
     return table.slice(start - offset, stop - start)
+
+
+def any_repeats_role(parts: Sequence[Path], role: str) -> bool:
+    """Return whether a conversation of the pool has several messages of a role. Only the roles are read.
+
+    Args:
+        parts: the pool's Parquet files.
+        role: the role.
+    """
+    if not parts:
+        return False
+    connection = connect([part.parent for part in parts])
+    try:
+        files = ", ".join(quote(str(part)) for part in parts)
+        with name_damaged_file(parts):
+            return bool(connection.execute(REPEATS_ROLE.format(files=files), {"role": role}).fetchall())
+    finally:
+        connection.close()
 
 
 def write_repeats(parts: Sequence[Path], path: Path, *, memory: int = 10**9) -> None:

@@ -16,7 +16,7 @@ from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
 from curate.stages.inputs import resolve
-from curate.stages.select.candidates import read_candidates, read_target
+from curate.stages.select.candidates import read_candidates
 from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import CheckpointScorer
 from curate.stages.select.stage import gradient_oracle
@@ -68,8 +68,8 @@ def scorer(store: Store, **values: Any) -> tuple[CheckpointScorer, list[str]]:
     shape = {"name": "s", "method": "less", "pool": "pool", "target": "target", "warmup": "warm", "budget": 5}
     config = build(SelectConfig, {**shape, "sketch_dim": 256, **values})
     inputs = resolve(store, config)
-    candidates, rows = read_candidates(inputs, {"rewards"}, "embedding")
-    found = gradient_oracle(config, inputs, rows, read_target(inputs, {"rewards"}, "embedding")[1])
+    candidates, _ = read_candidates(inputs, {"rewards"}, "embedding")
+    found = gradient_oracle(config, inputs, candidates.ids)
     assert isinstance(found, CheckpointScorer)
     return found, list(candidates.ids)
 

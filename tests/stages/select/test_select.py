@@ -89,10 +89,8 @@ class World:
 def world(store: Store, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(store)
 
-    def oracle(config: Any, inputs: Any, pool_rows: Any, target_rows: Any) -> Any:
-        at = {position: sample.sample_id for position, sample in pool_samples(inputs.artifacts["pool"])}
-        assert target_rows.tolist() == [0, 1, 2, 3]
-        return lambda rows: [made.rewards[at[pool_rows[row]]] for row in rows]
+    def oracle(config: Any, inputs: Any, candidates: Any) -> Any:
+        return lambda rows: [made.rewards[candidates[row]] for row in rows]
 
     module = types.ModuleType("curate.stages.select.gradient_scores")
     module.oracle = oracle  # type: ignore[attr-defined]

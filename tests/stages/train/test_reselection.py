@@ -113,7 +113,7 @@ def test_each_epoch_is_trained_on_a_round_of_its_own_within_its_budget(world: St
 def test_rewards_between_epochs_are_those_at_the_checkpoint_there(world: Store, tiny: str) -> None:
     run = train(world, tiny, pool_selector="less", clusters=None, save_steps=STEPS, pool_selector_args={})
     tokenizer = load_tokenizer((config := TrainConfig(**run.config)).options(tiny))
-    pool, _ = encode_pool(config, tokenizer, world.get("pool"))
+    pool = encode_pool(config, tokenizer, world.get("pool")).table
     target, subtasks = encode_target(config, resolve(world, config), tokenizer)
     select = SelectConfig(name="s", method="less", pool="pool", target="target", warmup="run", budget=SIZE)
     checkpoint = run.path / "checkpoints" / f"checkpoint-{STEPS}"
@@ -287,7 +287,7 @@ def test_of_several_processes_the_first_chooses_and_the_others_take_what_it_wrot
     shape = {"name": "run", "pool": "pool", "model": tiny, "pool_selector": "random", "selection_budget": 5}
     config = TrainConfig(**shape)
     inputs, tokenizer = resolve(world, config), load_tokenizer(config.options(tiny))
-    table, _ = encode_pool(config, tokenizer, world.get("pool"), distinct=True)
+    table = encode_pool(config, tokenizer, world.get("pool"), distinct=True).table
     first, second = (
         EpochSubsets(config, inputs, Draft(world.root / "run", "f", world.catalog.path, rank=rank), table, tokenizer)
         for rank in (0, 1)

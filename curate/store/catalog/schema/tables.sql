@@ -13,13 +13,20 @@ CREATE TABLE IF NOT EXISTS samples (
     turns INTEGER, characters BIGINT, metadata JSON);
 COMMENT ON TABLE samples IS 'One row per row of a pool. The same conversation has the same sample_id in every pool.';
 COMMENT ON COLUMN samples.artifact IS 'The pool.';
-COMMENT ON COLUMN samples.sample_id IS 'Hash of the conversation (messages and tools).';
+COMMENT ON COLUMN samples.sample_id IS 'Hash of the conversation (messages and tools). An answer of it that is a sample of its own has another id: see origins.';
 COMMENT ON COLUMN samples.position IS 'Row number in the pool, from 0.';
 COMMENT ON COLUMN samples.source IS 'Label given at ingest: --data label=path.';
 COMMENT ON COLUMN samples.format IS 'Format that the row was read from: messages, sharegpt, prompt-completion, alpaca or text.';
 COMMENT ON COLUMN samples.turns IS 'Number of messages in the conversation.';
 COMMENT ON COLUMN samples.characters IS 'Number of characters in all messages.';
 COMMENT ON COLUMN samples.metadata IS 'All other columns of the row: metadata->>''domain''.';
+
+CREATE TABLE IF NOT EXISTS turn_samples (artifact VARCHAR, sample_id VARCHAR, conversation_id VARCHAR, turn INTEGER);
+COMMENT ON TABLE turn_samples IS 'Answers that are samples of their own (--turns), one row per answer and artifact: which answer of which conversation a sample_id is. A sample_id that is not here is a whole conversation. The view origins has both.';
+COMMENT ON COLUMN turn_samples.artifact IS 'The artifact that read the conversation as answers (features, a run, an evaluation) or selected them (a subset, an export).';
+COMMENT ON COLUMN turn_samples.sample_id IS 'The answer: hash of conversation_id and turn, the same in every artifact.';
+COMMENT ON COLUMN turn_samples.conversation_id IS 'The conversation: its sample_id in the table samples.';
+COMMENT ON COLUMN turn_samples.turn IS 'Index of the answer among the messages of the conversation, from 0.';
 
 CREATE TABLE IF NOT EXISTS rejects (artifact VARCHAR, source VARCHAR, file VARCHAR, row BIGINT, sample_id VARCHAR, reason VARCHAR);
 COMMENT ON TABLE rejects IS 'Rows that could not be used, and why. They were rejected by ingest (file and row are given) or by another stage (sample_id is given).';

@@ -1,6 +1,21 @@
--- Views over the ledger that summarise runs. They are not part of the catalogue: query.py creates them in the query's
+-- Views over the tables of records: where samples come from, and what the ledgers of runs say. They are not part of the catalogue: query.py creates them in the query's
 -- own database, and only those that a statement names. Each reads only the views of tables.sql, never another of these.
 -- A look is a row of the ledger with a finite loss: one measurement of a sample's loss, just before a step.
+
+CREATE VIEW origins AS
+SELECT pool, sample_id, sample_id AS conversation_id, NULL::INTEGER AS turn, position, source, format, metadata FROM samples
+UNION ALL
+SELECT s.pool, t.sample_id, t.conversation_id, t.turn, s.position, s.source, s.format, s.metadata
+FROM (SELECT DISTINCT sample_id, conversation_id, turn FROM turn_samples) t JOIN samples s ON s.sample_id = t.conversation_id;
+COMMENT ON VIEW origins IS 'The conversation that a sample_id of any table comes from: for a whole conversation its row of samples, for an answer that is a sample of its own the row of its conversation. Join it instead of samples: USING (sample_id).';
+COMMENT ON COLUMN origins.pool IS 'The pool.';
+COMMENT ON COLUMN origins.sample_id IS 'The sample.';
+COMMENT ON COLUMN origins.conversation_id IS 'Its conversation: the sample_id in the tables samples and conversations.';
+COMMENT ON COLUMN origins.turn IS 'Index of the answer among the messages, from 0; null for a whole conversation.';
+COMMENT ON COLUMN origins.position IS 'Row of the conversation in the pool, from 0; a conversation that the pool repeats has several.';
+COMMENT ON COLUMN origins.source IS 'As in samples.';
+COMMENT ON COLUMN origins.format IS 'As in samples.';
+COMMENT ON COLUMN origins.metadata IS 'As in samples.';
 
 CREATE VIEW sample_history AS
 SELECT run, sample_id, position, step, score, loss, kept FROM ledger;
@@ -50,8 +65,9 @@ COMMENT ON COLUMN volatility.looks IS 'Number of times that its loss was measure
 COMMENT ON COLUMN volatility.mean_loss IS 'Mean of these losses.';
 COMMENT ON COLUMN volatility.volatility IS 'Population standard deviation of these losses: 0 for a single measurement.';
 
--- The second SELECT adds every sample of the pool with a null, so that samples which were never offered appear, too.
--- count(kept) does not count nulls, so these rows change no number.
+-- The other SELECTs add every sample of the pool with a null, so that samples which were never offered appear, too: the
+-- answers of a conversation that the run split, else the conversation. count(kept) does not count nulls, so these rows
+-- change no number.
 CREATE VIEW keep_rate AS
 SELECT run, sample_id, count(kept) AS offered, count(*) FILTER (kept) AS kept,
        count(*) FILTER (kept) / nullif(count(kept), 0) AS rate
@@ -62,7 +78,12 @@ FROM (
     FROM artifacts r
     JOIN artifacts p ON p.fingerprint = ((r.inputs::JSON)->>'pool')
     JOIN samples s ON s.pool = p.name
-    WHERE r.stage = 'train'
+    LEFT JOIN (SELECT DISTINCT artifact, conversation_id FROM turn_samples) t
+        ON t.artifact = r.name AND t.conversation_id = s.sample_id
+    WHERE r.stage = 'train' AND t.artifact IS NULL
+    UNION ALL
+    SELECT t.artifact AS run, t.sample_id, NULL::BOOLEAN AS kept
+    FROM turn_samples t JOIN artifacts r ON r.name = t.artifact WHERE r.stage = 'train'
 ) GROUP BY run, sample_id;
 COMMENT ON VIEW keep_rate IS 'How often a run was offered a sample and kept it, for every sample of its pool. A sample that was never offered has no rate; one that was never kept has the rate 0.';
 COMMENT ON COLUMN keep_rate.run IS 'The run.';
