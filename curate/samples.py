@@ -102,7 +102,7 @@ def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
             "source": sample.source,
             "format": sample.format,
             "messages": [_message_row(message) for message in sample.messages],
-            "tools": to_json(sample.tools) if sample.tools else None,
+            "tools": to_json(sample.tools, sort_keys=False) if sample.tools else None,
             "original": sample.original_json,
         }
         for offset, sample in enumerate(samples)
@@ -115,7 +115,7 @@ def _message_row(message: Message) -> dict[str, str | None]:
     return {
         "role": message["role"],
         "content": message.get("content"),
-        "extra": to_json(extra) if extra else None,
+        "extra": to_json(extra, sort_keys=False) if extra else None,
     }
 
 

@@ -150,14 +150,14 @@ def _sharegpt(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]
     rows: list[dict[str, Any]] = [
         {"conversations": [_sharegpt_turn(message) for message in sample.messages]} for sample in samples
     ]
-    tools = [to_json(sample.tools) if sample.tools else None for sample in samples]
+    tools = [to_json(sample.tools, sort_keys=False) if sample.tools else None for sample in samples]
     return [row | {"tools": tool} for row, tool in zip(rows, tools, strict=True)] if traits.tools else rows
 
 
 def _sharegpt_turn(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = [call.get("function") for call in message.get("tool_calls") or ()]
     if calls:
-        return {"from": "function_call", "value": to_json(calls[0] if len(calls) == 1 else calls)}
+        return {"from": "function_call", "value": to_json(calls[0] if len(calls) == 1 else calls, sort_keys=False)}
     speakers = {"user": "human", "assistant": "gpt", "tool": "observation"}
     return {"from": speakers.get(message["role"], message["role"]), "value": message.get("content")}
 

@@ -91,6 +91,26 @@ def test_tool_calls_are_the_same_from_messages_and_from_sharegpt() -> None:
     assert chat.tools == TOOLS
 
 
+def test_tool_schemas_and_arguments_keep_the_order_of_their_keys_and_the_id_does_not_depend_on_it() -> None:
+    def sample(*, turned: bool) -> Sample:
+        step = -1 if turned else 1
+        arguments = dict([("unit", "C"), ("city", "Oslo"), ("at", {"y": 1, "x": 2})][::step])
+        call = {"type": "function", "function": dict([("name", "weather"), ("arguments", arguments)][::step])}
+        tool = {"type": "function", "function": dict([("name", "weather"), ("description", "d")][::step])}
+        return read({"messages": [QUESTION, {"role": "assistant", "tool_calls": [call]}, ANSWER], "tools": [tool]})
+
+    one, other = sample(turned=False), sample(turned=True)
+    assert one.sample_id == other.sample_id
+    for made in (one, other):
+        stored = from_row(to_table([made], 0).to_pylist()[0])
+        assert json.dumps([*stored.messages, stored.tools]) == json.dumps([*made.messages, made.tools])
+        (row,) = to_rows([stored], "sharegpt")
+        again = read(row)
+        assert json.dumps([again.messages[1]["tool_calls"], again.tools]) == json.dumps(
+            [made.messages[1]["tool_calls"], made.tools]
+        )
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
