@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..errors import DataError, did_you_mean
 from ..runtime.redaction import redacted
 from .locations import File, shown
-from .rows import Row
+from .reading import Row
 from .strict_json import decode
 
 BATCH = 1000

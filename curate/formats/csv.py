@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..errors import DataError
 from .locations import File
-from .rows import Row
+from .reading import Row
 
 LONGEST = 1 << 28
 """Maximum characters of a line, and of a field."""

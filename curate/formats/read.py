@@ -24,7 +24,7 @@ from .arrow import hub_rows, parquet_rows, saved_rows
 from .csv import csv_rows, tsv_rows
 from .detect import detect
 from .locations import COMPRESSIONS, File, files_below, is_url, printable, shown
-from .rows import Row
+from .reading import Row
 from .strict_json import RepeatedKey, decode, decode_tolerant, has_repeated_key
 
 LONGEST = 1 << 28

@@ -15,17 +15,29 @@ from struct import Struct
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from ..config import EXTERNAL, NOT_HASHED, NamedConfig
 from ..errors import ConfigError, DataError, did_you_mean
-from ..formats import Row, Unusable, parse_columns, read_location, to_sample, with_layout
+from ..formats import (
+    Notes,
+    ReadOptions,
+    Row,
+    Unusable,
+    parse_columns,
+    parse_roles,
+    parse_take,
+    read_location,
+    to_sample,
+    with_layout,
+)
 from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
 from ..runtime.redaction import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct
+from .ingest_report import Report
 from .inputs import Inputs, label_of
 from .stage import Stage
 
@@ -38,6 +50,9 @@ curate ingest --data tatsu-lab/alpaca --licence cc-by-nc-4.0 --deduplicate --nam
 
 MOST_CHARACTERS = 1 << 28
 """Most characters of the rows of a shard: a text column of Arrow ends at 2 GiB, and a shard is held in memory."""
+MOST_REASONS = 200
+"""Different reasons that the summary counts: reasons may contain names from the data."""
+OTHER = "other reasons"
 DUPLICATE = "duplicate of an earlier row"
 """Reason for which `--deduplicate` rejects a row."""
 
@@ -67,12 +82,44 @@ class IngestConfig(NamedConfig):
         default_factory=dict,
         description="Names of the columns, if they are not the usual ones: prompt=a,completion=b.",
     )
-    strict: bool = Field(False, description="Stop with an error at the first row that cannot be used.")
+    roles: Annotated[dict[str, str], BeforeValidator(parse_roles)] = Field(
+        default_factory=dict,
+        description="Names of speakers that curate does not know, with their roles: NAME=assistant,NAME=user.",
+    )
+    take: str | None = Field(
+        None,
+        description="Rows of preference or KTO data to train on: chosen, or label=true (or another COLUMN=VALUE); by "
+        "default such rows are rejected.",
+    )
+    metadata_columns: tuple[str, ...] = Field(
+        (), description="Columns that are no part of the conversation, under any name."
+    )
+    strict: bool = Field(
+        False,
+        description="Stop with an error at the first row that cannot be used, or of which something that looks like "
+        "content would be left out.",
+    )
     deduplicate: bool = Field(False, description="Reject exact copies of earlier conversations.")
     licence: Annotated[str | None, BeforeValidator(_as_text)] = Field(
         None, description="Licence of the data, for the card of exports: mit, or per label a=mit,b=cc-by-4.0."
     )
     shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows per Parquet file, and in memory.")
+
+    @field_validator("take")
+    @classmethod
+    def _check_take(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_take(value)
+        return value
+
+    def reading(self) -> ReadOptions:
+        """Return how rows are read."""
+        return ReadOptions(
+            roles=self.roles,
+            take=parse_take(self.take) if self.take else None,
+            metadata=frozenset(self.metadata_columns),
+            notes=Notes(strict=self.strict),
+        )
 
     def obvious_name(self) -> str:
         """Return the label of the data, if there is one entry of it."""
@@ -100,21 +147,25 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     sources = [key.split(".", 2)[2] for key in inputs.locations]
     licences = licences_of(config.licence, sources)
     draft.restart()
-    pool = _Pool(config, draft)
+    reading = config.reading()
+    report = Report(reading.notes)
+    pool = _Pool(config, draft, report)
     with bar(total=None, label="ingest", unit="row") as progress:
         for source, (key, location) in zip(sources, inputs.locations.items(), strict=True):
             LOGGER.debug("reading %s", shown(location))
             rows = read_location(location, split=config.split, subset=config.subset, revision=_commit(inputs, key))
-            for row, layout in with_layout(rows, config.columns):
+            for row, layout in with_layout(rows, config.columns, reading):
                 progress.update()
                 try:
                     if row.values is None or layout is None:
                         raise Unusable(row.reason)
-                    pool.add(row, to_sample(row.values, layout, source))
+                    pool.add(row, to_sample(row.values, layout, source, reading))
                 except Unusable as reason:
                     pool.reject(row, source, str(reason))
     pool.close()
     draft.summary |= {"licences": licences}
+    for line in report.lines(pool.counts["formats"], pool.counts["rejects"]):
+        LOGGER.info(line)
 
 
 def licences_of(text: str | None, sources: list[str]) -> dict[str, str]:
@@ -148,8 +199,8 @@ def _commit(inputs: Inputs, key: str) -> str | None:
 class _Pool:
     """Writer of the pool: collects samples and rejects, and writes them to the draft shard by shard."""
 
-    def __init__(self, config: IngestConfig, draft: Draft) -> None:
-        self.config = config
+    def __init__(self, config: IngestConfig, draft: Draft, report: Report) -> None:
+        self.config, self.report = config, report
         self.draft = draft
         self.shards = 0
         self.rows = 0
@@ -190,7 +241,9 @@ class _Pool:
                 f"{row.file}, row {row.number}: {reason}. Fix the row, or remove --strict: then such rows are "
                 "rejected, counted and listed in the table rejects."
             )
-        self.counts["rejects"][reason] += 1
+        reasons = self.counts["rejects"]
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else OTHER] += 1
+        self.report.reject(reason, row.file, row.number)
         record = {"source": source, "file": row.file, "row": row.number, "sample_id": sample_id, "reason": reason}
         self.rejects.append(record)
         if len(self.rejects) == self.config.shard_rows:

@@ -21,6 +21,7 @@ from ...log import LOGGER
 from ...samples import Message, Sample
 from .rendering import RENDERER, Budget, Conversation, Prefix, RenderError, Rendering
 from .special_tokens import CannotEscape, SpecialTokens, unescape
+from .untrained import FLAG_KEYS
 
 NO_MASK = "assistant tokens cannot be identified"
 SPECIAL_TOKENS_IN_TEXT = "special tokens in the text"
@@ -243,7 +244,7 @@ def _warn_once(special_tokens: SpecialTokens, sample: Sample) -> None:
 
 def _template_message(message: Message) -> dict[str, Any]:
     """Return a message in the form that templates expect: tool-call arguments as mappings, no null content."""
-    out = {key: copy.deepcopy(value) for key, value in message.items() if value is not None}
+    out = {key: copy.deepcopy(value) for key, value in message.items() if value is not None and key not in FLAG_KEYS}
     out.setdefault("content", "")
     calls = out.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():

@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ...samples import Sample
 from .chat import NO_MASK as NO_MASK
-from .chat import Chat, text_tokens
+from .chat import Chat, Rendered, text_tokens
 from .chat import MaskError as MaskError
 from .masks import Mask, between_ends, overlapping
-from .special_tokens import SpecialTokens
+from .special_tokens import SpecialTokens, unescape
+from .untrained import has_flags, untrained_spans
 
 LossOn = Literal["assistant", "all"]
 
@@ -119,8 +120,6 @@ class Encoder:
 
     def _encode(self, sample: Sample, chat: Chat | None) -> Encoded:
         ids, target = self._text(sample) if chat is None else self._chat(chat)
-        if self.loss_on == "all":
-            target = np.ones(len(ids), dtype=bool)
         whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids))
         return whole.truncate(self.max_length)
 
@@ -145,12 +144,32 @@ class Encoder:
     def _chat(self, chat: Chat) -> tuple[list[int], Mask]:
         whole = chat.render(len(chat.messages), with_spans=self.has_generation_marks)
         ids, offsets = chat.tokens(whole)
+        mask = self._mask(chat, whole, offsets)
+        if has_flags(chat.sample.messages):
+            mask = mask & ~overlapping(self._untrained(chat, whole), offsets, len(whole.text))
+        return ids, mask
+
+    def _mask(self, chat: Chat, whole: Rendered, offsets: list[tuple[int, int]]) -> Mask:
+        """Return the mask of a conversation, without regard to the flags of its messages."""
         if self.loss_on == "all":
-            return ids, np.ones(len(ids), dtype=bool)
+            return np.ones(len(offsets), dtype=bool)
         if not self.has_generation_marks:
-            return ids, overlapping(self._spans(chat, whole.text), offsets, len(whole.text))
+            return overlapping(self._spans(chat, whole.text), offsets, len(whole.text))
         find = overlapping if chat.has_special_tokens else between_ends
-        return ids, find(whole.spans, offsets, len(whole.text))
+        return find(whole.spans, offsets, len(whole.text))
+
+    def _untrained(self, chat: Chat, whole: Rendered) -> list[tuple[int, int]]:
+        """Return the spans of the text that the flags of the messages exclude from the loss."""
+        messages, spans = chat.sample.messages, list(whole.spans)
+        if len(spans) != sum(message["role"] == "assistant" for message in messages):
+            spans = self._spans(chat, whole.text)
+        found = untrained_spans(messages, spans, unescape(whole.text))
+        if found is None:
+            raise MaskError(
+                f"Sample {chat.sample.sample_id}: a part of a message that is not trained on is not in the rendered "
+                f"text, so {NO_MASK}. Give another --chat-template, or remove the flag of the part."
+            )
+        return found
 
     def _spans(self, chat: Chat, whole: str) -> list[tuple[int, int]]:
         """Return the (start, end) of each assistant turn in the rendered text, found by comparing prefixes.
