@@ -50,11 +50,13 @@ class File:
         name: name of the file in errors and rejects.
         path: path of the file in its file system.
         system: fsspec file system of the file; None for the local disk.
+        split: split to read, of a file that holds several.
     """
 
     name: str
     path: str
     system: Any = None
+    split: str = ""
 
     def open(self) -> IO[bytes]:
         """Open the file for reading bytes; they are decompressed if its name ends with one of `COMPRESSIONS`."""
@@ -65,6 +67,18 @@ class File:
             stream = io.BufferedReader(self.system.open(self.path, "rb", **ranges), 1 << 20)
         decompress = COMPRESSIONS.get(Path(self.name.lower()).suffix)
         return cast(IO[bytes], decompress(stream) if decompress else stream)
+
+
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a text in UTF-16."""
+
+
+def utf_16_error(name: str) -> DataError:
+    """Return the error for a file in UTF-16."""
+    return DataError(
+        f"{name} is in UTF-16. Save it as UTF-8 (in a spreadsheet: CSV UTF-8), or convert it: "
+        "iconv -f UTF-16 -t UTF-8 FILE > NEW."
+    )
 
 
 def printable(path: str | Path) -> str:
@@ -78,9 +92,18 @@ def is_url(text: str | Path) -> bool:
 
 
 def label_and_location(entry: str) -> tuple[str | None, str]:
-    """Split `label=location`; the label is None if there is none. A URL may contain = itself."""
+    """Split `label=location`; the label is None if there is none. A URL or an existing path may contain = itself."""
     label, equals, rest = entry.partition("=")
-    return (label, rest) if equals and not is_url(label) else (None, entry)
+    if not equals or is_url(label):
+        return None, entry
+    return (None, entry) if ("/" in label or not _exists(rest)) and _exists(entry) else (label, rest)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def local(url: str) -> Path | None:

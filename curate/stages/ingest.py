@@ -153,7 +153,9 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     with bar(total=None, label="ingest", unit="row") as progress:
         for source, (key, location) in zip(sources, inputs.locations.items(), strict=True):
             LOGGER.debug("reading %s", shown(location))
-            rows = read_location(location, split=config.split, subset=config.subset, revision=_commit(inputs, key))
+            rows = read_location(
+                location, split=config.split, subset=config.subset, revision=_commit(inputs, key), notes=reading.notes
+            )
             for row, layout in with_layout(rows, config.columns, reading):
                 progress.update()
                 try:

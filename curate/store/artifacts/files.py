@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -203,9 +203,12 @@ def fingerprint_of(stage: str, identity: Mapping[str, Any], inputs: Mapping[str,
 
 
 def digest_path(path: Path) -> str:
-    """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s."""
+    """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s.
+
+    Links to folders are followed, because data may be behind them; a folder counts once.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else sorted(_files_below(path))
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else ""
         if any(part.startswith(".") for part in name.split("/")):
@@ -215,6 +218,19 @@ def digest_path(path: Path) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return "b2:" + digest.hexdigest()
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """Yield the files below a folder, also those behind links to folders."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        yield from (file for name in files if (file := Path(folder, name)).is_file())
 
 
 def size_of(path: Path) -> int:
