@@ -15,6 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from .runtime import typed_json
+from .runtime.typed_json import readable, typed
+
 TEXT_ROLE = "text"
 """Role of the only message of a plain-text sample: it gets no chat template, and the loss covers all of it."""
 
@@ -64,7 +67,7 @@ class Sample:
     @cached_property
     def original_json(self) -> str:
         """Row as it was read, as JSON with its columns in order."""
-        return to_json(self.original, sort_keys=False)
+        return ORIGINAL.encode(self.original)
 
     @property
     def characters(self) -> int:
@@ -78,13 +81,15 @@ class Sample:
 
 
 ENCODERS = {
-    sort_keys: json.JSONEncoder(sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=str)
+    sort_keys: json.JSONEncoder(sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=readable)
     for sort_keys in (True, False)
 }
+ORIGINAL = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=typed)
+"""Encoder of the row as it was read: bytes, decimals, dates and times keep their types (runtime/typed_json.py)."""
 
 
 def to_json(value: Any, *, sort_keys: bool = True) -> str:
-    """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as their `str`."""
+    """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as text."""
     return ENCODERS[sort_keys].encode(value)
 
 
@@ -130,5 +135,5 @@ def from_row(row: Mapping[str, Any]) -> Sample:
         tools=json.loads(row["tools"]) if row["tools"] else None,
         source=row["source"],
         format=row["format"],
-        original=json.loads(row["original"]) if row.get("original") else {},
+        original=typed_json.loads(row["original"]) if row.get("original") else {},
     )

@@ -18,12 +18,16 @@ MANY = "and further notes of these kinds"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: `values`, or None and the `reason` why it is rejected. `number` counts lines (JSONL) or rows from 1."""
+    """One row: `values`, or None and the `reason` why it is rejected. `number` counts lines (JSONL) or rows from 1.
+
+    `types` has the Arrow types of the columns that JSON has no type for (decimals, times), if the file has any.
+    """
 
     file: str
     number: int
     values: dict[str, Any] | None
     reason: str = ""
+    types: Mapping[str, str] | None = None
 
 
 class Unusable(Exception):

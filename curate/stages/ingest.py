@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from struct import Struct
 from typing import Annotated, Any
 
@@ -162,6 +163,8 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
                     if row.values is None or layout is None:
                         raise Unusable(row.reason)
                     pool.add(row, to_sample(row.values, layout, source, reading))
+                    if row.types is not None:
+                        pool.keep_types(row.types)
                 except Unusable as reason:
                     pool.reject(row, source, str(reason))
     pool.close()
@@ -211,7 +214,16 @@ class _Pool:
         self.rejects: list[dict[str, Any]] = []
         self.reject_parts = 0
         self.ids = IdSet() if config.deduplicate else None
+        self.types: dict[str, str] = {}
+        self.last_types: Mapping[str, str] | None = None
         self.counts: dict[str, Counter[str]] = {"sources": Counter(), "formats": Counter(), "rejects": Counter()}
+
+    def keep_types(self, types: Mapping[str, str]) -> None:
+        """Keep the Arrow types of columns for exports; a column that has two types in the data has none."""
+        if types is not self.last_types:
+            self.last_types = types
+            for column, kind in types.items():
+                self.types[column] = kind if self.types.get(column, kind) == kind else ""
 
     def add(self, row: Row, sample: Sample) -> None:
         """Add a sample; with `--deduplicate`, reject a copy of an earlier one."""
@@ -265,6 +277,8 @@ class _Pool:
             raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._reasons()}.")
         self.draft.rows = self.rows
         self.draft.summary |= {"rows": self.rows, "distinct": self._distinct()}
+        if types := {column: kind for column, kind in self.types.items() if kind}:
+            self.draft.summary["types"] = types
         self.draft.summary |= {name: dict(counter.most_common()) for name, counter in self.counts.items()}
 
     def _distinct(self) -> int:

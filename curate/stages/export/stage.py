@@ -137,7 +137,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gathered = draft.path / "gathered.parquet"
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     rows = ChosenRows(gathered, selected.rows, config.format, config.columns)
-    write_rows(rows, draft.files, config.file_format)
+    write_rows(rows, draft.files, config.file_format, selected.pool.summary.get("types"))
     gathered.unlink()
     if config.trainer is not None:
         _write_trainer_file(config, config.trainer, rows, draft)
