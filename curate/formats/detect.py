@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..errors import ConfigError, DataError, did_you_mean
@@ -83,10 +84,15 @@ class Layout:
     label: str | None = None
     media: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def read(self) -> frozenset[str]:
         """Columns of all parts."""
         return frozenset(column for columns in self.columns.values() for column in columns)
+
+    @cached_property
+    def simple(self) -> bool:
+        """True if no column can refuse a row: neither images nor preferences nor labels."""
+        return not self.media and self.label is None and self.format != "preference"
 
     def has(self, part: str, row: Mapping[str, Any]) -> bool:
         """Return whether a row has a value for a part."""

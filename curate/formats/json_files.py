@@ -13,9 +13,8 @@ from typing import IO, Any
 
 from ..errors import DataError
 from .detect import detect
-from .locations import UTF_16_MARKS, File, utf_16_error
+from .locations import UTF_16_MARKS, File, same_split, utf_16_error
 from .reading import Row
-from .splits import same_split
 from .strict_json import RepeatedKey, decode, decode_tolerant, has_repeated_key, raw_decode
 
 LONGEST = 1 << 28

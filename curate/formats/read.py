@@ -2,7 +2,7 @@
 
 A row that cannot be read is yielded with the reason, its file and its number, so one broken line does not stop an
 ingest. For this, formats with one row per line are parsed here and not by a library. Files of another split than the
-requested one are left out (splits.py). Nothing is written, except that a Hub dataset is stored in the Hub's own cache.
+requested one are left out. Nothing is written, except that a Hub dataset is stored in the Hub's own cache.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from ..runtime.redaction import redacted
 from .arrow import hub_rows, parquet_rows, saved_rows
 from .csv import csv_rows, tsv_rows
 from .json_files import json_rows, jsonl_rows
-from .locations import COMPRESSIONS, File, files_below, is_url, printable, shown
+from .locations import COMPRESSIONS, File, choose_split, files_below, is_url, printable, shown
 from .reading import Notes, Row
-from .splits import choose_split
 
 SAVED_FILES = frozenset({"dataset_dict.json", "state.json"})
 """Files of which every `save_to_disk` folder contains one."""

@@ -57,7 +57,7 @@ class Notes:
         self.columns: dict[str, None] = {}
         self.files: list[str] = []
         self.preferred = False
-        self._looked: Counter[str] = Counter()
+        self._looked: dict[str, int] = {}
 
     def change(self, text: str) -> None:
         """Count something that was written in another way."""
@@ -83,8 +83,11 @@ class Notes:
 
     def looks(self, column: str) -> bool:
         """Return whether to look at one more value of a column: a few hundred of each are enough."""
-        self._looked[column] += 1
-        return self._looked[column] <= MOST_LOOKS
+        looked = self._looked.get(column, 0)
+        if looked == MOST_LOOKS:
+            return False
+        self._looked[column] = looked + 1
+        return True
 
 
 @dataclass(frozen=True)

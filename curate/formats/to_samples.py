@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..samples import TEXT_ROLE, Sample
+from ..samples import PLAIN_KEYS, TEXT_ROLE, Sample
 from .detect import LABEL_COLUMNS, MULTIPLE, QUESTION_PARTS, Layout
 from .flags import FLAG_KEYS, Message
 from .preferences import CHOSEN, PREFERENCE, check_label, preferred, untrained
@@ -61,6 +61,8 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "", reading:
 def _check_kind(parts: _Parts) -> None:
     """Raise `Unusable` for rows with images or sound, and for preference or KTO data that the user did not ask for."""
     layout, row, reading = parts.layout, parts.row, parts.reading
+    if layout.simple and reading.take is None:
+        return
     for column in layout.media:
         if not is_missing(row.get(column)) and row[column] not in ("", [], {}):
             raise Unusable(f"content that is not text (column {shortened(column)}; --metadata-columns reads the rest)")
@@ -73,17 +75,19 @@ def _check_kind(parts: _Parts) -> None:
 def _note_metadata(sample: Sample, reading: ReadOptions) -> None:
     """Note the columns of metadata that look like content and are not contained in the messages, nor the reverse."""
     for column, value in sample.metadata.items():
-        if not isinstance(value, (str, list, Mapping)):
-            if column not in CONTENT_NAMES or is_missing(value):
-                continue
-        elif not value or column in reading.metadata or not reading.notes.looks(column):
+        if column not in CONTENT_NAMES and not isinstance(value, (str, list, Mapping)):
             continue
-        if column in reading.metadata or not (column in CONTENT_NAMES or looks_like_content(value)):
+        if value is None or value == "" or column in reading.metadata or not reading.notes.looks(column):
+            continue
+        if is_missing(value) or not (column in CONTENT_NAMES or looks_like_content(value)):
             continue
         if isinstance(value, str):
             texts = [message.get("content") or "" for message in sample.messages]
             if any(value.strip() in text for text in texts) or all(text.strip() in value for text in texts):
                 continue
+        if column == "weight":
+            reading.notes.lose("the column 'weight': weights of rows do not change the loss, and are metadata")
+            continue
         reading.notes.lose(
             f"the column {shortened(column)} looks like content and is metadata: --columns PART={column} makes it a "
             f"part of the conversation, --metadata-columns {column} says that it is none"
@@ -147,7 +151,8 @@ class _Parts:
         if columns is None:
             return None
         if len(columns) == 1:
-            return None if is_missing(self.row.get(columns[0])) else columns[0]
+            value = self.row.get(columns[0])
+            return columns[0] if isinstance(value, str) or not is_missing(value) else None
         filled = [column for column in columns if not is_missing(self.row.get(column))]
         filled = [column for column in filled if self.row[column] not in ("", [])] or filled
         if not filled:
@@ -200,7 +205,7 @@ class _Parts:
 
     def metadata(self) -> dict[str, Any]:
         """Return the columns of the row that are not part of the conversation."""
-        read = self.layout.read - self.unused
+        read = self.layout.read - self.unused if self.unused else self.layout.read
         return {column: value for column, value in self.row.items() if column not in read}
 
 
@@ -222,7 +227,7 @@ def _alpaca(parts: _Parts) -> list[Message]:
 def _history(parts: _Parts) -> list[Message]:
     """Return the turns before the question: pairs of question and answer, or turns."""
     messages: list[Message] = []
-    for pair in parts.items("history"):
+    for pair in parts.items("history") if "history" in parts.layout.columns else ():
         if isinstance(pair, Mapping):
             messages += turns(pair, parts.wrong("history"), parts.reading)
             continue
@@ -236,10 +241,14 @@ def _question(parts: _Parts, question: str) -> str:
     """Return a question with its context, documents, input and choices below it."""
     texts = [question]
     for part in QUESTION_PARTS:
-        for column in parts.layout.columns.get(part, ()):
+        if part not in parts.layout.columns:
+            continue
+        for column in parts.layout.columns[part]:
             value = parts.row.get(column)
-            if not is_missing(value):
-                texts.append(value if isinstance(value, str) else _listed(parts, part, column, value))
+            if isinstance(value, str):
+                texts.append(value)
+            elif not is_missing(value):
+                texts.append(_listed(parts, part, column, value))
     return "\n\n".join(text for text in texts if text.strip())
 
 
@@ -340,6 +349,8 @@ READERS: Mapping[str, Callable[[_Parts], list[Message]]] = {
 
 
 def _with_system(parts: _Parts, messages: list[Message]) -> list[Message]:
+    if "system" not in parts.layout.columns:
+        return messages
     system = parts.text("system")
     if not system.strip():
         return messages
@@ -370,6 +381,10 @@ def _with_reasoning(parts: _Parts, messages: list[Message]) -> list[Message]:
     return messages
 
 
+WITH_SYSTEM = {"messages": "messages", "sharegpt": "conversations", "prompt-completion": "prompt"}
+"""Format -> part whose system message may define tools."""
+
+
 def _tools(parts: _Parts) -> list[Any] | None:
     """Return the definitions of tools, from a column or from a system message.
 
@@ -380,7 +395,7 @@ def _tools(parts: _Parts) -> list[Any] | None:
     if "tools" in parts.layout.columns:
         value = parts.get("tools")
         found = [tool_list(value, parts.wrong("tools"), parts.reading)] if value is not None else []
-    part = {"messages": "messages", "sharegpt": "conversations", "prompt-completion": "prompt"}.get(parts.layout.format)
+    part = WITH_SYSTEM.get(parts.layout.format)
     if part is not None and not isinstance(parts.get(part), str):
         found += [tool_list(value, parts.wrong(part), parts.reading) for value in tools_within(parts.get(part))]
     found = [tools for tools in found if tools]
@@ -391,6 +406,15 @@ def _tools(parts: _Parts) -> list[Any] | None:
 
 def _check(messages: list[Message]) -> None:
     """Raise `Unusable` unless a user turn asks something, an answer is trained on and no answer is empty."""
+    if (
+        len(messages) == 2
+        and messages[0]["role"] == "user"
+        and messages[1].keys() == PLAIN_KEYS
+        and messages[1]["role"] == "assistant"
+        and (messages[0]["content"] or "").strip()
+        and (messages[1]["content"] or "").strip()
+    ):
+        return  # most rows
     questions = [message for message in messages if message["role"] == "user"]
     answers = [message for message in messages if message["role"] == "assistant"]
     if not messages:
@@ -399,7 +423,7 @@ def _check(messages: list[Message]) -> None:
         raise Unusable("no assistant turn")
     if not questions:
         raise Unusable("no user turn")
-    if not any(message["content"].strip() for message in questions if message["content"]):
+    if not any(message["content"] and message["content"].strip() for message in questions):
         raise Unusable("empty prompt")
     if any(not (message["content"] or "").strip() and not message.get("tool_calls") for message in answers):
         raise Unusable("empty completion")

@@ -292,20 +292,19 @@ class _Pool:
         return f": {reasons}" if reasons else ": the data has no rows"
 
     def _write_samples(self) -> None:
-        records = [
-            {
-                "sample_id": sample.sample_id,
-                "position": self.rows + offset,
-                "source": sample.source,
-                "format": sample.format,
-                "turns": len(sample.messages),
-                "characters": sample.characters,
-                "metadata": to_json(sample.metadata),
-            }
-            for offset, sample in enumerate(self.samples)
-        ]
+        samples = self.samples
+        columns = {
+            "sample_id": [sample.sample_id for sample in samples],
+            "position": range(self.rows, self.rows + len(samples)),
+            "source": [sample.source for sample in samples],
+            "format": [sample.format for sample in samples],
+            "turns": [len(sample.messages) for sample in samples],
+            "characters": [sample.characters for sample in samples],
+            "metadata": [to_json(sample.metadata) if sample.metadata else "{}" for sample in samples],
+        }
+        records = pa.Table.from_pydict(columns, schema=SAMPLE_RECORDS)
         self.draft.write(self.shards, to_table(self.samples, self.rows))
-        self.draft.add("samples", pa.Table.from_pylist(records, schema=SAMPLE_RECORDS), key=f"{self.shards:05d}")
+        self.draft.add("samples", records, key=f"{self.shards:05d}")
         self.rows += len(self.samples)
         self.shards += 1
         self.samples, self.characters = [], 0

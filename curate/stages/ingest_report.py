@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..formats import Notes
 from ..runtime.terminal import cell
@@ -59,7 +59,7 @@ class Report:
             parts = dict(self.notes.parts.get(name, {}))
             if name == "prompt-completion":
                 parts = {**self.notes.parts.get("preference", {}), **parts} if self.notes.preferred else parts
-            used = "; ".join(f"{part} from {', '.join(map(cell, columns))}" for part, columns in parts.items())
+            used = "; ".join(_part(part, columns) for part, columns in parts.items())
             lines.append(f"  read as {name}: {count} ({used})")
         lines += [f"  written as text: {text} ({count})" for text, count in self.notes.changes.most_common(MOST_LINES)]
         if self.notes.columns:
@@ -85,6 +85,11 @@ class Report:
         if lines:
             lines.append('  curate query "SELECT file, row, reason FROM rejects" lists the rejected rows')
         return lines
+
+
+def _part(part: str, columns: Iterable[str]) -> str:
+    names = ", ".join(map(cell, columns))
+    return part if names == part else f"{part} from {names}"
 
 
 def _counted(word: str, counts: Mapping[str, int]) -> list[str]:
