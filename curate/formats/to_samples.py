@@ -65,7 +65,9 @@ def _check_kind(parts: _Parts) -> None:
         return
     for column in layout.media:
         if not is_missing(row.get(column)) and row[column] not in ("", [], {}):
-            raise Unusable(f"content that is not text (column {shortened(column)}; --metadata-columns reads the rest)")
+            raise Unusable(
+                f"content that is not text (column {shortened(column)}): --metadata-columns {column} ignores it"
+            )
     if layout.format == "preference" and reading.take != CHOSEN:
         raise Unusable(PREFERENCE)
     if layout.format != "text" and (layout.label is not None or reading.take not in (None, CHOSEN)):

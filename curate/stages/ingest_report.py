@@ -22,7 +22,7 @@ ADVICE: Mapping[str, str] = {
     "no assistant turn": "there is nothing to train on; --roles NAME=assistant maps a name",
     "no user turn": "--roles NAME=user maps a name",
     "two system messages": "keep one; --metadata-columns system ignores the column",
-    "content that is not text": "curate trains on text alone; --metadata-columns COLUMN ignores such a column",
+    "content that is not text": "curate trains on text alone",
     "two different lists of tools": "keep one; --metadata-columns tools ignores the column",
     "nested too deeply": "flatten the row, or leave the column out",
     "duplicate of an earlier row": "asked for by --deduplicate",
