@@ -73,13 +73,16 @@ class Notes:
             raise Unusable(text)
         self.losses[text if text in self.losses or len(self.losses) < MOST_NOTES else MANY] += 1
 
-    def see(self, layout: Any, existing: Sequence[str]) -> None:
-        """Keep the columns of a layout, and the columns of its rows that are metadata."""
+    def see(self, layout: Any) -> None:
+        """Keep the columns of a layout."""
         parts = self.parts.setdefault(layout.format, {})
         for part, columns in layout.columns.items():
             parts.setdefault(part, {}).update(dict.fromkeys(columns))
+
+    def see_metadata(self, columns: Sequence[str]) -> None:
+        """Keep the names of columns of metadata."""
         if len(self.columns) < MOST_NOTES:
-            self.columns |= dict.fromkeys(column for column in existing if column not in layout.read)
+            self.columns |= dict.fromkeys(columns)
 
     def looks(self, column: str) -> bool:
         """Return whether to look at one more value of a column: a few hundred of each are enough."""

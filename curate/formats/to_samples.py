@@ -250,8 +250,18 @@ def _question(parts: _Parts, question: str) -> str:
             if isinstance(value, str):
                 texts.append(value)
             elif not is_missing(value):
-                texts.append(_listed(parts, part, column, value))
+                listed = _listed(parts, part, column, value)
+                if part != "choices" or not _lists_already("\n".join(texts), value):
+                    texts.append(listed)
     return "\n\n".join(text for text in texts if text.strip())
+
+
+def _lists_already(question: str, choices: Any) -> bool:
+    """Return whether a question lists its choices itself: each of them ends a line."""
+    texts = choices.get("text") if isinstance(choices, Mapping) else choices
+    lines = [line.strip() for line in question.splitlines()]
+    wanted = [str(text).strip() for text in texts] if isinstance(texts, list) else [str(texts)]
+    return bool(wanted) and len(lines) > len(wanted) and all(any(line.endswith(t) for line in lines) for t in wanted)
 
 
 def _listed(parts: _Parts, part: str, column: str, value: Any) -> str:

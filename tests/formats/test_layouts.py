@@ -120,6 +120,8 @@ def test_choices_are_not_read_if_the_answer_is_an_index_or_their_form_is_unknown
     row = {"question": "Where?", "choices": ["Oslo", "Rome"], "answer": 1}
     assert "is a number and none of the choices" in str(contents([row])[0])
     assert contents([row | {"choices": ["1", "2"]}]) == [["Where?\n\nA. 1\nB. 2", "1"]]
+    listed = {"instruction": "Where?\nA. Oslo\nB. Rome", "output": "A", "choices": ["Oslo", "Rome"]}
+    assert contents([listed]) == [["Where?\nA. Oslo\nB. Rome", "A"]], "a question that lists its choices itself"
     assert contents([row | {"answer": "B", "choices": {"x": 1}}]) == ["wrong type in column choices"]
     left = ReadOptions(metadata=frozenset({"choices"}))
     assert contents([row | {"answer": "Rome"}], left) == [["Where?", "Rome"]]
