@@ -278,7 +278,7 @@ def choose_split(names: Sequence[str], where: str, split: str, notes: Notes) -> 
     splits = {name: split_of(name) for name in names}
     if split == ALL or (not any(splits.values()) and same_split(split, "train")):
         return list(names)
-    exact = [name for name in names if _stem(name) == split]
+    exact = [] if split.lower() in SYNONYMS else [name for name in names if _stem(name) == split]
     chosen = exact or [name for name in names if same_split(splits[name] or "train", split)]
     left = Counter(splits[name] or "train" for name in names if name not in set(chosen))
     counted = ", ".join(

@@ -46,6 +46,7 @@ FOLDERS = [
         ["gsm_test.jsonlines"],
         None,
     ),
+    (["train.json", "a/other.json", "test.json"], ["a/other.json", "train.json"], ["test.json"], None),
     (["latest.json", "contest.json"], ["contest.json", "latest.json"], None, None),
 ]
 
