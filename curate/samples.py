@@ -15,12 +15,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from .runtime import typed_json
+from .runtime.typed_json import readable, typed
 
 TEXT_ROLE = "text"
 """Role of the only message of a plain-text sample: it gets no chat template, and the loss covers all of it."""
 
 Message = Mapping[str, Any]
+
+PLAIN_KEYS = frozenset({"role", "content"})
+"""Keys of most messages."""
 
 SCHEMA = pa.schema(
     [
@@ -81,7 +88,7 @@ class Sample:
     @cached_property
     def original_json(self) -> str:
         """Row as it was read, as JSON with its columns in order."""
-        return to_json(self.original, sort_keys=False)
+        return ORIGINAL.encode(self.original)
 
     @property
     def characters(self) -> int:
@@ -105,8 +112,12 @@ def answer_id(conversation_id: str, turn: int) -> str:
 
 
 def answer_turns(messages: Sequence[Message]) -> list[int]:
-    """Return the indices of the assistant's messages, from 0."""
-    return [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    """Return the indices, from 0, of the assistant's messages that may be trained on."""
+    return [
+        turn
+        for turn, message in enumerate(messages)
+        if message["role"] == "assistant" and message.get("train") is not False
+    ]
 
 
 def expand(sample: Sample) -> list[Sample]:
@@ -119,45 +130,63 @@ def expand(sample: Sample) -> list[Sample]:
 
 
 ENCODERS = {
-    sort_keys: json.JSONEncoder(sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=str)
+    sort_keys: json.JSONEncoder(sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, default=readable)
     for sort_keys in (True, False)
 }
+ORIGINAL = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=typed)
+"""Encoder of the row as it was read: bytes, decimals, dates and times keep their types (runtime/typed_json.py)."""
 
 
 def to_json(value: Any, *, sort_keys: bool = True) -> str:
-    """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as their `str`."""
+    """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as text."""
     return ENCODERS[sort_keys].encode(value)
 
 
-def _without_nulls(message: Message) -> dict[str, Any]:
+def _without_nulls(message: Message) -> Message:
     """Return a message without its nulls: `"tool_calls": null` means the same as no such key."""
+    if message.keys() == PLAIN_KEYS:
+        return message
     return {key: value for key, value in message.items() if value is not None or key == "content"}
 
 
 def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
     """Return samples as rows of a pool's shard, with positions that start at `first_position`."""
-    rows = [
-        {
-            "sample_id": sample.sample_id,
-            "position": first_position + offset,
-            "source": sample.source,
-            "format": sample.format,
-            "messages": [_message_row(message) for message in sample.messages],
-            "tools": to_json(sample.tools) if sample.tools else None,
-            "original": sample.original_json,
-        }
-        for offset, sample in enumerate(samples)
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def _message_row(message: Message) -> dict[str, str | None]:
-    extra = {key: value for key, value in _without_nulls(message).items() if key not in ("role", "content")}
-    return {
-        "role": message["role"],
-        "content": message.get("content"),
-        "extra": to_json(extra) if extra else None,
+    rows = list(samples)
+    columns = {
+        "sample_id": [sample.sample_id for sample in rows],
+        "position": range(first_position, first_position + len(rows)),
+        "source": [sample.source for sample in rows],
+        "format": [sample.format for sample in rows],
+        "messages": _message_column(rows),
+        "tools": [to_json(sample.tools, sort_keys=False) if sample.tools else None for sample in rows],
+        "original": [sample.original_json for sample in rows],
     }
+    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _message_column(samples: Sequence[Sample]) -> pa.Array:
+    """Return the messages of samples as a column: one array for each key of all messages is faster than mappings."""
+    messages = [message for sample in samples for message in sample.messages]
+    lengths = np.array([0, *(len(sample.messages) for sample in samples)], dtype=np.int32)
+    offsets = pa.array(lengths.cumsum(dtype=np.int32))
+    kind = SCHEMA.field("messages").type
+    values = {
+        "role": [message["role"] for message in messages],
+        "content": [message.get("content") for message in messages],
+        "extra": [_extra(message) for message in messages],
+    }
+    fields = list(kind.value_type)
+    inner = pa.StructArray.from_arrays([pa.array(values[field.name], field.type) for field in fields], fields=fields)
+    return pa.ListArray.from_arrays(offsets, inner, type=kind)
+
+
+def _extra(message: Message) -> str | None:
+    """Return the keys of a message besides role and content, as JSON text."""
+    if message.keys() == PLAIN_KEYS:
+        return None
+    extra = {key: value for key, value in _without_nulls(message).items() if key not in ("role", "content")}
+    return to_json(extra, sort_keys=False) if extra else None
 
 
 def from_row(row: Mapping[str, Any]) -> Sample:
@@ -171,5 +200,5 @@ def from_row(row: Mapping[str, Any]) -> Sample:
         tools=json.loads(row["tools"]) if row["tools"] else None,
         source=row["source"],
         format=row["format"],
-        original=json.loads(row["original"]) if row.get("original") else {},
+        original=typed_json.loads(row["original"]) if row.get("original") else {},
     )

@@ -259,6 +259,9 @@ def pool_summary(config: InspectConfig, encoder: Encoder, statistics: PoolStatis
         values["answers that are samples"] = statistics.answers
     lengths = {"before the cut": whole.before, "trained on": whole.trained}
     values["tokens per sample"] = [{"": label, **percentiles(counts)} for label, counts in lengths.items() if counts]
+    distinct = len({sample_id for ids in statistics.rejected.values() for sample_id in ids})
+    if distinct < whole.rejected:
+        values["rejected samples"] = distinct
     if statistics.rejected:
         values["rejected, by reason"] = {
             reason: f"{ids.total()}, such as {', '.join(list(ids)[:NAMED])}"

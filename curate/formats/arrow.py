@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from ..errors import DataError, did_you_mean
 from ..runtime.redaction import redacted
 from .locations import File, shown
-from .rows import Row
+from .reading import Row
 from .strict_json import decode
 
 BATCH = 1000
@@ -86,13 +87,15 @@ def arrow_rows(file: str, batches: Iterable[Any]) -> Iterator[Row]:
     number = 0
     for batch in batches:
         nested = {field.name: field.type for field in batch.schema if pa.types.is_nested(field.type) or _json_in(field)}
+        types = {field.name: str(field.type) for field in batch.schema if _not_json(field.type)} or None
         for values in _values(batch):
             number += 1
             if isinstance(values, str):
                 yield Row(file, number, None, values)
                 continue
             try:
-                yield Row(file, number, values | {name: _plain(values[name], kind) for name, kind in nested.items()})
+                values |= {name: _plain(values[name], kind) for name, kind in nested.items()}
+                yield Row(file, number, values, types=types)
             except (ValueError, RecursionError):
                 yield Row(file, number, None, "not JSON in a column that must be")
 
@@ -112,6 +115,41 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | str]:
             yield "not UTF-8"
         except (ValueError, OverflowError, KeyError, pa.ArrowException):
             yield "a value out of range"
+
+
+def _not_json(kind: Any) -> bool:
+    """Return whether JSON has no type for the values of an Arrow type: bytes, decimals, dates and times."""
+    types = pa.types
+    binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return bool(binary or types.is_decimal(kind) or types.is_temporal(kind))
+
+
+def type_of(name: str) -> Any:
+    """Return the Arrow type of the text that a `Row` has for it, or None if the text is none."""
+    found = TYPE.fullmatch(name)
+    if found is None:
+        return None
+    kind, *options = found[1], *(option.strip() for option in (found[2] or "").split(",") if option.strip())
+    try:
+        if kind.startswith("decimal"):
+            return getattr(pa, kind)(*map(int, options))
+        if kind == "fixed_size_binary":
+            return pa.binary(int(options[0]))
+        if kind == "timestamp":
+            return pa.timestamp(options[0], tz=options[1].removeprefix("tz=") if len(options) > 1 else None)
+        if kind == "duration":
+            return pa.duration(options[0])
+        return getattr(pa, {"date32": "date32", "date64": "date64"}.get(kind, kind))(
+            *options[: kind.startswith("time")]
+        )
+    except (TypeError, ValueError, IndexError, pa.ArrowException):
+        return None
+
+
+TYPE = re.compile(
+    r"(binary|large_binary|fixed_size_binary|decimal\d+|timestamp|duration|date32|date64|time32|time64)"
+    r"(?:[\[(]([\w ,=+:/-]*)[\])])?"
+)
 
 
 def _json_in(field: Any) -> bool:

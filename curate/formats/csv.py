@@ -10,17 +10,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from typing import Any, cast
 
 from ..errors import DataError
-from .locations import File
-from .rows import Row
+from .locations import UTF_16_MARKS, File, utf_16_error
+from .reading import Row
 
 LONGEST = 1 << 28
 """Maximum characters of a line, and of a field."""
 
 
 def csv_rows(file: File) -> Iterator[Row]:
-    """Yield the rows of a file with commas."""
+    """Yield the rows of a file with commas, or with semicolons if its first line has these only."""
     return _rows(file, ",")
 
 
@@ -62,7 +63,12 @@ class _Lines:
 def _rows(file: File, delimiter: str) -> Iterator[Row]:
     """Yield rows, whose values are all text. A row with too few or too many fields (a stray comma) has a reason."""
     csv.field_size_limit(LONGEST)
-    with file.open() as stream:
+    with file.open() as opened:
+        stream = io.BufferedReader(cast(Any, opened)) if not isinstance(opened, io.BufferedReader) else opened
+        head = stream.peek(1 << 16)[: 1 << 16]
+        if head[:2] in UTF_16_MARKS or head[1:2] == b"\0":
+            raise utf_16_error(file.name)
+        delimiter = _delimiter(head, delimiter)
         lines = _Lines(file.name, io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=""))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header = _header(file, reader)
@@ -90,6 +96,12 @@ def _rows(file: File, delimiter: str) -> Iterator[Row]:
                 yield Row(file.name, number, None, "wrong number of fields")
             else:
                 yield Row(file.name, number, dict(zip(header, fields, strict=True)))
+
+
+def _delimiter(head: bytes, expected: str) -> str:
+    """Return the separator of the columns: `;` if the first line has no other, as many spreadsheets write it."""
+    first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    return ";" if expected == "," and b";" in first and b"," not in first and b"\t" not in first else expected
 
 
 def _header(file: File, reader: Iterator[list[str]]) -> list[str] | None:

@@ -1,7 +1,10 @@
-"""Access data on this machine and behind URLs (s3://, gs://, hf://, https://, memory://).
+"""Access data on this machine and behind URLs (s3://, gs://, hf://, https://, memory://), and choose files by split.
 
 Every scheme with an fsspec driver works. A URL is fingerprinted by what its file system reports about the content
 (checksum, ETag, or size and time), so a fingerprint needs no download.
+
+The Hub, `datasets` and most people name splits in the same few ways: `split=train/`, a folder `train/`,
+`train-00000-of-00002.parquet`, `train.jsonl`, `gsm8k_test.jsonl`. Files whose names have no split belong to `train`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import io
 import lzma
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from ..errors import DataError
 from ..log import LOGGER
 from ..runtime.redaction import redacted
+from ..runtime.terminal import cell
+from .reading import Notes
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 CONTENT_KEYS = ("sha256", "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id")
@@ -50,11 +56,13 @@ class File:
         name: name of the file in errors and rejects.
         path: path of the file in its file system.
         system: fsspec file system of the file; None for the local disk.
+        split: split to read, of a file that holds several.
     """
 
     name: str
     path: str
     system: Any = None
+    split: str = ""
 
     def open(self) -> IO[bytes]:
         """Open the file for reading bytes; they are decompressed if its name ends with one of `COMPRESSIONS`."""
@@ -65,6 +73,18 @@ class File:
             stream = io.BufferedReader(self.system.open(self.path, "rb", **ranges), 1 << 20)
         decompress = COMPRESSIONS.get(Path(self.name.lower()).suffix)
         return cast(IO[bytes], decompress(stream) if decompress else stream)
+
+
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a text in UTF-16."""
+
+
+def utf_16_error(name: str) -> DataError:
+    """Return the error for a file in UTF-16."""
+    return DataError(
+        f"{name} is in UTF-16. Save it as UTF-8 (in a spreadsheet: CSV UTF-8), or convert it: "
+        "iconv -f UTF-16 -t UTF-8 FILE > NEW."
+    )
 
 
 def printable(path: str | Path) -> str:
@@ -78,9 +98,18 @@ def is_url(text: str | Path) -> bool:
 
 
 def label_and_location(entry: str) -> tuple[str | None, str]:
-    """Split `label=location`; the label is None if there is none. A URL may contain = itself."""
+    """Split `label=location`; the label is None if there is none. A URL or an existing path may contain = itself."""
     label, equals, rest = entry.partition("=")
-    return (label, rest) if equals and not is_url(label) else (None, entry)
+    if not equals or is_url(label):
+        return None, entry
+    return (None, entry) if ("/" in label or not _exists(rest)) and _exists(entry) else (label, rest)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def local(url: str) -> Path | None:
@@ -192,3 +221,75 @@ def _content_tag(file: File) -> str:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+# Splits
+
+SYNONYMS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "validate"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Word in a name -> split."""
+ALL = "all"
+"""The `--split` that reads every file."""
+IN_FOLDER = re.compile(r"split=([^/]+)")
+NUMBERED = re.compile(r"(?:.*/)?([\w.]+(?:-[A-Za-z_]\w*)*)-\d{5}-of-\d{5}\b")
+"""A name of the Hub: split, number of the file, number of files."""
+WORDS = re.compile(r"[^A-Za-z]+")
+
+
+def split_of(name: str) -> str:
+    """Return the split that a file's path names, or "" if it names none.
+
+    Args:
+        name: path below the folder, with `/`.
+    """
+    if found := IN_FOLDER.search(name):
+        return found[1]
+    *folders, file = name.split("/")
+    for folder in reversed(folders):
+        if split := SYNONYMS.get(folder.lower()):
+            return split
+    if found := NUMBERED.match(file):
+        stem = found[1].rpartition("-")[2]
+        return SYNONYMS.get(stem.lower(), stem)
+    words = [SYNONYMS[word] for word in WORDS.split(file.partition(".")[0].lower()) if word in SYNONYMS]
+    return words[-1] if words else ""
+
+
+def same_split(one: str, other: str) -> bool:
+    """Return whether two names mean the same split."""
+    return SYNONYMS.get(one.lower(), one) == SYNONYMS.get(other.lower(), other)
+
+
+def choose_split(names: Sequence[str], where: str, split: str, notes: Notes) -> list[str]:
+    """Return the files of a split, and note which others there are.
+
+    Args:
+        names: paths of the data files below a folder.
+        where: the folder, for messages.
+        split: name of the split; `all` for every file.
+        notes: receives the splits that are left out.
+
+    Raises:
+        DataError: there are splits, and none of this name.
+    """
+    splits = {name: split_of(name) for name in names}
+    if split == ALL or (not any(splits.values()) and same_split(split, "train")):
+        return list(names)
+    exact = [] if split.lower() in SYNONYMS else [name for name in names if _stem(name) == split]
+    chosen = exact or [name for name in names if same_split(splits[name] or "train", split)]
+    left = Counter(splits[name] or "train" for name in names if name not in set(chosen))
+    counted = ", ".join(
+        f"{cell(name)} ({count} file{'s' if count > 1 else ''})" for name, count in sorted(left.items())
+    )
+    if not chosen:
+        raise DataError(f"{where} has no split '{split}'; it has {counted}. Give --split NAME, or --split all.")
+    if left:
+        notes.files.append(f"other splits in {where}: {counted}; --split NAME reads another, --split all every file")
+    return chosen
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]

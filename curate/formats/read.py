@@ -1,20 +1,19 @@
 """Read rows from files, folders, URLs and Hub datasets, one at a time, so that a pool may be larger than memory.
 
 A row that cannot be read is yielded with the reason, its file and its number, so one broken line does not stop an
-ingest. For this, formats with one row per line are parsed here and not by a library. Only a `.json` file that holds
-one array is read whole. Nothing is written, except that a Hub dataset is stored in the Hub's own cache.
+ingest. For this, formats with one row per line are parsed here and not by a library. Files of another split than the
+requested one are left out. Nothing is written, except that a Hub dataset is stored in the Hub's own cache.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import pyarrow as pa
 
@@ -22,17 +21,9 @@ from ..errors import CurateError, DataError
 from ..runtime.redaction import redacted
 from .arrow import hub_rows, parquet_rows, saved_rows
 from .csv import csv_rows, tsv_rows
-from .detect import detect
-from .locations import COMPRESSIONS, File, files_below, is_url, printable, shown
-from .rows import Row
-from .strict_json import RepeatedKey, decode, decode_tolerant, has_repeated_key
-
-LONGEST = 1 << 28
-"""Maximum bytes of a line of JSON. A longer line is rejected: a small compressed file could fill the memory with it."""
-LARGEST = 1 << 32
-"""Maximum bytes of a JSON file that is read whole."""
-TOO_LONG = f"longer than {LONGEST >> 20} MiB"
-TOO_DEEP, REPEATED_KEY = "nested too deeply", "a key comes twice"
+from .json_files import json_rows, jsonl_rows
+from .locations import COMPRESSIONS, File, choose_split, files_below, is_url, printable, shown
+from .reading import Notes, Row
 
 SAVED_FILES = frozenset({"dataset_dict.json", "state.json"})
 """Files of which every `save_to_disk` folder contains one."""
@@ -41,28 +32,30 @@ METADATA_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json"
 
 
 def read_location(
-    location: str, *, split: str, subset: str | None = None, revision: str | None = None
+    location: str, *, split: str, subset: str | None = None, revision: str | None = None, notes: Notes | None = None
 ) -> Iterator[Row]:
     """Return the rows of a file, of a folder of files, of a `save_to_disk` folder or of a Hub dataset.
 
     Args:
         location: a path, a URL or a Hub id; what is neither a URL nor an existing path is a Hub id.
-        split: name of the split to read, if the data has named splits (`save_to_disk` and Hub).
+        split: name of the split to read, if the data has named splits; `all` reads all files of a folder.
         subset: configuration of the Hub dataset.
         revision: commit of the Hub dataset.
+        notes: receives the files that are left out.
 
     Raises:
-        DataError: there is nothing at the location that curate can read.
+        DataError: there is nothing at the location that curate can read, or no such split.
     """
-    path = Path(location)
+    path, notes = Path(location), notes or Notes()
     if is_url(location):
         if _is_saved(location):
             return saved_rows(location, split)
-        return (row for file in url_files(location) for row in read_file(file))
+        return (row for file in url_files(location, split, notes) for row in read_file(file))
     if any((path / name).exists() for name in SAVED_FILES):
         return saved_rows(location, split)
     if path.exists():
-        return (row for file in data_files(path) for row in read_file(File(printable(file), str(file))))
+        files = data_files(path, split, notes)
+        return (row for file in files for row in read_file(File(printable(file), str(file), split=split)))
     return hub_rows(location, split, subset, revision)
 
 
@@ -71,29 +64,89 @@ def _is_saved(url: str) -> bool:
     return not SAVED_FILES.isdisjoint(files_below(url))
 
 
-def data_files(path: Path) -> list[Path]:
-    """Return the file, or all data files below the folder, sorted by name, without hidden files."""
+def data_files(path: Path, split: str = "all", notes: Notes | None = None) -> list[Path]:
+    """Return the file, or the data files of a split below the folder, sorted by name, without hidden files.
+
+    Links to folders are followed; a folder is read once.
+
+    Raises:
+        DataError: there is no file that can be read, or none of this split.
+    """
     if path.is_file():
         _check_known(path.name, printable(path))
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file() and _reader(file.name) is not None)
-    visible = [f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts)]
-    files = [file for file in visible if file.name not in METADATA_FILES]
-    if not files:
-        raise DataError(f"The folder {path} contains no data file. {KNOWN}")
-    return files
+    notes = notes or Notes()
+    root = _snapshot(path, notes)
+    names = sorted(_names_below(root, notes))
+    return [root / name for name in _chosen(names, printable(path), split, notes)]
 
 
-def url_files(url: str) -> list[File]:
-    """Return the file, or all data files below the URL, sorted by name, without hidden files."""
+def _names_below(root: Path, notes: Notes) -> Iterator[str]:
+    """Yield the names of the files below a folder, without hidden ones. Links to folders are followed."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            notes.files.append(f"{printable(folder)}: a link to a folder that is read already")
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders.sort(key=lambda name: os.path.islink(os.path.join(folder, name)))
+        for name in files:
+            if not name.startswith("."):
+                yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _snapshot(path: Path, notes: Notes) -> Path:
+    """Return the folder, or the current snapshot if the folder is a dataset in the cache of the Hub.
+
+    Raises:
+        DataError: the cache has several snapshots, and does not say which is current.
+    """
+    snapshots = path / "snapshots"
+    if not snapshots.is_dir() or not (path / "refs").is_dir():
+        return path
+    found = sorted(folder.name for folder in snapshots.iterdir() if folder.is_dir())
+    main = path / "refs" / "main"
+    current = main.read_text().strip() if main.is_file() else ""
+    if current not in found and len(found) != 1:
+        raise DataError(f"{printable(path)} has several snapshots ({', '.join(found) or 'none'}): name one of them.")
+    current = current if current in found else found[0]
+    left = [name for name in found if name != current]
+    notes.files += [f"{printable(snapshots / name)}: not the current snapshot" for name in left]
+    return snapshots / current
+
+
+def url_files(url: str, split: str = "all", notes: Notes | None = None) -> list[File]:
+    """Return the file, or the data files of a split below the URL, sorted by name, without hidden files."""
     found = files_below(url)
     if "" in found:
         _check_known(found[""].name, found[""].name)
-        return [found[""]]
-    files = [f for name, f in found.items() if _reader(name) is not None and Path(name).name not in METADATA_FILES]
-    if not files:
-        raise DataError(f"{shown(url)} contains no data file. {KNOWN}")
-    return files
+        return [replace(found[""], split=split)]
+    return [replace(found[name], split=split) for name in _chosen(list(found), shown(url), split, notes or Notes())]
+
+
+def _chosen(names: list[str], where: str, split: str, notes: Notes) -> list[str]:
+    """Return the names of the data files of a split, and note the others.
+
+    Raises:
+        DataError: there is no data file, or none of this split.
+    """
+    known = [name for name in names if _reader(name) is not None and Path(name).name not in METADATA_FILES]
+    unknown = [name for name in names if _reader(name) is None and _may_hold_data(name)]
+    if unknown:
+        listed = ", ".join(map(printable, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        notes.files.append(f"{listed} in {where}: no file type that curate reads")
+    if not known:
+        raise DataError(f"{'The folder ' if '://' not in where else ''}{where} contains no data file. {KNOWN}")
+    return choose_split(known, where, split, notes)
+
+
+def _may_hold_data(name: str) -> bool:
+    """Return whether a file that cannot be read is worth a note: no documentation, no code, no picture."""
+    path = Path(name.lower())
+    return path.suffix not in NO_DATA and path.stem not in ("readme", "license", "licence", "dataset_infos")
 
 
 def _check_known(name: str, where: str) -> None:
@@ -112,109 +165,17 @@ def read_file(file: File) -> Iterator[Row]:
 # Files, by suffix
 
 
-def _jsonl(file: File) -> Iterator[Row]:
-    with file.open() as stream:
-        yield from _json_lines(file.name, stream)
-
-
-def _json_lines(file: str, stream: IO[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(bounded_lines(stream), start=1):
-        if line is None:
-            yield Row(file, number, None, TOO_LONG)
-            continue
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            yield Row(file, number, None, "not UTF-8")
-            continue
-        if not text.strip():
-            continue
-        try:
-            value = decode(text)
-        except RepeatedKey:
-            yield Row(file, number, None, REPEATED_KEY)
-        except RecursionError:
-            yield Row(file, number, None, TOO_DEEP)
-        except ValueError:
-            yield Row(file, number, None, "not JSON")
-        else:
-            yield _object(file, number, value)
-
-
-def bounded_lines(stream: IO[bytes], most: int = LONGEST) -> Iterator[bytes | None]:
-    """Yield lines with their line ends; None for a line longer than `most` bytes, which is skipped."""
-    while line := stream.readline(most):
-        if len(line) < most or line.endswith(b"\n"):
-            yield line
-            continue
-        while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
-            pass
-        yield None
-
-
-def _object(file: str, number: int, value: Any) -> Row:
-    if isinstance(value, dict):
-        return Row(file, number, value)
-    return Row(file, number, None, "not an object")
-
-
-def _json(file: File) -> Iterator[Row]:
-    """Yield the rows of an array of objects, of an object with one list, or (also common) of one object per line."""
-    with file.open() as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise DataError(
-            f"{file.name} must be read whole and is larger than {LARGEST >> 30} GiB. Save it with one object per line "
-            "(JSONL)."
-        )
-    repeats = False
-    try:
-        text = content.decode("utf-8-sig")
-        try:
-            value = decode(text)
-        except RepeatedKey:
-            value, repeats = decode_tolerant(text), True
-    except UnicodeDecodeError:
-        raise DataError(f"{file.name} is not UTF-8: save it as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            raise DataError(
-                f"{file.name} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. Fix it, or save "
-                "it with one object per line (JSONL): curate then skips only the broken lines."
-            ) from None
-        yield from _json_lines(file.name, io.BytesIO(content))
-        return
-    except (ValueError, RecursionError) as error:  # a number without end; nested too deeply
-        raise DataError(f"{file.name} is not JSON that can be read: {error}.") from None
-    for number, item in enumerate(_items(file, value), start=1):
-        repeated = repeats and has_repeated_key(item)
-        yield Row(file.name, number, None, REPEATED_KEY) if repeated else _object(file.name, number, item)
-
-
-def _items(file: File, value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        try:
-            detect([value], {}, file.name)
-            return [value]
-        except DataError:
-            lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
-            if len(lists) == 1:
-                return next(iter(lists.values()))
-    raise DataError(
-        f"{file.name} must contain an array of objects, an object with one list of them, or one object per line."
-    )
-
-
 READERS: Mapping[str, Callable[[File], Iterator[Row]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".json": _json,
+    ".jsonl": jsonl_rows,
+    ".jsonlines": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".json": json_rows,
     ".csv": csv_rows,
     ".tsv": tsv_rows,
     ".parquet": parquet_rows,
 }
+NO_DATA = frozenset({".md", ".py", ".sh", ".yaml", ".yml", ".toml", ".png", ".jpg", ".svg", ".sha256", ".lock", ".crc"})
+"""Ends of names of files that are passed over without a note."""
 KNOWN = f"curate reads {', '.join(READERS)}, and all but the last also compressed ({', '.join(COMPRESSIONS)})."
 
 

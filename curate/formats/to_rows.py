@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import DataError
 from ..samples import Sample, to_json
 from .detect import FORMATS, Layout
-from .to_samples import Unusable, to_sample
+from .reading import Unusable
+from .to_samples import to_sample
 
 EXPORT_FORMATS = ("original", "messages", "prompt-completion", "alpaca", "sharegpt")
 """Formats that samples can be written in; `original` is each row as it was read."""
@@ -97,7 +98,7 @@ def _originals(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]
 
 def _fits(name: str, row: Mapping[str, Any], sample: Sample) -> bool:
     parts = FORMATS[name]
-    layout = Layout(name, {part: part for part in parts.required + parts.optional if part in row})
+    layout = Layout(name, {part: (part,) for part in parts.required + parts.optional if part in row})
     try:
         return to_sample(row, layout).sample_id == sample.sample_id
     except Unusable:
@@ -126,8 +127,14 @@ def _prompt_completion(samples: Sequence[Sample], traits: Traits) -> list[dict[s
         if traits.simple:
             rows.append({"prompt": prompt[0]["content"], "completion": completion["content"]})
         else:
+            prompt = [without_flag(message) for message in prompt]
             rows.append({"prompt": prompt, "completion": [completion]})
     return _with_tools(rows, samples, traits)
+
+
+def without_flag(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message of a prompt without the flag that it is not trained on: readers train on no prompt."""
+    return {key: value for key, value in message.items() if key != "train"}
 
 
 def _is_simple(sample: Sample) -> bool:
@@ -150,14 +157,14 @@ def _sharegpt(samples: Sequence[Sample], traits: Traits) -> list[dict[str, Any]]
     rows: list[dict[str, Any]] = [
         {"conversations": [_sharegpt_turn(message) for message in sample.messages]} for sample in samples
     ]
-    tools = [to_json(sample.tools) if sample.tools else None for sample in samples]
+    tools = [to_json(sample.tools, sort_keys=False) if sample.tools else None for sample in samples]
     return [row | {"tools": tool} for row, tool in zip(rows, tools, strict=True)] if traits.tools else rows
 
 
 def _sharegpt_turn(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = [call.get("function") for call in message.get("tool_calls") or ()]
     if calls:
-        return {"from": "function_call", "value": to_json(calls[0] if len(calls) == 1 else calls)}
+        return {"from": "function_call", "value": to_json(calls[0] if len(calls) == 1 else calls, sort_keys=False)}
     speakers = {"user": "human", "assistant": "gpt", "tool": "observation"}
     return {"from": speakers.get(message["role"], message["role"]), "value": message.get("content")}
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from torch.utils.data import Dataset, IterableDataset
 
 from ..errors import ConfigError, DataError
-from ..formats import Layout, Unusable, detect, to_sample
+from ..formats import FileLayouts, ReadOptions, Unusable, to_sample
 from ..store import Artifact
 
 ROW = "curate_row"
@@ -78,7 +78,7 @@ class SampleIds:
 
     def __init__(self, data: Any) -> None:
         self.data = data
-        self.layout = _layout(data)
+        self.layouts = _layouts(data)
 
     def of(self, rows: Sequence[int], by_tokens: list[str]) -> list[str]:
         """Return the sample ids of rows.
@@ -87,14 +87,15 @@ class SampleIds:
             rows: numbers of the rows.
             by_tokens: ids from the tokens of the rows, used for rows without a conversation.
         """
-        if self.layout is None:
+        if self.layouts is None:
             return by_tokens
         return [self._id(row, fallback) for row, fallback in zip(rows, by_tokens, strict=True)]
 
     def _id(self, row: int, fallback: str) -> str:
-        assert self.layout is not None
+        assert self.layouts is not None
+        values = self.data[row]
         try:
-            return to_sample(self.data[row], self.layout).sample_id
+            return to_sample(values, self.layouts.of(values)).sample_id
         except Unusable:
             return fallback
 
@@ -126,9 +127,9 @@ class PoolPositions:
         return positions
 
 
-def _layout(data: Any) -> Layout | None:
-    """Detect the format of the conversations as `curate ingest` does; None if the rows hold no conversations."""
+def _layouts(data: Any) -> FileLayouts | None:
+    """Return the layouts of the conversations as `curate ingest` does; None if the rows hold no conversations."""
     try:
-        return detect([data[row] for row in range(min(100, len(data)))], {}, "train_dataset")
+        return FileLayouts([data[row] for row in range(min(100, len(data)))], {}, "train_dataset", ReadOptions())
     except DataError:
         return None

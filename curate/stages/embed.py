@@ -24,7 +24,7 @@ from ..log import Stopwatch
 from ..store import Draft
 from ..store.artifacts.files import write_text
 from .inputs import Inputs
-from .pools import samples_between
+from .pools import rows_with, samples_between
 from .settings import ModelSettings
 from .stage import Stage
 from .tokenization import TokenizationReport, make_encoder, tokenization_digest
@@ -99,6 +99,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
         return
     draft.sweep()
     report = read_report(draft, pool.name)
+    report.rejected_rows = rows_with(pool, rejected_ids(draft))
     report.log_or_raise(strict=config.strict)
     write_text(draft.path / "reading.txt", tokenization_digest(config, tokenizer))
     if "sketch" in config.signals:
@@ -121,11 +122,17 @@ def read_report(draft: Draft, pool: str) -> TokenizationReport:
     return report
 
 
+def rejected_ids(draft: Draft) -> set[str]:
+    """Return the ids of the samples that were rejected."""
+    added = draft.added("rejects", ["sample_id"])
+    return {sample_id for records in added for sample_id in records["sample_id"].to_pylist()}
+
+
 def _summary(report: TokenizationReport, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Build the summary. With several processes in a launch, `seconds` are those of the first process."""
     return {
         "samples": report.samples,
-        "rejected": report.rejected,
+        **report.rejects(),
         "tokens": report.tokens,
         "cut": report.cut,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},

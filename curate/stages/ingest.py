@@ -11,21 +11,34 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from struct import Struct
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from ..config import EXTERNAL, NOT_HASHED, NamedConfig
 from ..errors import ConfigError, DataError, did_you_mean
-from ..formats import Row, Unusable, parse_columns, read_location, to_sample, with_layout
+from ..formats import (
+    Notes,
+    ReadOptions,
+    Row,
+    Unusable,
+    parse_columns,
+    parse_roles,
+    parse_take,
+    read_location,
+    to_sample,
+    with_layout,
+)
 from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
 from ..runtime.redaction import redacted
 from ..samples import Sample, to_json, to_table
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct
+from .ingest_report import Report
 from .inputs import Inputs, label_of
 from .stage import Stage
 
@@ -38,6 +51,9 @@ curate ingest --data tatsu-lab/alpaca --licence cc-by-nc-4.0 --deduplicate --nam
 
 MOST_CHARACTERS = 1 << 28
 """Most characters of the rows of a shard: a text column of Arrow ends at 2 GiB, and a shard is held in memory."""
+MOST_REASONS = 200
+"""Different reasons that the summary counts: reasons may contain names from the data."""
+OTHER = "other reasons"
 DUPLICATE = "duplicate of an earlier row"
 """Reason for which `--deduplicate` rejects a row."""
 
@@ -67,12 +83,44 @@ class IngestConfig(NamedConfig):
         default_factory=dict,
         description="Names of the columns, if they are not the usual ones: prompt=a,completion=b.",
     )
-    strict: bool = Field(False, description="Stop with an error at the first row that cannot be used.")
+    roles: Annotated[dict[str, str], BeforeValidator(parse_roles)] = Field(
+        default_factory=dict,
+        description="Names of speakers that curate does not know, with their roles: NAME=assistant,NAME=user.",
+    )
+    take: str | None = Field(
+        None,
+        description="Rows of preference or KTO data to train on: chosen, or label=true (or another COLUMN=VALUE); by "
+        "default such rows are rejected.",
+    )
+    metadata_columns: tuple[str, ...] = Field(
+        (), description="Columns that are no part of the conversation, under any name."
+    )
+    strict: bool = Field(
+        False,
+        description="Stop with an error at the first row that cannot be used, or of which something that looks like "
+        "content would be left out.",
+    )
     deduplicate: bool = Field(False, description="Reject exact copies of earlier conversations.")
     licence: Annotated[str | None, BeforeValidator(_as_text)] = Field(
         None, description="Licence of the data, for the card of exports: mit, or per label a=mit,b=cc-by-4.0."
     )
     shard_rows: Annotated[int, NOT_HASHED] = Field(10_000, gt=0, description="Rows per Parquet file, and in memory.")
+
+    @field_validator("take")
+    @classmethod
+    def _check_take(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_take(value)
+        return value
+
+    def reading(self) -> ReadOptions:
+        """Return how rows are read."""
+        return ReadOptions(
+            roles=self.roles,
+            take=parse_take(self.take) if self.take else None,
+            metadata=frozenset(self.metadata_columns),
+            notes=Notes(strict=self.strict),
+        )
 
     def obvious_name(self) -> str:
         """Return the label of the data, if there is one entry of it."""
@@ -100,21 +148,29 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     sources = [key.split(".", 2)[2] for key in inputs.locations]
     licences = licences_of(config.licence, sources)
     draft.restart()
-    pool = _Pool(config, draft)
+    reading = config.reading()
+    report = Report(reading.notes)
+    pool = _Pool(config, draft, report)
     with bar(total=None, label="ingest", unit="row") as progress:
         for source, (key, location) in zip(sources, inputs.locations.items(), strict=True):
             LOGGER.debug("reading %s", shown(location))
-            rows = read_location(location, split=config.split, subset=config.subset, revision=_commit(inputs, key))
-            for row, layout in with_layout(rows, config.columns):
+            rows = read_location(
+                location, split=config.split, subset=config.subset, revision=_commit(inputs, key), notes=reading.notes
+            )
+            for row, layout in with_layout(rows, config.columns, reading):
                 progress.update()
                 try:
                     if row.values is None or layout is None:
                         raise Unusable(row.reason)
-                    pool.add(row, to_sample(row.values, layout, source))
+                    pool.add(row, to_sample(row.values, layout, source, reading))
+                    if row.types is not None:
+                        pool.keep_types(row.types)
                 except Unusable as reason:
                     pool.reject(row, source, str(reason))
     pool.close()
     draft.summary |= {"licences": licences}
+    for line in report.lines(pool.counts["formats"], pool.counts["rejects"]):
+        LOGGER.info(line)
 
 
 def licences_of(text: str | None, sources: list[str]) -> dict[str, str]:
@@ -148,8 +204,8 @@ def _commit(inputs: Inputs, key: str) -> str | None:
 class _Pool:
     """Writer of the pool: collects samples and rejects, and writes them to the draft shard by shard."""
 
-    def __init__(self, config: IngestConfig, draft: Draft) -> None:
-        self.config = config
+    def __init__(self, config: IngestConfig, draft: Draft, report: Report) -> None:
+        self.config, self.report = config, report
         self.draft = draft
         self.shards = 0
         self.rows = 0
@@ -158,7 +214,16 @@ class _Pool:
         self.rejects: list[dict[str, Any]] = []
         self.reject_parts = 0
         self.ids = IdSet() if config.deduplicate else None
+        self.types: dict[str, str] = {}
+        self.last_types: Mapping[str, str] | None = None
         self.counts: dict[str, Counter[str]] = {"sources": Counter(), "formats": Counter(), "rejects": Counter()}
+
+    def keep_types(self, types: Mapping[str, str]) -> None:
+        """Keep the Arrow types of columns for exports; a column that has two types in the data has none."""
+        if types is not self.last_types:
+            self.last_types = types
+            for column, kind in types.items():
+                self.types[column] = kind if self.types.get(column, kind) == kind else ""
 
     def add(self, row: Row, sample: Sample) -> None:
         """Add a sample; with `--deduplicate`, reject a copy of an earlier one."""
@@ -190,7 +255,9 @@ class _Pool:
                 f"{row.file}, row {row.number}: {reason}. Fix the row, or remove --strict: then such rows are "
                 "rejected, counted and listed in the table rejects."
             )
-        self.counts["rejects"][reason] += 1
+        reasons = self.counts["rejects"]
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else OTHER] += 1
+        self.report.reject(reason, row.file, row.number)
         record = {"source": source, "file": row.file, "row": row.number, "sample_id": sample_id, "reason": reason}
         self.rejects.append(record)
         if len(self.rejects) == self.config.shard_rows:
@@ -210,6 +277,8 @@ class _Pool:
             raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._reasons()}.")
         self.draft.rows = self.rows
         self.draft.summary |= {"rows": self.rows, "distinct": self._distinct()}
+        if types := {column: kind for column, kind in self.types.items() if kind}:
+            self.draft.summary["types"] = types
         self.draft.summary |= {name: dict(counter.most_common()) for name, counter in self.counts.items()}
 
     def _distinct(self) -> int:
@@ -223,20 +292,19 @@ class _Pool:
         return f": {reasons}" if reasons else ": the data has no rows"
 
     def _write_samples(self) -> None:
-        records = [
-            {
-                "sample_id": sample.sample_id,
-                "position": self.rows + offset,
-                "source": sample.source,
-                "format": sample.format,
-                "turns": len(sample.messages),
-                "characters": sample.characters,
-                "metadata": to_json(sample.metadata),
-            }
-            for offset, sample in enumerate(self.samples)
-        ]
+        samples = self.samples
+        columns = {
+            "sample_id": [sample.sample_id for sample in samples],
+            "position": range(self.rows, self.rows + len(samples)),
+            "source": [sample.source for sample in samples],
+            "format": [sample.format for sample in samples],
+            "turns": [len(sample.messages) for sample in samples],
+            "characters": [sample.characters for sample in samples],
+            "metadata": [to_json(sample.metadata) if sample.metadata else "{}" for sample in samples],
+        }
+        records = pa.Table.from_pydict(columns, schema=SAMPLE_RECORDS)
         self.draft.write(self.shards, to_table(self.samples, self.rows))
-        self.draft.add("samples", pa.Table.from_pylist(records, schema=SAMPLE_RECORDS), key=f"{self.shards:05d}")
+        self.draft.add("samples", records, key=f"{self.shards:05d}")
         self.rows += len(self.samples)
         self.shards += 1
         self.samples, self.characters = [], 0

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from ..store.rows.pool_rows import PoolRows
 
 
+def rows_with(pool: Artifact, sample_ids: Collection[str]) -> int:
+    """Return the number of rows of a pool with one of these samples: a sample may be in several rows."""
+    from ..store.rows.out_of_core import read_batches
+
+    wanted = pa.array(sorted(sample_ids), pa.string())
+    if not len(wanted):
+        return 0
+    batches = (batch for shard in pool.shards() for batch in read_batches(shard, ["sample_id"]))
+    return sum(pc.sum(pc.is_in(batch.column("sample_id"), wanted)).as_py() or 0 for batch in batches)
+
+
 def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = None) -> Artifact:
     """Return the pool that runs or subsets were made from.
 

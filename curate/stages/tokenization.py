@@ -10,14 +10,14 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..log import LOGGER, bar
 from ..samples import Sample
 from ..store import Artifact
-from .pools import pool_samples
+from .pools import pool_samples, rows_with
 from .settings import ModelSettings, TokenizerSettings
 from .subsets import subset_of
 from .turns import Expansion, check_all_read, is_chosen
@@ -103,6 +103,7 @@ def encode_pool(
         check_all_read(only, {*table.ids, *rejected}, expansion.conversations, subset.name)
     report = TokenizationReport(pool.name, len(table), int(table.lengths.sum()), int(table.truncated.sum()))
     report.reject(rejected)
+    report.rejected_rows = rows_with(pool, rejected)
     report.log_or_raise(strict=settings.strict)
     return TokenizedPool(table, rejected, expansion)
 
@@ -117,6 +118,7 @@ class TokenizationReport:
         tokens: number of their tokens, after long texts are cut.
         cut: number of samples that are cut.
         rejected: number of samples that have no token to train on.
+        rejected_rows: number of rows of the pool with one of these samples, or 0 if it was not counted.
         first_rejected: the first of these, with the reason, for messages.
     """
 
@@ -125,6 +127,7 @@ class TokenizationReport:
     tokens: int = 0
     cut: int = 0
     rejected: int = 0
+    rejected_rows: int = 0
     first_rejected: list[str] = dataclasses.field(default_factory=list)
 
     def reject(self, reasons: Mapping[str, str]) -> None:
@@ -132,6 +135,18 @@ class TokenizationReport:
         self.rejected += len(reasons)
         for sample_id, reason in itertools.islice(reasons.items(), SHOWN - len(self.first_rejected)):
             self.first_rejected.append(f"{sample_id} ({reason})")
+
+    @classmethod
+    def counts(cls, pool: Artifact, rejected: Collection[str]) -> dict[str, int]:
+        """Return the counts of rejected samples of a pool for a summary, as `rejects`."""
+        report = cls(pool.name, rejected=len(rejected), rejected_rows=rows_with(pool, rejected))
+        return report.rejects()
+
+    def rejects(self) -> dict[str, int]:
+        """Return the counts for a summary: by row, and by sample if samples are in the pool several times."""
+        if self.rejected_rows <= self.rejected:
+            return {"rejected": self.rejected}
+        return {"rejected": self.rejected_rows, "rejected samples": self.rejected}
 
     def log_or_raise(self, *, strict: bool) -> None:
         """Log how many samples are rejected and cut.
@@ -154,7 +169,10 @@ class TokenizationReport:
             )
 
     def _rejection(self) -> str:
-        return f"{self.rejected} samples of '{self.pool}' have nothing to train on: {', '.join(self.first_rejected)}"
+        rows = f" ({self.rejected_rows} rows)" if self.rejected_rows > self.rejected else ""
+        return (
+            f"{self.rejected} samples{rows} of '{self.pool}' have nothing to train on: {', '.join(self.first_rejected)}"
+        )
 
 
 def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -111,7 +111,7 @@ def test_an_object_that_repeats_a_key_is_rejected_alone(tmp_path: Path) -> None:
 def test_a_line_that_is_too_long_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from curate.formats.read import bounded_lines
+    from curate.formats.json_files import bounded_lines
 
     content = b"ab\n" + b"x" * 25 + b"\n" + b"c" * 10 + b"\nd"
     assert list(bounded_lines(io.BytesIO(content), most=10)) == [b"ab\n", None, None, b"d"]

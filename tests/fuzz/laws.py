@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from curate.errors import CurateError, DataError
 from curate.formats.locations import printable
+from curate.samples import to_json
 from curate.stages import make
 from curate.stages.export.stage import Format
 from curate.stages.pools import pool_samples
@@ -127,7 +128,8 @@ def _asked(tally: Tally, store: Store, samples: list[Any], where: str) -> None:
         tally.breaks("silent changes", f"{where}: SQL sees other samples")
     for row, sample in zip(rows, samples, strict=True):
         metadata = json.loads(row["metadata"])
-        if not all(same(_sorted(metadata[key]), _sorted(sample.original[key])) for key in metadata):
+        original = {key: json.loads(to_json(sample.original[key])) for key in metadata}
+        if not all(same(_sorted(metadata[key]), _sorted(original[key])) for key in metadata):
             tally.breaks("silent changes", f"{where}: SQL sees other metadata")
         if isinstance(sample.original.get("id"), str) and "id" in metadata and row["id"] != sample.original["id"]:
             tally.breaks("silent changes", f"{where}: SQL sees another id: {row['id']!r}")

@@ -72,7 +72,8 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
         for on, of in vectors.items():
             unit = torch.nn.functional.normalize(alone[on][0], dim=0)
             np.testing.assert_allclose(of.matrix[row], unit, atol=2e-3)
-    assert made.rows == 60 and made.summary["samples"] == 60 and made.summary["rejected"] == 1
+    assert made.rows == 60 and made.summary["samples"] == 60
+    assert (made.summary["rejected"], made.summary["rejected samples"]) == (2, 1), "two rows of one sample"
     assert made.summary["tokens"] == table.lengths.sum() and made.summary["cut"] == 0
     rejects = world.query("SELECT sample_id, reason FROM rejects WHERE artifact = 'feats'").to_pylist()
     assert {row["sample_id"]: row["reason"] for row in rejects} == rejected
@@ -127,7 +128,9 @@ def test_samples_without_a_token_to_train_on_are_rejected_or_with_strict_an_erro
     with pytest.raises(DataError, match="1 samples of 'pool' have nothing to train on"):
         make(store, "embed", name="feats", pool="pool", model=tiny, strict=True, **OPTIONS)
     make(store, "embed", name="feats", pool="pool", model=tiny, **OPTIONS)
-    assert "1 samples of 'pool' have nothing to train on" in caplog.text and "They are rejected." in caplog.text
+    assert (
+        "1 samples (2 rows) of 'pool' have nothing to train on" in caplog.text and "They are rejected." in caplog.text
+    )
 
 
 def test_only_what_is_asked_for_is_measured(world: Store, tiny: str) -> None:
@@ -157,3 +160,16 @@ def content(artifact: Any) -> dict[str, bytes]:
     files = (path for path in artifact.path.rglob("*") if path.is_file())
     left_out = ("artifact.json", "files.json", "draft.lock")
     return {str(path.relative_to(artifact.path)): path.read_bytes() for path in files if path.name not in left_out}
+
+
+def test_rejects_are_counted_by_row_and_by_sample(tmp_path: Path, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    long = {"prompt": "word " * 100, "completion": "b"}
+    rows = [long, {"prompt": "a", "completion": "b"}, long, {"prompt": "c", "completion": "d"}, long]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = Store(tmp_path / "store")
+    pool = make(store, "ingest", data=str(tmp_path / "rows.jsonl"), name="pool")
+    features = make(store, "embed", name="feats", pool="pool", model=tiny, max_length=32, signals=["loss"])
+    assert features.summary["samples"] == 2
+    assert (features.summary["rejected"], features.summary["rejected samples"]) == (3, 1)
+    assert "1 samples (3 rows) of 'pool' have nothing to train on" in caplog.text
+    assert pool.rows == 2 + features.summary["rejected"]

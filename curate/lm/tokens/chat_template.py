@@ -16,6 +16,7 @@ from typing import Any
 
 from ...samples import Message
 from .rendering import LIMITS, RENDERER, Budget, Conversation, RenderError
+from .untrained import FLAG_KEYS
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 QUESTION, ANSWER = "probe question", "probe answer"
@@ -45,7 +46,9 @@ class ChatTemplate:
 
     def message(self, message: Message) -> dict[str, Any]:
         """Return a message in the form that the template takes, without nulls. The message itself stays as it is."""
-        out = {key: copy.deepcopy(value) for key, value in message.items() if value is not None}
+        out = {
+            key: copy.deepcopy(value) for key, value in message.items() if value is not None and key not in FLAG_KEYS
+        }
         out.setdefault("content", "")
         calls = out.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():

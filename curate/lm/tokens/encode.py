@@ -26,9 +26,12 @@ from .masks import Mask
 from .rendering import Prefix, Texts
 from .routes import Route, Turns
 from .special_tokens import SpecialTokens
-from .turns.answers import encode_answer
+from .turns.answers import encode_answer, without_untrained
 from .turns.ends import Ends
-from .turns.whole import answer_prefixes, check_text, difference, encode_whole, regions
+from .turns.whole import answer_prefixes, answer_spans, check_text, difference, encode_whole, regions
+from .untrained import has_flags, is_trained
+
+NO_TARGET = "no target tokens"
 
 LossOn = Literal["assistant", "all"]
 
@@ -81,7 +84,7 @@ class Encoded:
         """Short reason why the sample cannot be trained on, or None."""
         if self.target_tokens:
             return None
-        return "no target tokens left after truncation" if self.truncated else "no target tokens"
+        return "no target tokens left after truncation" if self.truncated else NO_TARGET
 
     def truncate(self, max_length: int) -> Encoded:
         """Return the first `max_length` tokens; `length` does not change."""
@@ -230,6 +233,10 @@ class Encoder:
             return plan
         try:
             plan.chat = chat = Chat(self.special_tokens, sample, self._template(sample))
+            messages = sample.messages
+            if self.loss_on == "assistant" and chat.answers and not any(is_trained(messages[t]) for t in chat.answers):
+                text = "its flags exclude each of its answers from the loss"
+                raise chat.error(text, "Remove the sample, or the flags.", NO_TARGET)
             plan.prefixes = [(len(chat.messages), False), *self._prefixes(chat)]
         except MaskError as error:
             plan.error = error
@@ -238,7 +245,7 @@ class Encoder:
     def _prefixes(self, chat: Chat) -> list[Prefix]:
         """Return the texts to render after the whole."""
         if self.loss_on == "all":
-            return []
+            return answer_prefixes(chat, MAX_RENDERED) if has_flags(chat.sample.messages) else []
         if chat.sample.answer is not None:
             return [(chat.sample.answer, True)] if chat.sample.answer else []
         if not chat.template.marked or self.turns == "expand":
@@ -287,8 +294,6 @@ class Encoder:
         if plan.error is not None:
             raise plan.error
         ids, target = self._text(plan.sample) if plan.chat is None else self._chat(plan, plan.chat)
-        if self.loss_on == "all":
-            target = np.ones(len(ids), dtype=bool)
         whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids))
         return whole.truncate(self.max_length)
 
@@ -304,8 +309,7 @@ class Encoder:
         if plan.sample.answer is not None and self.loss_on == "assistant":
             return encode_answer(chat, texts, plan.sample.answer, self._ends)
         if self.loss_on == "all":
-            check_text(chat, texts)
-            return chat.tokens(texts.first)[0], np.ones(0, dtype=bool)
+            return self._all(plan, chat, texts)
         route = self._route(plan)
         if route.expand:
             text = f"each of its {len(chat.answers)} answers must be a sample of its own: {route.reason}"
@@ -318,6 +322,17 @@ class Encoder:
         if found is not None:
             raise chat.error(f"{found}, so {NO_MASK}", "Give --turns auto, or another --chat-template.", NO_MASK)
         return encode_whole(chat, texts, regions(chat, plan.prefixes[1:], texts), self._ends)
+
+    def _all(self, plan: _Plan, chat: Chat, texts: Texts) -> tuple[list[int], Mask]:
+        """Encode a conversation with the loss on all tokens, except those that flags exclude."""
+        check_text(chat, texts)
+        ids, offsets = chat.tokens(texts.first)
+        target = np.ones(len(ids), dtype=bool)
+        if not has_flags(chat.sample.messages):
+            return ids, target
+        prefixes = plan.prefixes[1:]
+        known = regions(chat, prefixes, texts) if difference(prefixes, texts) is None else {}
+        return ids, without_untrained(chat, texts.first, answer_spans(chat, texts, known), offsets, target)
 
     def _only_answer(self, chat: Chat, texts: Texts) -> tuple[list[int], Mask]:
         """Encode a conversation with one answer as that answer and its prompt."""

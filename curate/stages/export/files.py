@@ -7,13 +7,15 @@ and once to write them. JSON Lines needs no types, so its rows are read once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ...errors import DataError
+from ...formats.arrow import type_of
+from ...runtime.typed_json import readable
 from ...store.artifacts.files import digest_path, read_json, write_json
 from ...store.artifacts.safe_files import create_file, make_folder, rename
 from ...store.rows.out_of_core import write_batches
@@ -25,13 +27,14 @@ FILE_BYTES = 500_000_000
 """Bytes of Arrow data in each file of a dataset in the format `hf`."""
 
 
-def write_rows(rows: Rows, folder: Path, file_format: str) -> None:
+def write_rows(rows: Rows, folder: Path, file_format: str, types: Mapping[str, str] | None = None) -> None:
     """Write rows to a folder.
 
     Args:
         rows: batches of rows, column -> value.
         folder: the folder, created if it does not exist.
         file_format: `hf` (for `datasets.load_from_disk`), `jsonl` or `parquet`.
+        types: column -> Arrow type that it had where it was read, for bytes, decimals and times.
 
     Raises:
         DataError: a column holds values of several types, or too large ones; only jsonl can store these.
@@ -40,10 +43,10 @@ def write_rows(rows: Rows, folder: Path, file_format: str) -> None:
     if file_format == "jsonl":
         with create_file(folder / "train.jsonl") as file:
             for batch in rows:
-                lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch)
+                lines = (json.dumps(row, ensure_ascii=False, default=readable) + "\n" for row in batch)
                 file.writelines(line.encode("utf-8") for line in lines)
         return
-    features = _features(rows, file_format)
+    features = _features(rows, file_format, types or {})
     try:
         tables = (_table(batch, features) for batch in rows)
         if file_format == "parquet":
@@ -58,7 +61,11 @@ def _table(rows: Sequence[dict[str, Any]], features: Any) -> pa.Table:
     import datasets
 
     columns = {column: [row.get(column) for row in rows] for column in features}
-    return datasets.Dataset.from_dict(columns, features=features).data.table
+    table = datasets.Dataset.from_dict(columns, features=features).data.table
+    for index, field in enumerate(table.schema):
+        if field.type == pa.timestamp("ns", getattr(field.type, "tz", None)):  # `datasets` cuts to microseconds
+            table = table.set_column(index, field, pa.array(columns[field.name], field.type))
+    return table
 
 
 def _save_to_disk(tables: Iterator[pa.Table], features: Any, folder: Path) -> None:
@@ -134,6 +141,15 @@ class _Type:
         return Value("string") if pa.types.is_null(self.type) else generate_from_arrow_type(self.type)
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two Arrow types hold values of one kind: bytes, decimals, time stamps, ..."""
+    kinds = (pa.types.is_decimal, pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration)
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(kind(one) for kind in binary):
+        return any(kind(other) for kind in binary)
+    return any(kind(one) and kind(other) for kind in kinds)
+
+
 class _Column(_Type):
     """The type of a column, found batch by batch.
 
@@ -178,6 +194,14 @@ class _Column(_Type):
             if key in self.nested and not pa.types.is_null(inner.type):
                 raise inner.mixed_types()
 
+    def feature_like(self, original: str | None) -> Any:
+        """Return the type as a feature: the one that the column had originally, if its values are of this kind."""
+        from datasets.features.features import generate_from_arrow_type
+
+        kind = type_of(original) if isinstance(original, str) else None
+        same = kind is not None and not self.has_mappings and (pa.types.is_null(self.type) or _alike(kind, self.type))
+        return generate_from_arrow_type(kind) if same else self.feature()
+
     def feature(self) -> Any:
         """Return the type as a feature of `datasets`."""
         from datasets import Json, List
@@ -187,7 +211,7 @@ class _Column(_Type):
         return List({key: Json() if key in self.nested else inner.feature() for key, inner in self.keys.items()})
 
 
-def _features(rows: Rows, file_format: str) -> Any:
+def _features(rows: Rows, file_format: str, types: Mapping[str, str]) -> Any:
     """Return the `datasets.Features` of all rows."""
     import datasets
 
@@ -196,4 +220,4 @@ def _features(rows: Rows, file_format: str) -> Any:
         for name in dict.fromkeys(key for row in batch for key in row):
             column = columns.setdefault(name, _Column(name, file_format))
             column.add([row.get(name) for row in batch])
-    return datasets.Features({name: column.feature() for name, column in columns.items()})
+    return datasets.Features({name: column.feature_like(types.get(name)) for name, column in columns.items()})

@@ -140,7 +140,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     marker = TURN_MARKERS.get((config.trainer or "", config.format))
     rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker)
-    write_rows(rows, draft.files, config.file_format)
+    write_rows(rows, draft.files, config.file_format, selected.pool.summary.get("types"))
     remove(gathered)
     if config.trainer is not None:
         _write_trainer_file(config, config.trainer, rows, draft)

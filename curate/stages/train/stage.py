@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...runtime.distributed import size
-from ...store import Draft
+from ...store import Artifact, Draft
 from ..inputs import Inputs
-from ..tokenization import TokenizedPool, encode_pool
+from ..tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
 from .reselection import EpochSubsets
@@ -73,7 +73,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     result.trainer.save_model(str(draft.files))
     wait_for_everyone()
     if draft.rank == 0:
-        _write_shared_results(config, draft, result, tokenizer, pool)
+        _write_shared_results(config, draft, result, tokenizer, pool, inputs.artifacts["pool"])
         draft.summary |= epoch_subsets.summary() if epoch_subsets else {}
 
 
@@ -196,6 +196,7 @@ def _write_shared_results(
     result: TrainingResult,
     tokenizer: PreTrainedTokenizerBase,
     pool: TokenizedPool,
+    read_from: Artifact,
 ) -> None:
     """Write the results that all processes share: the tokenizer, the metrics, the rejected samples, the summary."""
     tokenizer.save_pretrained(draft.files)
@@ -214,7 +215,7 @@ def _write_shared_results(
         "kept": f"{counts['samples_kept']} of {counts['samples_seen']} candidates",
         "tokens trained on": counts["tokens_kept"],
         "held-out loss": round(losses[-1], 4) if losses else None,
-        "rejected": len(pool.rejected),
+        **TokenizationReport.counts(read_from, pool.rejected),
         "not finite": counts["bad"],
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,14 @@ def fingerprint_of(stage: str, identity: Mapping[str, Any], inputs: Mapping[str,
 def digest_path(path: Path) -> str:
     """Return the content hash of a file, or of a folder's files and their names, without hidden files. ~1 GB/s.
 
+    Links to folders are followed, because data may be behind them; a folder counts once. In a store there are none.
+
     Raises:
         StoreError: the path lies in a store, and something there is a link or no regular file.
     """
     require_no_links(path)
     digest = hashlib.blake2b(digest_size=16)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else sorted(_files_below(path))
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else ""
         if any(part.startswith(".") for part in name.split("/")):
@@ -162,6 +164,19 @@ def digest_path(path: Path) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return "b2:" + digest.hexdigest()
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """Yield the files below a folder, also those behind links to folders."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        yield from (file for name in files if (file := Path(folder, name)).is_file())
 
 
 def size_of(path: Path) -> int:

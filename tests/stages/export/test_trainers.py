@@ -114,11 +114,14 @@ def conversations(draw: st.DrawFn) -> Sample:
 
 
 def holds(name: str, samples: list[Sample]) -> bool:
-    """Return whether a format can hold all of it: Alpaca is one question and its answer, after a system message."""
-    return name != "alpaca" or all(
-        [message["role"] for message in sample.messages if message["role"] != "system"] == ["user", "assistant"]
-        for sample in samples
-    )
+    """Return whether a format can hold all of it: Alpaca is one question and its answer, after a system message.
+
+    Readers of prompt and completion train on the completion alone, so a prompt holds no answer.
+    """
+    roles = [[message["role"] for message in sample.messages if message["role"] != "system"] for sample in samples]
+    if name == "prompt-completion":
+        return all("assistant" not in turns[:-1] for turns in roles)
+    return name != "alpaca" or all(turns == ["user", "assistant"] for turns in roles)
 
 
 @pytest.mark.parametrize("name", ["messages", "prompt-completion", "alpaca", "sharegpt"])

@@ -7,18 +7,21 @@ template puts it there at inference.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..chat import Chat, MaskError, template_errors
+from ..chat import NO_MASK, Chat, MaskError, template_errors
 from ..chat_template import shared_length
 from ..masks import Mask, overlapping
-from ..presence import Missing, find_missing, is_empty, text_of, thought_of
+from ..presence import Missing, Span, find_missing, is_empty, text_of, thought_of
 from ..rendering import RenderError, Texts
+from ..untrained import has_flags, is_trained, untrained_spans
 from .continuation import CLOSED, OPENED, Continuation, find_continuation
 from .ends import Ends
 
 Tokens = tuple[list[int], list[tuple[int, int]]]
+Offsets = Sequence[tuple[int, int]]
 
 CONTRADICTED = "the rendered answer does not continue the prompt that the chat template gives at inference"
 CLOSES = "the prompt at inference closes the thought, and the answer has reasoning"
@@ -52,8 +55,37 @@ def encode_answer(chat: Chat, texts: Texts, turn: int, ends: Ends) -> tuple[list
         if marked:
             opened = [(len(prompt), len(prompt) + len(opening))] if opening else []
             target &= overlapping([*opened, *marked], offsets, len(full))
+    target = without_untrained(chat, full, answer, offsets, target)
     positions = [] if ends.ended(ids, offsets, full, len(full)) else [len(ids)]
-    return ends.end(chat, ids, target, positions)
+    return ends.end(chat, ids, target, positions, [is_trained(chat.sample.messages[turn])] * len(positions))
+
+
+def without_untrained(chat: Chat, text: str, spans: Mapping[int, Span], offsets: Offsets, target: Mask) -> Mask:
+    """Return a mask without the tokens that the flags of the messages exclude.
+
+    Args:
+        chat: the conversation.
+        text: the rendered text.
+        spans: (start, end) of its answers, by the index of their message.
+        offsets: (start, end) of each token.
+        target: (L,) bool, the mask without regard to flags.
+
+    Raises:
+        MaskError: the place of a flagged part is not known.
+    """
+    messages = chat.sample.messages
+    flagged = [turn for turn in chat.answers if has_flags([messages[turn]])]
+    if not flagged:
+        return target
+    found = None
+    if all(turn in spans for turn in flagged):
+        found = untrained_spans(messages, {turn: spans[turn] for turn in flagged}, chat.plain(text))
+    if found is None:
+        raise chat.error(
+            f"a part of a message that is not trained on is not in the rendered text, so {NO_MASK}",
+            "Give another --chat-template, or remove the flag of the part.",
+        )
+    return target & ~overlapping(found, offsets, len(text))
 
 
 def require_answer(chat: Chat, turn: int) -> None:

@@ -75,8 +75,17 @@ class Ends:
             token -= 1
         return token >= 0 and ids[token] in self._ids
 
-    def end(self, chat: Chat, ids: list[int], target: Mask, positions: Sequence[int]) -> tuple[list[int], Mask]:
+    def end(
+        self, chat: Chat, ids: list[int], target: Mask, positions: Sequence[int], trained: Sequence[bool]
+    ) -> tuple[list[int], Mask]:
         """Return tokens and mask with the tokenizer's end token before the tokens at some positions.
+
+        Args:
+            chat: the conversation.
+            ids: its tokens.
+            target: (L,) bool, True for those that are trained on.
+            positions: positions in `ids`.
+            trained: for each position, whether its end token is trained on.
 
         Raises:
             MaskError: the tokenizer has no end token.
@@ -91,7 +100,7 @@ class Ends:
                 "The chat template writes no end token after an answer. In training "
                 f"{self._tokenizer.eos_token!r}, the tokenizer's end token, is appended."
             )
-        return np.insert(ids, positions, self._eos).tolist(), np.insert(target, positions, True)
+        return np.insert(ids, positions, self._eos).tolist(), np.insert(target, positions, trained)
 
     def _no_end(self, chat: Chat) -> MaskError:
         return chat.error(

@@ -13,7 +13,8 @@ from ..chat import Chat
 from ..masks import Mask, overlapping
 from ..presence import Span, find_missing
 from ..rendering import Prefix, RenderError, Texts
-from .answers import first_answer_start, raise_missing, require_answer
+from ..untrained import is_trained
+from .answers import first_answer_start, raise_missing, require_answer, without_untrained
 from .ends import Ends
 
 
@@ -75,18 +76,29 @@ def encode_whole(chat: Chat, texts: Texts, known: Mapping[int, Span], ends: Ends
     Raises:
         MaskError: an answer is empty, or a part of the conversation is left out.
     """
+    messages = chat.sample.messages
     for turn in chat.answers:
-        require_answer(chat, turn)
+        if is_trained(messages[turn]):
+            require_answer(chat, turn)
     spans = texts.spans if chat.template.marked else list(known.values())
-    _check(chat, chat.plain(texts.first), spans, known)
+    answers = answer_spans(chat, texts, known)
+    _check(chat, chat.plain(texts.first), spans, answers)
     ids, offsets = chat.tokens(texts.first)
     target = overlapping(spans, offsets, len(texts.first))
-    stops = {end for _, end in known.values()}
+    target = without_untrained(chat, texts.first, answers, offsets, target)
+    stops = {end: turn for turn, (_, end) in known.items()}
     if chat.answers and chat.answers[-1] + 1 == len(chat.messages):
-        stops.add(len(texts.first.removesuffix(chat.template.reopened)))
+        stops[len(texts.first.removesuffix(chat.template.reopened))] = chat.answers[-1]
     missing = [end for end in sorted(stops) if not ends.ended(ids, offsets, texts.first, end)]
     positions = [bisect.bisect_left(offsets, end, key=lambda offset: offset[0]) for end in missing]
-    return ends.end(chat, ids, target, positions)
+    return ends.end(chat, ids, target, positions, [is_trained(messages[stops[end]]) for end in missing])
+
+
+def answer_spans(chat: Chat, texts: Texts, known: Mapping[int, Span]) -> dict[int, Span]:
+    """Return the (start, end) of answers in the text: by the marks if each answer has one, else the known ones."""
+    if chat.template.marked and len(texts.spans) == len(chat.answers):
+        return dict(zip(chat.answers, texts.spans, strict=True))
+    return dict(known)
 
 
 def check_text(chat: Chat, texts: Texts) -> None:
@@ -94,11 +106,8 @@ def check_text(chat: Chat, texts: Texts) -> None:
     raise_missing(chat, find_missing(chat.messages, chat.tools, chat.plain(texts.first), {}))
 
 
-def _check(chat: Chat, text: str, spans: Sequence[Span], known: Mapping[int, Span]) -> None:
+def _check(chat: Chat, text: str, spans: Sequence[Span], answers: Mapping[int, Span]) -> None:
     """Raise `MaskError` if a part of the conversation is not in the text, or of an answer not in its spans."""
-    answers = dict(known)
-    if chat.template.marked and len(spans) == len(chat.answers):
-        answers = dict(zip(chat.answers, spans, strict=True))
     raise_missing(chat, find_missing(chat.messages, chat.tools, text, answers))
     if len(answers) < len(chat.answers):
         marked = "\n".join(text[start:end] for start, end in spans)
