@@ -7,6 +7,7 @@ what was asked for, by which file, and which flag allows it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,14 @@ POWERS: Mapping[str, Power] = {
 """Name of an option -> what it can do. The fields of these names have the role `POWER` in every config."""
 
 
+FILES = ("chat_template",)
+"""Those whose value is a file, which is recorded by its absolute path."""
+
+
+def _absolute(value: Any) -> str:
+    return os.path.abspath(Path(str(value)).expanduser())
+
+
 @dataclass(frozen=True)
 class PowerRequest:
     """A value with power that a file asks for.
@@ -121,8 +130,9 @@ class Consent:
         self.given: list[tuple[str, Any]] = list(_pairs(given or {}))
 
     def covers(self, request: PowerRequest) -> bool:
-        """Return whether the command line gives exactly this value."""
-        return any(key == request.key and value == request.value for key, value in self.given)
+        """Return whether the command line gives exactly this value; a file may be named by another path to it."""
+        given = [value for key, value in self.given if key == request.key]
+        return request.value in given or (request.key in FILES and str(request.value) in map(_absolute, given))
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

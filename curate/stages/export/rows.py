@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,12 @@ class ChosenRows:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         start = 0
         for samples in self._samples():
+            turns = None if self.chosen_turns is None else self._values(CHOSEN_TURNS, samples, start)
+            if turns is not None and self.name in SINGLE_ANSWER:
+                samples = [self._last_only(sample, some) for sample, some in zip(samples, turns, strict=True)]
             rows = to_rows(samples, self.name, self._traits, check=not self._checked)
-            if self.chosen_turns is not None:
-                self._mark(samples, rows, self._values(CHOSEN_TURNS, samples, start))
+            if turns is not None:
+                self._mark(samples, rows, turns)
             for column in self._columns:
                 values = self._values(column, samples, start)
                 rows = [row | {column: value} for row, value in zip(rows, values, strict=True)]
@@ -126,25 +129,35 @@ class ChosenRows:
         both = zip(values, every, whole, strict=True)
         return [value * len(turns) if is_whole else value for value, turns, is_whole in both]
 
-    def _mark(self, samples: Sequence[Sample], rows: list[dict[str, Any]], chosen: Sequence[list[int]]) -> None:
-        """Count the selected answers, and mark them in the messages if the trainer reads a mark.
+    def _last_only(self, sample: Sample, turns: Sequence[int]) -> Sample:
+        """Return a conversation of which only the last answer is trained on.
 
         Raises:
-            DataError: the format has one answer, and another one is selected.
+            DataError: another answer is selected.
         """
+        last = len(sample.messages) - 1
+        if list(turns) != [last]:
+            raise DataError(
+                f"The format {self.name} holds one answer, the last, but others of sample {sample.sample_id} are "
+                f"selected (turns {', '.join(map(str, turns))}). Give --format messages or original."
+            )
+        before = [
+            {**message, "train": False} if message["role"] == "assistant" else message
+            for message in sample.messages[:last]
+        ]
+        return replace(sample, messages=[*before, sample.messages[last]])
+
+    def _mark(self, samples: Sequence[Sample], rows: list[dict[str, Any]], chosen: Sequence[list[int]]) -> None:
+        """Count the selected answers, and mark them in the messages if the trainer reads a mark."""
         assert self.chosen_turns is not None
         for sample, row, turns in zip(samples, rows, chosen, strict=True):
-            if self.name in SINGLE_ANSWER and list(turns) != [len(sample.messages) - 1]:
-                raise DataError(
-                    f"The format {self.name} holds one answer, the last, but others of sample {sample.sample_id} are "
-                    f"selected (turns {', '.join(map(str, turns))}). Give --format messages or original."
-                )
             if not self._checked:
                 self.chosen_turns.chosen += len(turns)
                 self.chosen_turns.total += len(answer_turns(sample.messages))
             for marker in self.markers:
-                for turn in answer_turns(sample.messages):
-                    row["messages"][turn][marker] = turn in turns
+                for turn, message in enumerate(sample.messages):
+                    if message["role"] == "assistant":
+                        row["messages"][turn][marker] = turn in turns
 
 
 def _new_columns(

@@ -65,8 +65,23 @@ def test_a_range_that_the_template_does_not_write_is_an_error(options: ModelOpti
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = UNMARKED.replace("message['content'] | trim", "message['content'] | upper")
     detail = [{"begin_offset": 0, "end_offset": 4, "train": False}]
+    flagged = chat({"content": "wrong a b", "train_detail": detail}, {"content": "c d"})
+    with pytest.raises(MaskError, match="the chat template leaves out the text"):
+        Encoder(tokenizer, max_length=512)(flagged)
+
+
+def test_a_range_in_an_answer_whose_place_is_not_known_is_an_error(options: ModelOptions) -> None:
+    tokenizer = load_tokenizer(options)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+        "{% endgeneration %}{% generation %}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}"
+        "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    detail = [{"begin_offset": 0, "end_offset": 4, "train": False}]
+    flagged = chat({"content": "wrong a b", "train_detail": detail}, {"content": "c d"})
+    assert trained(tokenizer, flagged) == " a b<|im_end|>c d<|im_end|>"
     with pytest.raises(MaskError, match="a part of a message that is not trained on"):
-        Encoder(tokenizer, max_length=512)(chat({"content": "wrong a b", "train_detail": detail}))
+        Encoder(tokenizer, max_length=512, turns="whole")(flagged)
 
 
 def test_a_conversation_without_a_trained_answer_has_no_target(tokenizer: Any) -> None:
@@ -77,28 +92,36 @@ def test_a_conversation_without_a_trained_answer_has_no_target(tokenizer: Any) -
 
 
 FORGETFUL = UNMARKED.replace(
-    "{{ message['content'] | trim }}",
-    "{{ (message['content'] if loop.last or message['role'] != 'assistant' else '...') }}",
+    "message['content'] | trim",
+    "(message['content'] if loop.last else message['content'].split('</think>')[-1]) | trim",
 )
+"""A template that writes the reasoning of the last answer only."""
 
 
 def test_answers_that_are_not_trained_on_are_no_samples_of_their_own(options: ModelOptions) -> None:
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = FORGETFUL
-    sample = chat({"content": "wrong one", "train": False}, {"content": "a b"}, {"content": "c d"})
+    sample = chat(
+        {"content": "<think>oh</think>wrong one", "train": False},
+        {"content": "<think>hm</think>a b"},
+        {"content": "c d"},
+    )
     encoder = Encoder(tokenizer, max_length=512)
     assert encoder.route(sample).expand
     answers = expand(sample)
     assert [answer.answer for answer in answers] == [3, 5]
     rows = [encoder(answer) for answer in answers]
-    assert [tokenizer.decode(row.input_ids[row.target]).strip() for row in rows] == ["a b<|im_end|>", "c d<|im_end|>"]
+    assert [tokenizer.decode(row.input_ids[row.target]).strip() for row in rows] == [
+        "<think>hm</think>a b<|im_end|>",
+        "c d<|im_end|>",
+    ]
 
 
 def test_a_range_holds_in_an_answer_that_is_a_sample_of_its_own(options: ModelOptions) -> None:
     tokenizer = load_tokenizer(options)
     tokenizer.chat_template = FORGETFUL
-    detail = [{"begin_offset": 0, "end_offset": 5, "train": False}]
-    sample = chat({"content": "wrong a b", "train_detail": detail}, {"content": "c d"})
+    detail = [{"begin_offset": 0, "end_offset": 21, "train": False}]
+    sample = chat({"content": "<think>hm</think>wrong a b", "train_detail": detail}, {"content": "c d"})
     first, second = (Encoder(tokenizer, max_length=512)(answer) for answer in expand(sample))
     assert tokenizer.decode(first.input_ids[first.target]).strip() == "a b<|im_end|>"
     assert tokenizer.decode(second.input_ids[second.target]).strip() == "c d<|im_end|>"
