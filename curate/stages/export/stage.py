@@ -8,6 +8,7 @@ in memory, and one batch of the samples.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,21 +18,33 @@ from pydantic import Field, model_validator
 from ...config import NOT_HASHED, POWER, NamedConfig, Ref
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
+from ...samples import from_row
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
 from ...store.artifacts.safe_files import require_no_links
 from ...store.destinations import check_folder
-from ...store.rows.out_of_core import gather
+from ...store.rows.out_of_core import gather, read_batches
 from ..inputs import Inputs
 from ..query_options import QueryOptions
 from ..stage import Stage
 from ..subsets import SUBSETS
-from .card import FILES, card
+from .adapted import ADAPTATIONS, AdaptedRows
+from .card import FILES, Written, card
+from .differences import Differences
 from .files import write_rows
+from .json_lines import WatchedRows
+from .loading import json_problems, loading_section
 from .publish import copy_out, push, remote, upload
 from .rows import ChosenRows
 from .selection import ChosenSamples, choose, made_by
-from .trainers import check_tool_calls, resolve_formats, trainer_file
+from .trainers import (
+    TRAINER_FORMATS,
+    check_tool_calls,
+    differences_section,
+    resolve_formats,
+    trainer_file,
+    training_section,
+)
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
@@ -137,23 +150,59 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gathered = draft.path / "gathered.parquet"
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     rows = ChosenRows(gathered, selected.rows, config.format, config.columns)
-    write_rows(rows, draft.files, config.file_format)
-    gathered.unlink()
+    watched = WatchedRows(rows)
+    differences = None
     if config.trainer is not None:
-        _write_trainer_file(config, config.trainer, rows, draft)
+        differences = _differences(config, config.trainer, gathered)
+        if adapt := ADAPTATIONS.get((config.trainer, config.format)):
+            watched = WatchedRows(AdaptedRows(rows, adapt))
+    write_rows(watched if config.file_format == "jsonl" else watched.rows, draft.files, config.file_format)
+    gathered.unlink()
+    sections = [loading_section(draft.files, config.file_format, config.format, watched)]
+    if config.trainer is not None and differences is not None:
+        _write_trainer_file(config, config.trainer, rows, draft, differences.flags)
+        sections.append(training_section(config.trainer, config.format, config.name, FILES.get(config.file_format, "")))
+        sections.append(differences_section(config.trainer, differences))
+        draft.summary |= {"rows the trainer skips": differences.skipped}
+    _warn(config, watched, differences)
     draft.rows = len(selected.rows)
     draft.add("subsets", _subset_records(selected))
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
-    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows.sources)
+    text = card(
+        config.stored(),
+        inputs.store,
+        selected.pool,
+        made_by(inputs),
+        rows.sources,
+        Written(draft.fingerprint, sections),
+    )
     (draft.files / "README.md").write_text(text, encoding="utf-8")
 
 
-def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:
+def _differences(config: ExportConfig, trainer: str, gathered: Path) -> Differences:
+    """Return what the trainer does differently with the selected samples; raise `DataError` if it loses any text."""
+    samples = ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(gathered))
+    differences = Differences.of(samples, trainer, config.format)
+    differences.check(TRAINER_FORMATS[trainer].title, config.format)
+    return differences
+
+
+def _warn(config: ExportConfig, watched: WatchedRows, differences: Differences | None) -> None:
+    """Log what the trainer does differently, and what `datasets` misreads."""
+    for line in [] if differences is None or config.trainer is None else differences.lines():
+        LOGGER.warning(f"{TRAINER_FORMATS[config.trainer or ''].title} {line}.")
+    for problem in json_problems(watched):
+        LOGGER.warning(f"datasets.load_dataset cannot read train.jsonl rightly: {problem}. Give --as parquet.")
+
+
+def _write_trainer_file(
+    config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft, flags: Collection[str]
+) -> None:
     """Write the file that the trainer needs next to the rows, if it needs one."""
     if rows.calls or "tools" in rows.present:
         check_tool_calls(trainer, config.format)
     file = FILES.get(config.file_format, "")
-    if written := trainer_file(trainer, config.format, config.name, file, rows.present):
+    if written := trainer_file(trainer, config.format, config.name, file, rows.present | set(flags)):
         name, text = written
         write_text(draft.files / name, text)
 
