@@ -69,7 +69,7 @@ POWERS: Mapping[str, Power] = {
 
 
 FILES = ("chat_template",)
-"""Those whose value is a file, which is recorded by its absolute path."""
+"""Options whose value is a file, which is recorded by its absolute path."""
 
 
 def _absolute(value: Any) -> str:

@@ -229,11 +229,11 @@ class Store(ArtifactIndex):
             remove_tree(artifact.path)
 
     def sync(self, *, wait: float = 1.0) -> bool:
-        """Merge the records of all finished artifacts into DuckDB. If its file is busy, log that and return False."""
+        """Merge the records of all finished artifacts into DuckDB. If its file is busy, log why and return False."""
         try:
             waiting = [(a.fingerprint, path) for a in self.artifacts() for path in fragments(a.path)]
             self.catalog.merge(waiting, wait=wait)
             return True
-        except CatalogueBusy:
-            LOGGER.info("The catalogue is open in another program. New records wait in files and can be queried later.")
+        except CatalogueBusy as error:
+            LOGGER.info(f"New records wait in files, and queries that can open the catalogue read them. {error}")
             return False

@@ -123,6 +123,25 @@ def test_while_this_process_reads_artifacts_are_made_and_their_records_wait(stor
     assert store.sync() and store.waiting() == 0 and count(store) == 4
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_while_this_process_has_the_catalogue_open_in_duckdb_artifacts_are_made_and_the_log_says_who_has_it(
+    store: Store, read_only: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="curate")
+    store.make("toy", fill, Toy(name="a"))
+    with duckdb.connect(store.catalog.path, read_only=read_only, config={"threads": 1}) as notebook:
+        assert notebook.execute("SELECT count(*) FROM samples").fetchall() == [(2,)]
+        store.make("toy", fill, Toy(name="b", seed=1))
+        assert store.waiting() == 1
+        assert "New records wait in files" in caplog.text and "This process has" in caplog.text
+        if read_only:
+            assert count(store) == 4, "waiting records are read together with the merged ones"
+        else:
+            with pytest.raises(CatalogueBusy, match=r"This process has .*catalog\.duckdb open .*duckdb\.connect"):
+                run(store, "SELECT 1", wait=0.1)
+    assert store.sync() and store.waiting() == 0 and count(store) == 4
+
+
 def test_a_damaged_catalogue_is_not_reported_as_busy(tmp_path: Path) -> None:
     store = Store(tmp_path / "block" / "lock")
     store.make("toy", lambda draft: None, Toy(name="a"))

@@ -7,7 +7,8 @@ and content hash.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from ...runtime.markdown import as_yaml, code, fenced, table, text
 from ...store import Artifact, Store
 from ...version import __version__
 from .selection import CHOSEN_TURNS
-from .trainers import order_section
 
 if TYPE_CHECKING:
     from .rows import ChosenRows
@@ -33,8 +33,26 @@ FILES = {"jsonl": "train.jsonl", "parquet": "train.parquet"}
 """Format of the files -> name of the file with the rows."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """The files that were written, as the card describes them.
+
+    Attributes:
+        fingerprint: fingerprint of the export.
+        sections: sections of the card on how to load the rows and how to train on them.
+    """
+
+    fingerprint: str
+    sections: Sequence[str]
+
+
 def card(
-    config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None, exported: ChosenRows
+    config: Mapping[str, Any],
+    store: Store,
+    pool: Artifact,
+    made_by: Artifact | None,
+    exported: ChosenRows,
+    written: Written,
 ) -> str:
     """Return the text of the card.
 
@@ -44,17 +62,17 @@ def card(
         pool: the pool that the samples come from.
         made_by: the run that kept the samples, or the subset; None if SQL selected them.
         exported: the exported rows.
+        written: what is to say of the files.
     """
     sources, rows = exported.sources, sum(exported.sources.values())
     licences: Mapping[str, str] = pool.summary.get("licences", {})
     parts = [
-        f"---\n{_front_matter(config, made_by, sources, licences, rows)}---",
+        f"---\n{_front_matter(config, made_by, sources, licences, written.fingerprint)}---",
         f"# {text(config['name'])}",
         _selection(config, store, pool, made_by, rows),
         *_chosen_turns(exported),
         _sources(sources, licences),
-        _loading(config),
-        *_order(config),
+        *written.sections,
         _provenance(config, store, pool, made_by),
     ]
     return "\n\n".join(parts) + "\n"
@@ -80,26 +98,34 @@ def _chosen_turns(exported: ChosenRows) -> list[str]:
     return [" ".join(lines)]
 
 
-def _order(config: Mapping[str, Any]) -> list[str]:
-    trainer = config["trainer"]
-    return [order_section(trainer, config["name"], FILES.get(config["file_format"], ""))] if trainer else []
-
-
 def _front_matter(
     config: Mapping[str, Any],
     made_by: Artifact | None,
     sources: Mapping[str, int],
     licences: Mapping[str, str],
-    rows: int,
+    fingerprint: str,
 ) -> str:
+    """Return the entries for the Hub and for `load_dataset`.
+
+    The name of the configuration differs from export to export: `load_dataset` caches a folder's rows under this name
+    and the last name of the folder only. With one name for all it returns the rows of another or an earlier export.
+    """
+    rows = sum(sources.values())
     size = next((name for limit, name in SIZES if rows < limit), "n>10M")
     tags = ["curate", "data-selection"]
     tags += [str(made_by.config[key]) for key in ("selector", "method") if made_by is not None and _has(made_by, key)]
     values: dict[str, Any] = {"pretty_name": config["name"], **_licence({licences.get(source) for source in sources})}
     values |= {"size_categories": [size], "tags": tags}
     if file := FILES.get(config["file_format"]):
-        values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": file}]}]
+        values["configs"] = [
+            {"config_name": f"rows-{_digits(fingerprint)}", "data_files": [{"split": "train", "path": file}]}
+        ]
     return as_yaml(values, unicode=True)
+
+
+def _digits(fingerprint: str) -> str:
+    """Return the first 12 digits of a fingerprint, without its method."""
+    return fingerprint.rpartition(":")[2][:12]
 
 
 def _licence(licences: set[str | None]) -> dict[str, Any]:
@@ -141,16 +167,6 @@ def _sources(sources: Mapping[str, int], licences: Mapping[str, str]) -> str:
         for source, count in ordered
     ]
     return "## Sources\n\n" + table(["source", "samples", "share", "licence"], rows, right=("samples", "share"))
-
-
-def _loading(config: Mapping[str, Any]) -> str:
-    if config["file_format"] == "hf":
-        call = "datasets.load_from_disk(FOLDER)"
-    else:
-        call = 'datasets.load_dataset(FOLDER, split="train")'
-    return (
-        f"## Loading\n\n```python\nimport datasets\n\ndata = {call}  # rows are in the format {config['format']}\n```"
-    )
 
 
 def _provenance(config: Mapping[str, Any], store: Store, pool: Artifact, made_by: Artifact | None) -> str:

@@ -8,6 +8,7 @@ in memory, and one batch of the samples.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,22 +18,35 @@ from pydantic import Field, model_validator
 from ...config import NOT_HASHED, POWER, NamedConfig, Ref
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
+from ...samples import from_row
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
 from ...store.artifacts.path_checks import require_no_links
 from ...store.artifacts.safe_files import remove
 from ...store.destinations import check_folder
-from ...store.rows.out_of_core import gather
+from ...store.rows.out_of_core import gather, read_batches
 from ..inputs import Inputs
 from ..query_options import QueryOptions
 from ..stage import Stage
 from ..subsets import SUBSETS
-from .card import FILES, card
+from .adapted import ADAPTATIONS, AdaptedRows
+from .card import FILES, Written, card
+from .differences import Differences
 from .files import write_rows
+from .json_lines import WatchedRows
+from .loading import json_problems, loading_section
 from .publish import copy_out, push, remote, upload
 from .rows import ChosenRows
 from .selection import ChosenSamples, choose, digest, made_by
-from .trainers import TURN_MARKERS, check_tool_calls, resolve_formats, trainer_file
+from .trainers import (
+    TRAINER_FORMATS,
+    TURN_MARKERS,
+    check_tool_calls,
+    differences_section,
+    resolve_formats,
+    trainer_file,
+    training_section,
+)
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
@@ -140,10 +154,26 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     marker = TURN_MARKERS.get((config.trainer or "", config.format))
     rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker)
-    write_rows(rows, draft.files, config.file_format, selected.pool.summary.get("types"))
-    remove(gathered)
+    watched = WatchedRows(rows)
+    differences = None
     if config.trainer is not None:
-        _write_trainer_file(config, config.trainer, rows, draft)
+        differences = _differences(config, config.trainer, gathered)
+        if adapt := ADAPTATIONS.get((config.trainer, config.format)):
+            watched = WatchedRows(AdaptedRows(rows, adapt))
+    write_rows(
+        watched if config.file_format == "jsonl" else watched.rows,
+        draft.files,
+        config.file_format,
+        selected.pool.summary.get("types"),
+    )
+    remove(gathered)
+    sections = [loading_section(draft.files, config.file_format, config.format, watched)]
+    if config.trainer is not None and differences is not None:
+        _write_trainer_file(config, config.trainer, rows, draft, differences.flags)
+        sections.append(training_section(config.trainer, config.format, config.name, FILES.get(config.file_format, "")))
+        sections.append(differences_section(config.trainer, differences))
+        draft.summary |= {"rows the trainer skips": differences.skipped}
+    _warn(config, watched, differences)
     draft.rows = len(selected.conversations)
     draft.add("subsets", _subset_records(selected))
     if len(selected.answers):
@@ -151,16 +181,35 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
     if rows.chosen_turns is not None:
         draft.summary |= {"answers chosen": rows.chosen_turns.chosen, "of": rows.chosen_turns.total}
-    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows)
+    written = Written(draft.fingerprint, sections)
+    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows, written)
     write_text(draft.files / "README.md", text)
 
 
-def _write_trainer_file(config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft) -> None:
+def _differences(config: ExportConfig, trainer: str, gathered: Path) -> Differences:
+    """Return what the trainer does differently with the selected samples; raise `DataError` if it loses any text."""
+    samples = ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(gathered))
+    differences = Differences.of(samples, trainer, config.format)
+    differences.check(TRAINER_FORMATS[trainer].title, config.format)
+    return differences
+
+
+def _warn(config: ExportConfig, watched: WatchedRows, differences: Differences | None) -> None:
+    """Log what the trainer does differently, and what `datasets` misreads."""
+    for line in [] if differences is None or config.trainer is None else differences.lines():
+        LOGGER.warning(f"{TRAINER_FORMATS[config.trainer or ''].title} {line}.")
+    for problem in json_problems(watched):
+        LOGGER.warning(f"datasets.load_dataset cannot read train.jsonl rightly: {problem}. Give --as parquet.")
+
+
+def _write_trainer_file(
+    config: ExportConfig, trainer: str, rows: ChosenRows, draft: Draft, flags: Collection[str]
+) -> None:
     """Write the file that the trainer needs next to the rows, if it needs one."""
     if rows.calls or "tools" in rows.present:
         check_tool_calls(trainer, config.format)
     file = FILES.get(config.file_format, "")
-    if written := trainer_file(trainer, config.format, config.name, file, rows.present | set(rows.markers)):
+    if written := trainer_file(trainer, config.format, config.name, file, rows.present | {*flags, *rows.markers}):
         name, text = written
         write_text(draft.files / name, text)
 

@@ -105,7 +105,10 @@ def retry_while_busy(path: Path, wait: float, open_it: Callable[[], T]) -> T:
 def _busy_message(path: Path, error: str) -> str:
     """Return a message for the user. DuckDB's error names the process that holds the file, unless it is this one."""
     if BUSY[1] in error.lower():
-        return f"This process has {path} open (in a QuerySession or a query that still runs). Close it, and try again."
+        return (
+            f"This process has {path} open (in a QuerySession, in a query that still runs, or by duckdb.connect). "
+            "Close it, and try again; no records are lost in the meantime."
+        )
     holder = re.search(r"PID (\d+)", error)
     program = f"Another program (process {holder[1]})" if holder else "Another program"
     return (

@@ -59,28 +59,29 @@ def test_ms_swift_reads_the_file_that_the_card_names(store: Store, form: str | N
     folder = Path("exports/out")
     text = (folder / "README.md").read_text()
     (file,) = {line.split("FOLDER/")[1].split()[0] for line in text.splitlines() if "--dataset FOLDER/" in line}
-    rows = [json.loads(line) for line in (folder / file).read_text().splitlines()]
+    rows = datasets.load_dataset("parquet", data_files=str(folder / file), split="train").to_list()
     assert [set(row) for row in rows] == [columns | {"score"}] * len(ROWS)
     assert [row["score"] for row in rows] == list(range(len(ROWS)))[::-1]
-    assert "--dataset_shuffle false --train_dataloader_shuffle false" in text and "`weight` among them" in text
+    assert "--dataset_shuffle false --train_dataloader_shuffle false" in text and "`loss_scale`" in text
 
 
-def test_tools_go_to_axolotl_and_are_an_error_where_they_would_be_lost(store: Store) -> None:
+def test_tools_go_to_axolotl_and_ms_swift_and_are_an_error_where_they_would_be_lost(store: Store) -> None:
     called = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "1"}]
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     ingest(store, [{"messages": [*called, CHAT[1]], "tools": [tool]}], name="offered")
     ingest(store, [{"messages": [*called, CHAT[1]]}], name="called")
     export(store, sql=SQL.format("offered"), pool="offered", trainer="axolotl")
     (rows,) = yaml.safe_load(Path("exports/out/axolotl.yaml").read_text())["datasets"]
-    (row,) = (json.loads(line) for line in Path("exports/out/train.jsonl").read_text().splitlines())
+    (row,) = datasets.load_dataset("parquet", data_files="exports/out/train.parquet", split="train")
     assert row[rows["field_tools"]] == [tool] and row["messages"][1]["tool_calls"] == [CALL]
     for pool in ("offered", "called"):
-        for trainer, options, message in (
-            ("ms-swift", {}, "ms-swift writes tool calls in its own way"),
-            ("llama-factory", {"format": "messages"}, "tools in the format sharegpt only"),
-        ):
-            with pytest.raises(DataError, match=message):
-                export(store, sql=SQL.format(pool), pool=pool, trainer=trainer, name="no", **options)
+        export(store, sql=SQL.format(pool), pool=pool, trainer="ms-swift", file_format="jsonl", name=f"swift-{pool}")
+        (row,) = (json.loads(line) for line in Path(f"exports/swift-{pool}/train.jsonl").read_text().splitlines())
+        assert row["messages"][1]["tool_calls"] == [CALL] and row.get("tools") == (
+            [tool] if pool == "offered" else None
+        )
+        with pytest.raises(DataError, match="tools in the format sharegpt only"):
+            export(store, sql=SQL.format(pool), pool=pool, trainer="llama-factory", format="messages", name="no")
 
 
 def test_every_trainer_reads_formats_that_its_card_is_written_for(store: Store) -> None:
@@ -89,7 +90,7 @@ def test_every_trainer_reads_formats_that_its_card_is_written_for(store: Store) 
             export(store, sql=SQL.format("pool"), trainer=trainer, format=form, name=f"{trainer}-{form}")
             text = Path(f"exports/{trainer}-{form}/README.md").read_text()
             assert f"## Training in this order with {reader.title}" in text and "{" + "name}" not in text
-    for trainer, file_format in (("ms-swift", "parquet"), ("axolotl", "hf")):
+    for trainer, file_format in (("ms-swift", "hf"), ("axolotl", "hf")):
         with pytest.raises(ConfigError, match=f"does not read --as {file_format}"):
             export(store, sql=SQL.format("pool"), trainer=trainer, file_format=file_format, name="no")
 

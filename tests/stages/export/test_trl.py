@@ -67,8 +67,11 @@ def test_the_card_says_how_trl_keeps_the_order(store: Store) -> None:
 
     export(store, subset="c", trainer="trl")
     text = Path("exports/out/README.md").read_text()
-    assert "## Training in this order with TRL" in text and 'SFTConfig(train_sampling_strategy="sequential"' in text
-    assert {"train_sampling_strategy", "shuffle_dataset"} <= set(SFTConfig.__dataclass_fields__)
+    assert "## Training in this order with TRL" in text and 'train_sampling_strategy="sequential"' in text
+    assert "assistant_only_loss=True" in text
+    assert {"train_sampling_strategy", "shuffle_dataset", "assistant_only_loss", "max_length"} <= set(
+        SFTConfig.__dataclass_fields__
+    )
     assert "| order | sql:order.sql |" in text
     export(store, subset="c", name="plain")
     assert "## Training in" not in Path("exports/plain/README.md").read_text()
@@ -136,7 +139,7 @@ def test_tools_and_system_messages_have_their_columns(store: Store) -> None:
     [
         (
             {"trainer": "llama-factory", "file_format": "hf"},
-            "LLaMA-Factory does not read --as hf: give jsonl or parquet",
+            "LLaMA-Factory does not read --as hf: give parquet or jsonl",
         ),
         (
             {"trainer": "llama-factory", "format": "original"},
@@ -155,6 +158,6 @@ def test_a_format_that_the_trainer_cannot_read_is_an_error(store: Store, options
 
 def test_the_formats_of_a_trainer_are_in_the_fingerprint(store: Store) -> None:
     made = export(store, subset="c", trainer="llama-factory")
-    assert (made.config["format"], made.config["file_format"]) == ("sharegpt", "jsonl")
+    assert (made.config["format"], made.config["file_format"]) == ("sharegpt", "parquet")
     values = {key: value for key, value in made.config.items() if value is not None}
     assert make(store, "export", **values).fingerprint == made.fingerprint
