@@ -27,6 +27,8 @@ from .mutations import KINDS, Mutant
 from .running import STRACE
 from .world import prepare
 
+SELDOM: dict[bool, dict[str, float]] = {False: {}, True: {"traced": 0.0, "new": 0.0}}
+"""Whether it has to be quick -> shares of commands that take long; the tests try strace on one of their own."""
 SHOWN = 3
 """Number of failures of one sort that are printed in full."""
 
@@ -68,10 +70,10 @@ def run_stores(plan: Plan) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="curate-fuzz-"))
     scratch.chmod(0o755)
     honest = (plan.keep or scratch) / "honest"
+    warm()
     if not honest.exists():
         honest.parent.mkdir(parents=True, exist_ok=True)
         prepare(honest)
-    warm()
     wrong = check_honest(Campaign(honest, scratch / "check"), EVERY) if plan.stores > 50 else []
     for line in wrong:
         say(f"On the honest store: {line}", to=sys.stderr)
@@ -114,7 +116,7 @@ def _outcomes(honest: Path, scratch: Path, plan: Plan) -> Iterator[Outcome]:
     following = context.Value("i", 0)
 
     def work(number: int) -> None:
-        campaign = Campaign(honest, scratch / f"job-{number}", quick=plan.quick)
+        campaign = Campaign(honest, scratch / f"job-{number}", quick=plan.quick, **SELDOM[plan.quick])
         while True:
             with following.get_lock():
                 at = following.value
