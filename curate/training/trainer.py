@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -32,13 +31,14 @@ from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
 from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
+from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
 
 UPDATE = "curate_update"
 """Key of a micro-batch that holds the step's ready `Update`, or None in the later micro-batches of such a step."""
 
 
-class CurateTrainer(Trainer):
+class CurateTrainer(ResumingTrainer):
     """A Trainer whose optimizer steps train on the samples that a selection keeps of their candidates.
 
     Args:

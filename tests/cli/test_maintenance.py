@@ -16,8 +16,8 @@ import pytest
 from curate.errors import StoreError
 from curate.stages.embed import EmbedConfig
 from curate.store import Artifact, Draft, Store
-from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED
-from curate.store.artifacts.parquet import read_parquet
+from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED, RECORDS
+from curate.store.artifacts.parquet import read_parquet, write_parquet
 from curate.store.catalog.fragments import fragments
 from curate.store.maintenance.gc import Leftover, find_leftovers
 from curate.store.maintenance.repair import repair
@@ -201,6 +201,48 @@ def test_records_that_only_the_catalogue_has_are_written_to_their_artifacts(stor
     store.catalog.path.unlink()
     list(repair(store))
     assert answers(store) == before
+
+
+def waits_again(made: Artifact) -> tuple[Path, Path]:
+    """Copy a merged file of records to where records wait, and return both paths."""
+    (merged,) = fragments(made.path, which=MERGED)
+    waiting = made.path / RECORDS / merged.parent.name / merged.name
+    waiting.parent.mkdir(parents=True, exist_ok=True)
+    waiting.write_bytes(merged.read_bytes())
+    return merged, waiting
+
+
+@pytest.mark.parametrize("catalogue", ["sound", "damaged"])
+def test_records_that_are_merged_and_wait_as_well_are_named_and_counted_once(
+    store: Store, made: Artifact, catalogue: str
+) -> None:
+    before = answers(store)
+    merged, waiting = waits_again(made)
+    assert [each.path for each in find_defects(store)] == [waiting]
+    if catalogue == "damaged":
+        store.catalog.path.write_bytes(b"no database" * 500)
+    else:
+        assert answers(store) == before
+    assert f"Removed {waiting}: the same records are merged." in list(repair(store))
+    assert merged.exists() and answers(store) == before and list(find_defects(store)) == []
+    merged, waiting = waits_again(made)
+    assert store.sync() and merged.exists() and not waiting.exists() and answers(store) == before
+
+
+def test_other_records_of_the_same_name_are_an_error_and_both_are_kept(store: Store, made: Artifact) -> None:
+    merged, waiting = waits_again(made)
+    write_parquet(waiting, read_parquet(merged).slice(1))
+    contents = merged.read_bytes(), waiting.read_bytes()
+    found = list(find_defects(store))
+    assert {each.path for each in found} == {waiting}
+    assert any(f"has the name of {merged}, and other records" in each.wrong for each in found)
+    store.catalog.path.write_bytes(b"no database" * 500)
+    with pytest.raises(StoreError, match=r"all.parquet .* cannot be built again without it"):
+        list(repair(store))
+    store.catalog.path.unlink()
+    with pytest.raises(StoreError, match=r"and other records"):
+        store.sync()
+    assert (merged.read_bytes(), waiting.read_bytes()) == contents
 
 
 def test_the_commands_print_it_and_exit_with_the_right_code(

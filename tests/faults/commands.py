@@ -68,18 +68,49 @@ class Running:
         return (self.folder / f"{self.number}.err").read_text(encoding="utf-8")
 
 
-class Commands:
-    """A starter of commands, with its server process. Close it at the end."""
+class ForkedServer:
+    """A server process that is a fork of this one, where everything is imported already.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        errors: file that its stderr goes to.
+    """
+
+    def __init__(self, errors: Path) -> None:
+        from .server import serve
+
+        (ours_in, self_out), (self_in, ours_out) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            file = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            for number, descriptor in enumerate((self_in, self_out, file)):
+                os.dup2(descriptor, number)
+            for descriptor in (ours_in, ours_out, self_in, self_out, file):
+                os.close(descriptor)
+            os.chdir(PROJECT)
+            os.environ.update(QUIET)
+            serve()
+            os._exit(0)
+        os.close(self_in)
+        os.close(self_out)
+        self.stdin, self.stdout = open(ours_out, "wb"), open(ours_in, "rb")  # noqa: SIM115 - until the server ends
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the server has ended."""
+        os.waitpid(self.pid, 0)
+
+
+class Commands:
+    """A starter of commands, with its server process. Close it at the end.
+
+    Args:
+        folder: where outputs go.
+        fork: let the server be a fork of this process, which has imported everything.
+    """
+
+    def __init__(self, folder: Path, *, fork: bool = False) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", f"{__package__}.server"]
-        environment = {**os.environ, **QUIET}
-        with (folder / "server.err").open("wb") as errors:
-            self._server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=PROJECT, env=environment
-            )
+        self._server = ForkedServer(folder / "server.err") if fork else _new_server(folder / "server.err")
         self._running: dict[int, Running] = {}
         self._started: queue.Queue[dict[str, Any]] = queue.Queue()
         self._count = 0
@@ -145,6 +176,19 @@ class Commands:
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(PATIENCE)
+
+
+def _new_server(errors: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"{__package__}.server"]
+    with errors.open("wb") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            cwd=PROJECT,
+            env={**os.environ, **QUIET},
+        )
 
 
 def from_scratch(folder: Path, *args: str, fault: Fault | None = None) -> subprocess.CompletedProcess[str]:

@@ -100,9 +100,9 @@ class Harness:
     count: int = 0
 
     @classmethod
-    def open(cls, folder: Path) -> Harness:
-        """Make the harness and prepare its store."""
-        commands = Commands(folder / "log")
+    def open(cls, folder: Path, *, fork: bool = False) -> Harness:
+        """Make the harness and prepare its store; with `fork`, in forks of this process."""
+        commands = Commands(folder / "log", fork=fork)
         template = folder / "template"
         (template / "store" / "queries").mkdir(parents=True)
         for line in PREPARED:

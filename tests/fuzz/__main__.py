@@ -33,15 +33,28 @@ def main() -> int:
     stores.add_argument("--only", metavar="KIND", help="mutate only in this way")
     stores.add_argument("--first", type=int, default=0, help="number of the first store [default: 0]")
     stores.add_argument("--keep", type=Path, metavar="DIR", help="keep the honest store and the mutants that fail here")
+    stores.add_argument("--minutes", type=float, help="begin no further store after this time")
+    stores.add_argument("--quick", action="store_true", help="run two commands on each store, as the tests do")
     given = parser.parse_args()
     if given.stores is None:
         return _rows(given)
     from .stores.mutations import KINDS
-    from .stores.program import run_stores
+    from .stores.program import Plan, run_stores
 
     if given.only is not None and given.only not in KINDS:
         parser.error(f"There is no kind '{given.only}': {', '.join(KINDS)}.")
-    return run_stores(given.stores, given.seed, given.jobs, first=given.first, only=given.only, keep=given.keep)
+    return run_stores(
+        Plan(
+            given.stores,
+            given.seed,
+            given.jobs,
+            first=given.first,
+            only=given.only,
+            keep=given.keep,
+            minutes=given.minutes,
+            quick=given.quick,
+        )
+    )
 
 
 def _rows(given: argparse.Namespace) -> int:

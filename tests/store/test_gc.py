@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -155,3 +156,10 @@ def test_behind_a_link_nothing_counts_as_deleted(
     (store.root / place).symlink_to(tmp_path / "elsewhere")
     assert find_leftovers(store) == []
     assert f"{store.root / place} is a link" in caplog.text
+
+
+def test_a_catalogue_without_tables_holds_nothing_to_remove(store: Store, made: Artifact) -> None:
+    store.catalog.path.unlink()
+    duckdb.connect(str(store.catalog.path)).close()
+    assert find_leftovers(store) == []
+    assert [each.path for each in find_defects(store)] == [store.catalog.path]

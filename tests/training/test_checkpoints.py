@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelError, TrainingError
 from curate.lm.model.config_checks import ModelOptions
@@ -18,7 +19,7 @@ from curate.lm.model.load import load_model
 from curate.runtime.checksums import CHECKPOINT_MARKER
 from curate.stages import make
 from curate.store import Store
-from curate.training.checkpoint_files import checkpoints, newest
+from curate.training.checkpoint_files import checkpoints, newest, read_state
 from curate.training.gradients.features import adam_of, mean_rates
 from tests.support.training import interrupted_at
 
@@ -64,6 +65,83 @@ def written(name: str, content: Any) -> Break:
 
 def missing(name: str) -> Break:
     return lambda folder, place: (folder / name).unlink()
+
+
+def torch_file(name: str, change: Callable[[Any], Any]) -> Break:
+    """Change what a file of torch holds, as whoever sends a checkpoint can."""
+
+    def act(folder: Path, place: Path) -> None:
+        content = read_state(folder / name)
+        torch.save(change(content) or content, folder / name)
+
+    return act
+
+
+def moments(value: Any) -> Break:
+    return torch_file("optimizer.pt", lambda c: [each.update(exp_avg=value) for each in c["state"].values()] and c)
+
+
+def setting(name: str, value: Any) -> Break:
+    return torch_file("optimizer.pt", lambda c: c["param_groups"][0].update({name: value}))
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Break:
+    def act(folder: Path, place: Path) -> None:
+        (file,) = folder.glob("*model.safetensors")
+        content = load_file(file)
+        change(content)
+        save_file(content, file, metadata={"format": "pt"})
+
+    return act
+
+
+def of_another_shape(content: dict[str, torch.Tensor]) -> None:
+    name = sorted(content)[0]
+    content[name] = torch.zeros(3, 5)
+
+
+UNFIT: dict[str, tuple[Break, str]] = {
+    "moments of another shape": (moments(torch.zeros(1)), "state exp_avg has the shape 1, not"),
+    "moments of integers": (moments(torch.zeros(3, 3, dtype=torch.int8)), "exp_avg has the shape 3×3|no tensor of"),
+    "moments a text": (moments("x"), "state exp_avg is no tensor"),
+    "no second moments": (
+        torch_file("optimizer.pt", lambda c: [each.pop("exp_avg_sq") for each in c["state"].values()] and c),
+        "a parameter has no exp_avg_sq",
+    ),
+    "no groups": (torch_file("optimizer.pt", lambda c: {**c, "param_groups": []}), "does not fit this run"),
+    "a group less": (torch_file("optimizer.pt", lambda c: c["param_groups"].pop() and c), "does not fit this run"),
+    "no state": (torch_file("optimizer.pt", lambda c: {"x": 1}), "does not fit this run"),
+    "a list": (torch_file("optimizer.pt", lambda c: [1]), "does not fit this run"),
+    "up instead of down": (setting("maximize", True), "maximize of the optimizer is not False"),
+    "other betas": (setting("betas", (0.5, 0.5)), "betas of the optimizer"),
+    "a rate of text": (setting("lr", "x"), "does not fit this run"),
+    "other rates": (torch_file("scheduler.pt", lambda c: c.update(base_lrs=[9.0])), "other learning rates"),
+    "a schedule of text": (torch_file("scheduler.pt", lambda c: c.update(last_epoch="x")), "other learning rates"),
+    "an odd generator": (torch_file("rng_state.pth", lambda c: {"python": 1}), "rng_state.pth does not fit"),
+    "a tensor less": (tensors(lambda c: c.pop(sorted(c)[0])), "model.safetensors does not fit .*it lacks 1 tensors"),
+    "a tensor more": (
+        tensors(lambda c: c.update(x=torch.ones(1))),
+        "does not fit .*it also has 1 tensors, such as 'x'",
+    ),
+    "a tensor of another shape": (tensors(of_another_shape), "model.safetensors does not fit this run"),
+    "weights cut off": (
+        lambda folder, place: [os.truncate(path, 400) for path in folder.glob("*model.safetensors")],
+        "model.safetensors does not fit this run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_checkpoint_that_does_not_fit_the_run_is_one_sentence(
+    checkpoint: Path, tiny: str, tmp_path: Path, name: str
+) -> None:
+    act, message = UNFIT[name]
+    act(checkpoint, tmp_path)
+    (checkpoint / CHECKPOINT_MARKER).write_text("{}")
+    with pytest.raises(TrainingError, match=message) as caught:
+        make(Store(tmp_path / "store"), "train", name="run", pool="pool", model=tiny, **OPTIONS)
+    text = str(caught.value)
+    assert str(checkpoint) in text and "Delete the folder" in text and text.isprintable() and "Error" not in text
 
 
 BROKEN: dict[str, tuple[Break, str]] = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import ModelError
 from .boundary import COMPLETE, loading, read_object, require_regular_files
-from .weight_files import header_of
+from .weight_files import Shapes, header_of
 
 CONFIG = "adapter_config.json"
 
@@ -77,3 +77,10 @@ def load_adapter(model: nn.Module, folder: str, *, trainable: bool) -> nn.Module
         warnings.filterwarnings("error", message="Found missing adapter keys")
         adapted: nn.Module = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return adapted
+
+
+def adapter_shapes(model: nn.Module) -> Shapes:
+    """Return the shapes of the tensors that a file of the model's adapter holds, by their names in the file."""
+    from peft import get_peft_model_state_dict
+
+    return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}

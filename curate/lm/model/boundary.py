@@ -7,6 +7,7 @@ all of them are caught here. Small JSON files of a model folder are also read he
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +41,27 @@ def loading(what: str, location: str, remedy: str = COMPLETE) -> Iterator[None]:
     except (CurateError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        raise ModelError(f"Cannot load {article(what)} {what} from {location}: {reason_of(error)}. {remedy}") from None
+        raise ModelError(f"Cannot load {article(what)} {what} from {location}: {reason_of(error)}. {remedy}") from error
+
+
+CLASS = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Warning)\b(?:: *|(?=[('\"]))")
+"""The class of an exception, as libraries write it into the message of another one."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the reason of an error in one line of at most 300 characters, without control characters."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, (OSError, ValueError, RuntimeError, ImportError)) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return the reason of an error in one line of at most 300 characters, without control characters.
+
+    The class of the error is not named: `curate --traceback COMMAND` shows it.
+    """
+    text = CLASS.sub("", " ".join(str(error).split()))
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
+    elif isinstance(error, RecursionError):
+        text = "it is nested too deeply"
+    elif isinstance(error, SystemExit):
+        text = f"its code tried to end the process with exit code {error.code!r}"
+    elif not text:
+        text = "there is not enough memory" if isinstance(error, MemoryError) else "the library gives no reason"
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:300])
     return text.rstrip(". ")
 

@@ -27,7 +27,7 @@ from ..artifacts.manifest import MERGED
 from ..artifacts.path_checks import is_special, kind_of, require_folder
 from ..artifacts.safe_files import link, remove, remove_tree, rename
 from .connection import EVERYWHERE, attach_file, connect, retry_while_busy
-from .fragments import fragment_key, fragments, insert_fragments, move_to_merged
+from .fragments import fragment_key, fragments, insert_fragments, is_merged, move_to_merged
 from .layout import create_tables, is_up_to_date
 
 NAME_COLUMNS = {
@@ -138,16 +138,16 @@ class Catalog:
         """
         index = ArtifactIndex(self.path.parent)
         records = [(each, file) for each in index.artifacts_and_drafts() for file in fragments(each.path, which=MERGED)]
-        records += [(each, file) for each in index.artifacts() for file in fragments(each.path)]
+        waiting = [(each, file) for each in index.artifacts() for file in fragments(each.path)]
+        records += [(each, file) for each, file in waiting if not is_merged(file)]
         partial = temporary(self.path)
         self.make(partial, [(artifact.fingerprint, file) for artifact, file in records])
         old = _unused(self.path.with_name(f"{self.path.name}.{why}-{datetime.datetime.now():%Y%m%d-%H%M%S}"))
         for suffix in ("", ".wal"):
             self._set_aside(self.path.with_name(self.path.name + suffix), old.with_name(old.name + suffix))
         rename(partial, self.path)
-        for _, file in records:
-            if file.parents[1].name != MERGED:
-                move_to_merged(file)
+        for _, file in waiting:
+            move_to_merged(file)
         kept = f"; the old catalogue is kept as {old}" if os.path.lexists(old) else ""
         return f"Built {self.path} again from {len(records)} files of records{kept}."
 
@@ -219,6 +219,8 @@ class Catalog:
         """
         if not waiting and kind_of(self.path) is not None:
             return
+        for _, path in waiting:
+            is_merged(path)  # an error if other records are in its place
         with self.open(wait=wait) as connection:
             done = set(connection.execute("SELECT artifact, fragment FROM merged").fetchall())
             new = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in done]

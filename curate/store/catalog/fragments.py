@@ -14,10 +14,11 @@ from pathlib import Path
 import duckdb
 
 from ...errors import StoreError, of_system
+from ...runtime.checksums import sha256
 from ..artifacts.files import REMEDY
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.path_checks import kind_of, refusal, require_no_links
-from ..artifacts.safe_files import make_folder, rename
+from ..artifacts.safe_files import make_folder, remove, rename
 from .objects import schema_columns
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -49,11 +50,34 @@ def fragments(folder: Path, table: str = "*", which: str = RECORDS) -> list[Path
 
 
 def move_to_merged(path: Path) -> None:
-    """Move a merged fragment to the folder `merged`. The catalogue can be built again from the fragments there."""
+    """Move a merged fragment to the folder `merged`. The catalogue can be built again from the fragments there.
+
+    Raises:
+        StoreError: another fragment of this name lies there. It is kept.
+    """
+    if is_merged(path):
+        remove(path)
+        return
     folder = path.parents[2] / MERGED / path.parent.name
     make_folder(folder)
     with suppress(FileNotFoundError):  # another process merged and moved it
         rename(path, folder / path.name)
+
+
+def is_merged(path: Path) -> bool:
+    """Return whether a fragment in `facts` also lies in `merged`, byte for byte.
+
+    Curate moves fragments, so only a store that was changed by other means has one twice.
+
+    Raises:
+        StoreError: another fragment of this name lies in `merged`.
+    """
+    twin = path.parents[2] / MERGED / path.parent.name / path.name
+    if kind_of(path) != "a file" or kind_of(twin) != "a file":
+        return False
+    if sha256(path) != sha256(twin):
+        raise StoreError(f"{path} has the name of {twin}, and other records. Delete the one that is wrong.")
+    return True
 
 
 def fragment_key(path: Path) -> str:

@@ -170,8 +170,11 @@ def _rows_by_artifact(store: Store) -> dict[str, int]:
     try:
         store.catalog.attach_as_it_is(connection, wait=5.0, macros=True)
         found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
-        tables = " UNION ALL ".join(f"SELECT artifact FROM catalog.{table}" for (table,) in found if table != "layout")
-        return dict(connection.execute(f"SELECT artifact, count(*) FROM ({tables}) GROUP BY artifact").fetchall())
+        tables = [f"SELECT artifact FROM catalog.{table}" for (table,) in found if table != "layout"]
+        if not tables:  # a file of DuckDB without any table, which `curate verify` names
+            return {}
+        counted = f"SELECT artifact, count(*) FROM ({' UNION ALL '.join(tables)}) GROUP BY artifact"
+        return dict(connection.execute(counted).fetchall())
     finally:
         connection.close()
 

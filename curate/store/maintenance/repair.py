@@ -7,6 +7,7 @@ still be read are first written to their artifacts' folders.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -19,10 +20,10 @@ from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import write_parquet
 from ..artifacts.path_checks import kind_of
 from ..artifacts.safe_files import remove, remove_tree
-from ..catalog.fragments import fragment_key, fragments, is_fragment_key
+from ..catalog.fragments import fragment_key, fragments, is_fragment_key, is_merged
 from ..store import Store
 from .tables import Defect
-from .verify import INDEX_DESCRIPTION, find_defects
+from .verify import INDEX_DESCRIPTION, find_defects, readable_artifacts
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -33,6 +34,7 @@ def repair(store: Store) -> Iterator[str]:
     """
     if message := _rescue_records(store):
         yield message
+    yield from _remove_merged(store)
     defects = list(find_defects(store))
     if any(defect.path == store.catalog.path for defect in defects):
         yield _rebuild_catalogue(store, defects)
@@ -42,6 +44,16 @@ def repair(store: Store) -> Iterator[str]:
         with DraftLock(checkpoint.parents[1] / "draft.lock", f"the run of {checkpoint}"):
             remove_tree(checkpoint)
         yield f"Removed {checkpoint}: the run resumes from the checkpoint before it."
+
+
+def _remove_merged(store: Store) -> Iterator[str]:
+    """Remove records that wait to be merged although the same file is among the merged ones."""
+    for artifact in readable_artifacts(store):
+        with suppress(StoreError):  # `find_defects` reports it
+            for path in fragments(artifact.path):
+                if is_merged(path):
+                    remove(path)
+                    yield f"Removed {path}: the same records are merged."
 
 
 def _unique(paths: Iterator[Path | None]) -> list[Path]:

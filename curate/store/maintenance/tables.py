@@ -18,7 +18,7 @@ from ...errors import StoreError
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.parquet import metadata_of
 from ..artifacts.path_checks import is_special, kind_of
-from ..catalog.fragments import KEY, record_tables
+from ..catalog.fragments import KEY, is_merged, record_tables
 from ..catalog.objects import schema_columns
 from ..catalog.sql import quote
 
@@ -68,8 +68,20 @@ def defects_of_tables(folder: Path, remedy: str, connection: duckdb.DuckDBPyConn
         except StoreError as error:
             yield Defect(path, str(error), remedy)
             continue
+        if path.parents[1].name == RECORDS:
+            yield from _merged_twice(path)
         if inexact and (wrong := _not_castable(connection, path, inexact)) is not None:
             yield Defect(path, wrong, remedy)
+
+
+def _merged_twice(path: Path) -> Iterator[Defect]:
+    """Yield a defect if a fragment that waits to be merged also lies among those that are merged."""
+    try:
+        if is_merged(path):
+            yield Defect(path, f"also lies in {MERGED}", "curate repair removes it.")
+    except StoreError as error:
+        what, _, remedy = str(error).removeprefix(f"{path} ").partition(". ")
+        yield Defect(path, what, remedy)
 
 
 def _real_fragments(folder: Path) -> Iterator[Path]:

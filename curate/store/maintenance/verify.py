@@ -231,7 +231,8 @@ def _defects_of_records(
     if in_catalogue - known:  # records of an older curate, which only the catalogue holds: nothing to compare with
         return
     expected = Counter[str]()
-    for file in _fragments(artifact.path, RECORDS) + moved:
+    waiting = [file for file in _fragments(artifact.path, RECORDS) if fragment_key(file) not in known]
+    for file in waiting + moved:
         if fragment_key(file) in in_catalogue:
             with suppress(StoreError, FileNotFoundError):  # `_defects_of_folder` reports it as a damaged file
                 expected[file.parent.name] += metadata_of(file).num_rows

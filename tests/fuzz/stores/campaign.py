@@ -76,16 +76,16 @@ class Campaign:
     Args:
         honest: the honest world.
         folder: where mutants are made and removed.
-        others: number of drawn commands of a store.
+        quick: run two commands on a store.
         traced: share of commands whose system calls are followed.
         new: share of commands in new processes.
     """
 
     def __init__(
-        self, honest: Path, folder: Path, *, others: int = OTHERS, traced: float = TRACED, new: float = NEW
+        self, honest: Path, folder: Path, *, quick: bool = False, traced: float = TRACED, new: float = NEW
     ) -> None:
         self.honest, self.folder = honest, folder
-        self.others, self.new = others, new
+        self.quick, self.new = quick, new
         self.traced = traced if STRACE else 0.0
         self.proxy = Proxy()
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Campaign:
 
     def _run(self, mutant: Mutant) -> Outcome:
         outcome, rng = Outcome(mutant.kind), mutant.random("commands")
-        commands = drawn(rng, mutant.kind, self.others)
+        commands = drawn(rng, mutant.kind, OTHERS, quick=self.quick)
         with self.world(mutant) as (world, mutation):
             reading = [each for each in commands if not each.writes]
             ran = {each.name: self._checked(mutant, mutation, each, world, outcome) for each in reading}

@@ -15,10 +15,15 @@ from .world import OUTSIDE, SECRET, WRITABLE
 
 LAWFUL = re.compile(
     r"takes this permission from the command line only|changed since it was started|No unfinished artifact is named"
+    r"|There is no model '"
 )
-"""Refusals of a store that is as curate may leave it: a permission is missing, an input was made again."""
-CONTENT = re.compile(r"/files/|/checkpoints/checkpoint-[^/]*/|^model/|/queries/|a question ")
-"""Files whose content, if its checksum fits, is checked by what loads it: models, checkpoints, the user's SQL."""
+"""Refusals of a store that is as curate may leave it: a permission is missing, an input was made again, a model that an
+option names lies elsewhere."""
+CONTENT = re.compile(
+    r"/files/|/checkpoints/checkpoint-[^/]*/|^model/|/queries/|a question |\.parquet is spoilt and signed"
+)
+"""Files whose content, if its checksum fits, is checked by what loads it: models, checkpoints, the user's SQL, and the
+pages of Parquet files, of which `curate verify` decodes the footers only."""
 UNEXPECTED = "An error that curate did not expect"
 CLASS = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z][A-Za-z]*(?:Error|Exception|Warning)\b(?=[:('])")
 """The class of an exception, as Python prints it."""

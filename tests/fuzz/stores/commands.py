@@ -49,9 +49,10 @@ def _line(name: str, text: str, weight: float = 1.0, **options: bool) -> Command
 
 
 READING = {"writes": False}
+VERIFY = _line("verify", "verify", 0, **READING)
 ALWAYS = (
     _line("status", "status", 0, **READING),
-    _line("verify", "verify", 0, **READING),
+    VERIFY,
     _line("gc", "gc", 0, **READING),
     _line("doctor", "doctor", 0, **READING),
 )
@@ -136,10 +137,15 @@ READ_BY: Mapping[str, Sequence[str]] = {
 """Kind of mutation -> names of the commands that read what it changes; they are drawn more often."""
 
 
-def drawn(rng: Random, kind: str, count: int) -> list[Command]:
-    """Return the commands for a store: all cheap ones, a query, and `count` of the others; the reading ones first."""
+def drawn(rng: Random, kind: str, count: int, *, quick: bool = False) -> list[Command]:
+    """Return the commands for a store: all cheap ones, a query, and `count` of the others; the reading ones first.
+
+    If it has to be quick, these are `curate verify` and one other.
+    """
     pool = [each for each in EVERY if each.weight]
     weights = [each.weight * (6 if each.name in READ_BY.get(kind, ()) else 1) for each in pool]
+    if quick:
+        return sorted((VERIFY, *rng.choices(pool, weights)), key=lambda each: each.writes)
     chosen: dict[str, Command] = {}
     query = rng.choice([each for each in EVERY if each.name in ("query", "question", "questions")])
     while len(chosen) < count:

@@ -176,7 +176,8 @@ def retyped(rng: Random, path: Path) -> None:
 
     state = torch.load(path, weights_only=True)
     content, _ = changed(rng, {str(key): None for key in state}) if rng.random() < 0.3 else (state, "")
-    for values in (content.get("state") or {}).values() if isinstance(content, dict) else ():
+    found = content.get("state") if isinstance(content, dict) else None
+    for values in found.values() if isinstance(found, dict) else ():
         if isinstance(values, dict):
             values["exp_avg"] = rng.choice([torch.zeros(1), torch.zeros(3, 3, dtype=torch.int8), None, "x", [1]])
     torch.save(content, path)

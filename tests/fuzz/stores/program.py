@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,47 +27,64 @@ from .mutations import KINDS, Mutant
 from .running import STRACE
 from .world import prepare
 
+SELDOM: dict[bool, dict[str, float]] = {False: {}, True: {"traced": 0.0, "new": 0.0}}
+"""Whether it has to be quick -> shares of commands that take long; the tests try strace on one of their own."""
 SHOWN = 3
 """Number of failures of one sort that are printed in full."""
 
 
-def run_stores(
-    stores: int, seed: int, jobs: int, *, first: int = 0, only: str | None = None, keep: Path | None = None
-) -> int:
-    """Fuzz received stores and print what came of it; return 1 if a check failed.
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
 
-    Args:
+    Attributes:
         stores: number of mutants.
         seed: where their numbers begin.
         jobs: number of processes.
         first: number of the first mutant.
         only: kind of mutation; others are passed over.
         keep: folder for the honest world, which is used again if it is there, and for the mutants that fail.
+        minutes: time after which no further mutant is begun; the tables are then of those that ran.
+        quick: run two commands on each mutant, as the tests do, and not nine.
     """
+
+    stores: int
+    seed: int
+    jobs: int
+    first: int = 0
+    only: str | None = None
+    keep: Path | None = None
+    minutes: float | None = None
+    quick: bool = False
+
+    def mutants(self) -> list[Mutant]:
+        """Return the mutants to run."""
+        end = self.first + self.stores * (len(KINDS) if self.only else 1)
+        found = [Mutant(self.seed, number) for number in range(self.first, end)]
+        return [each for each in found if self.only in (None, each.kind)][: self.stores]
+
+
+def run_stores(plan: Plan) -> int:
+    """Fuzz received stores and print what came of it; return 1 if a check failed."""
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="curate-fuzz-"))
     scratch.chmod(0o755)
-    honest = (keep or scratch) / "honest"
+    honest = (plan.keep or scratch) / "honest"
+    warm()
     if not honest.exists():
         honest.parent.mkdir(parents=True, exist_ok=True)
         prepare(honest)
-    warm()
-    wrong = check_honest(Campaign(honest, scratch / "check"), EVERY) if stores > 50 else []
+    wrong = check_honest(Campaign(honest, scratch / "check"), EVERY) if plan.stores > 50 else []
     for line in wrong:
         say(f"On the honest store: {line}", to=sys.stderr)
-    numbers = [n for n in range(first, first + stores * (len(KINDS) if only else 1)) if _is_kind(n, only)][:stores]
     tally = Tally()
-    for outcome in _outcomes(honest, scratch, [Mutant(seed, number) for number in numbers], jobs):
+    for outcome in _outcomes(honest, scratch, plan):
         tally.add(outcome)
-    _keep(keep, honest, tally.failures)
+    _keep(plan.keep, honest, tally.failures)
     shutil.rmtree(scratch)
     gc.unfreeze()  # modules in C++ complain at exit about what is not collected
     say(*tally.lines(), "", f"{time.monotonic() - began:.0f} s, with strace: {'yes' if STRACE else 'no'}")
     return int(bool(wrong or tally.failures))
-
-
-def _is_kind(number: int, only: str | None) -> bool:
-    return only is None or Mutant(0, number).kind == only
 
 
 def warm() -> None:
@@ -88,27 +107,34 @@ def _modules() -> Iterator[Path]:
             yield path.relative_to(PROJECT)
 
 
-def _outcomes(honest: Path, scratch: Path, mutants: Sequence[Mutant], jobs: int) -> Iterator[Outcome]:
+def _outcomes(honest: Path, scratch: Path, plan: Plan) -> Iterator[Outcome]:
     """Yield the outcomes of mutants, as processes that are forks of this one find them."""
+    mutants = plan.mutants()
+    end = math.inf if plan.minutes is None else time.monotonic() + 60 * plan.minutes
     context = multiprocessing.get_context("fork")
     results: Any = context.SimpleQueue()
     following = context.Value("i", 0)
 
     def work(number: int) -> None:
-        campaign = Campaign(honest, scratch / f"job-{number}")
+        campaign = Campaign(honest, scratch / f"job-{number}", quick=plan.quick, **SELDOM[plan.quick])
         while True:
             with following.get_lock():
                 at = following.value
                 following.value += 1
-            if at >= len(mutants):
+            if at >= len(mutants) or time.monotonic() > end:
+                results.put(None)
                 return
             results.put(campaign.run(mutants[at]))
 
-    workers = [context.Process(target=work, args=(number,)) for number in range(jobs)]
+    workers = [context.Process(target=work, args=(number,)) for number in range(plan.jobs)]
     for worker in workers:
         worker.start()
-    for _ in mutants:
-        yield results.get()
+    working = plan.jobs
+    while working:
+        if (outcome := results.get()) is None:
+            working -= 1
+        else:
+            yield outcome
     for worker in workers:
         worker.join()
 

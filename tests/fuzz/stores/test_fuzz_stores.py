@@ -167,7 +167,8 @@ def test_every_command_of_the_command_line_is_run() -> None:
 def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
     """The honest world, and what the program prints about one mutant of each kind."""
     folder = tmp_path_factory.mktemp("fuzz")
-    line = [sys.executable, "-m", "tests.fuzz", "--stores", str(len(KINDS)), "--jobs", "1", "--keep", str(folder)]
+    line = [sys.executable, "-m", "tests.fuzz", "--stores", str(len(KINDS)), "--quick", "--jobs", "1"]
+    line += ["--keep", str(folder)]
     ran = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
     yield folder, ran
     shutil.rmtree(folder)
@@ -177,11 +178,11 @@ def test_one_mutant_of_each_kind_breaks_nothing(printed: tuple[Path, subprocess.
     _, ran = printed
     assert ran.returncode == 0, ran.stdout + ran.stderr
     counted = re.match(r"(\d+) stores, (\d+) commands", ran.stdout)
-    assert counted and int(counted[1]) == len(KINDS) and int(counted[2]) > 6 * len(KINDS)
+    assert counted and int(counted[1]) == len(KINDS) and int(counted[2]) == 2 * len(KINDS)
     assert "No check failed." in ran.stdout
     last = next(line for line in ran.stdout.splitlines() if line.startswith("all "))
     ok, refused, failed = map(int, last.split()[-1].split("/"))
-    assert ok > refused > 0 and failed == 0, "mutants are neither all refused nor all accepted"
+    assert ok > 4 and refused > 4 and failed == 0, "mutants are neither all refused nor all accepted"
 
 
 @pytest.mark.parametrize("kind", KINDS)

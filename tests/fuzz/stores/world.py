@@ -43,9 +43,9 @@ QUESTION = (
 
 
 def prepare(folder: Path) -> Path:
-    """Make the honest world in a folder and return its path. It takes about half a minute."""
+    """Make the honest world in a folder and return its path, by commands in forks of this process."""
     work = folder.with_name(folder.name + ".work")
-    harness = Harness.open(work)
+    harness = Harness.open(work, fork=True)
     try:
         for line in MADE:
             harness.commands.done(harness.template, *line.split())

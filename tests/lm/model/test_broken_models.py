@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelError
+from curate.lm.model.boundary import loading, reason_of
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, load_tokenizer
 from curate.lm.model.memory import count
@@ -181,6 +184,7 @@ def folder(tiny: str, tmp_path: Path) -> Path:
 
 
 def is_a_sentence(text: str) -> bool:
+    assert not re.search(r"\w(Error|Exception|SystemExit)\b", text), f"names a class of Python: {text}"
     return len(text) < 900 and text.isprintable() and text.endswith(".") and "Traceback" not in text
 
 
@@ -227,8 +231,33 @@ def test_a_sound_model_in_shards_is_loaded(folder: Path, tiny: str) -> None:
 def test_code_of_a_model_that_exits_does_not_end_the_command(folder: Path) -> None:
     (folder / "own.py").write_text("raise SystemExit(0)\n")
     config(auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, model_type="own")(folder)
-    with pytest.raises(ModelError, match="SystemExit"):
+    with pytest.raises(ModelError, match="tried to end the process with exit code 0"):
         load_model(ModelOptions(str(folder), trust_remote_code=True))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("a  b.\n"), "a b"),
+        (TypeError("unhashable type"), "unhashable type"),
+        (KeyError("rope"), "there is no 'rope'"),
+        (RecursionError("maximum recursion depth"), "it is nested too deeply"),
+        (Exception("pkg.own.SafetensorError: header too long"), "header too long"),
+        (RuntimeError("caused by JSONDecodeError('Expecting value')"), "caused by ('Expecting value')"),
+        (AssertionError(), "the library gives no reason"),
+        (ValueError("\x1b[31m" + "x" * 400), "\\x1b[31m" + "x" * 295),
+    ],
+    ids=repr,
+)
+def test_a_reason_names_no_class_of_python(error: BaseException, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def test_a_traceback_still_has_the_class(folder: Path) -> None:
+    with pytest.raises(ModelError) as caught, loading("model", str(folder)):
+        raise TypeError("odd")
+    assert "TypeError" not in str(caught.value)
+    assert "TypeError: odd" in "".join(traceback.format_exception(caught.value))
 
 
 # Adapters
