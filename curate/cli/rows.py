@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import QueryError
 from ..log import LOGGER
@@ -23,6 +22,7 @@ from ..runtime.spool import Spool
 from ..runtime.spreadsheet import as_csv
 from ..runtime.terminal import harmless, table
 from ..store import Store
+from ..store.artifacts.parquet import stream_parquet
 from ..store.catalog.query_worker import Answer, run_request
 from .answer import Layout
 
@@ -170,9 +170,7 @@ def _json_list(rows: Rows, layout: Layout) -> Iterator[str]:
 def write_parquet(answer: Answer, to: Spool) -> None:
     """Write an answer as a Parquet file; raise `QueryError` if a column has a type that such a file cannot hold."""
     try:
-        with pq.ParquetWriter(pa.PythonFile(to, "w"), answer.schema(), compression="zstd") as writer:
-            for batch in answer.batches():
-                writer.write_batch(batch, GROUP_ROWS)
+        stream_parquet(to, answer.schema(), answer.batches(), GROUP_ROWS)
     except pa.ArrowNotImplementedError as error:
         raise QueryError(f"The answer has a value that Parquet cannot hold: {error}. CAST it to VARCHAR.") from None
 

@@ -112,7 +112,8 @@ def test_every_module_can_be_imported(path: Path) -> None:
 
 def test_no_file_holds_a_path_of_somebodys_machine() -> None:
     machine = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|private)/[\w.]")
-    texts = {path: path.read_bytes() for path in tracked() if path != Path(__file__)}
+    copied = ROOT / "curate" / "lm" / "tokens" / "training_templates"  # texts of others, unchanged
+    texts = {path: path.read_bytes() for path in tracked() if path != Path(__file__) and copied not in path.parents}
     found = [
         p.name for p, text in texts.items() if b"\0" not in text and machine.search(text.decode("utf-8", "replace"))
     ]

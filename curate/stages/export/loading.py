@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from ...store.artifacts.parquet import metadata_of
 from .json_lines import WatchedRows
 
 LISTS, JSON = "4.0", "4.7"
@@ -71,6 +70,6 @@ def _types(folder: Path, file_format: str) -> str:
     if file_format == "hf":
         return (folder / "dataset_info.json").read_text(encoding="utf-8")
     if file_format == "parquet":
-        metadata = pq.read_schema(folder / "train.parquet").metadata or {}
+        metadata = metadata_of(folder / "train.parquet").metadata or {}
         return str(metadata.get(b"huggingface", b"").decode())
     return ""

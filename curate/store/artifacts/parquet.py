@@ -6,7 +6,7 @@ reads the files for queries, does not verify them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,17 @@ def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
     """
     with replace_file(path, temporary(path)) as file:
         pq.write_table(table, file, **{"compression": "zstd", **CHECKED, **options})
+
+
+def stream_parquet(to: Any, schema: pa.Schema, batches: Iterable[pa.RecordBatch], row_group: int) -> None:
+    """Write batches as a Parquet file for another program.
+
+    Args:
+        to: binary file that is written from its start to its end.
+        schema: schema of the batches.
+        batches: the batches, of any sizes.
+        row_group: rows per row group, at most.
+    """
+    with pq.ParquetWriter(pa.PythonFile(to, "w"), schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch, row_group)
