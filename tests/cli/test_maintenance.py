@@ -203,6 +203,15 @@ def test_records_that_only_the_catalogue_has_are_written_to_their_artifacts(stor
     assert answers(store) == before
 
 
+def test_a_checkpoint_in_the_folder_of_another_step_is_named(store: Store, made: Artifact) -> None:
+    for number, step in ((2, 2), (100, 2)):
+        folder = made.path / "checkpoints" / f"checkpoint-{number}"
+        folder.mkdir(parents=True)
+        (folder / "curate.json").write_text(json.dumps({"step": step, "files": {}}))
+    (defect,) = find_defects(store)
+    assert defect.path == folder / "curate.json" and "is of step 2" in defect.wrong
+
+
 def waits_again(made: Artifact) -> tuple[Path, Path]:
     """Copy a merged file of records to where records wait, and return both paths."""
     (merged,) = fragments(made.path, which=MERGED)

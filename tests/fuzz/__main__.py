@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .laws import Tally
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "CURATE_PROGRESS": "0", "OMP_NUM_THREADS": "1"}
 LAWS = ("crashes", "silent changes", "nameless errors")
 
 
-def main() -> int:
-    """Run and print; 1 where a law is broken."""
+def parser_of_arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="where to begin [default: 0]")
     rows = parser.add_argument_group("rows: generate, ingest, export, and count")
@@ -35,6 +34,12 @@ def main() -> int:
     stores.add_argument("--keep", type=Path, metavar="DIR", help="keep the honest store and the mutants that fail here")
     stores.add_argument("--minutes", type=float, help="begin no further store after this time")
     stores.add_argument("--quick", action="store_true", help="run two commands on each store, as the tests do")
+    return parser
+
+
+def main() -> int:
+    """Run and print; 1 where a law is broken."""
+    parser = parser_of_arguments()
     given = parser.parse_args()
     if given.stores is None:
         return _rows(given)
@@ -87,4 +92,5 @@ def _print(tally: Tally, seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    os.environ |= {"HF_HUB_OFFLINE": "1", "CURATE_PROGRESS": "0", "OMP_NUM_THREADS": "1"}
     sys.exit(main())

@@ -174,6 +174,16 @@ def _defects_of_folder(folder: Path, connection: duckdb.DuckDBPyConnection) -> I
         )
         if checkpoint.name.startswith("checkpoint-") and os.path.lexists(checkpoint / CHECKPOINT_MARKER):
             yield from _defects_of_recorded_files(checkpoint / CHECKPOINT_MARKER, remedy)
+            yield from _of_another_step(checkpoint, remedy)
+
+
+def _of_another_step(checkpoint: Path, remedy: str) -> Iterator[Defect]:
+    """Yield a defect if the folder of a checkpoint has the number of another step than the checkpoint."""
+    with suppress(StoreError):  # `_defects_of_recorded_files` reports it
+        content = read_json(checkpoint / CHECKPOINT_MARKER)
+        step = content.get("step") if isinstance(content, dict) else None
+        if isinstance(step, int) and checkpoint.name != f"checkpoint-{step}":
+            yield Defect(checkpoint / CHECKPOINT_MARKER, f"is of step {step}, and the folder of another one", remedy)
 
 
 def _defects_of_description(path: Path, remedy: str) -> Iterator[Defect]:
