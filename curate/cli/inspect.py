@@ -20,12 +20,12 @@ from ..errors import DataError
 from ..log import bar
 from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
 from ..samples import Sample, answer_turns
-from ..stages.frozen_date import day_of
 from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
 from ..stages.settings import TokenizerSettings
-from ..stages.tokenization import make_encoder
-from ..stages.turns import Expansion
+from ..stages.tokens.frozen_date import day_of
+from ..stages.tokens.tokenization import make_encoder
+from ..stages.tokens.turns import Expansion
 from ..store import Artifact, Store
 from .flags import with_flags
 

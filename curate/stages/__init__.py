@@ -84,8 +84,8 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Config, Inputs, 
         The config with the day of its chat template; the inputs; the fingerprints of everything else that decides the
         result.
     """
-    from .frozen_date import with_date
     from .inputs import resolve
+    from .tokens.frozen_date import with_date
 
     stage = stage_of(name)
     inputs = resolve(store, config)
@@ -97,7 +97,7 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Config, Inputs, 
 def identified(config: Config, inputs: Inputs) -> Config:
     """Return the config as its fingerprint is made: `--turns auto` counts only where a conversation can be split."""
     from .settings import TokenizerSettings
-    from .turns import have_several_answers
+    from .tokens.turns import have_several_answers
 
     if not isinstance(config, TokenizerSettings) or config.turns != "auto":
         return config
@@ -112,8 +112,8 @@ def is_made(store: Store, name: str, config: Config) -> bool:
 
 def run_stage(store: Store, name: str, config: Config) -> Artifact:
     """Make the artifact that `config` describes, or return it if it exists."""
-    from .frozen_date import tell
     from .inputs import with_absolute_paths
+    from .tokens.frozen_date import tell
 
     check_config(name, config)
     watch_neighbour(getattr(config, "process_timeout", PROCESS_TIMEOUT))

@@ -27,8 +27,8 @@ from .inputs import Inputs
 from .pools import rows_with, samples_between
 from .settings import ModelSettings
 from .stage import Stage
-from .tokenization import TokenizationReport, make_encoder, tokenization_digest
-from .turns import Expansion
+from .tokens.tokenization import TokenizationReport, make_encoder, tokenization_digest
+from .tokens.turns import Expansion
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from curate.lm.model.load import load_model, load_tokenizer
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.lm.tokens.batch import collate
 from curate.stages.embed import EmbedConfig, _signals
-from curate.stages.tokenization import encode_pool
+from curate.stages.tokens.tokenization import encode_pool
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}

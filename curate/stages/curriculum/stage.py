@@ -26,7 +26,7 @@ from ..pools import pool_of
 from ..query_options import QueryOptions
 from ..stage import Stage
 from ..subsets import SUBSETS
-from ..turns import origins
+from ..tokens.turns import origins
 from .ordering import ORDERS, answer, ordered, runs_of
 
 EXAMPLES = """\

@@ -18,8 +18,8 @@ from ...executors.work import Advance, Worker
 from ...log import Stopwatch
 from ...samples import Sample
 from ..pools import samples_between
-from ..tokenization import make_encoder
-from ..turns import Expansion
+from ..tokens.tokenization import make_encoder
+from ..tokens.turns import Expansion
 from .answer_checks import RULES, Choices, NotScorable
 from .results import ANSWER, CHOICE, CHOICE_NORM, LOSS, schema
 

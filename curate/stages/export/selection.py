@@ -19,7 +19,7 @@ from ...store.catalog.limits import Limits
 from ...store.rows.out_of_core import first_of_each, positions_of
 from ..inputs import Inputs
 from ..pools import pool_of
-from ..turns import origins
+from ..tokens.turns import origins
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import Positions

@@ -26,7 +26,7 @@ from ...store.rows.out_of_core import first_of_each
 from ..embed import EmbedConfig
 from ..inputs import Inputs
 from ..pools import pool_samples
-from ..turns import Answers, answers_of
+from ..tokens.turns import Answers, answers_of
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import VectorShards

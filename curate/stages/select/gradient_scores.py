@@ -30,8 +30,8 @@ from ...store.artifacts.files import fingerprint_of
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..settings import ModelSettings
-from ..tokenization import tokenization_digest
-from ..turns import Expansion
+from ..tokens.tokenization import tokenization_digest
+from ..tokens.turns import Expansion
 from .candidates import subtasks_of
 from .gradient_features import Chunk, Features
 from .warmup_samples import encode_candidates, encode_distinct, warmup_encoder, warmup_settings

@@ -32,7 +32,7 @@ from ..inputs import Inputs
 from ..pools import samples_of
 from ..stage import Stage
 from ..subsets import draws_table, subset_table
-from ..turns import Answers, have_several_answers, record_answers
+from ..tokens.turns import Answers, have_several_answers, record_answers
 from .candidates import answers_of_features, read_candidates, read_target, text_of
 from .config import SelectConfig
 

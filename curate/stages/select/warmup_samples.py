@@ -13,8 +13,8 @@ from ..consent import Consent, check
 from ..inputs import Inputs, locate
 from ..pools import pool_samples
 from ..settings import ModelSettings
-from ..tokenization import make_encoder
-from ..turns import Answers, Expansion, is_chosen
+from ..tokens.tokenization import make_encoder
+from ..tokens.turns import Answers, Expansion, is_chosen
 
 if TYPE_CHECKING:
     from ...lm.tokens.encode import Encoder

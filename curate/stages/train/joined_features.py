@@ -14,7 +14,7 @@ from ...store.artifacts.safe_files import read_text
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..select.candidates import subtasks_of
-from ..tokenization import encode_pool, tokenization_digest
+from ..tokens.tokenization import encode_pool, tokenization_digest
 from .config import TrainConfig
 
 if TYPE_CHECKING:

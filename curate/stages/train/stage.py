@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Artifact, Draft
 from ..inputs import Inputs
-from ..tokenization import TokenizationReport, TokenizedPool, encode_pool
+from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
 from .reselection import EpochSubsets

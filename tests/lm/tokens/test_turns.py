@@ -366,3 +366,34 @@ def test_a_conversation_of_very_many_turns_is_refused_before_it_is_rendered(tiny
         ) as caught:
             encoder_of(tiny, CHATML, turns=turns).route(long)
         assert caught.value.reason == TOO_LONG
+
+
+def test_a_header_inside_the_marks_is_not_trained_on(tiny: str) -> None:
+    headed = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>assistant\n{{ m.content }}"
+        "<|im_end|>{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    assert trained(encoder_of(tiny, headed), Sample(TWO.messages[:2])) == "The Baltic.<|im_end|>"
+
+
+def test_an_end_that_is_written_before_the_next_turn_is_trained_on_and_not_doubled(tiny: str) -> None:
+    late = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if not loop.last %}<|im_end|>\n{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_end|>\n<|im_start|>assistant\n{% endif %}"
+    )
+    encoder = encoder_of(tiny, late)
+    row = encoder(Sample([user("Which sea?"), answer("The Baltic."), user("And")]))
+    text = encoder.tokenizer.decode(row.input_ids)
+    assert text.count("The Baltic.<|im_end|>\n") == 1
+    assert encoder.tokenizer.decode(row.input_ids[row.target]) == "The Baltic.<|im_end|>"
+
+
+def test_white_space_between_a_prompt_and_the_mark_is_trained_on(tiny: str) -> None:
+    spaced = (
+        "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>"
+        "{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    last = Sample(TWO.messages[:2], answer=1)
+    assert trained(encoder_of(tiny, spaced), last) == " The Baltic.<|im_end|>"

@@ -21,7 +21,7 @@ from curate.pool_selectors import averages
 from curate.stages.inputs import resolve
 from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import CheckpointGradients, CheckpointScorer
-from curate.stages.tokenization import encode_pool, tokenization_digest
+from curate.stages.tokens.tokenization import encode_pool, tokenization_digest
 from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
 from curate.stages.train.reselection import EpochSubsets

@@ -16,8 +16,8 @@ from curate.errors import DataError
 from curate.samples import answer_id
 from curate.stages import recorded_config
 from curate.stages.embed import EmbedConfig
-from curate.stages.tokenization import make_encoder
-from curate.stages.turns import Expansion, have_several_answers
+from curate.stages.tokens.tokenization import make_encoder
+from curate.stages.tokens.turns import Expansion, have_several_answers
 from tests.support.chats import DROPS_REASONING, conversation, write_rows
 from tests.support.training import interrupted_at, rows, weights
 

@@ -53,6 +53,8 @@ def encode_answer(chat: Chat, texts: Texts, turn: int, ends: Ends) -> tuple[list
         shift = len(prompt) + len(opening) - continuation.at
         marked = [(max(a + shift, len(prompt)), b + shift) for a, b in texts.spans if b + shift > len(prompt)]
         if marked:
+            if not full[len(prompt) : marked[0][0]].strip():  # white space that the prompt at inference does not have
+                marked[0] = (len(prompt), marked[0][1])
             opened = [(len(prompt), len(prompt) + len(opening))] if opening else []
             target &= overlapping([*opened, *marked], offsets, len(full))
     target = without_untrained(chat, full, answer, offsets, target)

@@ -84,14 +84,32 @@ def encode_whole(chat: Chat, texts: Texts, known: Mapping[int, Span], ends: Ends
     answers = answer_spans(chat, texts, known)
     _check(chat, chat.plain(texts.first), spans, answers)
     ids, offsets = chat.tokens(texts.first)
-    target = overlapping(spans, offsets, len(texts.first))
+    target = overlapping(_after_prompts(spans, known), offsets, len(texts.first))
     target = without_untrained(chat, texts.first, answers, offsets, target)
     stops = {end: turn for turn, (_, end) in known.items()}
     if chat.answers and chat.answers[-1] + 1 == len(chat.messages):
         stops[len(texts.first.removesuffix(chat.template.reopened))] = chat.answers[-1]
-    missing = [end for end in sorted(stops) if not ends.ended(ids, offsets, texts.first, end)]
-    positions = [bisect.bisect_left(offsets, end, key=lambda offset: offset[0]) for end in missing]
-    return ends.end(chat, ids, target, positions, [is_trained(messages[stops[end]]) for end in missing])
+    positions, trained = [], []
+    for end, turn in sorted(stops.items()):
+        if ends.ended(ids, offsets, texts.first, end):
+            continue
+        position = bisect.bisect_left(offsets, end, key=lambda offset: offset[0])
+        if position < len(ids) and ends.is_end(ids[position]):  # the template writes it once more turns follow
+            target[position] = is_trained(messages[turn])
+        else:
+            positions.append(position)
+            trained.append(is_trained(messages[turn]))
+    return ends.end(chat, ids, target, positions, trained)
+
+
+def _after_prompts(spans: Sequence[Span], known: Mapping[int, Span]) -> list[Span]:
+    """Return spans without what belongs to the prompt of an answer: marks may stand before the answer's header."""
+    starts = sorted(start for start, _ in known.values())
+    found = []
+    for start, end in spans:
+        inside = bisect.bisect_left(starts, end) - 1
+        found.append((max(start, starts[inside]) if inside >= 0 else start, end))
+    return found
 
 
 def answer_spans(chat: Chat, texts: Texts, known: Mapping[int, Span]) -> dict[int, Span]:

@@ -13,20 +13,20 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
-from ..log import LOGGER, bar
-from ..samples import Sample
-from ..store import Artifact
-from .pools import pool_samples, rows_with
-from .settings import ModelSettings, TokenizerSettings
-from .subsets import subset_of
+from ...errors import DataError
+from ...log import LOGGER, bar
+from ...samples import Sample
+from ...store import Artifact
+from ..pools import pool_samples, rows_with
+from ..settings import ModelSettings, TokenizerSettings
+from ..subsets import subset_of
 from .turns import Expansion, check_all_read, is_chosen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..lm.tokens.encode import Encoder
-    from ..lm.tokens.token_table import TokenTable
+    from ...lm.tokens.encode import Encoder
+    from ...lm.tokens.token_table import TokenTable
 
 
 SHOWN = 3
@@ -50,7 +50,7 @@ class TokenizedPool:
 
 def make_encoder(settings: TokenizerSettings, tokenizer: PreTrainedTokenizerBase, **options: Any) -> Encoder:
     """Return the encoder that the settings describe; `options` replace single ones."""
-    from ..lm.tokens.encode import Encoder
+    from ...lm.tokens.encode import Encoder
 
     names = ("max_length", "loss_on", "turns")
     return Encoder(tokenizer, **{**{name: getattr(settings, name) for name in names}, **options})
@@ -78,8 +78,8 @@ def encode_pool(
         DataError: no sample of the pool can be trained on; or `settings.strict` is set and a sample cannot; or the
             subset is of another pool, or has answers of conversations that are read whole.
     """
-    from ..lm.tokens.encode import encode_all
-    from ..lm.tokens.token_table import TokenTable
+    from ...lm.tokens.encode import encode_all
+    from ...lm.tokens.token_table import TokenTable
 
     only = subset_of(pool, subset)
     expansion = Expansion(make_encoder(settings, tokenizer))
@@ -182,7 +182,7 @@ def tokenization_digest(settings: ModelSettings, tokenizer: PreTrainedTokenizerB
     the day of a chat template that reads the clock. It need not
     cover `turns`: an answer that is a sample of its own has another id than its conversation.
     """
-    from ..lm.templates.clock import date_of, reads_clock
+    from ...lm.templates.clock import date_of, reads_clock
 
     vocabulary = sorted(tokenizer.get_vocab().items())
     backend = getattr(tokenizer, "backend_tokenizer", None)

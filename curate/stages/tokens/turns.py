@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DataError
-from ..samples import Sample, answer_id, answer_turns, expand
-from ..store import Artifact, Draft, Store
+from ...errors import DataError
+from ...samples import Sample, answer_id, answer_turns, expand
+from ...store import Artifact, Draft, Store
 
 if TYPE_CHECKING:
-    from ..lm.tokens.chat import MaskError
-    from ..lm.tokens.encode import Encoder
-    from ..lm.tokens.routes import Route
+    from ...lm.tokens.chat import MaskError
+    from ...lm.tokens.encode import Encoder
+    from ...lm.tokens.routes import Route
 
 GROUP, GROUP_CHARACTERS = 32, 200_000
 """Conversations whose routes are found together, at most, and the characters above which a group is full."""
@@ -110,7 +110,7 @@ def record_answers(draft: Draft, answers: Answers, key: str = "all") -> None:
 
 def have_several_answers(artifacts: Iterable[Artifact]) -> bool:
     """Return whether one of the pools among these artifacts has a conversation with several answers."""
-    from ..store.rows.pool_rows import any_repeats_role
+    from ...store.rows.pool_rows import any_repeats_role
 
     pools = [artifact for artifact in artifacts if artifact.stage == "ingest"]
     return any(any_repeats_role(pool.shards(), "assistant") for pool in pools)

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import Config, Options, build
-from ..errors import ConfigError
-from ..log import LOGGER
-from ..runtime.distributed import rank
+from ...config import Config, Options, build
+from ...errors import ConfigError
+from ...log import LOGGER
+from ...runtime.distributed import rank
 
 if TYPE_CHECKING:
-    from ..store import Artifact, Store
-    from .inputs import Inputs
+    from ...store import Artifact, Store
+    from ..inputs import Inputs
 
 DATE = "date"
 """Field of a config with the day, and key of it among the fingerprints of the inputs."""
@@ -43,8 +43,8 @@ def reads_clock(config: Options, inputs: Inputs) -> bool:
     location = inputs.locations["model"]
     if not may_read_clock(Path(location)):
         return False
-    from ..lm.model.config_checks import ModelOptions
-    from ..lm.model.load import load_tokenizer
+    from ...lm.model.config_checks import ModelOptions
+    from ...lm.model.load import load_tokenizer
 
     loaded = load_tokenizer(
         ModelOptions(
@@ -58,7 +58,7 @@ def reads_clock(config: Options, inputs: Inputs) -> bool:
 
 def clock_in(template: Any) -> bool:
     """Return whether a chat template, or one of several, reads the clock."""
-    from ..lm.templates import clock
+    from ...lm.templates import clock
 
     return clock.reads_clock(template)
 
@@ -69,7 +69,7 @@ def templates_below(values: Any) -> Iterator[str]:
         values = vars(values)
     if isinstance(values, Mapping):
         if isinstance(given := values.get("chat_template"), str):
-            from ..lm.templates.named import template_text
+            from ...lm.templates.named import template_text
 
             yield template_text(given)
         values = tuple(values.values())
@@ -87,8 +87,8 @@ def settings_of(config: Options) -> Mapping[str, Any] | None:
 
 def may_read_clock(folder: Path) -> bool:
     """Return whether a tokenizer's chat template may read the clock; False if no file of its folder mentions it."""
-    from ..lm.model.load import TOKENIZER_FILES
-    from ..lm.templates.clock import CLOCK
+    from ...lm.model.load import TOKENIZER_FILES
+    from ...lm.templates.clock import CLOCK
 
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return True
@@ -127,7 +127,7 @@ def with_date(
         return config, dict(fingerprints)
     date = given or _begun(store, stage, config, fingerprints) or _of_inputs(inputs)
     if date is None:
-        from ..lm.templates.clock import today
+        from ...lm.templates.clock import today
 
         date = today() if rank() == 0 else _of_first_process(store, stage, config, fingerprints)
     return config.model_copy(update={DATE: date}), {**fingerprints, DATE: date}
@@ -178,7 +178,7 @@ def _of_inputs(inputs: Inputs) -> str | None:
 
 def _of_first_process(store: Store, stage: str, config: Config, fingerprints: Mapping[str, str]) -> str:
     """Return the day that the first process of a launch chose: at midnight the others may read another."""
-    from ..lm.templates.clock import today
+    from ...lm.templates.clock import today
 
     while True:
         if (date := _begun(store, stage, config, fingerprints)) is not None:
