@@ -144,14 +144,14 @@ import os, signal
 if os.environ.get("RANK", "0") == os.environ.get("LAST", str(int(os.environ.get("WORLD_SIZE", "1")) - 1)):
     import pathlib
 
-    rename = pathlib.Path.replace
+    rename = os.rename
 
-    def killing(self, target):
+    def killing(source, target, **folders):
         if pathlib.Path(target).name in ("part-00008.parquet", "part-00007.parquet"):
             os.kill(os.getpid(), getattr(signal, os.environ["SENT"]))
-        return rename(self, target)
+        return rename(source, target, **folders)
 
-    pathlib.Path.replace = killing
+    os.rename = killing
 """
 
 

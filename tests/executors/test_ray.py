@@ -33,16 +33,16 @@ import os, signal, sys
 if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
     import pathlib
 
-    rename, marker = pathlib.Path.replace, os.environ.get("KILL_ONCE", "")
+    rename, marker = os.rename, os.environ.get("KILL_ONCE", "")
 
-    def killing(self, target):
+    def killing(source, target, **folders):
         if pathlib.Path(target).name == "part-00005.parquet" and not os.path.exists(marker):
             pathlib.Path(marker).write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
-        return rename(self, target)
+        return rename(source, target, **folders)
 
     if marker:
-        pathlib.Path.replace = killing
+        os.rename = killing
 """
 
 

@@ -70,7 +70,7 @@ class Ends:
 
     def is_end(self, token: int) -> bool:
         """Return whether a token is the tokenizer's end token, whatever turn the template writes it for."""
-        return token == self._eos
+        return bool(token == self._eos)
 
     def ended(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], text: str, end: int) -> bool:
         """Return whether the last token of text[:end] that is no white space ends an answer."""
