@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -58,6 +58,7 @@ class Notes:
         self.files: list[str] = []
         self.preferred = False
         self._looked: dict[str, int] = {}
+        self._kinds: set[tuple[str, ...]] = set()
 
     def change(self, text: str) -> None:
         """Count something that was written in another way."""
@@ -73,16 +74,25 @@ class Notes:
             raise Unusable(text)
         self.losses[text if text in self.losses or len(self.losses) < MOST_NOTES else MANY] += 1
 
-    def see(self, layout: Any) -> None:
-        """Keep the columns of a layout."""
-        parts = self.parts.setdefault(layout.format, {})
-        for part, columns in layout.columns.items():
-            parts.setdefault(part, {}).update(dict.fromkeys(columns))
+    def see(self, layout: Any, columns: Iterable[str], metadata: Collection[str]) -> None:
+        """Keep which columns of a row that became a sample are parts of the conversation, and which are metadata.
 
-    def see_metadata(self, columns: Sequence[str]) -> None:
-        """Keep the names of columns of metadata."""
+        Args:
+            layout: the layout of the row.
+            columns: all columns of the row.
+            metadata: columns that the user calls metadata. They are not told again.
+        """
+        kind = (layout.format, *columns)
+        if kind in self._kinds:
+            return
+        if len(self._kinds) < MOST_NOTES:
+            self._kinds.add(kind)
+        parts = self.parts.setdefault(layout.format, {})
+        for part, named in layout.columns.items():
+            parts.setdefault(part, {}).update(dict.fromkeys(named))
+        others = [name for name in columns if name not in layout.read and name not in metadata]
         if len(self.columns) < MOST_NOTES:
-            self.columns |= dict.fromkeys(columns)
+            self.columns |= dict.fromkeys(others)
 
     def looks(self, column: str) -> bool:
         """Return whether to look at one more value of a column: a few hundred of each are enough."""

@@ -76,11 +76,6 @@ class FileLayouts:
             found += [text] if self._possible(text) and main.format != "text" else []
         elif main not in found:
             found.append(main)  # a part is missing: the reason of the reject says which
-        for layout in found:
-            self.reading.notes.see(layout)
-        if found:
-            first = main if main in found else found[0]
-            self.reading.notes.see_metadata([name for name in existing if name not in first.read])
         return found
 
     def _possible(self, layout: Layout) -> bool:

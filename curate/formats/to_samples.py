@@ -55,6 +55,7 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "", reading:
     )
     _check_storable(sample)
     _note_metadata(sample, parts.reading)
+    parts.reading.notes.see(layout, row, parts.reading.metadata)
     return sample
 
 

@@ -209,3 +209,18 @@ def test_images_in_columns_reject_a_row_unless_the_user_leaves_them_out() -> Non
     row = {"prompt": "Where?", "completion": "Oslo", "image": {"bytes": b"x", "path": "a.png"}}
     assert "content that is not text (column 'image'" in str(contents([row])[0])
     assert contents([row], ReadOptions(metadata=frozenset({"image"}))) == [["Where?", "Oslo"]]
+
+
+def test_the_notes_tell_the_columns_of_rows_that_became_samples_only() -> None:
+    rows = [
+        {"instruction": "Say a.", "output": "a", "topic": "letters"},
+        {"query": "Say b.", "response": "b", "image": "b.png", "licence": "none"},
+        {"question": "Say c.", "answer": "c", "source_page": 3, "topic": "letters"},
+    ]
+    reading = ReadOptions(notes=Notes(), metadata=frozenset({"source_page"}))
+    assert [type(one) for one in samples_and_reasons(rows, reading)] == [Sample, str, Sample]
+    assert list(reading.notes.columns) == ["topic"]
+    assert {part: list(columns) for part, columns in reading.notes.parts["prompt-completion"].items()} == {
+        "prompt": ["question"],
+        "completion": ["answer"],
+    }

@@ -26,6 +26,8 @@ READ_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id"})
 REASONING_KEYS = frozenset({"reasoning_content", "reasoning", "thinking", "thought", "thoughts"})
 FLAG_KEYS = frozenset({"train", "train_detail"})
 """Keys of messages that exclude them, or parts of them, from the loss."""
+WAYS = (("trl", "prompt-completion"), ("trl", "messages"), ("axolotl", "messages"), ("ms-swift", "messages"))
+"""Trainers and formats that may keep what another loses; Axolotl keeps everything."""
 
 
 @dataclass
@@ -37,12 +39,14 @@ class Differences:
         found: effect and reason -> ids of the samples, at most `NAMED`, and their number.
         skipped: number of rows that the trainer leaves out.
         flags: keys of messages that exclude text from the loss, as far as they occur.
+        ways: those of `WAYS` that treat every sample of which the trainer loses something as `curate train` does.
     """
 
     rows: int = 0
     found: dict[Finding, tuple[list[str], int]] = field(default_factory=dict)
     skipped: int = 0
     flags: set[str] = field(default_factory=set)
+    ways: Sequence[tuple[str, str]] = WAYS
 
     @classmethod
     def of(cls, batches: Iterable[Sequence[Sample]], trainer: str, row_format: str) -> Differences:
@@ -55,6 +59,8 @@ class Differences:
             }
             findings = dict.fromkeys(findings_of(sample, trainer, row_format))
             differences.skipped += any(effect == "skips" for effect, _ in findings)
+            if any(effect == "loses" for effect, _ in findings):
+                differences.ways = [way for way in differences.ways if _is_kept(sample, *way)]
             for finding in findings:
                 ids, count = differences.found.get(finding, ([], 0))
                 named = [*ids, sample.sample_id] if len(ids) < NAMED else ids
@@ -72,14 +78,21 @@ class Differences:
             if effect == "loses":
                 raise DataError(
                     f"{title} {reason}, in {_rows(count)} of {self.rows} in the format {row_format}: "
-                    f"{_named(ids, count)}. Leave these samples out with --sql, or export for another trainer: axolotl "
-                    "reads reasoning and flags of messages, trl reads reasoning."
+                    f"{_named(ids, count)}. Leave these samples out with --sql, or export with {self._other_ways()}, "
+                    "which keeps everything of them."
                 )
         if self.rows and self.skipped == self.rows:
             raise DataError(
                 f"{title} skips every row in the format {row_format}: {self.lines()[0]}. Select other samples, or "
                 "export for another trainer (axolotl and trl skip none of these)."
             )
+
+    def _other_ways(self) -> str:
+        """Return the options of the exports that lose nothing. The default format of their trainers is `messages`."""
+        return " or ".join(
+            f"--for {trainer}" + ("" if row_format == "messages" else f" --format {row_format}")
+            for trainer, row_format in self.ways
+        )
 
     def lines(self) -> list[str]:
         """Return one line for each reason: what happens to how many rows, why, and the ids of some of them."""
@@ -95,6 +108,12 @@ def _rows(count: int) -> str:
 
 def _named(ids: Sequence[str], count: int) -> str:
     return ", ".join(ids) + (", ..." if count > len(ids) else "")
+
+
+def _is_kept(sample: Sample, trainer: str, row_format: str) -> bool:
+    """Return whether a trainer treats a sample in a format as `curate train` does."""
+    fits = row_format == "messages" or sample.messages[-1]["role"] == "assistant"
+    return fits and not any(findings_of(sample, trainer, row_format))
 
 
 def findings_of(sample: Sample, trainer: str, row_format: str) -> Iterator[Finding]:
@@ -113,6 +132,8 @@ def findings_of(sample: Sample, trainer: str, row_format: str) -> Iterator[Findi
     if row_format == "messages":
         kept = FLAG_KEYS - {"train_detail"} if trainer == "ms-swift" else frozenset[str]()
         yield from _dropped_keys(sample.messages, kept)
+    elif row_format == "sharegpt":
+        yield from (finding for finding in _dropped_keys(sample.messages, frozenset()) if finding[0] == "loses")
     if any(message.get("content") is None and not message.get("tool_calls") for message in sample.messages):
         yield "skips", "a message has no content"
     yield from (_of_llama_factory if trainer == "llama-factory" else _of_ms_swift)(sample.messages)

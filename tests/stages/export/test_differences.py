@@ -86,6 +86,49 @@ def test_an_export_is_refused_if_its_trainer_would_lose_reasoning_or_flags(
     assert differences.flags == {key} & {"train", "train_detail"}
 
 
+DETAIL = [{"begin_offset": 0, "end_offset": 3, "train": False}]
+
+
+@pytest.mark.parametrize(
+    ("keys", "trainer", "row_format", "ways"),
+    [
+        (
+            [{"train": False}, {}],
+            "trl",
+            "messages",
+            "--for trl --format prompt-completion or --for axolotl or --for ms-swift",
+        ),
+        (
+            [{"train": False}, {}],
+            "llama-factory",
+            "sharegpt",
+            "--for trl --format prompt-completion or --for axolotl or --for ms-swift",
+        ),
+        ([{}, {"train": False}], "trl", "messages", "--for axolotl or --for ms-swift"),
+        ([{}, {"train_detail": DETAIL}], "trl", "prompt-completion", "--for axolotl"),
+        ([{}, {"reasoning": "because"}], "ms-swift", "messages", "--for trl or --for axolotl"),
+        ([{}, {"reasoning": "because"}], "llama-factory", "sharegpt", "--for trl or --for axolotl"),
+    ],
+)
+def test_a_refusal_names_the_exports_that_keep_what_the_trainer_would_lose(
+    keys: list[dict[str, Any]], trainer: str, row_format: str, ways: str
+) -> None:
+    user, first, last = {"role": U, "content": "why"}, {"role": A, "content": "one"}, {"role": A, "content": "two"}
+    differences = Differences.of([[Sample([user, first | keys[0], user, last | keys[1]])]], trainer, row_format)
+    with pytest.raises(DataError, match=rf"export with {ways}, which keeps"):
+        differences.check("It", row_format)
+
+
+def test_the_way_out_of_a_refusal_exports_a_prompt_whose_answer_is_not_trained_on(store: Store) -> None:
+    turns = [{"role": U, "content": "Name a metal."}, {"role": A, "content": "oak"}, {"role": U, "content": "A metal."}]
+    row = {"prompt": turns, "completion": [{"role": A, "content": "tin"}]}
+    ingest(store, [row], "corrected")
+    with pytest.raises(DataError, match="export with --for trl --format prompt-completion or"):
+        export(store, sql=SQL.format("corrected"), trainer="trl", pool="corrected")
+    export(store, sql=SQL.format("corrected"), trainer="trl", pool="corrected", format="prompt-completion")
+    assert datasets.load_from_disk("exports/out")[0] == row
+
+
 def test_a_name_that_is_dropped_is_told_and_a_tool_keeps_its_name_in_ms_swift() -> None:
     for trainer in ("llama-factory", "ms-swift"):
         assert list(findings_of(sample(U, A, name="Ann"), trainer, "messages")) == [
