@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from struct import Struct
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, field_validator
@@ -71,6 +71,8 @@ def _as_text(value: Any) -> Any:
 
 class IngestConfig(NamedConfig):
     """Options of `curate ingest`: the data to read, and the treatment of rows that cannot be used."""
+
+    BEFORE: ClassVar[Mapping[str, Any]] = {"roles": {}, "take": None, "metadata_columns": ()}
 
     data: Annotated[tuple[str, ...], BeforeValidator(_as_locations), EXTERNAL] = Field(
         min_length=1,

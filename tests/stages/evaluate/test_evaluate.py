@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from curate.samples import Sample
 from curate.stages.evaluate.answer_checks import RULES, Choices, NotScorable, last_number
 from curate.stages.evaluate.config import EvaluateConfig
 from curate.stages.evaluate.results import mean_and_error
+from curate.stages.pools import pool_samples
 
 OPTIONS: dict[str, Any] = {"pool": "heldout", "max_length": 100, "max_new_tokens": 8, "shard_rows": 16}
 
@@ -76,14 +78,19 @@ def one_by_one(model: str, samples: list[Sample]) -> list[tuple[float, int]]:
     return found
 
 
-def conversation(row: dict[str, Any], answer: str) -> Sample:
-    return Sample([{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": answer}])
+def conversations(store: Store) -> list[Sample]:
+    """Samples of the pool in order, as they were read: their choices are in the prompts."""
+    return [sample for _, sample in pool_samples(store.get("heldout"))]
+
+
+def with_answer(sample: Sample, answer: str) -> Sample:
+    return replace(sample, messages=[*sample.messages[:-1], {"role": "assistant", "content": answer}])
 
 
 def test_held_out_loss_is_token_weighted_and_that_of_the_obvious_loop(world: Store, tiny: str) -> None:
     made = make(world, "evaluate", name="plain", model=tiny, by=["source", "kind"], **OPTIONS)
     everything = [*rows(), *rows()[:5]]
-    alone = one_by_one(tiny, [conversation(row, row["output"]) for row in everything])
+    alone = one_by_one(tiny, conversations(world))
     groups = {
         ("loss", None, None): range(45),
         ("loss", "source", "a"): range(40),
@@ -201,8 +208,8 @@ def test_choices_are_made_by_likelihood_as_in_a_loop_over_log_softmax(world: Sto
     make(world, "evaluate", name="chosen", model=tiny, metric=["choice"], **OPTIONS)
     everything = [*rows(), *rows()[:5]]
     expected = {}
-    for i, row in enumerate(everything):
-        costs = one_by_one(tiny, [conversation(row, choice) for choice in row["choices"]])
+    for i, (row, sample) in enumerate(zip(everything, conversations(world), strict=True)):
+        costs = one_by_one(tiny, [with_answer(sample, choice) for choice in row["choices"]])
         expected["choice", i] = row["choices"][int(np.argmin([total for total, _ in costs]))]
         expected["choice_norm", i] = row["choices"][int(np.argmin([total / tokens for total, tokens in costs]))]
     answers = world.query("SELECT * FROM answers WHERE evaluation = 'chosen' AND metric <> 'loss'").to_pylist()
