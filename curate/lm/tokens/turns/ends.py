@@ -69,7 +69,7 @@ class Ends:
             )
 
     def is_end(self, token: int) -> bool:
-        """Return whether a token is the tokenizer's end token, whatever turn the template writes it for."""
+        """Return whether a token is the tokenizer's end token, which a template may write before the next turn."""
         return bool(token == self._eos)
 
     def ended(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], text: str, end: int) -> bool:
