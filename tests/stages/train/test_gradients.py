@@ -115,7 +115,7 @@ def test_rho_joins_the_reference_losses_and_raises_for_another_tokenization(pool
     assert rows(pools, odd) == [{"n": 0}]
     assert rows(pools, "SELECT count(utility) + count(sketch_norm) n FROM features") == [{"n": 0}]
     make(pools, "embed", name="other", pool="pool", model=tiny, max_length=32, signals=["loss"])
-    with pytest.raises(ConfigError, match="another tokenizer, chat template, --max-length"):
+    with pytest.raises(ConfigError, match="another tokenizer, chat template, --date, --max-length"):
         train(pools, tiny, selector="rho", reference="other")
     with pytest.raises(ConfigError, match="needs --reference NAME"):
         train(pools, tiny, selector="rho")
