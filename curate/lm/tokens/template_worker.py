@@ -261,8 +261,9 @@ def _kind_of(error: Exception) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    text = str(getattr(error, "message", None) or error)
-    return text if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return str(getattr(error, "message", None) or error) or "there is no reason given"
 
 
 def _limit_memory(size: int) -> None:

@@ -302,7 +302,7 @@ def test_prefixes_are_found_by_a_new_child_too(renderer: Renderer) -> None:
         ("{{ messages.__class__ }}{{ ''.__class__.__mro__ }}", "forbidden: access to attribute '__class__'"),
         ("{% set ns = namespace(_x=1) %}", "forbidden"),
         ("{{ nothing.at.all }}", "not there: 'nothing' is undefined"),
-        ("{{ 1 / 0 }}", "fails: ZeroDivisionError: division by zero"),
+        ("{{ 1 / 0 }}", "fails: division by zero"),
         ("\n{% for m in messages %}", "syntax error in line 2: Unexpected end of template"),
         ("{{ 'a' | no_such_filter }}", "syntax error in line 1: No filter named"),
     ],
