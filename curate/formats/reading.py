@@ -111,14 +111,12 @@ class ReadOptions:
         roles: name of a speaker in the data, as `plain` writes it -> role.
         take: which rows of preference and KTO data to read: (`chosen`, ``) or (column, value); None refuses them.
         metadata: columns that are no part of a conversation, under any name.
-        weight_column: column with the weight of a row in the loss; None: `weight`, if its values are numbers.
         notes: receives what the readers did.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, str] | None = None
     metadata: frozenset[str] = frozenset()
-    weight_column: str | None = None
     notes: Notes = field(default_factory=Notes)
 
 
