@@ -176,18 +176,23 @@ def test_a_selection_is_of_answers_and_the_export_is_whole_conversations_again(
     assert rows(store, known) == [{"n": len(turns)}]
 
 
-@pytest.mark.parametrize(("trainer", "key"), [("axolotl", "train"), ("ms-swift", "loss")])
-def test_messages_are_marked_for_trainers_that_read_a_mark(
-    store: Store, features: Artifact, tmp_path: Path, trainer: str, key: str
+def test_messages_are_marked_for_a_trainer_that_reads_a_mark(store: Store, features: Artifact, tmp_path: Path) -> None:
+    make(store, "select", name="subset", method="random", pool="pool", features="features", budget=9)
+    out = tmp_path / "out"
+    make(store, "export", name="export", subset="subset", trainer="axolotl", file_format="jsonl", to=str(out))
+    for row in exported(out):
+        marked = [turn for turn, message in enumerate(row["messages"]) if message.get("train")]
+        assert marked == row["chosen_turns"]
+        assert all(("train" in message) == (message["role"] == "assistant") for message in row["messages"])
+    assert "message_field_training: train" in (out / "axolotl.yaml").read_text(encoding="utf-8")
+
+
+def test_a_trainer_that_drops_reasoning_is_refused_answers_that_have_it(
+    store: Store, features: Artifact, tmp_path: Path
 ) -> None:
     make(store, "select", name="subset", method="random", pool="pool", features="features", budget=9)
-    make(store, "export", name="export", subset="subset", trainer=trainer, to=str(tmp_path / "out"))
-    for row in exported(tmp_path / "out"):
-        marked = [turn for turn, message in enumerate(row["messages"]) if message.get(key)]
-        assert marked == row["chosen_turns"]
-        assert all((key in message) == (message["role"] == "assistant") for message in row["messages"])
-    if trainer == "axolotl":
-        assert "message_field_training: train" in (tmp_path / "out" / "axolotl.yaml").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="ms-swift drops the reasoning of messages"):
+        make(store, "export", name="export", subset="subset", trainer="ms-swift", to=str(tmp_path / "out"))
 
 
 def test_a_format_with_one_answer_refuses_other_chosen_answers(
