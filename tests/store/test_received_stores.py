@@ -20,6 +20,7 @@ from curate.store import Draft, Store
 from curate.store.catalog.session import QuerySession
 from curate.store.maintenance.gc import find_leftovers
 from curate.store.maintenance.verify import find_defects
+from tests.support.sentinels import content_of
 from tests.support.tampering import OBJECTS, Tampering, of_catalogue, of_files, of_json, of_tables
 from tests.support.toy_store import Toy, fill, stopped
 
@@ -70,16 +71,6 @@ def in_time(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-def snapshot(folder: Path) -> dict[str, object]:
-    """Everything below a folder: kind, times of change, and content."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
-        found[str(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, content)
-    return found
 
 
 def _export(root: Path) -> None:
@@ -146,9 +137,9 @@ def check_law(honest: Path, changes: Iterator[Tampering], folder: Path, *, every
             continue
         with received(honest, folder) as store:
             change.apply(store.root)
-            before = snapshot(folder)
+            before = content_of(folder)
             said = names_of_verify(store.root)
-            assert snapshot(folder) == before, f"verify changes the store: {change.name}"
+            assert content_of(folder) == before, f"verify changes the store: {change.name}"
             errors = refusals(store.root, change)
             assert not errors or change.path in said, f"{change.name}: verify says {said!r}, but {errors}"
             refused += bool(errors)

@@ -101,21 +101,10 @@ def test_a_draft_from_before_the_option_is_resumed_as_it_was_begun(
     curate: Command, options: list[str], tmp_path: Path
 ) -> None:
     """An older curate recorded no `turns`, and trained on whole conversations; it rejected the others."""
+    old: dict[str, Any] = {"name": "old", "pool": "pool", "model": options[3], "chat_template": "template.jinja"}
+    old |= {"max_length": 128, "turns": "whole", "candidates": 4, "keep": 2, "max_steps": 4, "save_steps": 1}
     with interrupted_at(3):
-        make(
-            Store("store"),
-            "train",
-            name="old",
-            pool="pool",
-            model=options[3],
-            chat_template="template.jinja",
-            max_length=128,
-            turns="whole",
-            candidates=4,
-            keep=2,
-            max_steps=4,
-            save_steps=1,
-        )
+        make(Store("store"), "train", **old)
     draft = next(Path("store/artifacts/train").glob("*/draft.json"))
     description = json.loads(draft.read_text(encoding="utf-8"))
     del description["config"]["turns"]
@@ -128,19 +117,6 @@ def test_a_draft_from_before_the_option_is_resumed_as_it_was_begun(
     shutil.rmtree(tmp_path / "other", ignore_errors=True)
     other = Store(tmp_path / "other")
     make(other, "ingest", name="pool", data=[str(tmp_path / "chats.jsonl")])
-    whole = make(
-        other,
-        "train",
-        name="old",
-        pool="pool",
-        model=options[3],
-        chat_template="template.jinja",
-        max_length=128,
-        turns="whole",
-        candidates=4,
-        keep=2,
-        max_steps=4,
-        save_steps=1,
-    )
+    whole = make(other, "train", **old)
     assert whole.fingerprint == run.fingerprint
     assert all((value == weights(whole)[name]).all() for name, value in weights(run).items())
