@@ -213,7 +213,7 @@ def test_weights_are_stored_and_told_and_rows_of_weight_zero_are_rejected(
     assert "weights of rows in the loss, from weight: 4 rows differ from 1, from 0 to 2" in lines
     assert "rejected: weight 0: 2" in lines and "kept as metadata" not in lines
     stored = store.query(
-        "SELECT samples.weight, c.weight AS shard FROM samples JOIN conversations c USING (sample_id) ORDER BY samples.position"
+        "SELECT s.weight, c.weight AS shard FROM samples s JOIN conversations c USING (sample_id) ORDER BY s.position"
     )
     assert stored["weight"].to_pylist() == stored["shard"].to_pylist() == [2, None, None, 0.25, None]
     with pytest.raises(DataError, match=r"row 6: the weight in column 'weight' .* is negative"):
