@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import ConfigError, DataError, did_you_mean
-from ...formats import Traits, columns_of, to_rows
+from ...formats import WEIGHT, Traits, columns_of, to_rows
 from ...samples import Sample, answer_turns, from_row
 from ...store.rows.out_of_core import read_batches
 from .selection import CHOSEN_TURNS
-from .weights import WEIGHT, Weights, weight_columns
+from .weights import Weights, weight_columns
 
 SINGLE_ANSWER = ("prompt-completion", "alpaca")
 """Formats with one answer a row, the last of the conversation."""

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...formats import WEIGHT
 from ...runtime.markdown import code
 from ...store.artifacts.parquet import metadata_of
 
-WEIGHT = "weight"
-"""Column of an export with the weights."""
-
-Maker = Literal["run", "subset", "sql"]
+Selection = Literal["run", "subset", "sql"]
 
 
 @dataclass
@@ -31,7 +29,7 @@ class Weights:
         combined: True if the selection's weights are in the column, too.
     """
 
-    maker: Maker = "sql"
+    maker: Selection = "sql"
     column: str = WEIGHT
     rows: int = 0
     combined: bool = False
