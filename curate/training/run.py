@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.input_limits import InputLimits
-from ..lm.model.chunked_loss import chunk_loss
+from ..lm.model.chunked_loss import chunk_loss, weigh_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
@@ -167,12 +167,15 @@ def train(
     selector = build_selector(job, scoring_model, arguments)
     if head_is_verified(job, selector, scoring_model):
         chunk_loss(scoring_model, job.logits_budget)
+    else:
+        weigh_loss(model)
     selection = BatchSelection(
         selector,
         scoring_model,
         recorder=StepRecorder(ledger, max_bad=job.max_bad),
         pad_token_id=int(tokenizer.pad_token_id),
         ranks=ProcessGroup(per_rank=job.per_rank),
+        trained=ProcessGroup(),
         budget=_score_budget(job, model, arguments.device),
     )
     trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments)
