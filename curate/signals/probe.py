@@ -18,8 +18,8 @@ from ..numerics.losses import IGNORE, mean_where, next_token_labels, token_losse
 from .budget import ScoreBudget
 
 Backbone = Callable[[Tensor, Tensor], Tensor]
-"""(input_ids, attention_mask), both (b, L) -> the last hidden states (b, L, d), which are the head's input. The ids are
-on the model's device; the mask may be on the CPU."""
+"""(input_ids, attention_mask), both (b, L) and where the inputs are, on the CPU or on the model's device -> the last
+hidden states (b, L, d) on the model's device, which are the head's input."""
 
 FORWARD = ("loss", "entropy")
 """Signals that a plain forward pass also computes; their time counts as part of it."""
@@ -173,7 +173,7 @@ def _measure_at_once(
     """Return the signals of one micro-batch, on the head's device."""
     mask = batch["attention_mask"].bool()
     with timer.part("scoring_forward"):
-        hidden = backbone(batch["input_ids"].to(head.weight.device, non_blocking=True), mask)
+        hidden = backbone(batch["input_ids"], mask)
         probe = Probe(hidden, head, mask, batch["labels"])
         del hidden
         early = {name: signals[name](probe) for name in sorted(signals) if name in FORWARD}
