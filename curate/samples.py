@@ -38,10 +38,11 @@ SCHEMA = pa.schema(
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("extra", pa.string())]))),
         ("tools", pa.string()),
         ("original", pa.string()),
+        ("weight", pa.float64()),
     ]
 )
 """Columns of a pool's shards. `extra` (a message's tool calls, names, ...), `tools` and `original` (the row as it was
-read) are JSON text."""
+read) are JSON text. `weight` is null for a row of weight 1; pools of older versions do not have the column."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Sample:
         answer: None for the whole conversation, whose assistant turns are all trained on. k for the answer in message
             k (counted from 0), the last of `messages`: only this turn is trained on.
         conversation: id of the conversation that an answer belongs to; empty: the id of its own messages.
+        weight: weight of the sample in the loss, above 0: 2 is the same as the row twice. It is not part of the id.
     """
 
     messages: Sequence[Message]
@@ -69,6 +71,7 @@ class Sample:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     answer: int | None = None
     conversation: str = ""
+    weight: float = 1.0
 
     @cached_property
     def conversation_id(self) -> str:
@@ -160,9 +163,15 @@ def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
         "messages": _message_column(rows),
         "tools": [to_json(sample.tools, sort_keys=False) if sample.tools else None for sample in rows],
         "original": [sample.original_json for sample in rows],
+        "weight": weights_of(rows),
     }
     arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def weights_of(samples: Iterable[Sample]) -> list[float | None]:
+    """Return the weights of samples as they are stored: null for the weight 1."""
+    return [None if sample.weight == 1 else sample.weight for sample in samples]
 
 
 def _message_column(samples: Sequence[Sample]) -> pa.Array:
@@ -201,4 +210,5 @@ def from_row(row: Mapping[str, Any]) -> Sample:
         source=row["source"],
         format=row["format"],
         original=typed_json.loads(row["original"]) if row.get("original") else {},
+        weight=1.0 if row.get("weight") is None else row["weight"],
     )

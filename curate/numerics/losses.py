@@ -20,6 +20,11 @@ def next_token_labels(labels: Tensor) -> Tensor:
     return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
 
 
+def next_token_weights(weights: Tensor) -> Tensor:
+    """Shift the weights of labels as `next_token_labels` shifts the labels: (B, L) -> (B, L), last column 0."""
+    return torch.nn.functional.pad(weights[:, 1:], (0, 1))
+
+
 def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
     """Return the cross-entropy −log p_t[y_t] and, on request, the entropy −Σ_v p_t[v] log p_t[v], in nats.
 

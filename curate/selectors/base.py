@@ -107,6 +107,8 @@ class CandidateBatch:
         reference: stored features by name, (B,) each.
         pairs: pairwise gradient products by name, (B, B) each.
         scalars: numbers of the step by name: `learning_rate`, and `target_square` if it is needed.
+        target_tokens: (B,) int64, number of tokens of each candidate that the loss trains on; a training run always
+            gives it.
     """
 
     step: int
@@ -116,6 +118,7 @@ class CandidateBatch:
     reference: Mapping[str, Tensor] = field(default_factory=dict)
     pairs: Mapping[str, Tensor] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
+    target_tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -130,6 +133,7 @@ class CandidateBatch:
             {name: value[index] for name, value in self.reference.items()},
             {name: value[index][:, index] for name, value in self.pairs.items()},
             self.scalars,
+            None if self.target_tokens is None else self.target_tokens[index],
         )
 
 
@@ -140,7 +144,9 @@ class Scores:
     Attributes:
         total: (B,) scores; the k highest are kept, and NaN is never kept.
         parts: terms of the score by name, (B,) each; the ledger stores them in its column `parts`.
-        weights: (B,) loss weights of the kept samples, for methods that reweight, or None.
+        weights: (B,) loss weights of the kept samples, for methods that reweight, or None. The loss of the step is
+            then the mean of the samples' mean losses under these weights, also if they are equal; without weights it is
+            the mean over the target tokens of all kept samples.
     """
 
     total: Tensor

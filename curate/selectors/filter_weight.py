@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..numerics.matching import cap, matching_pursuit
+from ..numerics.matching import Match, cap, matching_pursuit
 from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
+
+NO_MATCH = Match([], torch.zeros(0, dtype=torch.float64), [])
 
 
 class FilterWeight(Selector):
@@ -26,7 +28,8 @@ class FilterWeight(Selector):
     these weights.
 
     If every alignment is ≤ 0, no combination helps the target. Then the k candidates with the highest alignment are
-    kept with equal weights, and `parts['fallback']` is 1.
+    kept with equal weights, and `parts['fallback']` is 1. A candidate without a gradient is left out, unless none has
+    one: then the first k are kept in the same way.
 
     Parts in the ledger: alignment r_i, gain (of the filter), ess = 1/Σw², cosine of the weighted gradient with g_T in
     the metric Q, fallback. `ess`, `cosine` and `fallback` are values of the step.
@@ -76,10 +79,12 @@ class FilterWeight(Selector):
     def score(self, batch: CandidateBatch) -> Scores:
         """Score the picked candidates by the pick order, the others NaN; return weights and the parts listed above."""
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
-        finite = (alignment.isfinite() & gram.diagonal().isfinite()).nonzero()[:, 0]
+        usable = alignment.isfinite() & gram.diagonal().isfinite()
+        moving = usable & (gram.diagonal() > 0)
+        finite = (moving if moving.any() else usable).nonzero()[:, 0]
         k = min(self.info.keep, len(finite))
         r, inner = alignment[finite], gram[finite][:, finite]
-        match = matching_pursuit(inner, r, k, ridge=self.ridge)
+        match = matching_pursuit(inner, r, k, ridge=self.ridge) if moving.any() else NO_MATCH
         weights = match.weights
         chosen = [i for i, w in zip(match.chosen, weights.tolist(), strict=True) if w > 0]
         fallback = not chosen

@@ -55,7 +55,7 @@ class UDS(Selector):
         norm: `nuclear`, or `frobenius` as an ablation.
         tokens: `all` tokens without padding, or only those of the `completion`.
         normalize: divide the utility by `tokens` or `sqrt_tokens`, or not (`none`, as published). The utility grows
-            with the length, so plain UDS prefers long texts.
+            with the length, so plain UDS prefers long texts. With `tokens: completion` the completion's tokens count.
         intra_batch: add the mean distance to the candidates of the same step (the paper's s_inter).
         greedy: pick one candidate after the other and count those already picked as memory. The score is then the
             pick order.
@@ -93,6 +93,7 @@ class UDS(Selector):
             spectrum=spectrum,
         )
         self.normalize = normalize
+        self.tokens = tokens
         self.intra_batch = intra_batch
         self.greedy = greedy
         self.srft = TwoSided.draw(d1=d1, d2=d2, max_length=info.max_length, vocab_size=info.vocab_size, seed=info.seed)
@@ -146,10 +147,18 @@ class UDS(Selector):
 
     def _utility(self, batch: CandidateBatch) -> Tensor:
         utility = batch.values["utility"].double()
-        tokens = batch.tokens.to(utility)
+        tokens = self._counted(batch).to(utility)
         if self.normalize == "tokens":
             return utility / tokens
         return utility / tokens.sqrt() if self.normalize == "sqrt_tokens" else utility
+
+    def _counted(self, batch: CandidateBatch) -> Tensor:
+        """Return the numbers of tokens whose logits the utility is computed from, (B,), at least 1."""
+        if self.tokens == "all" or self.normalize == "none":
+            return batch.tokens
+        if batch.target_tokens is None:
+            raise ValueError("tokens='completion' divides by the target tokens: give target_tokens to CandidateBatch")
+        return batch.target_tokens.clamp_min(1)
 
     def _greedy(self, utility: Tensor, to_memory: Tensor, between: Tensor) -> Scores:
         """Pick by u + α·δ, with δ over the memory and all earlier picks; score = −(position in the pick order)."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.head import Head
+from ..numerics.losses import IGNORE
 from ..selectors import CandidateBatch, RunInfo, Scores, Selector, choose, selector_class
 from ..signals import Probe
 from .checks import check_all, expect
@@ -70,7 +71,8 @@ def made_up_candidates(selector: Selector, step: int = 1, count: int = COUNT) ->
         pairs["gram"] = gradients @ gradients.T
         scalars["target_square"] = float(target.square().sum())
     positions = torch.randperm(1000, generator=generator)[:count]
-    return CandidateBatch(step, positions, probe.mask.sum(1), values, features, pairs, scalars)
+    target_tokens = (probe.targets != IGNORE).sum(1)
+    return CandidateBatch(step, positions, probe.mask.sum(1), values, features, pairs, scalars, target_tokens)
 
 
 def _probe(generator: torch.Generator, count: int) -> Probe:

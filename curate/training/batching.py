@@ -12,14 +12,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ..errors import ConfigError
 from ..lm.model.load import base_of
 from ..lm.model.packing import LossPacking
 from ..lm.model.row_proof import can_split, is_compiled, packer_for_training
 from ..lm.model.scoring_model import ScoringModel
-from ..lm.tokens.batch import Batch
+from ..lm.tokens.batch import Batch, take_rows
 from ..log import LOGGER
 
 Route = Literal["packed", "sorted", "padded"]
@@ -64,7 +63,7 @@ class Batching:
         lengths = batch["attention_mask"].sum(1).cpu()
         order = torch.argsort(lengths, descending=True, stable=True)
         parts = split(lengths[order].tolist(), self.tokens, padded=self.route == "sorted")
-        return [batch] if len(parts) == 1 else [_take(batch, order[part.start : part.stop]) for part in parts]
+        return [batch] if len(parts) == 1 else [take_rows(batch, order[part.start : part.stop]) for part in parts]
 
     @contextmanager
     def forward_and_backward(self) -> Iterator[None]:
@@ -178,9 +177,3 @@ def _tokens(
         return found
     on_gpu = scoring_model.head.weight.device.type == "cuda"
     return (GPU_TOKENS if on_gpu else CPU_TOKENS).get(route)
-
-
-def _take(batch: Batch, rows: Tensor) -> Batch:
-    """Return rows of a batch without the columns that are padding in all of them; values per text have no columns."""
-    longest = int(batch["attention_mask"][rows].sum(1).max())
-    return {key: value[rows, :longest] if value.dim() > 1 else value[rows] for key, value in batch.items()}

@@ -97,7 +97,7 @@ class StepRecorder:
             table: the tokenized samples.
             rows: (B,) rows of the table, the candidates.
             kept: (k,) indices into `rows` of the kept candidates.
-            scores: scores of the candidates; None if nothing was scored.
+            scores: scores of the candidates, with the weights that the loss of the step has; None without a score.
             loss: (B,) losses before the step; None if they were not measured.
         """
         mask = np.zeros(len(rows), dtype=bool)
@@ -112,6 +112,7 @@ class StepRecorder:
                 "score": None if scores is None else _column(scores.total),
                 "weight": None if scores is None or scores.weights is None else _column(scores.weights),
                 "loss": None if loss is None else _column(loss),
+                "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
                 "tokens": lengths,
                 "target_tokens": table.target_tokens[rows],
                 "parts": {} if scores is None else {name: _column(value) for name, value in scores.parts.items()},
@@ -139,6 +140,11 @@ class StepRecorder:
                 f"last one is {known[-1]}. Lower the learning rate, or look at the samples with curate query "
                 f"\"SELECT * FROM conversations WHERE sample_id = '{known[-1]}'\"."
             )
+
+
+def _unless_one(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return weights with NaN in place of 1."""
+    return np.where(weights == 1, np.nan, weights)
 
 
 def _column(values: Tensor) -> npt.NDArray[np.float64]:

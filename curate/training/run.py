@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.input_limits import InputLimits
-from ..lm.model.chunked_loss import chunk_loss
+from ..lm.model.chunked_loss import chunk_loss, weigh_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.packing import LossPacking
 from ..lm.model.row_proof import with_packing
@@ -174,6 +174,8 @@ def train(
     packing = LossPacking() if head_is_verified(job, selector, scoring_model) else None
     if packing is not None:
         chunk_loss(scoring_model, job.logits_budget, packing)
+    else:
+        weigh_loss(model)
     batches = _batching(job, scoring_model, packing, folder)
     if batches.scoring and selector.signals:
         scoring_model = with_packing(scoring_model, int(job.table.lengths.max(initial=1)))
@@ -183,6 +185,7 @@ def train(
         recorder=StepRecorder(ledger, max_bad=job.max_bad),
         pad_token_id=int(tokenizer.pad_token_id),
         ranks=ProcessGroup(per_rank=job.per_rank),
+        trained=ProcessGroup(),
         budget=_score_budget(job, model, arguments.device),
     )
     trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments, batches)

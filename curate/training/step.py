@@ -86,7 +86,8 @@ class Selected:
     Attributes:
         candidates: (B,) int64, candidates of all these processes, as rows of the table; on the CPU.
         kept: (k,) int64, indices into `candidates`, ascending.
-        weights: (k,) loss weights of the kept samples, or None if they are equal.
+        weights: (k,) float64, factors u_i of the kept samples' mean losses: the loss of the step is Σ u_i ℓ_i, see
+            `mean_weights`. None: it is the mean over their target tokens.
         update: the gradient of the step, if it is combined from the candidates' gradients; None: the Trainer computes
             it.
     """
@@ -115,6 +116,7 @@ class BatchSelection:
         recorder: writes the ledger and counts samples and tokens.
         pad_token_id: id of the token that pads the texts of a batch.
         ranks: the processes that select together; None: all.
+        trained: the processes whose kept samples make one step, over which weights add up to 1; None: `ranks`.
         budget: maximum number of tokens and texts that are scored at once; it shrinks if memory runs out.
         engine: measures gradients; required by selectors that need them.
         timer: collects seconds by part of a step.
@@ -128,6 +130,7 @@ class BatchSelection:
         recorder: StepRecorder,
         pad_token_id: int = 0,
         ranks: ProcessGroup | None = None,
+        trained: ProcessGroup | None = None,
         budget: ScoreBudget | None = None,
         engine: GradientEngine | None = None,
         timer: Stopwatch | None = None,
@@ -137,6 +140,7 @@ class BatchSelection:
         self.recorder = recorder
         self.pad_token_id = pad_token_id
         self.ranks = ranks or ProcessGroup()
+        self.trained = trained or self.ranks
         self.budget = budget or ScoreBudget()
         self.engine = engine
         self.timer = timer or Stopwatch()
@@ -150,7 +154,8 @@ class BatchSelection:
         """
         candidates = self._of_all_processes(batch.rows)
         if self.selector.keeps_all:
-            selected = Selected(candidates, torch.arange(len(candidates)))
+            kept = torch.arange(len(candidates))
+            selected = Selected(candidates, kept, self._weights(batch.table, candidates, None))
             self._record(batch, selected)
             return selected
         measured = self._measure(batch)
@@ -158,13 +163,31 @@ class BatchSelection:
         with self.timer.part("score_arithmetic"):
             finite = finite_rows(scored)
             kept, scores = self._choose(scored, finite, batch.plan)
-            weights = _uneven(scores, kept)
+            given = None if scores.weights is None else scores.weights[kept]
+            weights = self._weights(batch.table, candidates[kept], given)
             tokens = torch.from_numpy(batch.table.target_tokens[candidates[kept].numpy()])
             selected = Selected(candidates, kept, weights, self._update_of(measured, kept, weights, tokens))
+            if given is not None:
+                scores = replace(scores, weights=_at(kept, weights, len(candidates)))
         self._record(batch, selected, scores, measured.values.get("loss"))
         if not self.ranks.rank:
             self.recorder.bad([batch.table.ids[row] for row in candidates[~finite].tolist()])
         return selected
+
+    def _weights(self, table: TokenTable, rows: Tensor, given: Tensor | None) -> Tensor | None:
+        """Return the factors u_i of kept rows, (k,), see `mean_weights`; None without weights of any kind.
+
+        Args:
+            table: tokenized samples, with the weights of its rows.
+            rows: (k,) the kept rows of this process, or of all processes that select together.
+            given: (k,) the selector's weights, or None.
+        """
+        if given is None and table.weights is None:
+            return None
+        own = None if table.weights is None else torch.from_numpy(table.weights[rows.numpy()])
+        logs = log_weights(torch.from_numpy(table.target_tokens[rows.numpy()]), own, given)
+        everywhere = logs if self.ranks.size > 1 else self.trained.gather(logs.to(self.device)).cpu()
+        return mean_weights(logs, everywhere)
 
     def _of_all_processes(self, own: Sequence[int]) -> Tensor:
         """Return the candidates of all processes, as rows, on the CPU; a single process uses no device."""
@@ -226,6 +249,7 @@ class BatchSelection:
             {name: values[candidates] for name, values in batch.reference.items()},
             measured.pairs,
             measured.scalars,
+            torch.from_numpy(batch.table.target_tokens[rows]),
         )
 
     def _update_of(
@@ -272,12 +296,41 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
     return finite
 
 
-def _uneven(scores: Scores, kept: Tensor) -> Tensor | None:
-    """Return the weights of the kept samples, or None if they are equal: then the Trainer's own loss is used."""
-    if scores.weights is None:
-        return None
-    weights = scores.weights[kept]
-    return None if torch.allclose(weights, weights[0]) else weights
+def log_weights(tokens: Tensor, own: Tensor | None, given: Tensor | None) -> Tensor:
+    """Return log(s_i v_i), or log(s_i n_i) without a selector's weights: (k,) float64; logarithms cannot overflow.
+
+    Args:
+        tokens: (k,) n_i, numbers of target tokens.
+        own: (k,) s_i, weights of the samples in the pool, or None for 1.
+        given: (k,) v_i, the selector's weights, or None.
+    """
+    logs = (tokens if given is None else given).cpu().double().log()
+    return logs if own is None else logs + own.double().log()
+
+
+def mean_weights(logs: Tensor, everywhere: Tensor) -> Tensor:
+    """Return u_i = exp(x_i) / Σ_j exp(x_j): (k,) float64.
+
+    With a selector's weights v_i and the samples' own weights s_i, the loss Σ u_i ℓ_i is the mean of the samples' mean
+    losses ℓ_i under the weights s_i v_i. Without the selector's it is Σ s_i n_i ℓ_i / Σ s_i n_i: the mean over target
+    tokens, in which each token of sample i counts s_i times. So s_i = 2 is in both cases the same as the row twice.
+
+    Args:
+        logs: (k,) x_i of these samples, from `log_weights`.
+        everywhere: (K,) x_j of all samples of the step.
+    """
+    highest = everywhere.max()
+    if highest.isneginf():  # no sample has a target token
+        return torch.zeros_like(logs)
+    return (logs - highest).exp() / (everywhere - highest).exp().sum()
+
+
+def _at(kept: Tensor, weights: Tensor | None, count: int) -> Tensor:
+    """Return the weights of kept candidates at their places among all, (count,); NaN for the others."""
+    assert weights is not None
+    placed = torch.full((count,), torch.nan, dtype=torch.float64)
+    placed[kept] = weights
+    return placed
 
 
 def _concatenate(groups: Sequence[Scores]) -> Scores:

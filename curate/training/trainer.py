@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from ..errors import TrainingError
-from ..lm.tokens.batch import Batch, collate, empty_batch
+from ..lm.tokens.batch import Batch, collate, empty_batch, weigh
 from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
@@ -105,33 +105,47 @@ class CurateTrainer(ResumingTrainer):
         step = StepCandidates(self.state.global_step + 1, self.table, own, self.plan, self.reference)
         selected = self.selection.select(step)
         if self.selection.selector.keeps_all:
-            batches = [self._collate(group) for group in groups]
+            batches = self._unchanged(selected, groups)
         else:
             batches = self._micro_batches(selected, len(groups))
         return batches, self._get_num_items_in_batch(batches, device)
 
+    def _unchanged(self, selected: Selected, groups: Sequence[Sequence[int]]) -> list[Batch]:
+        """Collate this process's candidates as they are, with the weights of their rows if there are any."""
+        if selected.weights is None:
+            return [self._collate(group) for group in groups]
+        of_row = dict(zip(selected.rows.tolist(), selected.weights.tolist(), strict=True))
+        return [self._collate(group, torch.tensor([of_row[row] for row in group])) for group in groups]
+
     def _micro_batches(self, selected: Selected, count: int) -> list[Batch]:
         """Collate this process's share of the kept samples into `count` micro-batches.
 
-        A micro-batch holds the samples' weights if these are uneven, and the step's update if it is ready.
+        A micro-batch holds the weights of its tokens if there are any, and the step's update if it is ready.
         """
         rows, weights = selected.rows.tolist(), selected.weights
         own = torch.tensor(self.selection.ranks.split_by_length(rows, self.table.lengths[rows].tolist()))
         batches: list[Any] = []
         for part in own.to(torch.int64).tensor_split(count):
-            batch: Any = self._collate([rows[index] for index in part.tolist()])
-            if weights is not None:
-                batch["loss_weights"] = weights[part].float() if len(part) else torch.zeros(1)
+            batch: Any = self._collate(
+                [rows[index] for index in part.tolist()], None if weights is None else weights[part]
+            )
             if selected.update is not None:
                 batch[UPDATE] = None if batches else selected.update
             batches.append(batch)
         return batches
 
-    def _collate(self, rows: Sequence[int]) -> Batch:
-        """Collate rows of the table into a batch; without rows, return a text without targets."""
-        if not len(rows):
-            return empty_batch(self.selection.pad_token_id)
-        return collate([self.table[row] for row in rows], self.selection.pad_token_id)
+    def _collate(self, rows: Sequence[int], weights: Tensor | None = None) -> Batch:
+        """Collate rows of the table into a batch; without rows, return a text without targets.
+
+        Args:
+            rows: the rows.
+            weights: (b,) factors of their mean losses in the loss of the step; None: a mean over target tokens.
+        """
+        pad_token_id = self.selection.pad_token_id
+        batch = collate([self.table[row] for row in rows], pad_token_id) if len(rows) else empty_batch(pad_token_id)
+        if weights is None:
+            return batch
+        return weigh(batch, weights if len(rows) else torch.zeros(1))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None

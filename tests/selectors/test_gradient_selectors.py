@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,28 @@ def test_a_candidate_whose_gradient_is_not_finite_is_left_out() -> None:
         kept = keep(make_selector(name, {}, INFO), batch_of(g, target))
         assert kept and 0 not in kept
     assert keep(make_selector("filter_weight", {}, INFO), batch_of(g, target)) == [i + 1 for i in clean]
+
+
+def test_a_candidate_without_a_gradient_is_left_out_or_scored_zero() -> None:
+    g, target = vectors()
+    g[:3] = 0
+    filtering = make_selector("filter_weight", {}, INFO)
+    assert keep(filtering, batch_of(g, target)) == [i + 3 for i in keep(filtering, batch_of(g[3:], target))]
+    away = torch.cat([g[:3], -(g[3:] @ target).abs()[:, None] * target])
+    assert not {0, 1, 2} & set(keep(filtering, batch_of(away, target))), "nor in the fall-back"
+    scores = make_selector("greats", {}, INFO).score(batch_of(g, target))
+    assert scores.parts["utility"][:3].tolist() == [0, 0, 0] and scores.total.isfinite().all()
+
+
+def test_where_no_candidate_has_a_gradient_nothing_fails() -> None:
+    g, target = torch.zeros(6, 30, dtype=torch.float64), vectors()[1]
+    scores = make_selector("filter_weight", {}, INFO).score(batch_of(g, target))
+    assert scores.weights is not None and scores.weights[choose(scores.total, 4)].tolist() == [0.25] * 4
+    assert scores.parts["fallback"].all() and scores.parts["cosine"][scores.total.isfinite()].tolist() == [0] * 4
+    assert make_selector("greats", {}, INFO).score(batch_of(g, target)).parts["utility"].tolist() == [0] * 6
+    batch = replace(batch_of(g, target), values={"grad_norm": torch.zeros(6)})
+    for approximation in ("exact", "parameters"):
+        assert make_selector("max_grad", {"approximation": approximation}, INFO).score(batch).total.tolist() == [0] * 6
 
 
 def test_no_sample_weighs_more_than_the_cap() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ def batch_of(step: int, n: int = 10, **options: object) -> CandidateBatch:
     values = {"utility": torch.rand(n, generator=generator, dtype=torch.float64), "sketch": sketch}
     tokens = torch.randint(5, 30, (n,), generator=generator)
     reference = {"cluster": torch.arange(n) % 3}
-    return CandidateBatch(step, torch.arange(n) + 100 * step, tokens, values, reference)
+    targets = torch.randint(1, 5, (n,), generator=generator)
+    return CandidateBatch(step, torch.arange(n) + 100 * step, tokens, values, reference, target_tokens=targets)
 
 
 def uds(**options: object) -> UDS:
@@ -92,6 +94,21 @@ def test_the_utility_can_be_divided_by_length(normalize: str, power: float) -> N
     batch = batch_of(1)
     wanted = batch.values["utility"] / batch.tokens.double() ** power
     torch.testing.assert_close(uds(normalize=normalize).score(batch).total, wanted)
+
+
+@pytest.mark.parametrize(("normalize", "power"), [("none", 0.0), ("sqrt_tokens", 0.5), ("tokens", 1.0)])
+def test_the_utility_of_completions_is_divided_by_their_own_tokens(normalize: str, power: float) -> None:
+    batch = batch_of(1).rows(torch.tensor([3, 1, 7]))
+    assert batch.target_tokens is not None
+    wanted = batch.values["utility"] / batch.target_tokens.double() ** power
+    torch.testing.assert_close(uds(normalize=normalize, tokens="completion").score(batch).total, wanted)
+
+
+def test_completions_cannot_be_divided_by_tokens_that_are_not_known() -> None:
+    batch = replace(batch_of(1), target_tokens=None)
+    with pytest.raises(ValueError, match="give target_tokens"):
+        uds(normalize="tokens", tokens="completion").score(batch)
+    assert uds(normalize="tokens").score(batch).total.isfinite().all(), "as batches of older selectors' tests"
 
 
 def test_a_candidate_that_is_not_finite_leaves_the_others_alone() -> None:

@@ -1,13 +1,21 @@
-"""The weights of a warm-up run's checkpoints are its mean learning rates."""
+"""Gradient features of texts, and the weights of a warm-up run's checkpoints: its mean learning rates."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from curate.training.gradients.features import mean_rates
+from curate.lm.model.scoring_model import make_scoring_model
+from curate.numerics.gradients import SignHash
+from curate.training.gradients.adam import Adam
+from curate.training.gradients.engine import GradientEngine
+from curate.training.gradients.features import GradientFeatures, mean_rates
+from tests.support.steps import Texts, build
 
 
 def write_state(folder: Path, step: int, rates: dict[int, float]) -> Path:
@@ -30,3 +38,15 @@ def test_where_no_rate_was_logged_the_nearest_counts(tmp_path: Path) -> None:
     assert mean_rates(run) == [0.5, 0.5]
     (tmp_path / "none").mkdir()
     assert mean_rates([write_state(tmp_path / "none", step, {}) for step in (1, 2)]) == [0.5, 0.5]
+
+
+def test_a_text_without_a_gradient_scores_zero_instead_of_the_momentum(tiny: str) -> None:
+    texts = Texts.drawn([1, 1, 1])
+    silent = replace(texts.rows[1], target=np.zeros_like(texts.rows[1].target))
+    table = Texts([texts.rows[0], silent, texts.rows[2]]).table()
+    model = build(tiny, full=False)
+    moments = {name: torch.full_like(p, 1e-3) for name, p in model.named_parameters() if p.requires_grad}
+    adam = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=7, first=moments, second=moments)
+    features = GradientFeatures(GradientEngine(make_scoring_model(model), None, lambda: adam), SignHash(64, 0))
+    found = features.features(table, range(3))
+    assert found.norm(dim=1).tolist() == pytest.approx([1, 0, 1])

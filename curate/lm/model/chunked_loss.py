@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ...numerics.losses import IGNORE, next_token_labels
+from ...numerics.losses import IGNORE, next_token_labels, next_token_weights
 from .load import base_of
 from .packing import LossPacking
 from .scoring_model import ScoringModel
@@ -26,7 +26,8 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
     """Make a model return its loss without logits when the logits would take more than `budget` bytes in float32.
 
     Patches the `forward` of the transformers model below any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
-    Only calls with labels change; generation does not.
+    Only calls with labels change; generation does not. With `token_weights` (lm/tokens/batch.py) the loss is
+    `weighted_loss`, of any size of logits.
 
     Args:
         scoring_model: the model.
@@ -41,12 +42,12 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
         *args: Any,
         labels: Tensor | None = None,
         num_items_in_batch: Any = None,
-        loss_weights: Tensor | None = None,
+        token_weights: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         packer = packing.now if packing is not None else None
         small = labels is None or labels.numel() * scoring_model.head.vocab_size * 4 <= budget
-        if labels is None or (small and loss_weights is None and packer is None):
+        if labels is None or (small and token_weights is None and packer is None):
             if labels is not None:
                 kwargs["labels"] = labels
             if num_items_in_batch is not None:
@@ -58,12 +59,51 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
         else:
             ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
             hidden = packer.states(base.base_model, ids, mask, labels.device)  # type: ignore[arg-type]
-        if loss_weights is not None:
-            return CausalLMOutputWithPast(loss=mean_losses(scoring_model, hidden, labels, budget) @ loss_weights)
+        if token_weights is not None:
+            return CausalLMOutputWithPast(loss=weighted_loss(scoring_model, hidden, labels, token_weights, budget))
         total, count = summed_loss(scoring_model, hidden, labels, budget)
         return CausalLMOutputWithPast(loss=total / (count if num_items_in_batch is None else num_items_in_batch))
 
     base.forward = forward
+
+
+def weigh_loss(model: nn.Module) -> None:
+    """Make a model whose head cannot be factored accept `token_weights`; all its logits are formed at once.
+
+    Patches `forward` as `chunk_loss` does. Calls without these weights do not change.
+    """
+    base = base_of(model)
+    original = base.forward
+
+    @functools.wraps(original)
+    def forward(*args: Any, token_weights: Tensor | None = None, **kwargs: Any) -> Any:
+        if token_weights is None:
+            return original(*args, **kwargs)
+        targets = next_token_labels(kwargs.pop("labels"))
+        kwargs.pop("num_items_in_batch", None)
+        logits = original(*args, **kwargs, use_cache=False).logits
+        losses = nn.functional.cross_entropy(logits.float().mT, targets, reduction="none", ignore_index=IGNORE)
+        return CausalLMOutputWithPast(loss=(losses * next_token_weights(token_weights)).sum())
+
+    base.forward = forward
+
+
+def weighted_loss(
+    scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, token_weights: Tensor, budget: int
+) -> Tensor:
+    """Return Σ c_t ℓ_t over the target tokens, in nats, differentiable: ().
+
+    Args:
+        scoring_model: the model, for its head.
+        hidden: last hidden states, (b, L, d).
+        labels: (b, L) int64, −100 at positions that the loss ignores.
+        token_weights: (b, L), the factor c_t of the loss of each label.
+        budget: bytes that a chunk of float32 logits may take.
+    """
+    targets = next_token_labels(labels)
+    has_target = targets != IGNORE
+    losses = _cross_entropy(scoring_model, hidden[has_target], targets[has_target], budget, "none")
+    return (losses.float() * next_token_weights(token_weights)[has_target]).sum()
 
 
 def summed_loss(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:

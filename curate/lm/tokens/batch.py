@@ -13,7 +13,7 @@ from .chat import NO_MASK as NO_MASK
 from .chat import MaskError as MaskError
 
 Batch = dict[str, Tensor]
-"""`input_ids`, `attention_mask` and `labels` (b, L); optionally `loss_weights` (b,)."""
+"""`input_ids`, `attention_mask` and `labels` (b, L); optionally `token_weights` (b, L), see `weigh`."""
 
 
 def take_rows(batch: Batch, rows: Tensor) -> Batch:
@@ -26,6 +26,21 @@ def empty_batch(pad_token_id: int, device: torch.device | str = "cpu") -> Batch:
     """Return a batch with one text of one token and no target. It stands for a missing micro-batch and adds no loss."""
     ids = torch.full((1, 1), pad_token_id, device=device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, IGNORE)}
+
+
+def weigh(batch: Batch, weights: Tensor) -> Batch:
+    """Return a batch whose loss is Σ u_i ℓ_i, where ℓ_i is the mean loss of a text over its n_i target tokens.
+
+    The key `token_weights`, (b, L) float32, holds the factor of each label's loss in the loss of the step: u_i / n_i,
+    and 0 where there is no target. So the loss of a step is Σ c_t ℓ_t over all its batches, however they are cut.
+
+    Args:
+        batch: `input_ids`, `attention_mask` and `labels`.
+        weights: (b,) factors u_i.
+    """
+    is_target = batch["labels"] != IGNORE
+    share = weights.double() / is_target[:, 1:].sum(1).clamp_min(1)
+    return batch | {"token_weights": (is_target * share[:, None]).float()}
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ template adds special tokens; special tokens in the text of a message are encode
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -63,11 +63,13 @@ class Encoded:
         input_ids: (L,) int32, truncated to the maximum length.
         target: (L,) bool, True if the loss trains on predicting the token.
         length: number of tokens before truncation.
+        weight: weight of the sample in the loss.
     """
 
     input_ids: np.ndarray[Any, np.dtype[np.int32]]
     target: np.ndarray[Any, np.dtype[np.bool_]]
     length: int
+    weight: float = 1.0
 
     @property
     def truncated(self) -> bool:
@@ -88,7 +90,7 @@ class Encoded:
 
     def truncate(self, max_length: int) -> Encoded:
         """Return the first `max_length` tokens; `length` does not change."""
-        return Encoded(self.input_ids[:max_length], self.target[:max_length], self.length)
+        return replace(self, input_ids=self.input_ids[:max_length], target=self.target[:max_length])
 
 
 @dataclass
@@ -294,7 +296,7 @@ class Encoder:
         if plan.error is not None:
             raise plan.error
         ids, target = self._text(plan.sample) if plan.chat is None else self._chat(plan, plan.chat)
-        whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids))
+        whole = Encoded(np.asarray(ids, dtype=np.int32), target, len(ids), plan.sample.weight)
         return whole.truncate(self.max_length)
 
     def _text(self, sample: Sample) -> tuple[list[int], Mask]:

@@ -32,6 +32,7 @@ class TokenTable:
         lengths: (n,) int64, number of tokens after truncation.
         target_tokens: (n,) int64, number of tokens that the loss trains on.
         truncated: (n,) bool, True if tokens were cut off.
+        weights: (n,) float64, weights of the samples in the loss, above 0; None: all are 1.
 
     Args:
         rows: position in the pool, sample id and tokens of each sample. They are read one by one.
@@ -50,6 +51,9 @@ class TokenTable:
         self.lengths = np.array(own.lengths, dtype=np.int64)
         self.target_tokens = np.array(own.target_tokens, dtype=np.int64)
         self.truncated = np.array(own.truncated, dtype=bool)
+        self.weights: npt.NDArray[np.float64] | None = None
+        if any(weight != 1 for weight in own.weights):
+            self.weights = np.array(own.weights, dtype=np.float64)
         self._shared = np.array(own.shared, dtype=np.int64)
         self._shared_target = np.array(own.shared_target, dtype=bool)
         self._starts = np.concatenate([[0], (self.lengths - self._shared).cumsum()])
@@ -129,6 +133,7 @@ class _Own:
         self.lengths: list[int] = []
         self.target_tokens: list[int] = []
         self.truncated: list[bool] = []
+        self.weights: list[float] = []
         self.shared: list[int] = []
         self.shared_target: list[bool] = []
         self.input_ids: list[npt.NDArray[np.int32]] = []
@@ -141,6 +146,7 @@ class _Own:
         self.lengths.append(len(row.input_ids))
         self.target_tokens.append(row.target_tokens)
         self.truncated.append(row.truncated)
+        self.weights.append(row.weight)
         self.shared.append(shared)
         self.shared_target.append(bool(row.target[0]) if shared else False)
         # a slice would keep the whole array

@@ -30,11 +30,13 @@ SCHEMA = pa.schema(
         ("tokens", pa.int32()),
         ("target_tokens", pa.int32()),
         ("parts", pa.map_(pa.string(), pa.float64())),
+        ("sample_weight", pa.float64()),
     ]
 )
 DTYPES: dict[str, type[np.generic]] = {
     **{"rank": np.int32, "slot": np.int32, "position": np.int64, "kept": np.bool_},
-    **{"score": np.float64, "weight": np.float64, "loss": np.float64, "tokens": np.int32, "target_tokens": np.int32},
+    **{"score": np.float64, "weight": np.float64, "sample_weight": np.float64, "loss": np.float64},
+    **{"tokens": np.int32, "target_tokens": np.int32},
 }
 """Columns that are arrays of numbers or booleans, and their types."""
 
@@ -68,13 +70,13 @@ class Rows:
                 of one dictionary for the whole run are fastest); `position`, `kept`, `score`, `weight`, `loss`,
                 `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, means null;
                 `parts`, a mapping from names to (n,) floats, where NaN omits the entry. Optional: `rank` (n,), if the
-                rows are candidates of several processes, and `slot` (n,), 0..n-1 by default.
+                rows are candidates of several processes, `slot` (n,), 0..n-1 by default, and `sample_weight` (n,).
             rank: rank of the process, for rows without a `rank`.
 
         Raises:
             ValueError: a column has another length, is missing, or is not a column of the ledger.
         """
-        given = {"rank": rank, "slot": None, **columns}
+        given = {"rank": rank, "slot": None, "sample_weight": None, **columns}
         ids = given.pop("sample_id")
         ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
         parts = given.pop("parts")

@@ -76,6 +76,8 @@ class GradientFeatures:
     def features(self, table: TokenTable, rows: Sequence[int], *, target: bool = False) -> Tensor:
         """Return unit sketches (n, D) float32 on the CPU. A text with a gradient that is not finite gives NaN.
 
+        A text without a loss (no target, or a certain model) has no gradient: its sketch is 0, and so are its scores.
+
         Args:
             table: encoded texts.
             rows: n rows of the table.
@@ -86,7 +88,8 @@ class GradientFeatures:
         update = functools.partial(adam.update, eps_mode=self.eps_mode)
         request = GradientRequest(sketch=self.sketch, transform=None if target or not adam.steps else update)
         with scoring_model.eval_mode(refresh=False):
-            sketches = self.engine.pass_over(batch, request).values["sketch"]
+            found = self.engine.pass_over(batch, request).values
+        sketches = found["sketch"].where(found["loss"][:, None] != 0, 0)  # Adam's update would be the momentum alone
         unit = normalize(sketches.float(), dim=1)
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()
 

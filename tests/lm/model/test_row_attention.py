@@ -15,6 +15,7 @@ from curate.lm.model.packing import LossPacking, Packed, Packer, row_of
 from curate.lm.model.row_attention import RowAttention
 from curate.lm.model.row_proof import can_split, packer_for_training, with_packing
 from curate.lm.model.scoring_model import ScoringModel, make_scoring_model
+from curate.lm.tokens.batch import weigh
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from tests.support.families import MIXED, PACKED, WINDOW, family
 
@@ -107,10 +108,10 @@ def test_the_gradient_of_packed_texts_is_that_of_padded_texts(name: str, how: st
     assert torch.equal(again, wanted_loss) and all(torch.equal(gradient[n], wanted[n]) for n in wanted)
 
 
-def test_weights_of_texts_count_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_texts_count_in_a_row() -> None:
     model, batch = family("llama"), batch_of()
     packing = packed_model(model)
-    batch["loss_weights"] = torch.linspace(0.1, 1.0, len(TEXTS))
+    batch = weigh(batch, torch.linspace(0.1, 1.0, len(TEXTS)))
     wanted_loss, wanted = loss_of(model, batch)
     with packing.on():
         found_loss, found = loss_of(model, batch)

@@ -64,24 +64,23 @@ def test_filter_weight_writes_weights_and_what_it_saw(pools: Store, tiny: str) -
     assert rows(pools, "SELECT count(*) n FROM ledger WHERE parts['alignment'] IS NULL") == [{"n": 0}]
 
 
-class Uniform(Selector):
-    """Selector that keeps all candidates with equal weights."""
+class All(Selector):
+    """Selector that measures gradients and keeps all candidates, without weights."""
 
     gradients = GradientNeeds(gram=True)
 
     def score(self, batch: CandidateBatch) -> Scores:
-        n = len(batch)
-        return Scores(torch.zeros(n, dtype=torch.float64), {}, torch.full((n,), 1 / n, dtype=torch.float64))
+        return Scores(torch.zeros(len(batch), dtype=torch.float64))
 
 
-def test_keeping_all_with_even_weights_is_plain_training_bit_for_bit(
+def test_keeping_all_by_gradients_is_plain_training_bit_for_bit(
     pools: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SELECTORS, "uniform", Uniform)
+    monkeypatch.setitem(SELECTORS, "all", All)
     shape = {"candidates": 4, "keep": 4, "per_device_train_batch_size": 4, "lora_dropout": 0.1}
-    even = train(pools, tiny, "even", selector="uniform", update="rerun", **shape)
+    kept = train(pools, tiny, "kept", selector="all", update="rerun", **shape)
     plain = train(pools, tiny, "plain", selector="full", **shape)
-    assert all(torch.equal(value, weights(even)[name]) for name, value in weights(plain).items())
+    assert all(torch.equal(value, weights(kept)[name]) for name, value in weights(plain).items())
 
 
 def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(pools: Store, tiny: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ COMMENT ON TABLE layout IS 'Version of these tables, and digest of the statement
 CREATE TABLE IF NOT EXISTS samples (
     artifact VARCHAR, sample_id VARCHAR, position BIGINT, source VARCHAR, format VARCHAR,
     turns INTEGER, characters BIGINT, metadata JSON);
+ALTER TABLE samples ADD COLUMN IF NOT EXISTS weight DOUBLE;  -- older catalogues do not have this column
 COMMENT ON TABLE samples IS 'One row per row of a pool. The same conversation has the same sample_id in every pool.';
 COMMENT ON COLUMN samples.artifact IS 'The pool.';
 COMMENT ON COLUMN samples.sample_id IS 'Hash of the conversation (messages and tools). An answer of it that is a sample of its own has another id: see origins.';
@@ -20,6 +21,7 @@ COMMENT ON COLUMN samples.format IS 'Format that the row was read from: messages
 COMMENT ON COLUMN samples.turns IS 'Number of messages in the conversation.';
 COMMENT ON COLUMN samples.characters IS 'Number of characters in all messages.';
 COMMENT ON COLUMN samples.metadata IS 'All other columns of the row: metadata->>''domain''.';
+COMMENT ON COLUMN samples.weight IS 'Weight of the row in the loss of a run: 2 means the same as the row twice. Null means 1.';
 
 CREATE TABLE IF NOT EXISTS turn_samples (artifact VARCHAR, sample_id VARCHAR, conversation_id VARCHAR, turn INTEGER);
 COMMENT ON TABLE turn_samples IS 'Answers that are samples of their own (--turns), one row per answer and artifact: which answer of which conversation a sample_id is. A sample_id that is not here is a whole conversation. The view origins has both.';
@@ -66,6 +68,7 @@ COMMENT ON COLUMN clusters.nearest_similarity IS 'Cosine similarity to that samp
 CREATE TABLE IF NOT EXISTS ledger (
     artifact VARCHAR, step BIGINT, rank INTEGER, slot INTEGER, sample_id VARCHAR, position BIGINT, kept BOOLEAN,
     score DOUBLE, weight DOUBLE, loss DOUBLE, tokens INTEGER, target_tokens INTEGER, parts MAP(VARCHAR, DOUBLE));
+ALTER TABLE ledger ADD COLUMN IF NOT EXISTS sample_weight DOUBLE;
 COMMENT ON TABLE ledger IS 'One row per candidate and step: every candidate that was ever scored, not only the kept ones.';
 COMMENT ON COLUMN ledger.artifact IS 'The run.';
 COMMENT ON COLUMN ledger.step IS 'Optimizer step, from 1.';
@@ -75,7 +78,8 @@ COMMENT ON COLUMN ledger.sample_id IS 'The sample.';
 COMMENT ON COLUMN ledger.position IS 'Row of the sample in the pool, from 0.';
 COMMENT ON COLUMN ledger.kept IS 'True if the sample was trained on in this step.';
 COMMENT ON COLUMN ledger.score IS 'Score that the selector ranked by; null if it computes no scores or the sample''s signals were not finite.';
-COMMENT ON COLUMN ledger.weight IS 'Weight of the sample''s loss in the step; null means 1.';
+COMMENT ON COLUMN ledger.weight IS 'Factor of the sample''s mean loss in the loss of the step: these factors of a step add up to 1, and contain the sample_weight. Null: the loss is the mean over the target tokens of all kept samples, each token counted sample_weight times.';
+COMMENT ON COLUMN ledger.sample_weight IS 'Weight of the sample in the pool; null means 1.';
 COMMENT ON COLUMN ledger.loss IS 'Mean cross-entropy before the step, in nats; null if there was no scoring pass.';
 COMMENT ON COLUMN ledger.tokens IS 'Number of tokens in the sample.';
 COMMENT ON COLUMN ledger.target_tokens IS 'Number of tokens that the loss trains on.';
