@@ -83,6 +83,11 @@ class ScoringModel:
         """True if the layers are sharded over processes, which must all call the model equally often (`fsdp.py`)."""
         return isinstance(self.backbone, FSDPModule)
 
+    @property
+    def shares(self) -> bool:
+        """True if scoring passes compute beginnings that texts of a micro-batch share once."""
+        return self.packer is not None and self.packer.shares
+
     def project(self, rows: Tensor) -> Tensor:
         """Return the logits (n, V) of hidden states (n, d) from the current head, with its adapters and gradients."""
         z = self.projection(rows.to(self.head.weight.dtype)).float()
