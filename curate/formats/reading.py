@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from ..samples import Sample
@@ -209,6 +210,7 @@ def looks_like_content(value: Any) -> bool:
     return False
 
 
+@lru_cache(maxsize=1 << 12)  # names of sources and topics come again and again
 def _has_sentence(text: str) -> bool:
     words = text.split(None, 12)[:12]
     ascii_only = text.isascii()

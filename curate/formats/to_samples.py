@@ -79,6 +79,8 @@ def _check_kind(parts: _Parts) -> None:
 
 def _note_metadata(sample: Sample, layout: Layout, reading: ReadOptions) -> None:
     """Note the columns of metadata that look like content and are not contained in the messages, nor the reverse."""
+    if not sample.metadata:
+        return
     asked = {reading.take[0]} if reading.take else set()
     asked.update(layout.columns.get("rejected", ()) if layout.format == "preference" else ())
     for column, value in sample.metadata.items():
