@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from ..samples import Sample
@@ -196,7 +195,10 @@ def _depth(parts: Any) -> int:
 def looks_like_content(value: Any) -> bool:
     """Return whether a value holds sentences: four words, or six characters of a script without spaces, somewhere."""
     if isinstance(value, str):
-        return _has_sentence(value[:400])
+        text = value[:400]
+        return (not text.isascii() or len(text.split(None, 3)) > 3) and _has_sentence(text)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return False
     left, looked = [value], 0
     while left and looked < 50:
         inner, looked = left.pop(), looked + 1
@@ -210,14 +212,9 @@ def looks_like_content(value: Any) -> bool:
     return False
 
 
-@lru_cache(maxsize=1 << 12)  # names of sources and topics come again and again
 def _has_sentence(text: str) -> bool:
-    words = text.split(None, 12)[:12]
-    ascii_only = text.isascii()
-    if len(words) < 4 and (ascii_only or len(text) < 6):
-        return False
-    words = [word for word in words if any(character.isalpha() for character in word[:20])]
-    if ascii_only:
+    words = [word for word in text.split(None, 12)[:12] if any(character.isalpha() for character in word[:20])]
+    if len(words) >= 4 or text.isascii():
         return len(words) >= 4
     dense = sum(1 for character in text if "\u3040" <= character <= "\ud7a3" or "\u0e00" <= character <= "\u0eff")
-    return len(words) >= 4 or dense >= 6
+    return dense >= 6

@@ -79,16 +79,10 @@ def _check_kind(parts: _Parts) -> None:
 
 def _note_metadata(sample: Sample, layout: Layout, reading: ReadOptions) -> None:
     """Note the columns of metadata that look like content and are not contained in the messages, nor the reverse."""
-    if not sample.metadata:
-        return
-    asked = {reading.take[0]} if reading.take else set()
-    asked.update(layout.columns.get("rejected", ()) if layout.format == "preference" else ())
     for column, value in sample.metadata.items():
-        if column not in CONTENT_NAMES and not isinstance(value, (str, list, Mapping)):
+        if column not in CONTENT_NAMES and not looks_like_content(value):
             continue
-        if value is None or value == "" or column in reading.metadata or column in asked:
-            continue
-        if is_missing(value) or not (column in CONTENT_NAMES or looks_like_content(value)):
+        if value == "" or is_missing(value) or column in reading.metadata or _is_settled(column, layout, reading):
             continue
         if isinstance(value, str):
             texts = [message.get("content") or "" for message in sample.messages]
@@ -107,6 +101,13 @@ def _note_metadata(sample: Sample, layout: Layout, reading: ReadOptions) -> None
             f"the column {shortened(column)} looks like content and is metadata: --columns PART={column} makes it a "
             f"part of the conversation, --metadata-columns {column} says that it is none"
         )
+
+
+def _is_settled(column: str, layout: Layout, reading: ReadOptions) -> bool:
+    """Return whether `--take` says what a column is: a label, or the rejected answer."""
+    if reading.take is not None and column == reading.take[0]:
+        return True
+    return layout.format == "preference" and column in layout.columns.get("rejected", ())
 
 
 class _Parts:
