@@ -1,7 +1,7 @@
 """Formats of instruction data: detect them by their columns, read rows as samples, and write samples as rows."""
 
+from .answers import parse_take
 from .detect import FORMATS, Layout, detect, parse_columns
-from .preferences import parse_take
 from .read import read_location
 from .reading import Notes, ReadOptions, Row, Unusable
 from .rows import FileLayouts, with_layout

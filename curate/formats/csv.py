@@ -21,7 +21,7 @@ LONGEST = 1 << 28
 
 
 def csv_rows(file: File) -> Iterator[Row]:
-    """Yield the rows of a file with commas, or with semicolons if its first line has these only."""
+    """Yield the rows of a file with commas, or with semicolons or tabs if its first line has these only."""
     return _rows(file, ",")
 
 
@@ -99,9 +99,10 @@ def _rows(file: File, delimiter: str) -> Iterator[Row]:
 
 
 def _delimiter(head: bytes, expected: str) -> str:
-    """Return the separator of the columns: `;` if the first line has no other, as many spreadsheets write it."""
+    """Return the separator of the columns: `;` or a tab if the first line has no other, as spreadsheets write it."""
     first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    return ";" if expected == "," and b";" in first and b"," not in first and b"\t" not in first else expected
+    found = [mark for mark in ",;\t" if mark.encode() in first]
+    return found[0] if expected == "," and len(found) == 1 else expected
 
 
 def _header(file: File, reader: Iterator[list[str]]) -> list[str] | None:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import ConfigError, DataError, did_you_mean
-from .reading import is_missing
-from .turns import MEDIA, REASONING, TOOL_KEYS
+from .reading import is_missing, plain
+from .turns import MEDIA, REASONING, ROLE_KEYS, TEXT_KEYS, TOOL_KEYS
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,36 @@ FORMATS: Mapping[str, RowFormat] = {
     "preference": RowFormat(("chosen", "rejected"), ("prompt", *QUESTION_PARTS, *AROUND)),
 }
 """Name of a format -> its parts. If rows fit several formats equally well, the first wins. A row of preference data is
-read as `prompt-completion` (preferences.py)."""
+read as `prompt-completion` (answers.py)."""
 
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "conversations": ("conversations", "conversation"),
     "prompt": ("prompt", "question", "query"),
-    "completion": ("completion", "response", "answer"),
+    "completion": ("completion", "response", "answer", "answers", "answerkey", "answer_key"),
     "context": ("context", "contexts"),
     "documents": ("documents", "document"),
     "input": ("input", "inputs"),
     "choices": ("choices", "options"),
     "output": ("output", "response"),
-    "system": ("system", "system_prompt", "system_message"),
+    "system": ("system", "system_prompt", "system_message", "system_instruction", "system_instructions", "sys"),
     "tools": TOOL_KEYS,
     "reasoning": REASONING,
     "chosen": ("chosen", "chosen_response", "preferred"),
     "rejected": ("rejected", "rejected_response", "dispreferred", "rejected_messages"),
 }
-"""Part -> names of columns that may hold it. Any other part is only found under its own name."""
+"""Part -> names of columns that may hold it, in lower case. Any other part is only found under its own name."""
+PAIR_COLUMNS = (
+    *(("problem", answer) for answer in ("solution", "answer", "response", "output", "generation")),
+    *(("question", answer) for answer in ("solution", "output")),
+    *(("prompt", answer) for answer in ("output", "generation", "target")),
+    *(("query", answer) for answer in ("output", "solution")),
+    *(("instruction", answer) for answer in ("completion", "answer", "generation", "solution", "target")),
+    *(("inputs", answer) for answer in ("targets", "outputs", "output")),
+    *(("input", answer) for answer in ("output", "target", "response", "completion", "answer")),
+    *(("human", answer) for answer in ("assistant", "gpt", "bot", "ai")),
+    *(("user", answer) for answer in ("assistant", "bot", "ai", "model")),
+)
+"""Question and answer of rows that have the columns of no format. Elsewhere these names mean other things."""
 PROMPTS = ("prompt", "question", "query", "instruction", "messages", "conversations", "conversation")
 """Names of the columns with the prompt of preference data."""
 LABEL_COLUMNS = ("label", "kto_tag")
@@ -77,12 +89,14 @@ class Layout:
         columns: part -> columns that may hold it; the first that has a value does.
         label: column that says in KTO data whether an answer is a good one, or None.
         media: columns that may hold images or sound.
+        judged: the label says so with the numbers 0 and 1, too.
     """
 
     format: str
     columns: Mapping[str, tuple[str, ...]]
     label: str | None = None
     media: tuple[str, ...] = ()
+    judged: bool = False
 
     @cached_property
     def read(self) -> frozenset[str]:
@@ -153,10 +167,18 @@ def detect(
                 raise missing_column(where, part, column, existing)
         raise DataError(
             f"{where} has the columns {', '.join(existing) or '(none)'}, which fit no known format "
-            f"({'; '.join(' + '.join(FORMATS[name].required) for name in candidates)}). Name the columns: "
-            "--columns prompt=COLUMN,completion=COLUMN (or text=, messages=, conversations=, instruction=, output=)."
+            f"({'; '.join(' + '.join(FORMATS[name].required) for name in candidates)}). {_advice(existing)}"
         )
     return best
+
+
+def _advice(existing: Sequence[str]) -> str:
+    if not set(ROLE_KEYS).isdisjoint(existing) and not set(TEXT_KEYS).isdisjoint(existing):
+        return 'Each row is one message: write the messages of a conversation into one row, as {"messages": [...]}.'
+    return (
+        "Name the columns: --columns prompt=COLUMN,completion=COLUMN (or text=, messages=, conversations=, "
+        "instruction=, output=)."
+    )
 
 
 def missing_column(where: str, part: str, column: str, existing: Sequence[str]) -> DataError:
@@ -167,16 +189,42 @@ def missing_column(where: str, part: str, column: str, existing: Sequence[str]) 
 def layout_of(name: str, existing: Sequence[str], given: Mapping[str, str]) -> Layout:
     """Return a format with the columns of each part: the given one, or else those with one of its usual names."""
     parts, free = FORMATS[name], set(existing) - set(given.values())
+    spelled = {plain(column): column for column in reversed(existing)} | {column: column for column in existing}
+    pair = _pair_of(spelled, given) if name == "prompt-completion" else {}
     columns: dict[str, tuple[str, ...]] = {}
     for part in parts.required + parts.optional:
-        names = PROMPTS if name == "preference" and part == "prompt" else COLUMN_NAMES.get(part, (part,))
-        found = (given[part],) if part in given else tuple(column for column in names if column in free)
+        names: tuple[str, ...] = pair.get(part) or _names_of(name, part)
+        if part in given:
+            found: tuple[str, ...] = (given[part],)
+        else:
+            found = tuple(dict.fromkeys(spelled[each] for each in names if spelled.get(each) in free))
         if found:
             columns[part] = found
             free -= set(found)
-    label = next((column for column in LABEL_COLUMNS if column in free), None)
-    media = tuple(column for column in existing if column in MEDIA and column in free)
+    label = next((spelled[column] for column in LABEL_COLUMNS if spelled.get(column) in free), None)
+    media = tuple(column for column in existing if plain(column) in MEDIA and column in free)
     return Layout(name, columns, label, media)
+
+
+def _names_of(name: str, part: str) -> tuple[str, ...]:
+    return PROMPTS if name == "preference" and part == "prompt" else COLUMN_NAMES.get(part, (part,))
+
+
+def _pair_of(spelled: Mapping[str, str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the parts of `PAIR_COLUMNS` that a row has, if its columns are those of no format.
+
+    Args:
+        spelled: names of the columns in lower case, and as they are -> columns.
+        given: part -> column, from the user.
+    """
+    if not {"prompt", "completion"}.isdisjoint(given):
+        return {}
+    for name, parts in FORMATS.items():
+        found = [any(each in spelled for each in _names_of(name, part)) for part in parts.required]
+        if all(found) or (name == "preference" and any(found)):
+            return {}
+    pair = next((pair for pair in PAIR_COLUMNS if pair[0] in spelled and pair[1] in spelled), None)
+    return {} if pair is None else {"prompt": pair[:1], "completion": pair[1:]}
 
 
 def fits(layout: Layout, row: Mapping[str, Any]) -> bool:

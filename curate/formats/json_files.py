@@ -173,10 +173,27 @@ def json_rows(file: File) -> Iterator[Row]:
         yield Row(file.name, number, None, REPEATED_KEY) if repeated else _object(file.name, number, item)
 
 
+def _from_columns(value: dict[str, Any]) -> list[Any] | None:
+    """Return the rows of a table that is written by columns, as pandas does; None if an object is something else."""
+    columns = list(value.values())
+    if all(isinstance(column, dict) and column and all(key.isdigit() for key in column) for column in columns):
+        numbers = list(dict.fromkeys(key for column in columns for key in column))
+        return [{name: column[n] for name, column in value.items() if n in column} for n in numbers]
+    if len(columns) < 2 or {"messages", "conversations", "conversation"} & value.keys():
+        return None
+    if not all(isinstance(column, list) and column for column in columns) or len(set(map(len, columns))) > 1:
+        return None
+    if any(isinstance(item, dict) for column in columns for item in column):
+        return None
+    return [dict(zip(value, items, strict=True)) for items in zip(*columns, strict=True)]
+
+
 def _items(file: File, value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
     if isinstance(value, dict):
+        if (rows := _from_columns(value)) is not None:
+            return rows
         try:
             detect([value], {}, file.name)
             return [value]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from ..samples import Sample
+
 MOST_NOTES = 200
 """Different notes that are counted, at most: names of keys come from the data, and there may be millions of them."""
-MOST_LOOKS = 200
-"""Values of a column of metadata that are searched for sentences."""
 MANY = "and further notes of these kinds"
 
 
@@ -59,7 +59,6 @@ class Notes:
         self.files: list[str] = []
         self.preferred = False
         self.weights: dict[str, tuple[int, float, float]] = {}
-        self._looked: dict[str, int] = {}
         self._kinds: set[tuple[str, ...]] = set()
 
     def change(self, text: str) -> None:
@@ -100,14 +99,6 @@ class Notes:
         others = [name for name in columns if name not in layout.read and name not in metadata]
         if len(self.columns) < MOST_NOTES:
             self.columns |= dict.fromkeys(others)
-
-    def looks(self, column: str) -> bool:
-        """Return whether to look at one more value of a column: a few hundred of each are enough."""
-        looked = self._looked.get(column, 0)
-        if looked == MOST_LOOKS:
-            return False
-        self._looked[column] = looked + 1
-        return True
 
 
 @dataclass(frozen=True)
@@ -168,8 +159,55 @@ def shortened(name: Any, most: int = 40) -> str:
     return f"'{text.encode('utf-8', 'backslashreplace').decode()}'"
 
 
+DEEPEST = 64
+"""Maximum levels of lists and mappings in a row. All later readers, in Python or SQL, need stack for each level."""
+LONGEST = 1 << 28
+"""Maximum characters of a row."""
+
+
+def check_storable(sample: Sample) -> None:
+    """Raise `Unusable` for text without UTF-8 (lone surrogates), and for values that not all JSON readers can read."""
+    try:
+        text = sample.original_json
+        text.encode()
+        sample.sample_id.encode()
+    except UnicodeEncodeError:
+        raise Unusable("not valid Unicode") from None
+    except RecursionError:
+        raise Unusable("nested too deeply") from None
+    except (TypeError, ValueError):
+        raise Unusable("not JSON") from None
+    if len(text) > LONGEST:
+        raise Unusable(f"longer than {LONGEST >> 20} MiB")
+    if (
+        text.count("[") + text.count("{") > DEEPEST
+        and _depth([sample.original, sample.messages, sample.tools]) > DEEPEST
+    ):
+        raise Unusable("nested too deeply")
+
+
+def _depth(parts: Any) -> int:
+    """Return the number of levels below a list of values; counting stops at one more than `DEEPEST`."""
+    depth, level = 0, list(parts)
+    while level and depth <= DEEPEST:
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                inner += value.values()
+            elif isinstance(value, (list, tuple)):
+                inner += value
+        level = [value for value in inner if isinstance(value, (Mapping, list, tuple))]
+        depth += 1
+    return depth
+
+
 def looks_like_content(value: Any) -> bool:
     """Return whether a value holds sentences: four words, or six characters of a script without spaces, somewhere."""
+    if isinstance(value, str):
+        text = value[:400]
+        return (not text.isascii() or len(text.split(None, 3)) > 3) and _has_sentence(text)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return False
     left, looked = [value], 0
     while left and looked < 50:
         inner, looked = left.pop(), looked + 1
@@ -185,5 +223,7 @@ def looks_like_content(value: Any) -> bool:
 
 def _has_sentence(text: str) -> bool:
     words = [word for word in text.split(None, 12)[:12] if any(character.isalpha() for character in word[:20])]
+    if len(words) >= 4 or text.isascii():
+        return len(words) >= 4
     dense = sum(1 for character in text if "\u3040" <= character <= "\ud7a3" or "\u0e00" <= character <= "\u0eff")
-    return len(words) >= 4 or dense >= 6
+    return dense >= 6

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from .answers import numbers_judge
 from .detect import FORMATS, Layout, detect, fits, layout_of, missing_column
-from .reading import ReadOptions, Row, Unusable, shortened
+from .reading import ReadOptions, Row, Unusable, is_missing, shortened
 
 MOST_LAYOUTS = 1000
 """Different sets of columns whose layouts are kept, at most: a file may have other columns in every row."""
@@ -35,6 +37,9 @@ class FileLayouts:
         self.given, self.where, self.reading = given, where, reading
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
         self._seen: dict[str, None] = {}
+        self.judged = False
+        self.judged = self._numbers_judge(rows)
+        self._layouts = {}
 
     def of(self, row: Mapping[str, Any]) -> Layout:
         """Return the layout of a row.
@@ -62,13 +67,32 @@ class FileLayouts:
             if column not in self._seen:
                 raise missing_column(self.where, part, column, list(self._seen))
 
+    def _numbers_judge(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether labels of 0 and 1 make the rows KTO data.
+
+        They do if the rows have no columns but the conversation and the label, as TRL writes KTO data; see
+        `answers.numbers_judge`.
+        """
+        labelled = []
+        for row in rows:
+            try:
+                layout = self.of(row)
+            except Unusable:
+                continue
+            if layout.label is None or layout.format in ("text", "preference") or is_missing(row.get(layout.label)):
+                continue
+            if set(row) - layout.read - {layout.label} - self.reading.metadata:
+                return False
+            labelled.append((row[layout.label], *_sides(row, layout)))
+        return numbers_judge(labelled)
+
     def _candidates(self, names: Sequence[str]) -> list[Layout]:
         """Return the layouts of rows with these columns, in the order in which they are tried."""
         existing = [name for name in names if name not in self.reading.metadata]
         others = [name for name in FORMATS if name not in (self.main.format, "preference", "text")]
         order = ["preference", self.main.format, *others]
         order = list(dict.fromkeys(order))
-        made = {name: layout_of(name, existing, self.given) for name in order}
+        made = {name: replace(layout_of(name, existing, self.given), judged=self.judged) for name in order}
         main = made[self.main.format]
         found = [layout for name, layout in made.items() if self._possible(layout)]
         if not any(part in main.columns for part in FORMATS[main.format].required):
@@ -85,6 +109,16 @@ class FileLayouts:
         if layout.format == "preference":
             return "chosen" in layout.columns or "rejected" in layout.columns
         return all(part in layout.columns for part in parts.required)
+
+
+def _sides(row: Mapping[str, Any], layout: Layout) -> tuple[Any, Any]:
+    """Return the question and the answer of a row, as they stand in it."""
+    parts = FORMATS[layout.format].required
+    values = {part: [row.get(column) for column in layout.columns[part]] for part in layout.columns}
+    answer: Any = values.pop(parts[-1])
+    if len(parts) == 1 and isinstance(answer[0], list):
+        return answer[0][:-1], answer[0][-1:]
+    return values, answer
 
 
 def with_layout(

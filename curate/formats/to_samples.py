@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..samples import PLAIN_KEYS, TEXT_ROLE, Sample
+from .answers import CHOSEN, PREFERENCE, check_label, is_number_label, only_answer, preferred, transcript, untrained
 from .detect import LABEL_COLUMNS, MULTIPLE, QUESTION_PARTS, Layout
 from .flags import FLAG_KEYS, Message
-from .preferences import CHOSEN, PREFERENCE, check_label, preferred, untrained
-from .reading import ReadOptions, Unusable, as_text, is_missing, looks_like_content, shortened
-from .turns import REASONING, from_json, tool_list, tools_within, turn, turns
+from .parts.calls import from_json, tool_list
+from .parts.questions import with_matter
+from .reading import ReadOptions, Unusable, as_text, check_storable, is_missing, looks_like_content, plain, shortened
+from .turns import REASONING, ROLES, SPEAKERS, by_item, tools_within, turn, turns
 from .weights import weight_column, weight_of
 
 CONTENT_NAMES = frozenset((*LABEL_COLUMNS, *FLAG_KEYS))
@@ -57,8 +59,8 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "", reading:
         metadata=parts.metadata(column),
         weight=weight,
     )
-    _check_storable(sample)
-    _note_metadata(sample, parts.reading)
+    check_storable(sample)
+    _note_metadata(sample, layout, parts.reading)
     parts.reading.notes.see(
         layout, row, parts.reading.metadata if column is None else {column, *parts.reading.metadata}
     )
@@ -78,68 +80,37 @@ def _check_kind(parts: _Parts) -> None:
     if layout.format == "preference" and reading.take != CHOSEN:
         raise Unusable(PREFERENCE)
     if layout.format != "text" and (layout.label is not None or reading.take not in (None, CHOSEN)):
-        check_label(row, layout.label, reading)
+        check_label(row, layout, reading)
 
 
-def _note_metadata(sample: Sample, reading: ReadOptions) -> None:
+def _note_metadata(sample: Sample, layout: Layout, reading: ReadOptions) -> None:
     """Note the columns of metadata that look like content and are not contained in the messages, nor the reverse."""
     for column, value in sample.metadata.items():
-        if column not in CONTENT_NAMES and not isinstance(value, (str, list, Mapping)):
+        if column not in CONTENT_NAMES and not looks_like_content(value):
             continue
-        if value is None or value == "" or column in reading.metadata or not reading.notes.looks(column):
-            continue
-        if is_missing(value) or not (column in CONTENT_NAMES or looks_like_content(value)):
+        if value == "" or is_missing(value) or column in reading.metadata or _is_settled(column, layout, reading):
             continue
         if isinstance(value, str):
             texts = [message.get("content") or "" for message in sample.messages]
             if any(value.strip() in text for text in texts) or all(text.strip() in value for text in texts):
                 continue
+        if column == layout.label and is_number_label(value):
+            reading.notes.lose(
+                f"the column {shortened(column)} has 0 or 1 and is metadata: if it says whether the answer is good, "
+                f"--take {column}=true trains on the good ones; --metadata-columns {column} says that it does not"
+            )
+            continue
         reading.notes.lose(
             f"the column {shortened(column)} looks like content and is metadata: --columns PART={column} makes it a "
             f"part of the conversation, --metadata-columns {column} says that it is none"
         )
 
 
-DEEPEST = 64
-"""Maximum levels of lists and mappings in a row. All later readers, in Python or SQL, need stack for each level."""
-LONGEST = 1 << 28
-"""Maximum characters of a row."""
-
-
-def _check_storable(sample: Sample) -> None:
-    """Raise `Unusable` for text without UTF-8 (lone surrogates), and for values that not all JSON readers can read."""
-    try:
-        text = sample.original_json
-        text.encode()
-        sample.sample_id.encode()
-    except UnicodeEncodeError:
-        raise Unusable("not valid Unicode") from None
-    except RecursionError:
-        raise Unusable("nested too deeply") from None
-    except (TypeError, ValueError):
-        raise Unusable("not JSON") from None
-    if len(text) > LONGEST:
-        raise Unusable(f"longer than {LONGEST >> 20} MiB")
-    if (
-        text.count("[") + text.count("{") > DEEPEST
-        and _depth([sample.original, sample.messages, sample.tools]) > DEEPEST
-    ):
-        raise Unusable("nested too deeply")
-
-
-def _depth(parts: Any) -> int:
-    """Return the number of levels below a list of values; counting stops at one more than `DEEPEST`."""
-    depth, level = 0, list(parts)
-    while level and depth <= DEEPEST:
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, Mapping):
-                inner += value.values()
-            elif isinstance(value, (list, tuple)):
-                inner += value
-        level = [value for value in inner if isinstance(value, (Mapping, list, tuple))]
-        depth += 1
-    return depth
+def _is_settled(column: str, layout: Layout, reading: ReadOptions) -> bool:
+    """Return whether `--take` says what a column is: a label, or the rejected answer."""
+    if reading.take is not None and column == reading.take[0]:
+        return True
+    return layout.format == "preference" and column in layout.columns.get("rejected", ())
 
 
 class _Parts:
@@ -192,18 +163,23 @@ class _Parts:
             value = from_json(value) if value.strip() else None
         if value is None:
             return []
+        if isinstance(value, Mapping):
+            value = by_item(value)
         if not isinstance(value, list):
             raise self.wrong(part)
         return value
 
     def turns(self, part: str, role: str) -> list[Message]:
         """Return a part that is a list of turns, a single turn, or the text of one turn of `role`."""
-        value = self.get(part)
+        return self.turns_of(part, self.get(part), role)
+
+    def turns_of(self, part: str, value: Any, role: str) -> list[Message]:
+        """Return the turns of a value of a part; see `turns`."""
         if isinstance(value, Mapping):
             value = [value]
         if isinstance(value, list):
             return [message for item in value for message in turns(item, self.wrong(part), self.reading)]
-        return [turn(role, self.text(part))]
+        return [turn(role, value if isinstance(value, str) else self.text(part))]
 
     def wrong(self, part: str) -> Unusable:
         """Return the reason of a part that has the wrong type."""
@@ -216,13 +192,20 @@ class _Parts:
 
 
 def _messages(parts: _Parts) -> list[Message]:
-    wrong = parts.wrong("messages")
-    return [message for item in parts.items("messages") for message in turns(item, wrong, parts.reading)]
+    return _conversation(parts, "messages")
 
 
 def _sharegpt(parts: _Parts) -> list[Message]:
-    wrong = parts.wrong("conversations")
-    return [message for item in parts.items("conversations") for message in turns(item, wrong, parts.reading)]
+    return _conversation(parts, "conversations")
+
+
+def _conversation(parts: _Parts, part: str) -> list[Message]:
+    """Return the messages of a list of turns, or of a list of texts, where question and answer alternate."""
+    items, wrong = parts.items(part), parts.wrong(part)
+    if len(items) > 1 and all(isinstance(item, str) for item in items):
+        parts.reading.notes.change(f"lists of texts in {part} read as question and answer in turn")
+        return [turn(ROLES[1 + number % 2], text) for number, text in enumerate(items)]
+    return [message for item in items for message in turns(item, wrong, parts.reading)]
 
 
 def _alpaca(parts: _Parts) -> list[Message]:
@@ -245,68 +228,26 @@ def _history(parts: _Parts) -> list[Message]:
 
 def _question(parts: _Parts, question: str) -> str:
     """Return a question with its context, documents, input and choices below it."""
-    texts = [question]
-    for part in QUESTION_PARTS:
-        if part not in parts.layout.columns:
-            continue
-        for column in parts.layout.columns[part]:
-            value = parts.row.get(column)
-            if isinstance(value, str):
-                texts.append(value)
-            elif not is_missing(value):
-                listed = _listed(parts, part, column, value)
-                if part != "choices" or not _lists_already("\n".join(texts), value):
-                    texts.append(listed)
-    return "\n\n".join(text for text in texts if text.strip())
-
-
-def _lists_already(question: str, choices: Any) -> bool:
-    """Return whether a question lists its choices itself: each of them ends a line."""
-    texts = choices.get("text") if isinstance(choices, Mapping) else choices
-    lines = [line.strip() for line in question.splitlines()]
-    wanted = [str(text).strip() for text in texts] if isinstance(texts, list) else [str(texts)]
-    return bool(wanted) and len(lines) > len(wanted) and all(any(line.endswith(t) for line in lines) for t in wanted)
-
-
-def _listed(parts: _Parts, part: str, column: str, value: Any) -> str:
-    """Return a part of a question that is no text: choices with letters, documents below each other."""
-    if isinstance(value, Mapping) and part == "choices":
-        labels, texts = value.get("label"), value.get("text")
-    else:
-        labels, texts = None, value
-    if isinstance(texts, list):
-        written = [_document(item, f"the column {shortened(column)}", parts) for item in texts]
-        if part == "choices":
-            letters = labels if isinstance(labels, list) else [chr(ord("A") + n) for n in range(len(texts))]
-            if len(letters) == len(texts) <= 26 and None not in written:
-                return "\n".join(f"{letter}. {text}" for letter, text in zip(letters, written, strict=True))
-        elif None not in written and part in ("documents", "context"):
-            return "\n\n".join(str(text) for text in written)
-    elif not isinstance(texts, Mapping):
-        text = as_text(texts, f"the column {shortened(column)}", parts.reading.notes)
-        if text is not None:
-            return text
-    raise Unusable(f"wrong type in column {column}")
-
-
-def _document(item: Any, where: str, parts: _Parts) -> str | None:
-    """Return a document or a choice as text: a string, or title and text of a mapping."""
-    if not isinstance(item, Mapping):
-        return as_text(item, where, parts.reading.notes)
-    text = next(
-        (item[key] for key in ("text", "content", "contents", "passage") if isinstance(item.get(key), str)), None
-    )
-    title = item.get("title")
-    return f"{title}\n{text}" if isinstance(title, str) and text is not None else text
+    columns = parts.layout.columns
+    matter = [(part, column, parts.row.get(column)) for part in QUESTION_PARTS for column in columns.get(part, ())]
+    return with_matter(question, matter, parts.reading.notes)
 
 
 def _prompt_completion(parts: _Parts) -> list[Message]:
     prompt = _prompt(parts)
-    completion = parts.turns("completion", "assistant")
+    completion = _completion(parts)
     if not any(message["role"] == "assistant" for message in completion):
         raise Unusable("no assistant turn")
     _check_choice(parts, completion)
     return [*_history(parts), *prompt, *completion]
+
+
+def _completion(parts: _Parts) -> list[Message]:
+    column = parts.column("completion")
+    if column is None:
+        return parts.turns("completion", "assistant")
+    tools = not is_missing(parts.get("tools"))
+    return parts.turns_of("completion", only_answer(parts.row[column], column, tools=tools), "assistant")
 
 
 def _prompt(parts: _Parts) -> list[Message]:
@@ -333,14 +274,30 @@ def _check_choice(parts: _Parts, completion: list[Message]) -> None:
 
 def _preference(parts: _Parts) -> list[Message]:
     parts.reading.notes.preferred = True
-    rejected = parts.turns("rejected", "assistant") if parts.get("rejected") is not None else []
-    prompt = _prompt(parts) if parts.get("prompt") is not None else []
+    rejected = _side(parts, "rejected")
+    prompt = _asked(parts)
     parts.unused.update(parts.layout.columns.get("rejected", ()))
     if parts.get("chosen") is None:  # the conversation ends with the chosen answer, and the rejected one is next to it
         prompt, chosen = prompt[:-1], [_trained(message) for message in prompt[-1:]]
     else:
-        chosen = parts.turns("chosen", "assistant")
+        chosen = _side(parts, "chosen")
     return [*_history(parts), *preferred(prompt, chosen, rejected)]
+
+
+def _asked(parts: _Parts) -> list[Message]:
+    """Return the turns of the prompt of a pair, which may be a dialogue as one text."""
+    dialogue = transcript(parts.get("prompt"))
+    if dialogue is not None:
+        return untrained(dialogue)
+    return [] if parts.get("prompt") is None else _prompt(parts)
+
+
+def _side(parts: _Parts, part: str) -> list[Message]:
+    """Return the turns of an answer of a pair, or of the dialogue that it ends, as turns or as one text."""
+    value = parts.get(part)
+    if value is None:
+        return []
+    return transcript(value) or parts.turns(part, "assistant")
 
 
 def _trained(message: Message) -> Message:
@@ -349,6 +306,11 @@ def _trained(message: Message) -> Message:
 
 def _text(parts: _Parts) -> list[Message]:
     text = parts.text("text")
+    speaker = next((parts.row[key] for key in ("role", "from") if isinstance(parts.row.get(key), str)), None)
+    if speaker is not None and plain(speaker) in SPEAKERS:
+        raise Unusable(
+            f"one message of a conversation (of {shortened(speaker, 20)}): write all of its messages into one row"
+        )
     if not text.strip():
         raise Unusable("empty text")
     return [turn(TEXT_ROLE, text)]
@@ -370,9 +332,16 @@ def _with_system(parts: _Parts, messages: list[Message]) -> list[Message]:
     system = parts.text("system")
     if not system.strip():
         return messages
-    if any(message["role"] == "system" for message in messages):
+    own = [message["content"] for message in messages if message["role"] == "system"]
+    if own == [system]:
+        return messages
+    if own:
         raise Unusable("two system messages")
     return [turn("system", system), *messages]
+
+
+SWITCHES = frozenset({"", "on", "off", "true", "false", "yes", "no", "none"})
+"""Texts in a column of reasoning that say whether there is any, and are none."""
 
 
 def _with_reasoning(parts: _Parts, messages: list[Message]) -> list[Message]:
@@ -384,7 +353,7 @@ def _with_reasoning(parts: _Parts, messages: list[Message]) -> list[Message]:
     answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     if parts.layout.format != "messages" and parts.layout.format != "sharegpt":
         answers = answers[-1:]
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or value.strip().lower() in SWITCHES:
         parts.unused.update([column] if column is not None and value != "" else [])
     elif (
         len(answers) == 1

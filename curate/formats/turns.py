@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..samples import to_json
 from .flags import FLAG_KEYS, Message, detail_of, flag_of, with_flags
+from .parts.calls import CALL_ITEMS, call_item, calling, tool_calls
 from .reading import ReadOptions, Unusable, as_text, is_missing, looks_like_content, plain, shortened
-from .strict_json import RepeatedKey, decode
 
 ROLES = ("system", "user", "assistant", "tool")
 """Roles of a sample."""
@@ -34,7 +35,7 @@ CALLERS = frozenset({"function_call", "tool_call", "tool_calls"})
 
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
 """Names of a message's reasoning; a sample has the first."""
-ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
+ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text", "parts")
 TOOL_KEYS = ("tools", "functions", "tool_defs", "available_tools", "tool_definitions")
 """Names of the definitions of tools, as a column or in a system message."""
 RENDERED_KEYS = ("name", "tool_call_id")
@@ -119,12 +120,65 @@ def turns(item: Any, wrong: Unusable, reading: ReadOptions) -> list[Message]:
         return [{"role": role_of(item["role"], reading), "content": content}]
     speaker = next((item[key] for key in ROLE_KEYS if item.get(key) is not None), None)
     if speaker is not None:
-        return [_message(item, speaker, wrong, reading)]
+        parts = item.get("content")
+        if isinstance(parts, list) and not CALL_PARTS.isdisjoint(map(_type, parts)):
+            return _with_call_parts(item, parts, reading)
+        return [_message(item, speaker, reading)]
+    if _type(item) in CALL_ITEMS:
+        return [_message(call_item(item), CALL_ITEMS[item["type"]], reading)]
     pair = next((pair for pair in PAIRS if all(item.get(key) is not None for key in pair)), None)
     if pair is None:
         names = ", ".join(shortened(key, 20) for key in list(keys)[:4])
         raise Unusable(f"a turn without a role (its keys: {names or 'none'})")
     return _pair(item, pair, reading)
+
+
+CALL_PARTS = frozenset({"tool_use", "tool_result"})
+"""Types of the parts of a content that call a tool, or return its result (Anthropic's messages)."""
+
+
+def _type(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def _with_call_parts(item: Mapping[str, Any], parts: Sequence[Any], reading: ReadOptions) -> list[Message]:
+    """Return the messages of a content with calls, or with results: these are messages of their own."""
+    made: list[Message] = []
+    rest: list[Any] = []
+    calls = []
+    speaker = next(item[key] for key in ROLE_KEYS if item.get(key) is not None)
+    for part in parts:
+        if _type(part) == "tool_use":
+            function = {"name": part.get("name"), "arguments": part.get("input") or {}}
+            calls.append({"id": part.get("id"), "type": "function", "function": function})
+        elif _type(part) == "tool_result":
+            if rest:
+                made.append(_message({**item, "content": rest}, speaker, reading))
+                rest = []
+            result = {"content": part.get("content") or "", "tool_call_id": part.get("tool_use_id")}
+            made.append(_message(result, "tool", reading))
+        else:
+            rest.append(part)
+    if calls and role_of(speaker, reading) != "assistant":
+        raise Unusable("a call of a tool that is not the assistant's")
+    if rest or calls:
+        called = {"tool_calls": calls} if calls else {}
+        made.append(_message({**item, "content": rest or None, **called}, speaker, reading))
+    return made
+
+
+def by_item(columns: Mapping[str, Any]) -> Any:
+    """Return a conversation whose keys have a list each, as `datasets` writes some, as a list of turns.
+
+    A mapping of another form is returned as it is.
+    """
+    lists = list(columns.values())
+    if set(ROLE_KEYS).isdisjoint(columns) or not all(isinstance(each, list) for each in lists):
+        return columns
+    if len({len(each) for each in lists}) != 1:
+        return columns
+    return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def _pair(item: Mapping[str, Any], pair: tuple[str, str], reading: ReadOptions) -> list[Message]:
@@ -162,11 +216,16 @@ def role_of(name: Any, reading: ReadOptions) -> str:
     raise Unusable(f"unknown role {shortened(name)}: --roles NAME=assistant (or user, system, tool) maps it")
 
 
-def _message(item: Mapping[str, Any], speaker: Any, wrong: Unusable, reading: ReadOptions) -> Message:
+def _message(item: Mapping[str, Any], speaker: Any, reading: ReadOptions) -> Message:
     role = role_of(speaker, reading)
-    value = next((item[key] for key in TEXT_KEYS if not is_missing(item.get(key))), None)
+    named = next((key for key in TEXT_KEYS if not is_missing(item.get(key))), None)
+    value = None if named is None else item[named]
+    _check_other_texts(item, named, reading)
     if plain(speaker) in CALLERS and plain(speaker) not in reading.roles and item.get("tool_calls") is None:
-        return with_flags(_calling(value), flag_of(item), (), reading.notes)
+        return with_flags(calling(value), flag_of(item), (), reading.notes)
+    if role == "tool" and _is_data(value):
+        reading.notes.change("results of tools that are no texts written as JSON")
+        value = to_json(value, sort_keys=False)
     content, thought, omitted = _content(value, reading)
     message: Message = {"role": role, "content": content}
     message |= {key: item[key] for key in RENDERED_KEYS if item.get(key) is not None}
@@ -178,7 +237,7 @@ def _message(item: Mapping[str, Any], speaker: Any, wrong: Unusable, reading: Re
         message[REASONING[0]] = reasoning
     elif reasoning is not None:
         reading.notes.lose(f"reasoning in turns of the {role}, which no template writes")
-    if calls := _tool_calls(item):
+    if calls := tool_calls(item, reading):
         message["tool_calls"] = calls
     elif content is None:
         message["content"] = ""
@@ -187,32 +246,28 @@ def _message(item: Mapping[str, Any], speaker: Any, wrong: Unusable, reading: Re
     return with_flags(message, flag_of(item), omitted, reading.notes)
 
 
-def _calling(value: Any) -> Message:
-    """Return the message of a speaker whose text is a call, or a list of calls, as JSON."""
-    called = from_json(value or "") if isinstance(value, str) or value is None else value
-    calls = [_call(call) for call in (called if isinstance(called, list) else [called])]
-    if not calls:
-        raise Unusable("empty function call")
-    return {"role": "assistant", "content": None, "tool_calls": calls}
+def _is_data(value: Any) -> bool:
+    """Return whether the content of a tool's message is data, and no list of parts."""
+    items = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    return bool(items) and not any(isinstance(item, str) or _type(item) or _is_text_part(item) for item in items)
 
 
-def _tool_calls(item: Mapping[str, Any]) -> list[Any] | None:
-    calls = item.get("tool_calls")
-    if isinstance(calls, str):
-        calls = from_json(calls)
-    if calls is None and item.get("function_call") is not None:
-        calls = [_call(item["function_call"])]
-    if not calls:
-        return None
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise Unusable("wrong type of tool_calls")
-    return calls
+def _is_text_part(item: Any) -> bool:
+    return isinstance(item, Mapping) and item.keys() <= {"text", "type"}
 
 
-def _call(called: Any) -> dict[str, Any]:
-    if not isinstance(called, Mapping) or not isinstance(called.get("name"), str):
-        raise Unusable("function call without a name")
-    return {"type": "function", "function": dict(called)}
+def _check_other_texts(item: Mapping[str, Any], named: str | None, reading: ReadOptions) -> None:
+    """Note texts of a message under a second name, and refuse a thought that stands as a message of its own."""
+    for key in TEXT_KEYS:
+        if (
+            key != named
+            and isinstance(item.get(key), str)
+            and looks_like_content(item[key])
+            and item[key] != item[named or key]
+        ):
+            reading.notes.lose(f"the key {shortened(key)} of messages, which have another text, too")
+    if item.get("channel") == "analysis":
+        raise Unusable("a message in the channel 'analysis': write it as reasoning_content of the answer")
 
 
 def _reasoning(item: Mapping[str, Any], reading: ReadOptions) -> str | None:
@@ -289,48 +344,3 @@ def tools_within(items: Any) -> list[Any]:
             if isinstance(speaker, str) and SPEAKERS.get(plain(speaker)) == "system":
                 found += [item[key] for key in TOOL_KEYS if item.get(key)]
     return found
-
-
-def tool_list(value: Any, wrong: Unusable, reading: ReadOptions) -> list[Any]:
-    """Return definitions of tools as chat templates expect them: bare functions become tools of type function.
-
-    Args:
-        value: list of definitions, or JSON text of one.
-        wrong: the error to raise if it is something else.
-        reading: how rows are read.
-    """
-    if isinstance(value, str):
-        value = from_json(value) if value.strip() else []
-    if is_missing(value):
-        return []
-    if not isinstance(value, list):
-        raise wrong
-    return [_tool(tool, reading) for tool in value]
-
-
-def _tool(tool: Any, reading: ReadOptions) -> Any:
-    if (
-        isinstance(tool, Mapping)
-        and isinstance(tool.get("name"), str)
-        and "function" not in tool
-        and "type" not in tool
-    ):
-        reading.notes.change("bare functions written as tools of type function")
-        return {"type": "function", "function": dict(tool)}
-    return tool
-
-
-def from_json(text: str) -> Any:
-    """Return the value of JSON text in a row.
-
-    Raises:
-        Unusable: the text is not JSON.
-    """
-    try:
-        return decode(text)
-    except RecursionError:
-        raise Unusable("nested too deeply") from None
-    except RepeatedKey:
-        raise Unusable("a key comes twice") from None
-    except ValueError:
-        raise Unusable("not JSON in a column that must be") from None

@@ -29,6 +29,7 @@ class RunConfig(Config):
     selector: str = "uds"
     selector_args: dict[str, float] = {"diversity_weight": 0.5}  # noqa: RUF012
     seed: int = 7
+    max_length: int = 2048
 
 
 def ingest(store: Store, rows: Sequence[Mapping[str, Any]] = ROWS, name: str = "pool", **options: Any) -> list[str]:
@@ -39,7 +40,9 @@ def ingest(store: Store, rows: Sequence[Mapping[str, Any]] = ROWS, name: str = "
     return [sample.sample_id for _, sample in pool_samples(pool)]
 
 
-def train(store: Store, ids: Sequence[str], kept: Sequence[Sequence[int]], name: str = "uds") -> Artifact:
+def train(
+    store: Store, ids: Sequence[str], kept: Sequence[Sequence[int]], name: str = "uds", max_length: int = 2048
+) -> Artifact:
     """Make a run over `ids` that kept these samples, step by step. All samples are candidates in every step."""
     rows = [
         {"step": step, "rank": 0, "slot": slot, "sample_id": ids[n], "position": n, "kept": n in chosen}
@@ -54,7 +57,7 @@ def train(store: Store, ids: Sequence[str], kept: Sequence[Sequence[int]], name:
         | {"tokens": pa.int32(), "target_tokens": pa.int32(), "parts": pa.map_(pa.string(), pa.float64())}
     )
     table = pa.Table.from_pylist(rows, schema=schema)
-    config = RunConfig(name=name, pool="pool", seed=7 if name == "uds" else len(name))
+    config = RunConfig(name=name, pool="pool", seed=7 if name == "uds" else len(name), max_length=max_length)
     return store.make(
         "train", lambda draft: draft.add("ledger", table), config, {"pool": store.get("pool").fingerprint}
     )

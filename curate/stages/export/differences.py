@@ -19,6 +19,8 @@ Effect = Literal["skips", "changes", "loses"]
 Finding = tuple[Effect, str]
 """Effect of a trainer on a row, and the reason."""
 
+LENGTH_OPTIONS = {"axolotl": "sequence_len", "ms-swift": "--max_length"}
+"""Trainer that drops rows that are too long -> its option for the most tokens."""
 NAMED = 3
 """Number of samples that are named for each reason."""
 READ_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id"})
@@ -39,6 +41,7 @@ class Differences:
         found: effect and reason -> ids of the samples, at most `NAMED`, and their number.
         skipped: number of rows that the trainer leaves out.
         flags: keys of messages that exclude text from the loss, as far as they occur.
+        cut: number of rows that the run may have cut to its longest length, and this length, if they are known.
         ways: those of `WAYS` that treat every sample of which the trainer loses something as `curate train` does.
     """
 
@@ -46,6 +49,7 @@ class Differences:
     found: dict[Finding, tuple[list[str], int]] = field(default_factory=dict)
     skipped: int = 0
     flags: set[str] = field(default_factory=set)
+    cut: tuple[int, int] | None = None
     ways: Sequence[tuple[str, str]] = WAYS
 
     @classmethod
@@ -94,6 +98,16 @@ class Differences:
             for trainer, row_format in self.ways
         )
 
+    def lines_of_length(self, trainer: str) -> list[str]:
+        """Return what happens to rows that the run cut, if the trainer drops rows that are too long."""
+        if self.cut is None or trainer not in LENGTH_OPTIONS:
+            return []
+        count, length = self.cut
+        return [
+            f"drops up to {_rows(count)} of {self.rows} if `{LENGTH_OPTIONS[trainer]}` is the {length} tokens of the "
+            "run, which cut them"
+        ]
+
     def lines(self) -> list[str]:
         """Return one line for each reason: what happens to how many rows, why, and the ids of some of them."""
         return [
@@ -115,6 +129,19 @@ def _is_kept(sample: Sample, trainer: str, row_format: str) -> bool:
     fits = row_format == "messages" or sample.messages[-1]["role"] == "assistant"
     sample = replace(sample, weight=1.0)  # no text is lost with it
     return fits and not any(findings_of(sample, trainer, row_format))
+
+
+def trl_format(samples: Iterable[Sample]) -> str:
+    """Return the format in which TRL trains on what `curate train` trains on.
+
+    It is `messages`, or `prompt-completion` if TRL would lose flags of messages and all samples are kept whole there:
+    if earlier answers are not trained on, and the last ones are.
+    """
+    loses, kept = False, True
+    for sample in samples:
+        loses = loses or any(effect == "loses" for effect, _ in findings_of(sample, "trl", "messages"))
+        kept = kept and not sample.is_text and _is_kept(sample, "trl", "prompt-completion")
+    return "prompt-completion" if loses and kept else "messages"
 
 
 def findings_of(sample: Sample, trainer: str, row_format: str) -> Iterator[Finding]:

@@ -8,18 +8,19 @@ in memory, and one batch of the samples.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from ...config import NOT_HASHED, POWER, NamedConfig, Ref
 from ...formats import WEIGHT
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
-from ...samples import from_row
+from ...samples import Sample, from_row
 from ...store import Artifact, Draft
 from ...store.artifacts.files import write_text
 from ...store.artifacts.path_checks import require_no_links
@@ -32,7 +33,7 @@ from ..stage import Stage
 from ..subsets import SUBSETS
 from .adapted import ADAPTATIONS, AdaptedRows
 from .card import FILES, Written, card
-from .differences import Differences
+from .differences import Differences, trl_format
 from .files import write_rows
 from .json_lines import WatchedRows
 from .loading import json_problems, loading_section
@@ -40,6 +41,7 @@ from .publish import copy_out, push, remote, upload
 from .rows import ChosenRows
 from .selection import ChosenSamples, choose, digest, made_by
 from .trainers import (
+    AUTO,
     TRAINER_FORMATS,
     TURN_MARKERS,
     check_tool_calls,
@@ -59,7 +61,7 @@ curate export --sql "SELECT sample_id, loss FROM features WHERE loss < 2 ORDER B
 curate export --subset subset --as parquet --to s3://bucket/chosen --name remote
 curate export --run uds --format messages --push-to-hub me/uds-kept --name uds-chat"""
 
-Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt"]
+Format = Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt", "auto"]
 
 
 class ExportConfig(QueryOptions, NamedConfig):
@@ -90,7 +92,9 @@ class ExportConfig(QueryOptions, NamedConfig):
         json_schema_extra={"flag": "as"},
     )
     format: Format = Field(
-        "original", description="Format of the rows; original keeps the columns as they were ingested."
+        "original",
+        description="Format of the rows; original keeps the columns as they were ingested. auto, the default of --for "
+        "trl, is messages, or prompt-completion where TRL has the masks of curate train only there.",
     )
     columns: tuple[str, ...] = Field(
         (),
@@ -119,6 +123,8 @@ class ExportConfig(QueryOptions, NamedConfig):
             given = {name: value for name, value in given.items() if name in self.model_fields_set}
             for name, value in resolve_formats(self.trainer, given).items():
                 object.__setattr__(self, name, value)
+        elif self.format == AUTO:
+            raise ValueError("format auto needs --for trl")
         return self
 
     def obvious_name(self) -> str:
@@ -154,6 +160,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     selected = choose(config, inputs)
     gathered = draft.path / "gathered.parquet"
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
+    stored, config = config.stored(), _with_format(config, gathered)
     marker = TURN_MARKERS.get((config.trainer or "", config.format))
     maker: Selection = "run" if config.run is not None else "subset" if config.subset is not None else "sql"
     weights = Weights(maker, selected.pool.config.get("weight_column") or WEIGHT)
@@ -162,6 +169,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     differences = None
     if config.trainer is not None:
         differences = _differences(config, config.trainer, gathered)
+        differences.cut = _cut(selected, made_by(inputs))
         if adapt := ADAPTATIONS.get((config.trainer, config.format)):
             watched = WatchedRows(AdaptedRows(rows, adapt))
     write_rows(
@@ -183,26 +191,47 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     draft.add("subsets", _subset_records(selected))
     if len(selected.answers):
         draft.add("turn_samples", selected.answers)
+    draft.summary |= {"format": config.format} if stored["format"] == AUTO else {}
     draft.summary |= {"rows": draft.rows, "pool": inputs.store.display_names()[selected.pool.fingerprint]}
     if rows.chosen_turns is not None:
         draft.summary |= {"answers chosen": rows.chosen_turns.chosen, "of": rows.chosen_turns.total}
     written = Written(draft.fingerprint, sections)
-    text = card(config.stored(), inputs.store, selected.pool, made_by(inputs), rows, written)
+    text = card(stored, inputs.store, selected.pool, made_by(inputs), rows, written)
     write_text(draft.files / "README.md", text)
+
+
+def _with_format(config: ExportConfig, gathered: Path) -> ExportConfig:
+    """Return the options with the format that the selected samples need, if it is `auto`."""
+    if config.format != AUTO:
+        return config
+    return config.model_copy(update={"format": trl_format(sample for batch in _samples(gathered) for sample in batch)})
+
+
+def _samples(gathered: Path) -> Iterator[list[Sample]]:
+    return ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(gathered))
 
 
 def _differences(config: ExportConfig, trainer: str, gathered: Path) -> Differences:
     """Return what the trainer does differently with the selected samples; raise `DataError` if it loses any text."""
-    samples = ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(gathered))
-    differences = Differences.of(samples, trainer, config.format)
+    differences = Differences.of(_samples(gathered), trainer, config.format)
     differences.check(TRAINER_FORMATS[trainer].title, config.format)
     return differences
 
 
+def _cut(selected: ChosenSamples, run: Artifact | None) -> tuple[int, int] | None:
+    """Return how many selected samples have as many tokens as the run reads, and this number; None if none is known."""
+    length = None if run is None else run.config.get("max_length")
+    if length is None or "tokens" not in selected.rows.column_names or len(selected.answers):
+        return None
+    count = pc.sum(pc.greater_equal(selected.rows["tokens"], length)).as_py() or 0
+    return (count, length) if count else None
+
+
 def _warn(config: ExportConfig, watched: WatchedRows, differences: Differences | None) -> None:
     """Log what the trainer does differently, and what `datasets` misreads."""
-    for line in [] if differences is None or config.trainer is None else differences.lines():
-        LOGGER.warning(f"{TRAINER_FORMATS[config.trainer or ''].title} {line}.")
+    if differences is not None and config.trainer is not None:
+        for line in [*differences.lines(), *differences.lines_of_length(config.trainer)]:
+            LOGGER.warning(f"{TRAINER_FORMATS[config.trainer].title} {line}.")
     for problem in json_problems(watched):
         LOGGER.warning(f"datasets.load_dataset cannot read train.jsonl rightly: {problem}. Give --as parquet.")
 

@@ -138,6 +138,12 @@ NO_TOOL_CALLS = {
 """Trainer and format without support for tools and tool calls -> end of the error message."""
 
 
+AUTO = "auto"
+"""Format that is chosen by the samples."""
+CHOOSING = ("trl",)
+"""Trainers whose format is chosen by the samples if none is given."""
+
+
 def resolve_formats(trainer: str, given: Mapping[str, str]) -> dict[str, str]:
     """Return `format` and `file_format` for a trainer: the given ones, or else its defaults.
 
@@ -147,8 +153,9 @@ def resolve_formats(trainer: str, given: Mapping[str, str]) -> dict[str, str]:
     reader = TRAINER_FORMATS[trainer]
     resolved = {}
     for field, flag, known in (("format", "format", reader.formats), ("file_format", "as", reader.file_formats)):
-        resolved[field] = given.get(field, known[0])
-        if resolved[field] not in known:
+        choosing = field == "format" and trainer in CHOOSING
+        resolved[field] = given.get(field, AUTO if choosing else known[0])
+        if resolved[field] not in known and not (choosing and resolved[field] == AUTO):
             raise ConfigError(
                 f"{reader.title} does not read --{flag} {resolved[field]}: give {' or '.join(known)}, or remove "
                 f"--{flag}."
@@ -168,14 +175,19 @@ def training_section(trainer: str, row_format: str, name: str, file: str) -> str
     reader = TRAINER_FORMATS[trainer]
     text = reader.note.replace("{name}", name).replace("{file}", file)
     if (trainer, row_format) == ("trl", "prompt-completion"):
-        text += "\n\nTRL trains on the completion only, which is the last answer."
+        text += (
+            "\n\nTRL trains on the completion only, which is the last answer. If the chat template has no "
+            "`{% generation %}` marks, leave `assistant_only_loss=True` out: the completion is then trained on whole."
+        )
     return f"## Training in this order with {reader.title}\n\n{text}"
 
 
 def differences_section(trainer: str, differences: Differences) -> str:
     """Return the section of the card on what a trainer does differently from `curate train`."""
     reader = TRAINER_FORMATS[trainer]
-    found = [f"- {line}" for line in differences.lines()] or ["It skips and changes no row."]
+    found = [f"- {line}" for line in [*differences.lines(), *differences.lines_of_length(trainer)]] or [
+        "It skips and changes no row."
+    ]
     counts = f"It reads {differences.rows} rows and trains on {differences.rows - differences.skipped}."
     return "\n\n".join([f"## What {reader.title} does differently", counts, "\n".join(found), reader.tokens])
 

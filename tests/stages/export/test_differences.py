@@ -10,13 +10,13 @@ import datasets
 import pytest
 import yaml
 
-from curate.errors import DataError
+from curate.errors import ConfigError, DataError
 from curate.samples import Sample
 from curate.stages.export.adapted import with_loss, with_turns
 from curate.stages.export.differences import Differences, findings_of
 from curate.stages.export.json_lines import WatchedRows
 from curate.store import Store
-from tests.support.exports import export, ingest
+from tests.support.exports import export, ingest, train
 
 U, A, S, T = "user", "assistant", "system", "tool"
 SQL = "SELECT sample_id FROM samples WHERE pool = '{}' ORDER BY position"
@@ -124,9 +124,28 @@ def test_the_way_out_of_a_refusal_exports_a_prompt_whose_answer_is_not_trained_o
     row = {"prompt": turns, "completion": [{"role": A, "content": "tin"}]}
     ingest(store, [row], "corrected")
     with pytest.raises(DataError, match="export with --for trl --format prompt-completion or"):
-        export(store, sql=SQL.format("corrected"), trainer="trl", pool="corrected")
+        export(store, sql=SQL.format("corrected"), trainer="trl", pool="corrected", format="messages")
     export(store, sql=SQL.format("corrected"), trainer="trl", pool="corrected", format="prompt-completion")
     assert datasets.load_from_disk("exports/out")[0] == row
+
+
+def test_the_format_for_trl_is_the_one_whose_masks_are_those_of_curate(store: Store) -> None:
+    turns = [{"role": U, "content": "Name a metal."}, {"role": A, "content": "oak"}, {"role": U, "content": "A metal."}]
+    corrected = {"prompt": turns, "completion": [{"role": A, "content": "tin"}]}
+    short = {"prompt": [turns[0]], "completion": [{"role": A, "content": "lead"}]}
+    ingest(store, [corrected, short], "flags")
+    export(store, sql=SQL.format("flags"), trainer="trl", pool="flags")
+    assert list(datasets.load_from_disk("exports/out")) == [corrected, short]
+    assert "trains on the completion only" in Path("exports/out/README.md").read_text()
+    ingest(store, [short], "plain")
+    export(store, sql=SQL.format("plain"), trainer="trl", pool="plain", name="plain")
+    assert datasets.load_from_disk("exports/plain").column_names == ["messages"]
+    both = {"messages": [*turns[:1], {"role": A, "content": "one"}, turns[2], {"role": A, "content": "two"}]}
+    ingest(store, [corrected, both], "mixed")
+    with pytest.raises(DataError, match="reads no flags of messages"):
+        export(store, sql=SQL.format("mixed"), trainer="trl", pool="mixed", name="mixed")
+    with pytest.raises(ConfigError, match="auto"):
+        export(store, sql=SQL.format("plain"), pool="plain", format="auto", name="none")
 
 
 def test_a_name_that_is_dropped_is_told_and_a_tool_keeps_its_name_in_ms_swift() -> None:
@@ -248,3 +267,19 @@ def test_a_folder_that_is_written_again_does_not_load_the_rows_of_before_from_a_
     for id_, question in ((ids[0], "q0"), (ids[3], "q3")):
         export(store, sql=f"SELECT '{id_}' AS sample_id", pool="pool", file_format=file_format)
         assert load_as_the_card_says("exports/out")["instruction"][:] == [question]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "limit"), [("axolotl", "sequence_len"), ("ms-swift", "--max_length"), ("trl", None)]
+)
+def test_rows_that_the_run_cut_are_counted_for_trainers_that_drop_them(
+    store: Store, trainer: str, limit: str | None
+) -> None:
+    ids = ingest(store)
+    train(store, ids, [[4, 1], [1, 0]], max_length=5)  # every sample has 5 tokens, so each may have been cut
+    train(store, ids, [[4, 1], [1, 0]], name="free", max_length=6)
+    export(store, run="uds", trainer=trainer)
+    export(store, run="free", trainer=trainer, name="free")
+    cut, whole = (" ".join(Path("exports", name, "README.md").read_text().split()) for name in ("out", "free"))
+    told = f"drops up to 3 rows of 3 if `{limit}` is the 5 tokens of the run, which cut them"
+    assert (told in cut) == (limit is not None) and "drops up to" not in whole
