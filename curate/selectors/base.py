@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
+from ..numerics.ranking import chances
 from ..signals import Signal
 
 
@@ -120,6 +120,16 @@ class CandidateBatch:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def chances(self, seed: int) -> Tensor:
+        """Return numbers that decide between equal candidates, (B,) int64, hashed from (seed, step, position).
+
+        They do not depend on the order of the candidates, and are the same after a resume and in all processes.
+
+        Args:
+            seed: seed of the run.
+        """
+        return chances(seed, self.step, self.positions)
+
     def rows(self, index: Tensor) -> CandidateBatch:
         """Return a batch of only these candidates, in this order; `index` is (b,) int64."""
         return CandidateBatch(
@@ -163,6 +173,9 @@ class Selector(nn.Module):
     gradients: GradientNeeds | None = None
     resident: Sequence[str] = ()
     """Names of signals that stay on the model's device: wide ones, for the memory. All others are CPU tensors."""
+    BEFORE: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Argument -> the value that says what the selector did before it had the argument. A run that was recorded without
+    the argument has this value, and the value does not enter the fingerprint."""
     keeps_all: bool = False
     """True if every candidate is always kept; the training loop then uses its batches unchanged."""
 
@@ -191,7 +204,11 @@ class Selector(nn.Module):
         """
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Score the candidates. This method reads the memory and never writes it."""
+        """Score the candidates. This method reads the memory and never writes it.
+
+        Equal scores are equal candidates, among which the training loop chooses by `CandidateBatch.chances`. A selector
+        that picks one candidate after the other does so, too.
+        """
         raise NotImplementedError("an abstract selector scores nothing")
 
     def update(self, batch: CandidateBatch, kept: Tensor) -> None:
@@ -201,16 +218,6 @@ class Selector(nn.Module):
             batch: the scored candidates.
             kept: (k,) int64, indices into the batch, ascending.
         """
-
-
-def choose(total: Tensor, k: int) -> Tensor:
-    """Return the indices of the k highest scores, ascending: (B,) -> (≤ k,) int64.
-
-    Among equal scores the earlier candidate is chosen. NaN is never chosen.
-    """
-    ranked = torch.argsort(total.nan_to_num(nan=-torch.inf), descending=True, stable=True)
-    ranked = ranked[total[ranked].isnan().logical_not()]
-    return ranked[:k].sort().values
 
 
 def _without_warmup(needs: GradientNeeds | None) -> GradientNeeds | None:
