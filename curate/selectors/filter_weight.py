@@ -43,9 +43,11 @@ class FilterWeight(Selector):
         warmup_steps: number of first steps that use raw gradients, because Adam's v is not informative yet; None:
             max(10, 1 % of the run).
         swaps: True to exchange picked candidates for others while that lowers the objective; False: the greedy picks.
+        square: the square of the coming gradient in P. `step`: that of a mean of `keep` gradients, clipped as the step
+            is; `each`: the mean over the candidates' own squares, which is larger.
     """
 
-    BEFORE = MappingProxyType({"swaps": False})
+    BEFORE = MappingProxyType({"swaps": False, "square": "each"})
 
     def __init__(
         self,
@@ -56,15 +58,20 @@ class FilterWeight(Selector):
         w_cap: float | None = None,
         warmup_steps: int | None = None,
         swaps: bool = True,
+        square: Literal["step", "each"] = "step",
     ) -> None:
         super().__init__(info=info)
-        self.check(metric=metric, ridge=ridge, w_cap=w_cap)
+        self.check(metric=metric, ridge=ridge, w_cap=w_cap, square=square)
         warmup = max(10, info.total_steps // 100) if warmup_steps is None else warmup_steps
         self.ridge = ridge
         self.w_cap = w_cap
         self.swaps = swaps
         self.gradients = GradientNeeds(
-            metric="adam" if metric == "P" else "adam2", target=True, gram=True, warmup_steps=warmup
+            metric="adam" if metric == "P" else "adam2",
+            target=True,
+            gram=True,
+            warmup_steps=warmup,
+            kept=info.keep if square == "step" else 0,
         )
 
     @classmethod
@@ -74,6 +81,8 @@ class FilterWeight(Selector):
             raise ValueError(f"metric must be P or P2, not '{metric}'")
         if ridge <= 0:
             raise ValueError(f"ridge must be above 0, not {ridge}")
+        if args.get("square", "step") not in ("step", "each"):
+            raise ValueError(f"square must be step or each, not '{args['square']}'")
         if w_cap is not None and not 0 < w_cap <= 1:
             raise ValueError(f"w_cap must be above 0 and at most 1, not {w_cap}")
 

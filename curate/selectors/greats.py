@@ -18,6 +18,9 @@ class GREATS(Selector):
     the pick order, negated. At learning rates of fine-tuning the second term is tiny, so in practice the result is the
     top k by the first term; `interaction` scales the second.
 
+    With several learning rates η_p, as in LoRA+, the gradient of parameter p is multiplied by its rate in both terms:
+    Σ_p η_p⟨g_i, g_T⟩_p − c·Σ_p η_p²⟨g_i, Σ_{j∈S} g_j⟩_p. Parameters that are not trained then do not count.
+
     At η = 0, as in the first step of a warm-up, all utilities are 0. Candidates are then ranked by the limit of
     U_i|S / η for η → 0, which is the alignment, and the part `zero_rate` is 1. Equal candidates are picked by chance.
 
@@ -29,7 +32,7 @@ class GREATS(Selector):
         interaction: c, factor of the second term, 0 or more; published: 1.
     """
 
-    gradients = GradientNeeds(target=True, gram=True)
+    gradients = GradientNeeds("rate", target=True, gram=True, gram_metric="rate2")
 
     def __init__(self, *, info: RunInfo, interaction: float = 1.0) -> None:
         super().__init__(info=info)

@@ -12,7 +12,7 @@ SHAPE: dict[str, Any] = {"name": "x", "pool": "pool", "model": "M", "target": "g
 
 
 def test_the_value_of_before_does_not_enter_the_fingerprint() -> None:
-    older = TrainConfig(**SHAPE, selector_args={"swaps": False})
+    older = TrainConfig(**SHAPE, selector_args={"swaps": False, "square": "each"})
     assert older.selector_args["swaps"] is False and older.identity()["selector_args"] == {}
     newer = TrainConfig(**SHAPE)
     assert newer.selector_args["swaps"] is True and newer.identity()["selector_args"]["swaps"] is True
@@ -23,7 +23,7 @@ def test_a_recorded_run_without_the_argument_has_the_value_of_before() -> None:
     recorded = {**SHAPE, "selector_args": {"ridge": 0.01}}
     config = TrainConfig(**TrainConfig.recorded(recorded))
     assert config.selector_args["swaps"] is False and config.identity()["selector_args"] == {"ridge": 0.01}
-    assert TrainConfig.recorded({**SHAPE})["selector_args"] == {"swaps": False}
+    assert TrainConfig.recorded({**SHAPE})["selector_args"] == {"swaps": False, "square": "each"}
     again = TrainConfig(**TrainConfig.recorded(TrainConfig(**SHAPE).stored()))
     assert again.selector_args["swaps"] is True
 
