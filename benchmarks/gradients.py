@@ -63,11 +63,11 @@ def sides_of(args: argparse.Namespace, size: str) -> dict[str, Callable[[], Tens
     """Both ways to the same sketches, (n, D)."""
     from curate.lm.model.scoring_model import make_scoring_model
     from curate.numerics.gradients import GradientRequest, SignHash
-    from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine
+    from curate.training.gradients.optimizers import OptimizerState
 
     model, sketch = model_of(args, size), SignHash(args.sketch_dim, 0)
-    nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
+    nothing = OptimizerState.from_states({}, {})
     engine = GradientEngine(make_scoring_model(model), None, lambda: nothing, micro_batch=args.batch)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, SIZES[size]["vocab_size"], (args.samples, args.length), generator=generator).to(args.device)

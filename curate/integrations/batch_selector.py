@@ -58,7 +58,8 @@ class BatchSelector:
         name: name of the run in the store; required with `store`.
         pool: name of the pool in the store that `curate ingest` made of the data. `choose` then needs `ids`.
         args: arguments of the selector.
-        optimizer: the Adam or AdamW optimizer, or a function that returns it; required by gradient selectors.
+        optimizer: the optimizer, or a function that returns it; required by gradient selectors. `filter_weight` needs
+            one whose metric is known, such as AdamW.
         target: tokenised samples (`input_ids`, `labels`) of the task to become good at; required by selectors that use
             a target.
         target_batch_size: number of target samples in a step.
@@ -69,6 +70,8 @@ class BatchSelector:
         weighted: True if the loop trains on `kept.loss(logits)`; required by selectors that weight the kept samples.
         coverage: for gradient selectors. `all` measures all trainable weights, `linear` only those of linear layers and
             experts.
+        max_grad_norm: norm to which the loop clips the gradient of a step; 0 if it does not clip. `filter_weight` reads
+            it.
         score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
 
     Attributes:
@@ -98,6 +101,7 @@ class BatchSelector:
         autocast: torch.dtype | None = None,
         weighted: bool = False,
         coverage: Coverage = "all",
+        max_grad_norm: float = 0.0,
         score_batch_tokens: int | None = None,
     ) -> None:
         check_args(selector, args or {})
@@ -129,7 +133,7 @@ class BatchSelector:
             budget=ScoreBudget(
                 score_batch_tokens or default_score_tokens(scoring_model.model, device, max_length=max_length)
             ),
-            engine=Gradients(optimizer, target, target_batch_size, coverage, seed).engine(
+            engine=Gradients(optimizer, target, target_batch_size, coverage, seed, max_grad_norm).engine(
                 selector, built, scoring_model
             ),
         )

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError, TrainingError
 from ..lm.model.scoring_model import ScoringModel
 from ..runtime.distributed import size
-from ..selectors import Selector
-from ..training.gradients.adam import Adam
+from ..selectors import Selector, requirements_of
 from ..training.gradients.engine import GradientEngine
+from ..training.gradients.optimizers import OptimizerState, require_metric
 from ..training.process_group import ProcessGroup
 from ..training.target_sampler import TargetSampler
 from .batch import rows_as_table
@@ -34,6 +34,7 @@ class Gradients:
     target_batch_size: int
     coverage: Coverage
     seed: int
+    clip: float = 0.0
 
     def engine(self, name: str, selector: Selector, scoring_model: ScoringModel) -> GradientEngine | None:
         """Return the engine that measures gradients for a selector, or None if it needs no gradients.
@@ -49,15 +50,15 @@ class Gradients:
             scoring_model, sampler, adam, coverage=self.coverage, seed=self.seed, ranks=ProcessGroup(per_rank=True)
         )
 
-    def _adam(self, name: str, model: nn.Module) -> Callable[[], Adam]:
+    def _adam(self, name: str, model: nn.Module) -> Callable[[], OptimizerState]:
         given = self.optimizer
         if given is None:
             raise ConfigError(
-                f"Selector {name} measures gradients in the metric of the optimizer. Give optimizer=, an Adam or AdamW."
+                f"Selector {name} measures gradients in the metric of the optimizer. Give optimizer=, such as AdamW."
             )
         if hasattr(given, "param_groups") or not callable(given):
-            return lambda: Adam.of(given, model)
-        return lambda: Adam.of(given(), model)
+            return lambda: OptimizerState.of(given, model, clip=self.clip)
+        return lambda: OptimizerState.of(given(), model, clip=self.clip)
 
     def _target_sampler(self, name: str) -> TargetSampler:
         if not self.target:
@@ -107,6 +108,14 @@ def refuse_arguments(args: Any) -> None:
     for name, reason in SETTINGS.items():
         if getattr(args, name, False):
             raise ConfigError(f"{name}=True does not work with a selector: {reason}.")
+
+
+def refuse_optimizer(args: Any, selector: str, selector_args: Mapping[str, Any]) -> None:
+    """Raise `ModelError` if a selector needs the metric of the optimizer in a Trainer's arguments, and it has none."""
+    needs = requirements_of(selector, selector_args).gradients
+    if needs is not None and needs.metric.startswith("adam"):
+        name = getattr(args, "optim", "adamw_torch")
+        require_metric(str(getattr(name, "value", name)))
 
 
 def refuse_parallelism(trainer: Any) -> None:

@@ -32,7 +32,7 @@ from .batch import table_of
 from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
 from .options import Selective
-from .requirements import refuse_arguments, refuse_parallelism
+from .requirements import refuse_arguments, refuse_optimizer, refuse_parallelism
 from .row_ids import ROW, SampleIds, no_collate, with_row_ids
 from .row_weights import RowWeights
 from .script_run import wait_for_all
@@ -65,6 +65,7 @@ class SelectiveMixin(Base):
         check_args(selection.selector, selection.args)
         bound = inspect.signature(super().__init__).bind(*args, **kwargs)
         refuse_arguments(bound.arguments.get("args"))
+        refuse_optimizer(bound.arguments.get("args"), selection.selector, selection.args)
         data = bound.arguments.get("train_dataset")
         bound.arguments["train_dataset"] = with_row_ids(data)
         super().__init__(*bound.args, **bound.kwargs)
@@ -104,6 +105,7 @@ class SelectiveMixin(Base):
             total_steps=max(0, args.max_steps),
             autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
             coverage=selection.coverage,
+            max_grad_norm=args.max_grad_norm or 0.0,
             score_batch_tokens=selection.score_batch_tokens,
         )
         made.selection.trained = ProcessGroup()

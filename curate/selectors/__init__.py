@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import plugins
-from ..errors import ConfigError, did_you_mean
-from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector, choose
+from ..errors import ConfigError, CurateError, did_you_mean
+from ..numerics.ranking import choose
+from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
 from .contract import check_kept, checked_scores, checked_update, describe, no_score
 from .filter_weight import FilterWeight
 from .full import Full
@@ -54,6 +55,9 @@ __all__ = [
     "no_score",
     "requirements_of",
     "selector_class",
+    "with_newer_args",
+    "with_older_args",
+    "without_older_args",
 ]
 
 
@@ -101,6 +105,27 @@ def _check_numbers(kind: type[Selector], name: str, args: Mapping[str, Any]) -> 
         if infinite or (by_default and not given) or (given and abs(value) >= 1e300):
             example = f", such as {default}" if by_default else ""
             raise ConfigError(f"Selector '{name}': {key} is a finite number{example}, and not {str(value)[:40]!r}.")
+
+
+def with_newer_args(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked arguments of a selector, with the defaults of those that it did not always have (`BEFORE`)."""
+    kind = selector_class(name)
+    parameters = inspect.signature(kind).parameters
+    return {**{key: parameters[key].default for key in kind.BEFORE}, **args}
+
+
+def with_older_args(name: Any, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded arguments of a selector, with those that it did not have when they were recorded (`BEFORE`)."""
+    try:
+        return {**selector_class(name).BEFORE, **args}
+    except CurateError:  # the config's own checks name the mistake
+        return dict(args)
+
+
+def without_older_args(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a selector that enter a fingerprint: without the values of `BEFORE`."""
+    before = selector_class(name).BEFORE
+    return {key: value for key, value in args.items() if key not in before or value != before[key]}
 
 
 def requirements_of(name: str, args: Mapping[str, Any]) -> Requirements:

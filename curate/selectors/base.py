@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
+from ..numerics.ranking import chances
 from ..signals import Signal
 
 
@@ -36,26 +36,44 @@ class RunInfo:
     total_steps: int = 0
 
 
+Metric = Literal["plain", "rate", "rate2", "adam", "adam2"]
+
+
 @dataclass(frozen=True)
 class GradientNeeds:
     """Products that a selector needs of the candidates' gradients g_i and the mean gradient g_T of a target batch.
 
-    The metric Q is elementwise: `plain` is 1, `adam` is P = 1 / (√v̄ + ε), which is Adam's preconditioner at the next
-    step up to a constant, and `adam2` is P².
+    The metric Q is elementwise:
+    `plain` is 1;
+    `rate` is ρ, the learning rate of each parameter relative to the highest, so 1 if all are the same; `rate2` is ρ²;
+    `adam` is P, the part of the optimizer's next step that is linear in the gradient, up to a constant, for Adam
+    ρ / (√v̄ + ε); `adam2` is P². Other optimizers have other P, and Muon's is a matrix
+    (curate/training/gradients/optimizers).
 
     Attributes:
         metric: the metric Q of all products.
         target: True to measure values["alignment"] = ⟨g_i, Q∘g_T⟩ and scalars["target_square"] = ⟨g_T, Q∘g_T⟩.
         gram: True to measure pairs["gram"] = ⟨g_i, Q∘g_j⟩.
         norms: True to measure values["grad_norm"] = √⟨g_i, Q∘g_i⟩.
-        warmup_steps: number of first steps in which the metric is `plain`, because Adam's v is not informative yet.
+        warmup_steps: number of first steps in which the metric is `rate`, because Adam's v is not informative yet.
+        gram_metric: metric of Gram matrix and norms, if it is another.
+        kept: number of candidates that the step keeps: v̄ then has the square of a mean of so many gradients, clipped
+            as the step is. 0: v̄ has E[G²] of single candidates, as if each were the gradient of the step.
     """
 
-    metric: Literal["plain", "adam", "adam2"] = "plain"
+    metric: Metric = "plain"
     target: bool = False
     gram: bool = False
     norms: bool = False
     warmup_steps: int = 0
+    gram_metric: Metric | None = None
+    kept: int = 0
+
+    def at(self, step: int) -> tuple[Metric, Metric]:
+        """Return the metric of the alignment, and that of Gram matrix and norms, in a step."""
+        if self.warmup_steps and step <= self.warmup_steps:
+            return "rate", "rate"
+        return self.metric, self.gram_metric or self.metric
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ class Requirements:
     def differences(self, selector: Selector) -> list[str]:
         """List what a built selector has instead of what these requirements state; empty if both are the same.
 
-        `warmup_steps` is not compared: it may depend on the length of the run, and requirements do not know the run.
+        `warmup_steps` and `kept` are not compared: they depend on the run, and requirements do not know the run.
 
         Returns:
             One phrase per difference, such as "signals ['loss'] instead of []".
@@ -89,7 +107,7 @@ class Requirements:
         pairs = {
             "signals": (sorted(built.signals), sorted(self.signals)),
             "features": (list(built.features), list(self.features)),
-            "gradients": (_without_warmup(built.gradients), _without_warmup(self.gradients)),
+            "gradients": (_without_run(built.gradients), _without_run(self.gradients)),
         }
         return [f"{name} {has} instead of {states}" for name, (has, states) in pairs.items() if has != states]
 
@@ -122,6 +140,16 @@ class CandidateBatch:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def chances(self, seed: int) -> Tensor:
+        """Return numbers that decide between equal candidates, (B,) int64, hashed from (seed, step, position).
+
+        They do not depend on the order of the candidates, and are the same after a resume and in all processes.
+
+        Args:
+            seed: seed of the run.
+        """
+        return chances(seed, self.step, self.positions)
 
     def rows(self, index: Tensor) -> CandidateBatch:
         """Return a batch of only these candidates, in this order; `index` is (b,) int64."""
@@ -169,6 +197,9 @@ class Selector(nn.Module):
     gradients: GradientNeeds | None = None
     resident: Sequence[str] = ()
     """Names of signals that stay on the model's device: wide ones, for the memory. All others are CPU tensors."""
+    BEFORE: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Argument -> the value that says what the selector did before it had the argument. A run that was recorded without
+    the argument has this value, and the value does not enter the fingerprint."""
     keeps_all: bool = False
     """True if every candidate is always kept; the training loop then uses its batches unchanged."""
 
@@ -197,7 +228,11 @@ class Selector(nn.Module):
         """
 
     def score(self, batch: CandidateBatch) -> Scores:
-        """Score the candidates. This method reads the memory and never writes it."""
+        """Score the candidates. This method reads the memory and never writes it.
+
+        Equal scores are equal candidates, among which the training loop chooses by `CandidateBatch.chances`. A selector
+        that picks one candidate after the other does so, too.
+        """
         raise NotImplementedError("an abstract selector scores nothing")
 
     def update(self, batch: CandidateBatch, kept: Tensor) -> None:
@@ -209,15 +244,5 @@ class Selector(nn.Module):
         """
 
 
-def choose(total: Tensor, k: int) -> Tensor:
-    """Return the indices of the k highest scores, ascending: (B,) -> (≤ k,) int64.
-
-    Among equal scores the earlier candidate is chosen. NaN is never chosen.
-    """
-    ranked = torch.argsort(total.nan_to_num(nan=-torch.inf), descending=True, stable=True)
-    ranked = ranked[total[ranked].isnan().logical_not()]
-    return ranked[:k].sort().values
-
-
-def _without_warmup(needs: GradientNeeds | None) -> GradientNeeds | None:
-    return needs and replace(needs, warmup_steps=0)
+def _without_run(needs: GradientNeeds | None) -> GradientNeeds | None:
+    return needs and replace(needs, warmup_steps=0, kept=0)

@@ -7,12 +7,14 @@ the linearised preconditioner. The formulation below is derived from this abstra
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..numerics.matching import Match, cap, matching_pursuit
+from ..numerics.ranking import choose
 from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
 
 NO_MATCH = Match([], torch.zeros(0, dtype=torch.float64), [])
@@ -23,16 +25,18 @@ class FilterWeight(Selector):
 
     With Q = P, Adam's preconditioner, this matches Adam's own update on the target batch: momentum and decay cancel,
     and the objective is the second-order utility for the target with a Hessian ∝ P⁻¹. Filter: greedy non-negative
-    matching pursuit. Weight: non-negative least squares on the filtered candidates, then normalisation to Σw = 1,
-    because only the direction is identified and raw weights would shrink the step. The loss of the kept samples uses
-    these weights.
+    matching pursuit, then exchanges of picked candidates for others while that lowers the objective. Weight:
+    non-negative least squares on the filtered candidates, then normalisation to Σw = 1, because only the direction is
+    identified and raw weights would shrink the step. The loss of the kept samples uses these weights.
 
     If every alignment is ≤ 0, no combination helps the target. Then the k candidates with the highest alignment are
-    kept with equal weights, and `parts['fallback']` is 1. A candidate without a gradient is left out, unless none has
-    one: then the first k are kept in the same way.
+    kept with equal weights, and `parts['fallback']` is 1. Equal candidates are picked by chance. A candidate without a
+    gradient is left out, unless none has one: then k candidates are kept in the same way.
 
-    Parts in the ledger: alignment r_i, gain (of the filter), ess = 1/Σw², cosine of the weighted gradient with g_T in
-    the metric Q, fallback. `ess`, `cosine` and `fallback` are values of the step.
+    Parts in the ledger: alignment r_i, gain (c_i²/K_ii at the moment the candidate was picked or swapped in, with the
+    residual alignment c_i that was left then), ess = 1/Σw², cosine of the weighted gradient with g_T in the metric Q,
+    fallback, swaps (number of kept candidates that the greedy search did not pick), zero_rate (1 if the learning rate
+    is 0: the metric is then the limit for a rate that falls to 0). All but the first two are values of the step.
 
     Args:
         info: properties of the run.
@@ -41,7 +45,12 @@ class FilterWeight(Selector):
         w_cap: maximum weight of one sample, in (0, 1]; None: no maximum.
         warmup_steps: number of first steps that use raw gradients, because Adam's v is not informative yet; None:
             max(10, 1 % of the run).
+        swaps: True to exchange picked candidates for others while that lowers the objective; False: the greedy picks.
+        square: the square of the coming gradient in P. `step`: that of a mean of `keep` gradients, clipped as the step
+            is; `each`: the mean over the candidates' own squares, which is larger.
     """
+
+    BEFORE = MappingProxyType({"swaps": False, "square": "each"})
 
     def __init__(
         self,
@@ -51,14 +60,21 @@ class FilterWeight(Selector):
         ridge: float = 1e-3,
         w_cap: float | None = None,
         warmup_steps: int | None = None,
+        swaps: bool = True,
+        square: Literal["step", "each"] = "step",
     ) -> None:
         super().__init__(info=info)
-        self.check(metric=metric, ridge=ridge, w_cap=w_cap)
+        self.check(metric=metric, ridge=ridge, w_cap=w_cap, square=square)
         warmup = max(10, info.total_steps // 100) if warmup_steps is None else warmup_steps
         self.ridge = ridge
         self.w_cap = w_cap
+        self.swaps = swaps
         self.gradients = GradientNeeds(
-            metric="adam" if metric == "P" else "adam2", target=True, gram=True, warmup_steps=warmup
+            metric="adam" if metric == "P" else "adam2",
+            target=True,
+            gram=True,
+            warmup_steps=warmup,
+            kept=info.keep if square == "step" else 0,
         )
 
     @classmethod
@@ -68,6 +84,8 @@ class FilterWeight(Selector):
             raise ValueError(f"metric must be P or P2, not '{metric}'")
         if ridge <= 0:
             raise ValueError(f"ridge must be above 0, not {ridge}")
+        if args.get("square", "step") not in ("step", "each"):
+            raise ValueError(f"square must be step or each, not '{args['square']}'")
         if w_cap is not None and not 0 < w_cap <= 1:
             raise ValueError(f"w_cap must be above 0 and at most 1, not {w_cap}")
 
@@ -84,12 +102,15 @@ class FilterWeight(Selector):
         finite = (moving if moving.any() else usable).nonzero()[:, 0]
         k = min(self.info.keep, len(finite))
         r, inner = alignment[finite], gram[finite][:, finite]
-        match = matching_pursuit(inner, r, k, ridge=self.ridge) if moving.any() else NO_MATCH
+        chance = batch.chances(self.info.seed)[finite]
+        match = NO_MATCH
+        if moving.any():
+            match = matching_pursuit(inner, r, k, ridge=self.ridge, swaps=self.swaps, chance=chance)
         weights = match.weights
         chosen = [i for i, w in zip(match.chosen, weights.tolist(), strict=True) if w > 0]
         fallback = not chosen
         if fallback:
-            chosen = r.argsort(descending=True, stable=True)[:k].tolist()
+            chosen = sorted(choose(r, k, chance).tolist(), key=lambda i: (-float(r[i]), -int(chance[i])))
             weights = torch.full((k,), 1 / k, dtype=torch.float64)
         else:
             weights = weights[weights > 0]
@@ -104,6 +125,8 @@ class FilterWeight(Selector):
             "ess": self._spread(len(batch), rows, 1 / weights.square().sum().expand(len(rows))),
             "cosine": self._spread(len(batch), rows, torch.full((len(rows),), cosine)),
             "fallback": torch.full((len(batch),), float(fallback)),
+            "swaps": torch.full((len(batch),), float(match.swaps)),
+            "zero_rate": torch.full((len(batch),), float(not batch.scalars["learning_rate"])),
         }
         order = self._spread(len(batch), rows, -torch.arange(len(rows), dtype=torch.float64))
         return Scores(order, parts, self._spread(len(batch), rows, weights))

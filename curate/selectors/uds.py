@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.distances import pairwise_distances
+from ..numerics.ranking import best
 from ..numerics.srft import TwoSided
 from ..signals import Sketch, Spectrum, Utility
 from .base import CandidateBatch, Requirements, RunInfo, Scores, Selector
@@ -126,7 +127,7 @@ class UDS(Selector):
         between = pairwise_distances(sketches, sketches).to(utility) if self.intra_batch or self.greedy else None
         if self.greedy:
             assert between is not None
-            return self._greedy(utility, to_memory, between)
+            return self._greedy(utility, to_memory, between, batch.chances(self.info.seed))
         diversity = to_memory / max(1, self.memory.filled)
         parts = {"utility": utility, "diversity": diversity}
         if between is not None:
@@ -160,7 +161,7 @@ class UDS(Selector):
             raise ValueError("tokens='completion' divides by the target tokens: give target_tokens to CandidateBatch")
         return batch.target_tokens.clamp_min(1)
 
-    def _greedy(self, utility: Tensor, to_memory: Tensor, between: Tensor) -> Scores:
+    def _greedy(self, utility: Tensor, to_memory: Tensor, between: Tensor, chance: Tensor) -> Scores:
         """Pick by u + α·δ, with δ over the memory and all earlier picks; score = −(position in the pick order)."""
         count = self.memory.filled
         order = torch.full_like(utility, torch.nan)
@@ -169,7 +170,7 @@ class UDS(Selector):
         for rank in range(int(remaining.sum())):
             delta = to_memory / max(1, count)
             value = torch.where(remaining, utility + self.alpha * delta, -torch.inf)
-            pick = int(value.argmax())
+            pick = best(value, chance)
             order[pick], diversity[pick] = -float(rank), delta[pick]
             remaining[pick] = False
             to_memory = to_memory + between[:, pick]

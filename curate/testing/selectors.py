@@ -90,7 +90,7 @@ def _keep(selector: Selector, steps: range) -> list[list[int]]:
     kept = []
     for step in steps:
         batch = made_up_candidates(selector, step)
-        rows = choose(selector.score(batch).total, INFO.keep)
+        rows = choose(selector.score(batch).total, INFO.keep, batch.chances(INFO.seed))
         selector.update(batch, rows)
         kept.append(rows.tolist())
     return kept

@@ -35,8 +35,8 @@ from ..version import pip_install
 from . import batching, checkpoint, checkpoint_files
 from .candidate_sampler import SamplingOrder
 from .epoch_subsets import EpochDataset, ReselectCallback
-from .gradients.adam import Adam
 from .gradients.engine import GradientEngine
+from .gradients.optimizers import OptimizerState
 from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
 from .step import BatchSelection, SelectionPlan
@@ -300,7 +300,9 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
         return GradientEngine(
             selection.scoring_model,
             job.target,
-            lambda: Adam.of(trainer.optimizer, selection.scoring_model.model),
+            lambda: OptimizerState.of(
+                trainer.optimizer, selection.scoring_model.model, clip=trainer.args.max_grad_norm or 0.0
+            ),
             keep=keep,
             coverage=job.coverage,
             micro_batch=job.score_batch_size or BACKWARD_TEXTS,

@@ -60,11 +60,11 @@ def test_a_pickle_in_a_checkpoint_does_not_run(
 
 
 def test_optimizer_state_for_gradients_is_read_without_pickles(tiny: str, tmp_path: Path) -> None:
-    from curate.training.gradients.features import adam_of
+    from curate.training.gradients.features import state_of
 
     torch.save(Payload(tmp_path / "pwned"), tmp_path / "optimizer.pt")
     with pytest.raises(Exception, match=r"holds other objects than tensors"):
-        adam_of(tmp_path, load_model(ModelOptions(tiny)))
+        state_of(tmp_path, load_model(ModelOptions(tiny)))
     assert not (tmp_path / "pwned").exists()
 
 

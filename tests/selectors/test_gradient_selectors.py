@@ -57,6 +57,34 @@ def test_greats_picks_as_the_obvious_loop_does() -> None:
         assert keep(selector, batch_of(g, target)) == sorted(taken)
 
 
+@pytest.mark.parametrize("interaction", [0.0, 1.0, 30.0])
+def test_greats_at_rate_0_keeps_what_it_keeps_at_a_rate_near_0(interaction: float) -> None:
+    g, target = vectors()
+    selector = make_selector("greats", {"interaction": interaction}, INFO)
+    scores = selector.score(batch_of(g, target, rate=0.0))
+    assert choose(scores.total, 4).tolist() == keep(selector, batch_of(g, target, rate=1e-9))
+    assert choose(scores.total, 4).tolist() == choose(g @ target, 4).tolist() != [0, 1, 2, 3]
+    assert scores.parts["zero_rate"].tolist() == [1.0] * 10 and not scores.parts["utility"].any()
+    assert not selector.score(batch_of(g, target)).parts["zero_rate"].any()
+
+
+@pytest.mark.parametrize("name", ["greats", "filter_weight"])
+@pytest.mark.parametrize("away", [False, True])
+def test_copies_are_kept_by_chance_and_not_by_order(name: str, away: bool) -> None:
+    g, target = vectors(4)
+    copied = (-1 if away else 1) * torch.cat([g, g, g, g])
+    first = set()
+    for step in range(12):
+        batch = replace(batch_of(copied, target, rate=0.0), step=step)
+        scores = make_selector(name, {}, INFO).score(batch)
+        kept = choose(scores.total, 1, batch.chances(INFO.seed))
+        first |= {int(kept[0]) // 4}
+        flipped = batch.rows(torch.arange(15, -1, -1))
+        again = choose(make_selector(name, {}, INFO).score(flipped).total, 1, flipped.chances(INFO.seed))
+        assert 15 - again == kept
+    assert len(first) == 4
+
+
 def test_filter_weight_solves_the_matching_problem_on_what_it_keeps() -> None:
     g, target = vectors()
     scores = make_selector("filter_weight", {"ridge": 1e-9}, INFO).score(batch_of(g, target))

@@ -39,7 +39,11 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
         {"metric": "P2", "w_cap": 0.5},
         Requirements(gradients=GradientNeeds(metric="adam2", target=True, gram=True)),
     ),
-    ("greats", {"interaction": 3.0}, Requirements(gradients=GradientNeeds(target=True, gram=True))),
+    (
+        "greats",
+        {"interaction": 3.0},
+        Requirements(gradients=GradientNeeds("rate", target=True, gram=True, gram_metric="rate2")),
+    ),
     ("rho", {}, Requirements(frozenset({"loss"}), ("reference_loss",))),
     ("max_loss", {}, Requirements(frozenset({"loss"}))),
     ("random", {}, Requirements()),

@@ -20,7 +20,7 @@ from curate.runtime.checksums import CHECKPOINT_MARKER
 from curate.stages import make
 from curate.store import Store
 from curate.training.checkpoint_files import checkpoints, newest, read_state
-from curate.training.gradients.features import adam_of, mean_rates
+from curate.training.gradients.features import mean_rates, state_of
 from tests.support.training import interrupted_at
 
 OPTIONS = {"candidates": 8, "keep": 4, "max_steps": 4, "max_length": 64, "save_steps": 2, "selector": "uds"}
@@ -222,7 +222,7 @@ def test_other_files_beside_checkpoints_do_not_count(tmp_path: Path) -> None:
 def test_an_odd_optimizer_is_one_sentence(tiny: str, tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "optimizer.pt")
     with pytest.raises(ModelError, match=r"optimizer.* state"):
-        adam_of(tmp_path, load_model(ModelOptions(tiny)))
+        state_of(tmp_path, load_model(ModelOptions(tiny)))
 
 
 @pytest.mark.parametrize("content", ["no", "[]", "{}", '{"global_step": "x"}', "[" * 20_000])

@@ -12,9 +12,9 @@ import torch
 
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.numerics.gradients import SignHash
-from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
 from curate.training.gradients.features import GradientFeatures, mean_rates
+from curate.training.gradients.optimizers import OptimizerState
 from tests.support.steps import Texts, build
 
 
@@ -45,8 +45,14 @@ def test_a_text_without_a_gradient_scores_zero_instead_of_the_momentum(tiny: str
     silent = replace(texts.rows[1], target=np.zeros_like(texts.rows[1].target))
     table = Texts([texts.rows[0], silent, texts.rows[2]]).table()
     model = build(tiny, full=False)
-    moments = {name: torch.full_like(p, 1e-3) for name, p in model.named_parameters() if p.requires_grad}
-    adam = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=7, first=moments, second=moments)
-    features = GradientFeatures(GradientEngine(make_scoring_model(model), None, lambda: adam), SignHash(64, 0))
+    adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for p in adam.param_groups[0]["params"]:
+        adam.state[p] = {
+            "step": torch.tensor(7.0),
+            "exp_avg": torch.full_like(p, 1e-3),
+            "exp_avg_sq": torch.full_like(p, 1e-3),
+        }
+    state = OptimizerState.of(adam, model)
+    features = GradientFeatures(GradientEngine(make_scoring_model(model), None, lambda: state), SignHash(64, 0))
     found = features.features(table, range(3))
     assert found.norm(dim=1).tolist() == pytest.approx([1, 0, 1])

@@ -228,9 +228,10 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
-        from ...selectors import check_args
+        from ...selectors import check_args, with_newer_args
 
         check_args(self.selector, self.selector_args)
+        object.__setattr__(self, "selector_args", with_newer_args(self.selector, self.selector_args))
         if self.sequence and (self.subset is None or self.pool_selector is not None):
             raise ConfigError("--sequence follows the order of a --subset: give --subset, and no --pool-selector.")
         if self.batching == "padded" and self.train_batch_tokens is not None:
@@ -257,6 +258,22 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
                 "must keep the same whole number"
             )
         return self
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a recorded config, with the arguments that its selector did not have then."""
+        from ...selectors import with_older_args
+
+        values, args = super().recorded(values), values.get("selector_args", {})
+        if isinstance(args, Mapping):
+            values["selector_args"] = with_older_args(values.get("selector", "uds"), args)
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of the config that decides the result."""
+        from ...selectors import without_older_args
+
+        return super().identity() | {"selector_args": without_older_args(self.selector, self.selector_args)}
 
     @property
     def accumulation(self) -> int:

@@ -7,6 +7,7 @@ One backward pass over the candidates gives every number that gradient selectors
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ...numerics.gradients import Blocks, GradientRequest, dots_of, gram_of, squ
 from ...selectors import GradientNeeds
 from ..process_group import ProcessGroup
 from ..target_sampler import TargetSampler
-from .adam import Adam
+from .optimizers import Moments, OptimizerState, cross_of
 from .passes import CandidateMeasurements, GradientPasses
 
 __all__ = ["CandidateMeasurements", "GradientEngine"]
@@ -44,7 +45,7 @@ class GradientEngine:
         self,
         scoring_model: ScoringModel,
         target: TargetSampler | None,
-        adam: Callable[[], Adam],
+        adam: Callable[[], OptimizerState],
         *,
         keep: bool | None = False,
         coverage: str = "all",
@@ -97,13 +98,21 @@ class GradientEngine:
         self, batch: Batch, needs: GradientNeeds, step: int, timer: Stopwatch, count: int
     ) -> CandidateMeasurements:
         adam = self.adam()
-        metric = needs.metric if step > needs.warmup_steps else "plain"
+        metric, of_gram = needs.at(step)
+        if adam.uniform:  # then the metrics of rates are 1
+            metric = "plain" if metric in ("rate", "rate2") else metric
+            of_gram = "plain" if of_gram in ("rate", "rate2") else of_gram
         n = len(batch["input_ids"])
         target: Blocks = {}
         if needs.target:
             with timer.part("target_gradient"):
                 target = self.target_gradient(step)
-        keep = self.keep or metric != "plain" or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
+        keep = (
+            self.keep
+            or metric != "plain"
+            or of_gram != "plain"
+            or (needs.gram and (self.ranks.size > 1 or n > self.micro_batch))
+        )
         request = (
             GradientRequest(keep=True)
             if keep
@@ -115,7 +124,7 @@ class GradientEngine:
                 found.kept = self._of_all_processes(found.kept, (count,))
         with timer.part("score_arithmetic"):
             if keep:
-                self._from_blocks(found, needs, metric, target, adam)
+                self._from_blocks(found, replace(needs, metric=metric, gram_metric=of_gram), target, adam)
             if needs.target:
                 found.scalars.setdefault(
                     "target_square", float(sum(t.double().square().sum() for t in target.values()))
@@ -126,30 +135,42 @@ class GradientEngine:
         return found
 
     def _from_blocks(
-        self, found: CandidateMeasurements, needs: GradientNeeds, metric: str, target: Blocks, adam: Adam
+        self, found: CandidateMeasurements, needs: GradientNeeds, target: Blocks, adam: OptimizerState
     ) -> None:
         """Compute all requested measurements from kept per-sample gradients, and add them to `found`."""
-        root: Blocks | None = None
-        if metric != "plain":
-            squares = self._mean_squares(found.kept)
-            squares |= {name: torch.zeros_like(t) for name, t in target.items() if name not in squares}
-            p = {name: adam.preconditioner(name, square) for name, square in squares.items()}
-            root = {name: value.sqrt() if metric == "adam" else value for name, value in p.items()}
+        metrics = {needs.metric, needs.gram_metric or needs.metric} - {"plain"}
+        moments = self._moments(found.kept, target, adam) if metrics else {}
+        roots = {metric: adam.roots(moments, metric, kept=needs.kept) for metric in metrics}
+        root, of_gram = roots.get(needs.metric), roots.get(needs.gram_metric or needs.metric)
         if needs.gram or needs.norms:
-            found.values["grad_norm"] = squares_of(found.kept, root).sqrt()
+            parts = [squares_of({n: b if of_gram is None else of_gram[n](b)}) for n, b in found.kept.items()]
+            found.values["grad_norm"] = torch.stack(parts).sum(0).sqrt()
         if needs.gram:
-            blocks = ((name, self.ranks.gather(block)) for name, block in found.kept.items())
-            found.pairs["gram"] = gram_of(blocks, root)
+            blocks = ((n, self.ranks.gather(block)) for n, block in found.kept.items())
+            found.pairs["gram"] = gram_of((n, block if of_gram is None else of_gram[n](block)) for n, block in blocks)
         if needs.target:
-            h = {n: t if root is None else t * root[n].square() for n, t in target.items()}
+            h = {n: t if root is None else root[n](root[n](t)) for n, t in target.items()}
             found.values["alignment"] = dots_of({name: block for name, block in found.kept.items() if name in h}, h)
             found.scalars["target_square"] = float(sum((t.double() * h[n].double()).sum() for n, t in target.items()))
 
-    def _mean_squares(self, kept: Blocks) -> Blocks:
-        """Return E[G²] over the candidates of all processes, without those whose gradients are not finite."""
+    def _moments(self, kept: Blocks, target: Blocks, adam: OptimizerState) -> dict[str, Moments]:
+        """Return the moments over the candidates of all processes, without those whose gradients are not finite.
+
+        They are 0 for parameters that only the target uses.
+        """
+        unused = {name: t.new_zeros(1, *t.shape) for name, t in target.items() if name not in kept}
         finite = torch.stack([block.flatten(1).isfinite().all(1) for block in kept.values()]).all(0)
         count = self.ranks.sum(finite.sum().float())
-        return {name: self.ranks.sum(block[finite].square().sum(0)) / count for name, block in kept.items()}
+        found = {}
+        for name, block in kept.items():
+            own = block[finite]
+            cross = self.ranks.sum(cross_of(own)) / count if adam.needs_cross(name) else None
+            mean, square = self.ranks.sum(own.sum(0)) / count, self.ranks.sum(own.square().sum(0)) / count
+            found[name] = Moments(float(count), mean, square, cross)
+        for name, zero in unused.items():
+            cross = cross_of(zero) if adam.needs_cross(name) else None
+            found[name] = Moments(float(count), zero[0], zero[0], cross)
+        return found
 
     def combine(self, kept: Blocks, rows: Tensor, weights: Tensor) -> Blocks:
         """Return Σ w_i G_i over the kept rows of a step: the gradient that a second pass would give.

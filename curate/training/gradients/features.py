@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from ...lm.tokens.token_table import TokenTable
 from ...numerics.gradients import GradientRequest, SignHash
 from ...store.artifacts.safe_files import read_text
 from ..checkpoint_files import read_state
-from .adam import Adam
 from .engine import GradientEngine
+from .optimizers import OptimizerState
+from .optimizers.kinds import rule_of
+from .optimizers.rules import AdamRule
 
 AGAIN = "Take the warm-up run from where it was trained, or train it again."
 
@@ -41,7 +43,7 @@ class GradientFeatures:
         engine: engine with the model and the optimizer's state. Before the optimizer's first step, features are plain
             gradients.
         sketch: projection that sketches gradients.
-        eps_mode: `adam` or `less`, see `Adam.update`.
+        eps_mode: `adam` or `less`, see `OptimizerState.update`.
     """
 
     def __init__(self, engine: GradientEngine, sketch: SignHash, *, eps_mode: str = "adam") -> None:
@@ -58,7 +60,7 @@ class GradientFeatures:
         Args:
             options: options for loading the model; `options.location` is the checkpoint.
             sketch: projection that sketches gradients.
-            eps_mode: `adam` or `less`, see `Adam.update`.
+            eps_mode: `adam` or `less`, see `OptimizerState.update`.
             coverage: `all` or `linear`, see `GradientEngine`.
             micro_batch: number of texts in a backward pass.
 
@@ -67,9 +69,9 @@ class GradientFeatures:
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(options, trainable=True).to(device)
-        adam = adam_of(Path(options.location), model)
+        state = state_of(Path(options.location), model)
         engine = GradientEngine(
-            make_scoring_model(model), None, lambda: adam, coverage=coverage, micro_batch=micro_batch
+            make_scoring_model(model), None, lambda: state, coverage=coverage, micro_batch=micro_batch
         )
         return cls(engine, sketch, eps_mode=eps_mode)
 
@@ -94,13 +96,14 @@ class GradientFeatures:
         return unit.where(sketches.isfinite().all(1, keepdim=True), torch.nan).cpu()
 
 
-def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
-    """Read Adam's state from a checkpoint of the Trainer.
+def state_of(checkpoint: Path, model: nn.Module) -> OptimizerState:
+    """Read the optimizer's state from a checkpoint of the Trainer.
 
-    Parameters are matched by name, or by number in the order of the Trainer's parameter groups.
+    Parameters are matched by name, or by number in the order of the Trainer's parameter groups. The kind of optimizer
+    is found by the names of its settings and states.
 
     Raises:
-        ModelError: the optimizer's state is missing, empty, or does not fit the model.
+        ModelError: the optimizer's state is missing, empty, or does not fit the model, or the optimizer has no metric.
     """
     file = checkpoint / "optimizer.pt"
     if not file.exists():
@@ -112,29 +115,45 @@ def adam_of(checkpoint: Path, model: nn.Module) -> Adam:
     except ValueError as error:
         raise ModelError(f"{file} is not read: {error}. {AGAIN}") from None
     try:
-        return _adam_of(state, file, model)
+        return _state_of(state, file, model)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError):
-        raise ModelError(f"{file} does not hold the state of Adam. {AGAIN}") from None
+        raise ModelError(f"{file} does not hold the state of an optimizer that curate reads. {AGAIN}") from None
 
 
-def _adam_of(state: Any, file: Path, model: nn.Module) -> Adam:
+SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "z", "square_avg", "sum", "exp_inf")
+"""States that have the shape of their parameter."""
+
+
+def _state_of(saved: Any, file: Path, model: nn.Module) -> OptimizerState:
     device = next(model.parameters()).device
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     states: dict[str, dict[str, Any]] = {}
-    for key, name in _names(state, model, trained).items():
-        entry = state["state"].get(key)
+    names = _names(saved, model, trained)
+    for key, name in names.items():
+        entry = saved["state"].get(key)
         if entry is None:
             continue
+        if not isinstance(entry, Mapping) or not entry:
+            raise TypeError("a state without moments")
         if name not in trained:
             raise ModelError(
                 f"The optimizer state in {file} does not fit the model: the model does not train '{name}'."
             )
-        if any(entry[moment].shape != trained[name].shape for moment in ("exp_avg", "exp_avg_sq")):
+        if any(moment in entry and entry[moment].shape != trained[name].shape for moment in SHAPED):
             raise ModelError(f"The optimizer state in {file} does not fit the model: '{name}' has another shape.")
         states[name] = {k: v.to(device) if torch.is_tensor(v) and v.dim() else v for k, v in entry.items()}
     if not states:
         raise ModelError(f"The optimizer state in {file} is empty. Train the warm-up run for some steps first.")
-    return Adam.from_states(states, state["param_groups"][0])
+    rule = rule_of(saved)
+    if isinstance(rule, ModelError):
+        raise rule
+    moments = {"exp_avg", "exp_avg_sq"}
+    if type(rule) is AdamRule and any(0 < len(moments & state.keys()) < 2 for state in states.values()):
+        raise KeyError("a state lacks a moment of Adam")
+    by_key = {key: group for group in saved["param_groups"] for key in group["params"]}
+    first = saved["param_groups"][0]
+    groups = {name: by_key.get(key, first) for key, name in names.items() if name in trained}
+    return OptimizerState.from_states(states, groups, trained, rule)
 
 
 def _names(state: Any, model: nn.Module, trained: dict[str, nn.Parameter]) -> dict[Any, str]:

@@ -84,12 +84,12 @@ def test_scoring_leaves_the_gradients_of_training_as_they_were(adapted: nn.Modul
 @needs_bitsandbytes
 def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
     from curate.log import Stopwatch
-    from curate.training.gradients.adam import Adam
     from curate.training.gradients.engine import GradientEngine
+    from curate.training.gradients.optimizers import OptimizerState
 
     scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
     info = RunInfo(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
-    nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
+    nothing = OptimizerState.from_states({}, {})
     engine = GradientEngine(scoring_model, None, lambda: nothing)
     for name in SELECTORS:
         selector = make_selector(name, {}, info)

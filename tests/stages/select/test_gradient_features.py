@@ -21,7 +21,7 @@ from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import CheckpointScorer
 from curate.stages.select.stage import gradient_oracle
 from curate.training.checkpoint_files import whole_checkpoints
-from curate.training.gradients.features import GradientFeatures, adam_of, mean_rates
+from curate.training.gradients.features import GradientFeatures, mean_rates, state_of
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 1}
 WARM |= {"save_steps": 2, "save_total_limit": 9, "learning_rate": 3e-3, "lora_r": 4}
@@ -243,19 +243,20 @@ def adam_at(checkpoint: Path, rank: int | None = None) -> Any:
 
     options = ModelOptions(str(checkpoint))
     if rank is None:
-        return adam_of(checkpoint, load_model(options, trainable=True))
+        return state_of(checkpoint, load_model(options, trainable=True))
     base = json.loads((checkpoint / "adapter_config.json").read_text())["base_model_name_or_path"]
     model = load_model(ModelOptions(base))
-    return adam_of(checkpoint, add_lora(model, r=rank, alpha=8, dropout=0.0, target_modules="all-linear"))
+    return state_of(checkpoint, add_lora(model, r=rank, alpha=8, dropout=0.0, target_modules="all-linear"))
 
 
 @pytest.mark.parametrize("layout", ["names too", "by name", "one group"])
 def test_adams_state_is_read_in_any_layout(world: Store, tmp_path: Path, layout: str) -> None:
     plain, other = adam_at(alter(world, tmp_path, "as saved")), adam_at(alter(world, tmp_path, layout))
-    assert plain.steps == other.steps == 6 and plain.second.keys() == other.second.keys()
-    assert len(plain.first) == 2 * 7 * 2
-    for name, value in plain.second.items():
-        assert torch.equal(value, other.second[name]) and torch.equal(plain.first[name], other.first[name])
+    assert plain.steps == other.steps == 6 and plain.slots.keys() == other.slots.keys()
+    assert len(plain.slots) == 2 * 7 * 2
+    for name, slot in plain.slots.items():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(slot.state[moment], other.slots[name].state[moment])
 
 
 @pytest.mark.parametrize(
