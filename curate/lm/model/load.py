@@ -9,7 +9,10 @@ A model is checked before it is loaded (config_checks.py, weight_files.py), and 
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,13 +24,14 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
 from ...log import LOGGER
+from ..gguf.model_file import READABLE, alone, dequantized, gguf_file
 from ..templates.clock import freeze_date
 from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
 from ..tokens.special_tokens import SpecialTokens
 from .adapters import CONFIG, find_base, load_adapter
-from .boundary import COMPLETE, loading, require_no_gguf, require_regular_files
-from .config_checks import ModelOptions, check_folder
+from .boundary import COMPLETE, loading, require_regular_files
+from .config_checks import ModelOptions, check_folder, read_config
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
 
@@ -46,8 +50,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     """
     options = replace(options, location=_with_tokenizer(options.location))
     require_regular_files(options.location)
-    require_no_gguf(options.location)
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
+    tokenizer: PreTrainedTokenizerBase = _load_tokenizer(options)
     if options.chat_template:
         tokenizer.chat_template = template_text(options.chat_template)
     if not tokenizer.chat_template:
@@ -82,6 +85,19 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "right"
     # curate truncates texts itself and reports how many. The tokenizer's own warning would report only the first.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
+
+
+def _load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase
+    if (file := gguf_file(options.location)) is None:
+        tokenizer = _load(AutoTokenizer, options, "tokenizer")
+        return tokenizer
+    with loading("tokenizer", options.location, READABLE), alone(file) as arguments:
+        tokenizer = AutoTokenizer.from_pretrained(**arguments)
+    tokenizer.name_or_path = options.location
+    tokenizer.init_kwargs |= {"name_or_path": options.location}
+    tokenizer.init_kwargs.pop("vocab_file", None)  # a link that is gone
     return tokenizer
 
 
@@ -148,13 +164,32 @@ def _load_base(options: ModelOptions) -> nn.Module:
     if options.load_in_4bit:
         extra |= nf4_arguments()
     arguments = {"dtype": options.dtype, "use_safetensors": True, "output_loading_info": True, **extra}
-    model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
+    if (file := gguf_file(options.location)) is not None:
+        model, info = _load_gguf(file, options, arguments)
+    else:
+        model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"The weights of {options.location} are incomplete: {len(missing)} tensors are missing, such as "
             f"'{missing[0]}'. {COMPLETE}"
         )
     return keep_differentiable(model) if options.load_in_4bit else model
+
+
+def _load_gguf(file: Path, options: ModelOptions, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the model in a GGUF file in full precision, and what was missing. It is named after the location."""
+    if options.load_in_4bit:
+        raise ModelError(
+            f"{file} is a GGUF file, whose weights cannot be loaded in the 4 bits of --load-in-4bit: omit it, or give "
+            "the model as a folder with safetensors."
+        )
+    config = read_config(options)
+    shown = sys.stderr if sys.stderr.isatty() else io.StringIO()  # a progress bar that no option turns off
+    with loading("model", options.location, READABLE), alone(file) as link, redirect_stderr(shown):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**link, config=config, **arguments, **dequantized())
+    model, info = loaded
+    model.name_or_path = model.config._name_or_path = os.path.abspath(options.location)  # no name for PEFT to look up
+    return model, info
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:

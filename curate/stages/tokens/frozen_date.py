@@ -87,8 +87,12 @@ def settings_of(config: Options) -> Mapping[str, Any] | None:
 
 def may_read_clock(folder: Path) -> bool:
     """Return whether a tokenizer's chat template may read the clock; False if no file of its folder mentions it."""
+    from ...lm.gguf.model_file import gguf_file, header_of_model
     from ...lm.model.load import TOKENIZER_FILES
     from ...lm.templates.clock import CLOCK
+
+    if (file := gguf_file(str(folder))) is not None:
+        return any(CLOCK in text for text in header_of_model(file).templates)
 
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return True
