@@ -110,19 +110,15 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
     Raises:
         ModelError: the config of the model is not on this machine. Nothing is downloaded.
     """
+    from ..lm.model.adapters import adapt_without_data
     from ..lm.model.load import add_lora
     from ..lm.model.memory import count
+    from ..stages.inputs import is_adapter
 
     path = _model_path(store, str(config.model))
 
     def adapt(model: Any) -> Any:
-        return add_lora(
-            model,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            target_modules=config.lora_target_modules,
-        )
+        return adapt_without_data(model, path) if is_adapter(path) else add_lora(model, **config.lora)
 
     try:
         return count(config.options(path), None if config.full else adapt, config.max_length)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import cache
@@ -29,7 +30,7 @@ from ..templates.clock import freeze_date
 from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
 from ..tokens.special_tokens import SpecialTokens
-from .adapters import CONFIG, find_base, load_adapter
+from .adapters import CONFIG, find_base, load_adapter, local_base, merge_adapter, sort_targets
 from .boundary import COMPLETE, loading, require_regular_files
 from .config_checks import ModelOptions, check_folder, read_config
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
@@ -118,7 +119,7 @@ def _with_tokenizer(location: str) -> str:
         return location
     _, base = find_base(location)
     say_once(f"The adapter in {location} has no tokenizer: it takes that of its base model, {base}.")
-    return base
+    return local_base(base, location)
 
 
 @cache
@@ -143,6 +144,8 @@ def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
 def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
     """Return the causal language model, with its adapter if the folder contains one. It is not moved to a device.
 
+    An adapter may lie on another one: those below it are merged into the weights first.
+
     Args:
         options: options for loading.
         trainable: keep an adapter's weights trainable; by default they are frozen.
@@ -151,9 +154,13 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
         ModelError: the model cannot be loaded.
     """
     adapters, base = find_base(options.location)
-    model = _load_base(replace(options, location=base))
-    for adapter in reversed(adapters):
-        model = load_adapter(model, adapter, trainable=trainable and adapter == options.location)
+    if adapters:
+        say_once(f"The adapter in {options.location} lies on the base model {base}.")
+    model = _load_base(replace(options, location=local_base(base, adapters[-1]) if adapters else base))
+    for lower, adapter in zip([base, *reversed(adapters)], reversed(adapters), strict=False):
+        if lower != base:
+            model = merge_adapter(model, lower)
+        model = load_adapter(model, adapter, base=lower, trainable=trainable and adapter == options.location)
     require_finite(model, options.location)
     return model
 
@@ -244,6 +251,33 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None
-    if isinstance(config.target_modules, set):  # its order differs from process to process, and is saved
-        config.target_modules = sorted(config.target_modules)
+    sort_targets(config)
     return adapted
+
+
+def load_to_train(options: ModelOptions, lora: Mapping[str, Any] | None) -> nn.Module:
+    """Return the model with the weights that a run trains.
+
+    A model with an adapter goes on with it, with its rank and modules: a second adapter on the same layers would take
+    its place. With all weights trained it is merged into them first.
+
+    Args:
+        options: options for loading the model.
+        lora: arguments of `add_lora` for a new adapter; None to train all weights.
+
+    Raises:
+        ModelError: the model cannot be loaded, or not be trained so.
+    """
+    model = load_model(options, trainable=lora is not None)
+    adapted = hasattr(model, "peft_config")
+    if lora is None:
+        return train_all(merge_adapter(model, options.location) if adapted else model)
+    if not adapted:
+        return add_lora(model, **lora)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(f"The adapter in {options.location} has no weights to train.")
+    say_once(
+        f"The run continues the adapter in {options.location}: it keeps its own rank, scale, dropout and modules, and "
+        "--lora-r, --lora-alpha, --lora-dropout and --lora-target-modules have no effect."
+    )
+    return model
