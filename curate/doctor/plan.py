@@ -87,9 +87,9 @@ def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Findi
         from ..store import Store
 
         store = Store(root)
-        shape = counted(config, store)
-        load = load_of(config, shape, resources.device)
         path = _model_path(store, str(config.model))
+        shape = counted(config := _with_dtype(config, path, resources.device), store)
+        load = load_of(config, shape, resources.device)
         fit = tokenizer.check(config.options(path), store, config.pool, config.max_length)
     except ModelError as error:
         return [Finding("model", one_line(error, 500), "wrong")]
@@ -129,6 +129,15 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
             f"'{path}' is not a folder and not in the Hub cache of this machine, and curate doctor uses no network. "
             f"Download it first: hf download {path}"
         ) from None
+
+
+def _with_dtype(config: PlannedRun, path: str, device: Device) -> PlannedRun:
+    """Return the plan with the data type that `--dtype auto` takes on this machine. No network is used."""
+    from ..lm.precision import is_slow_here, stored_precision
+
+    if config.dtype != "auto" or config.load_in_4bit or device.kind != "cpu" or not Path(path).exists():
+        return config
+    return config.model_copy(update={"dtype": "float32"}) if is_slow_here(stored_precision(path)) else config
 
 
 def _model_path(store: Store, text: str) -> str:
