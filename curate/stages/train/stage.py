@@ -206,6 +206,7 @@ def _write_shared_results(
         "tokens trained on": counts["tokens_kept"],
         "held-out loss": round(losses[-1], 4) if losses else None,
         **TokenizationReport.counts(read_from, pool.rejected),
+        "near ties": counts["near_ties"] or None,
         "not finite": counts["bad"],
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),
