@@ -14,13 +14,13 @@ from typing import Annotated
 import typer
 
 from ..config import EXTERNAL, Config
-from ..errors import ArtifactNotFound, ConfigError, StoreError, did_you_mean
+from ..errors import ArtifactNotFound, ConfigError, ModelError, StoreError, did_you_mean
 from ..log import LOGGER
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import cell, command, resume_command, say, size, table
 from ..stages import STAGES, made_from, recorded_config
 from ..stages.consent import Consent, check
-from ..stages.inputs import is_own_template, kind_of, label_all, locate
+from ..stages.inputs import base_fingerprint, is_own_template, kind_of, label_all, locate
 from ..store import SCRIPT, Artifact, Store
 from . import completion
 from .flags import StoreFlag, with_consent
@@ -136,8 +136,23 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
                 yield f"{field} '{_relative(path)}' is gone"
             else:  # an older curate recorded the path as it was given
                 yield f"{field} '{path}' is not here, and its recorded path is relative: run status in its folder"
-        elif locate(store, text, kind=kind_of(field))[1] != recorded:
+            continue
+        location, now = locate(store, text, kind=kind_of(field))
+        if now != recorded:
             yield f"{field} '{_relative(path)}' has changed"
+        elif f"{key}.base" in artifact.inputs:
+            yield from _stale_base(key, location, artifact)
+
+
+def _stale_base(key: str, location: str, artifact: Artifact) -> Iterator[str]:
+    """Yield a sentence if the base model of an adapter is gone or has changed."""
+    try:
+        base = base_fingerprint(key, location, artifact.inputs[key])
+    except ModelError:
+        yield f"the base model of {key} '{_relative(location)}' is gone"
+        return
+    if base.items() - artifact.inputs.items():
+        yield f"the base model of {key} '{_relative(location)}' has changed"
 
 
 def _relative(path: str) -> str:

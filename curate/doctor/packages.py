@@ -31,6 +31,7 @@ SERVES = {
     "ray": "--engine ray",
     "eval": "the tasks of curate evaluate",
     "quantized": "--load-in-4bit",
+    "gguf": "models in GGUF files",
     "trl": "curate.integrations.trl",
     "tensorboard": "--report-to tensorboard",
     "wandb": "--report-to wandb",

@@ -87,9 +87,9 @@ def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Findi
         from ..store import Store
 
         store = Store(root)
-        shape = counted(config, store)
-        load = load_of(config, shape, resources.device)
         path = _model_path(store, str(config.model))
+        shape = counted(config := _with_dtype(config, path, resources.device), store)
+        load = load_of(config, shape, resources.device)
         fit = tokenizer.check(config.options(path), store, config.pool, config.max_length)
     except ModelError as error:
         return [Finding("model", one_line(error, 500), "wrong")]
@@ -110,19 +110,15 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
     Raises:
         ModelError: the config of the model is not on this machine. Nothing is downloaded.
     """
+    from ..lm.model.adapters import adapt_without_data
     from ..lm.model.load import add_lora
     from ..lm.model.memory import count
+    from ..stages.inputs import is_adapter
 
     path = _model_path(store, str(config.model))
 
     def adapt(model: Any) -> Any:
-        return add_lora(
-            model,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            target_modules=config.lora_target_modules,
-        )
+        return adapt_without_data(model, path) if is_adapter(path) else add_lora(model, **config.lora)
 
     try:
         return count(config.options(path), None if config.full else adapt, config.max_length)
@@ -133,6 +129,15 @@ def counted(config: PlannedRun, store: Store) -> ModelShape:
             f"'{path}' is not a folder and not in the Hub cache of this machine, and curate doctor uses no network. "
             f"Download it first: hf download {path}"
         ) from None
+
+
+def _with_dtype(config: PlannedRun, path: str, device: Device) -> PlannedRun:
+    """Return the plan with the data type that `--dtype auto` takes on this machine. No network is used."""
+    from ..lm.precision import is_slow_here, stored_precision
+
+    if config.dtype != "auto" or config.load_in_4bit or device.kind != "cpu" or not Path(path).exists():
+        return config
+    return config.model_copy(update={"dtype": "float32"}) if is_slow_here(stored_precision(path)) else config
 
 
 def _model_path(store: Store, text: str) -> str:

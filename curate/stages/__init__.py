@@ -29,6 +29,7 @@ STAGES = {
     "select": "Select a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",
     "curriculum": "Order and weight the samples of a pool by the ledgers of past runs.",
+    "merge": "Merge the adapter of a model into its weights.",
     "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",
     "export": "Write a curated subset as a Hugging Face dataset.",
@@ -81,17 +82,37 @@ def made_from(store: Store, name: str, config: Config) -> tuple[Config, Inputs, 
     """Return what a stage would be made from now.
 
     Returns:
-        The config with the day of its chat template; the inputs; the fingerprints of everything else that decides the
-        result.
+        The config with its data type and the day of its chat template; the inputs; the fingerprints of everything else
+        that decides the result.
     """
     from .inputs import resolve
+    from .precision import with_dtype
     from .tokens.frozen_date import with_date
 
     stage = stage_of(name)
     inputs = resolve(store, config)
     more = stage.more_inputs(config, inputs) if stage.more_inputs is not None else {}
+    config = with_dtype(config, inputs, lambda changed: _is_begun(store, name, changed, inputs, more))
     config, fingerprints = with_date(store, name, config, inputs, {**inputs.fingerprints, **more})
     return config, inputs, fingerprints
+
+
+def _is_begun(store: Store, name: str, config: Config, inputs: Inputs, more: Mapping[str, str]) -> bool:
+    """Return whether an artifact of this config exists, finished or not. The day of its chat template may differ."""
+    from .tokens.frozen_date import DATE
+
+    made_of = {**inputs.fingerprints, **more}
+    identity = identified(config, inputs).identity()
+    for artifact in (*store.drafts(), *store.artifacts()):
+        if artifact.stage != name or {k: v for k, v in artifact.inputs.items() if k != DATE} != made_of:
+            continue
+        try:
+            recorded = type(config)(**config.recorded(artifact.config))
+        except (ValueError, ConfigError):  # made by another version
+            continue
+        if identified(recorded, inputs).identity() == identity:
+            return True
+    return False
 
 
 def identified(config: Config, inputs: Inputs) -> Config:

@@ -71,7 +71,38 @@ def resolve(store: Store, config: Options) -> Inputs:
         entries = {field: value} if isinstance(value, str) else label_all(field, value or ())
         for key, text in entries.items():
             locations[key], fingerprints[key] = locate(store, text, kind=kind_of(field))
+            if kind_of(field) == "model":
+                fingerprints |= base_fingerprint(key, locations[key], fingerprints[key])
     return Inputs(store, artifacts, locations, fingerprints)
+
+
+def is_adapter(location: str) -> bool:
+    """Return whether a location is a folder with an adapter, which names its base model."""
+    return (Path(location) / "adapter_config.json").is_file()
+
+
+def base_fingerprint(key: str, location: str, fingerprint: str) -> dict[str, str]:
+    """Return the fingerprint of the base model of an adapter, under the key `KEY.base`; {} for other models.
+
+    An artifact's fingerprint covers its base model, so the base of a run is left out.
+
+    Args:
+        key: key of the model among the inputs.
+        location: the model.
+        fingerprint: its fingerprint.
+
+    Raises:
+        ModelError: the base model is not on this machine.
+    """
+    if not fingerprint.startswith("b2:") or not is_adapter(location):
+        return {}
+    from ..lm.model.adapters import find_base, local_base
+
+    adapters, base = find_base(location)
+    found = [digest_path(Path(adapter)) for adapter in adapters[1:]]
+    folder = Path(local_base(base, adapters[-1]))
+    found.append(digest_path(folder) if Path(base).exists() else f"hub:{folder.name}")
+    return {f"{key}.base": "+".join(found)}
 
 
 def kind_of(field: str) -> str:

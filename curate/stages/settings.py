@@ -75,7 +75,9 @@ class ModelSettings(TokenizerSettings):
     """Options of the model, of its tokenizer, and of its precision."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Data type of the weights; auto keeps that of the checkpoint."
+        "auto",
+        description="Data type of the weights; auto keeps that of the checkpoint, but takes "
+        "float32 on a CPU without units for it.",
     )
     attn_implementation: str | None = Field(
         None, description="Attention implementation as in transformers: eager, sdpa, flash_attention_2."

@@ -17,6 +17,10 @@ from ..log import LOGGER
 from ..selectors import Scores
 from ..selectors.memory import Memory
 
+NEAR = 1e-6
+"""Relative difference of two scores below which rounding may decide between them. The experts of a mixture round a
+sample by up to 7e-7 differently in another batch."""
+
 
 class LedgerWriter(Protocol):
     """Destination of the ledger's rows."""
@@ -32,6 +36,7 @@ class Counters:
     Attributes:
         tokens_kept, tokens_seen: number of tokens of kept samples, and of candidates.
         samples_kept, samples_seen: number of kept samples, and of candidates.
+        near_ties: number of selections whose last kept and first rejected score are nearly equal.
         bad: ids of samples with a loss or score that was not finite.
     """
 
@@ -39,11 +44,12 @@ class Counters:
     tokens_seen: int = 0
     samples_kept: int = 0
     samples_seen: int = 0
+    near_ties: int = 0
     bad: list[str] = field(default_factory=list)
 
     def add(self, other: Counters) -> None:
         """Add the counters of another process."""
-        for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen"):
+        for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen", "near_ties"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bad += [sample_id for sample_id in other.bad if sample_id not in self.bad]
 
@@ -122,6 +128,14 @@ class StepRecorder:
         self.counters.tokens_kept += int(lengths[mask].sum())
         self.counters.samples_seen += len(rows)
         self.counters.samples_kept += int(mask.sum())
+
+    def cut(self, total: Tensor, count: int) -> None:
+        """Count a selection of the `count` highest scores (B,) if its cut is nearly a tie; NaN is no score."""
+        ranked = total[total.isnan().logical_not()].double().sort(descending=True).values
+        if not 0 < count < len(ranked):
+            return
+        kept, rejected = ranked[count - 1].item(), ranked[count].item()
+        self.counters.near_ties += kept - rejected <= NEAR * max(abs(kept), abs(rejected))
 
     def bad(self, ids: Sequence[str]) -> None:
         """Warn about and count samples that are not finite.

@@ -274,9 +274,10 @@ class BatchSelection:
             scores = checked_scores(self.selector, part)
             total = scores.total.where(finite[rows], torch.nan)
             scores = replace(scores, total=total)
-            picked = choose(
-                total, max(1, len(rows) * plan.keep // plan.candidates), part.chances(self.selector.info.seed)
-            )
+            count = max(1, len(rows) * plan.keep // plan.candidates)
+            picked = choose(total, count, part.chances(self.selector.info.seed))
+            if not self.ranks.rank:
+                self.recorder.cut(total, count)
             check_kept(self.selector, part, scores, picked)
             checked_update(self.selector, part, picked)
             kept.append(rows[picked])

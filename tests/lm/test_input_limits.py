@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from curate import Store, make
 from curate.errors import ModelError
 from curate.lm.input_limits import InputLimits, tokens_outside
-from curate.lm.model.config_checks import ModelOptions, read_config
+from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, load_tokenizer, say_once
 
 ROWS = [{"instruction": f"Say {word}.", "output": f"{word} {word}"} for word in ("red", "green", "blue", "grey") * 3]
@@ -171,15 +171,3 @@ def test_an_adapter_without_a_tokenizer_takes_that_of_its_base_model(
         for n, location in enumerate((run.files, bare))
     )
     assert whole_loss == bare_loss
-
-
-def test_a_gguf_file_says_how_to_convert_it(folder: Path) -> None:
-    file = folder.parent / "other" / "small-Q8_0.gguf"
-    file.parent.mkdir()
-    file.write_bytes(b"GGUF\x03\x00\x00\x00")
-    for location in (file, file.parent):
-        for load in (load_tokenizer, read_config, load_model):
-            with pytest.raises(ModelError, match=r"small-Q8_0\.gguf is a GGUF file.*GgufConfig\(dequantize=True\)"):
-                load(ModelOptions(str(location)))
-    shutil.copy(file, folder)
-    assert load_tokenizer(ModelOptions(str(folder))).chat_template

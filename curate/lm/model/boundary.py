@@ -83,25 +83,6 @@ def require_regular_files(location: str) -> None:
             raise ModelError(f"{path} is a pipe, a socket or a device, and not a file. {COMPLETE}")
 
 
-def require_no_gguf(location: str) -> None:
-    """Check that a location is no GGUF file, and no folder that holds a model in this form only.
-
-    Raises:
-        ModelError: it is one.
-    """
-    path = Path(location)
-    files = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
-    if path.suffix.lower() == ".gguf" and path.is_file():
-        files = [path]
-    if files:
-        raise ModelError(
-            f"{files[0]} is a GGUF file, which curate does not read. Convert it to a folder with safetensors: "
-            "AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=FILE, "
-            "quantization_config=GgufConfig(dequantize=True)).save_pretrained(NEW), the same with AutoTokenizer "
-            "without the quantization, and give NEW."
-        )
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of a model folder.
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ...errors import ModelError
-from .boundary import COMPLETE, loading, read_object, require_no_gguf, require_regular_files
+from ..gguf.model_file import READABLE, config_of, gguf_file, header_of_model
+from .boundary import COMPLETE, loading, read_object, require_regular_files
 from .weight_files import compare_shapes, weights_of
 
 LAYERS, WIDTH, HEADS = (1, 2_000), (1, 1 << 20), (0, 1 << 14)
@@ -41,7 +42,12 @@ def read_config(options: ModelOptions, *, local_files_only: bool = False) -> Any
     location = options.location
     flags: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
     require_regular_files(location)
-    require_no_gguf(location)
+    if (file := gguf_file(location)) is not None:
+        with loading("model config", location, READABLE):
+            config = config_of(file)
+        config._name_or_path = location
+        check_values(config.to_dict(), location)
+        return config
     with loading("model config", location):
         raw = _raw_config(location) or PreTrainedConfig.get_config_dict(location, **flags)[0]
         check_values(raw, location)
@@ -111,10 +117,13 @@ def check_folder(options: ModelOptions) -> None:
     """
     config = read_config(options)
     folder = Path(options.location)
-    if not folder.is_dir():
+    if (file := gguf_file(options.location)) is not None:
+        raw, found = {}, dict(header_of_model(file).shapes)
+    elif folder.is_dir():
+        raw = read_object(folder / "config.json")
+        found = weights_of(folder, raw)
+    else:
         return
-    raw = read_object(folder / "config.json")
-    found = weights_of(folder, raw)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(layers, int) and layers > len(found):  # known at once; building the layers takes a while
         raise ModelError(
@@ -131,7 +140,7 @@ class ModelOptions:
     """Options for loading a model and its tokenizer.
 
     Attributes:
-        location: folder or Hub id. An adapter in a folder is loaded on its base model.
+        location: folder, GGUF file or Hub id. An adapter in a folder is loaded on its base model.
         dtype: data type of the weights; `auto` keeps the data type of the checkpoint.
         attn_implementation: attention implementation as in transformers, or None for its default.
         chat_template: `chatml`, `plain`, `thinking`, or a Jinja file; None keeps the tokenizer's own template.

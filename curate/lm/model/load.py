@@ -9,7 +9,11 @@ A model is checked before it is loaded (config_checks.py, weight_files.py), and 
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,13 +25,14 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
 from ...log import LOGGER
+from ..gguf.model_file import READABLE, alone, dequantized, gguf_file
 from ..templates.clock import freeze_date
 from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
 from ..tokens.special_tokens import SpecialTokens
-from .adapters import CONFIG, find_base, load_adapter
-from .boundary import COMPLETE, loading, require_no_gguf, require_regular_files
-from .config_checks import ModelOptions, check_folder
+from .adapters import CONFIG, find_base, load_adapter, local_base, merge_adapter, sort_targets
+from .boundary import COMPLETE, loading, require_regular_files
+from .config_checks import ModelOptions, check_folder, read_config
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
 
@@ -46,8 +51,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     """
     options = replace(options, location=_with_tokenizer(options.location))
     require_regular_files(options.location)
-    require_no_gguf(options.location)
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, options, "tokenizer")
+    tokenizer: PreTrainedTokenizerBase = _load_tokenizer(options)
     if options.chat_template:
         tokenizer.chat_template = template_text(options.chat_template)
     if not tokenizer.chat_template:
@@ -85,6 +89,19 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase
+    if (file := gguf_file(options.location)) is None:
+        tokenizer = _load(AutoTokenizer, options, "tokenizer")
+        return tokenizer
+    with loading("tokenizer", options.location, READABLE), alone(file) as arguments:
+        tokenizer = AutoTokenizer.from_pretrained(**arguments)
+    tokenizer.name_or_path = options.location
+    tokenizer.init_kwargs |= {"name_or_path": options.location}
+    tokenizer.init_kwargs.pop("vocab_file", None)  # a link that is gone
+    return tokenizer
+
+
 def _try(tokenizer: PreTrainedTokenizerBase) -> None:
     """Use the tokenizer as curate does, so that values of a wrong type in its files raise here and not at a sample."""
     special_tokens = SpecialTokens(tokenizer)
@@ -102,7 +119,7 @@ def _with_tokenizer(location: str) -> str:
         return location
     _, base = find_base(location)
     say_once(f"The adapter in {location} has no tokenizer: it takes that of its base model, {base}.")
-    return base
+    return local_base(base, location)
 
 
 @cache
@@ -127,6 +144,8 @@ def _check_templates(tokenizer: PreTrainedTokenizerBase, location: str) -> None:
 def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
     """Return the causal language model, with its adapter if the folder contains one. It is not moved to a device.
 
+    An adapter may lie on another one: those below it are merged into the weights first.
+
     Args:
         options: options for loading.
         trainable: keep an adapter's weights trainable; by default they are frozen.
@@ -135,9 +154,13 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
         ModelError: the model cannot be loaded.
     """
     adapters, base = find_base(options.location)
-    model = _load_base(replace(options, location=base))
-    for adapter in reversed(adapters):
-        model = load_adapter(model, adapter, trainable=trainable and adapter == options.location)
+    if adapters:
+        say_once(f"The adapter in {options.location} lies on the base model {base}.")
+    model = _load_base(replace(options, location=local_base(base, adapters[-1]) if adapters else base))
+    for lower, adapter in zip([base, *reversed(adapters)], reversed(adapters), strict=False):
+        if lower != base:
+            model = merge_adapter(model, lower)
+        model = load_adapter(model, adapter, base=lower, trainable=trainable and adapter == options.location)
     require_finite(model, options.location)
     return model
 
@@ -148,13 +171,32 @@ def _load_base(options: ModelOptions) -> nn.Module:
     if options.load_in_4bit:
         extra |= nf4_arguments()
     arguments = {"dtype": options.dtype, "use_safetensors": True, "output_loading_info": True, **extra}
-    model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
+    if (file := gguf_file(options.location)) is not None:
+        model, info = _load_gguf(file, options, arguments)
+    else:
+        model, info = _load(AutoModelForCausalLM, options, "model", **arguments)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"The weights of {options.location} are incomplete: {len(missing)} tensors are missing, such as "
             f"'{missing[0]}'. {COMPLETE}"
         )
     return keep_differentiable(model) if options.load_in_4bit else model
+
+
+def _load_gguf(file: Path, options: ModelOptions, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the model in a GGUF file in full precision, and what was missing. It is named after the location."""
+    if options.load_in_4bit:
+        raise ModelError(
+            f"{file} is a GGUF file, whose weights cannot be loaded in the 4 bits of --load-in-4bit: omit it, or give "
+            "the model as a folder with safetensors."
+        )
+    config = read_config(options)
+    shown = sys.stderr if sys.stderr.isatty() else io.StringIO()  # a progress bar that no option turns off
+    with loading("model", options.location, READABLE), alone(file) as link, redirect_stderr(shown):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**link, config=config, **arguments, **dequantized())
+    model, info = loaded
+    model.name_or_path = model.config._name_or_path = os.path.abspath(options.location)  # no name for PEFT to look up
+    return model, info
 
 
 def _load(loader: Any, options: ModelOptions, what: str, **kwargs: Any) -> Any:
@@ -209,6 +251,33 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None
-    if isinstance(config.target_modules, set):  # its order differs from process to process, and is saved
-        config.target_modules = sorted(config.target_modules)
+    sort_targets(config)
     return adapted
+
+
+def load_to_train(options: ModelOptions, lora: Mapping[str, Any] | None) -> nn.Module:
+    """Return the model with the weights that a run trains.
+
+    A model with an adapter goes on with it, with its rank and modules: a second adapter on the same layers would take
+    its place. With all weights trained it is merged into them first.
+
+    Args:
+        options: options for loading the model.
+        lora: arguments of `add_lora` for a new adapter; None to train all weights.
+
+    Raises:
+        ModelError: the model cannot be loaded, or not be trained so.
+    """
+    model = load_model(options, trainable=lora is not None)
+    adapted = hasattr(model, "peft_config")
+    if lora is None:
+        return train_all(merge_adapter(model, options.location) if adapted else model)
+    if not adapted:
+        return add_lora(model, **lora)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(f"The adapter in {options.location} has no weights to train.")
+    say_once(
+        f"The run continues the adapter in {options.location}: it keeps its own rank, scale, dropout and modules, and "
+        "--lora-r, --lora-alpha, --lora-dropout and --lora-target-modules have no effect."
+    )
+    return model

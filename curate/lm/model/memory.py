@@ -170,14 +170,12 @@ def _shape_of(
 
 def _weight_bytes(options: ModelOptions, config: Any) -> int:
     """Return the bytes of a weight: from the requested dtype, else the config, else the first weights file, else 4."""
-    named = (
-        options.dtype if options.dtype != "auto" else getattr(config, "dtype", None) or _file_dtype(options.location)
-    )
+    named = options.dtype if options.dtype != "auto" else getattr(config, "dtype", None) or file_dtype(options.location)
     dtype = getattr(torch, named) if isinstance(named, str) else named
     return int(dtype.itemsize) if isinstance(dtype, torch.dtype) else 4
 
 
-def _file_dtype(folder: str) -> str | None:
+def file_dtype(folder: str) -> str | None:
     """Return the data type of a folder's weights from the header of the first safetensors file, or None."""
     names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     for path in sorted(Path(folder).glob("*.safetensors")):

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-from .adapters import CONFIG, find_base
+from .adapters import CONFIG, find_base, local_base
 from .config_checks import ModelOptions, build_without_data, read_config
 from .weight_files import header_of
 
@@ -26,7 +26,8 @@ def count_weights(location: str) -> int:
     Raises:
         ModelError: the config cannot be read, or is not that of a causal language model.
     """
-    options = ModelOptions(find_base(location)[1])
+    adapters, base = find_base(location)
+    options = ModelOptions(local_base(base, adapters[-1]) if adapters else base)
     model = build_without_data(read_config(options), options)
     total = sum(parameter.numel() for parameter in model.parameters())
     embeddings, head = cast(Any, model).get_input_embeddings(), cast(Any, model).get_output_embeddings()

@@ -87,8 +87,12 @@ def settings_of(config: Options) -> Mapping[str, Any] | None:
 
 def may_read_clock(folder: Path) -> bool:
     """Return whether a tokenizer's chat template may read the clock; False if no file of its folder mentions it."""
+    from ...lm.gguf.model_file import gguf_file, header_of_model
     from ...lm.model.load import TOKENIZER_FILES
     from ...lm.templates.clock import CLOCK
+
+    if (file := gguf_file(str(folder))) is not None:
+        return any(CLOCK in text for text in header_of_model(file).templates)
 
     if not folder.is_dir() or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return True
@@ -125,7 +129,7 @@ def with_date(
         if given is not None:
             LOGGER.info("--date has no effect: the chat template does not read the clock.")
         return config, dict(fingerprints)
-    date = given or _begun(store, stage, config, fingerprints) or _of_inputs(inputs)
+    date = given or _begun(store, stage, config, fingerprints) or of_inputs(inputs)
     if date is None:
         from ...lm.templates.clock import today
 
@@ -136,7 +140,7 @@ def with_date(
 def day_of(config: Options, inputs: Inputs) -> str | None:
     """Return the day that a command without a result uses: the given one, or that of its inputs, or None for today."""
     given: str | None = getattr(config, DATE)
-    return given or _of_inputs(inputs)
+    return given or of_inputs(inputs)
 
 
 def tell(config: Config, fingerprints: Mapping[str, str]) -> None:
@@ -168,7 +172,7 @@ def _same(artifacts: list[Artifact], stage: str, config: Config, fingerprints: M
             yield artifact
 
 
-def _of_inputs(inputs: Inputs) -> str | None:
+def of_inputs(inputs: Inputs) -> str | None:
     """Return the day of the model, or else of the first other input that has one."""
     made = {artifact.fingerprint: artifact for artifact in inputs.store.artifacts()}
     model = made.get(inputs.fingerprints.get("model", ""))

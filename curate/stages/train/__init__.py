@@ -41,12 +41,17 @@ def check(config: TrainConfig) -> None:
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Return the number of processes as a fingerprint if each process selects among its own candidates.
+    """Return what else decides the result: the number of processes, and what becomes of an adapter of the model.
 
-    Their number then decides which samples are kept. With `--scope global` it does not: several processes keep the same
-    samples as one.
+    The number of processes counts if each process selects among its own candidates. With `--scope global` several
+    processes keep the same samples as one. Runs on an adapter were once trained without it, so their results differ.
     """
-    return {"processes": str(size())} if size() > 1 and config.per_rank else {}
+    from ..inputs import is_adapter
+
+    more = {"processes": str(size())} if size() > 1 and config.per_rank else {}
+    if is_adapter(inputs.locations["model"]):
+        more["adapter"] = "merged" if config.full else "continued"
+    return more
 
 
 STAGE = Stage(TrainConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, check=check)

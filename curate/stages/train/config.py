@@ -276,6 +276,16 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
         return super().identity() | {"selector_args": without_older_args(self.selector, self.selector_args)}
 
     @property
+    def lora(self) -> dict[str, Any]:
+        """Options of a new adapter, as `add_lora` takes them."""
+        return {
+            "r": self.lora_r,
+            "alpha": self.lora_alpha,
+            "dropout": self.lora_dropout,
+            "target_modules": self.lora_target_modules,
+        }
+
+    @property
     def accumulation(self) -> int:
         """Number of micro-batches of an optimizer step in each process."""
         own = self.keep // size()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     """Fine-tune the model, or resume a stopped run."""
     from ...lm.model.compilation import compile_backbone
-    from ...lm.model.load import add_lora, load_model, load_tokenizer, train_all
+    from ...lm.model.load import load_to_train, load_tokenizer
     from ...store.ledger.ledger import Ledger
     from ...training.run import train
 
@@ -50,17 +50,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"]).table if config.eval_pool else None
 
     def build() -> nn.Module:
-        model = load_model(options)
-        if config.full:
-            model = train_all(model)
-        else:
-            model = add_lora(
-                model,
-                r=config.lora_r,
-                alpha=config.lora_alpha,
-                dropout=config.lora_dropout,
-                target_modules=config.lora_target_modules,
-            )
+        model = load_to_train(options, None if config.full else config.lora)
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
@@ -222,6 +212,7 @@ def _write_shared_results(
         "tokens trained on": counts["tokens_kept"],
         "held-out loss": round(losses[-1], 4) if losses else None,
         **TokenizationReport.counts(read_from, pool.rejected),
+        "near ties": counts["near_ties"] or None,
         "not finite": counts["bad"],
         "batches": result.trainer.batching.route,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
