@@ -60,7 +60,8 @@ class Sample:
         answer: None for the whole conversation, whose assistant turns are all trained on. k for the answer in message
             k (counted from 0), the last of `messages`: only this turn is trained on.
         conversation: id of the conversation that an answer belongs to; empty: the id of its own messages.
-        weight: weight of the sample in the loss, above 0: 2 is the same as the row twice. It is not part of the id.
+        weight: weight of the sample in the loss: 2 is the same as the row twice. It is above 0 in a pool, and not part
+            of the id.
     """
 
     messages: Sequence[Message]

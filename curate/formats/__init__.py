@@ -8,10 +8,12 @@ from .rows import FileLayouts, with_layout
 from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
 from .to_samples import to_sample
 from .turns import parse_roles
+from .weights import WEIGHT, weight_of
 
 __all__ = [
     "EXPORT_FORMATS",
     "FORMATS",
+    "WEIGHT",
     "FileLayouts",
     "Layout",
     "Notes",
@@ -27,5 +29,6 @@ __all__ = [
     "read_location",
     "to_rows",
     "to_sample",
+    "weight_of",
     "with_layout",
 ]

@@ -44,6 +44,7 @@ class Notes:
         columns: columns that are metadata.
         files: files, splits and folders that were not read, each with the reason.
         preferred: True if rows of preference data became samples.
+        weights: column with weights -> how many differ from 1, the lowest and the highest.
 
     Args:
         strict: True makes a loss the reason to reject its row.
@@ -57,6 +58,7 @@ class Notes:
         self.columns: dict[str, None] = {}
         self.files: list[str] = []
         self.preferred = False
+        self.weights: dict[str, tuple[int, float, float]] = {}
         self._looked: dict[str, int] = {}
         self._kinds: set[tuple[str, ...]] = set()
 
@@ -73,6 +75,11 @@ class Notes:
         if self.strict:
             raise Unusable(text)
         self.losses[text if text in self.losses or len(self.losses) < MOST_NOTES else MANY] += 1
+
+    def weigh(self, column: str, weight: float) -> None:
+        """Count a weight of a row."""
+        count, lowest, highest = self.weights.get(column, (0, weight, weight))
+        self.weights[column] = (count + (weight != 1), min(lowest, weight), max(highest, weight))
 
     def see(self, layout: Any, columns: Iterable[str], metadata: Collection[str]) -> None:
         """Keep which columns of a row that became a sample are parts of the conversation, and which are metadata.
@@ -111,12 +118,14 @@ class ReadOptions:
         roles: name of a speaker in the data, as `plain` writes it -> role.
         take: which rows of preference and KTO data to read: (`chosen`, ``) or (column, value); None refuses them.
         metadata: columns that are no part of a conversation, under any name.
+        weight: column with the weights of rows; None: `weight`, if there is one.
         notes: receives what the readers did.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, str] | None = None
     metadata: frozenset[str] = frozenset()
+    weight: str | None = None
     notes: Notes = field(default_factory=Notes)
 
 

@@ -16,6 +16,7 @@ from .flags import FLAG_KEYS, Message
 from .preferences import CHOSEN, PREFERENCE, check_label, preferred, untrained
 from .reading import ReadOptions, Unusable, as_text, is_missing, looks_like_content, shortened
 from .turns import REASONING, from_json, tool_list, tools_within, turn, turns
+from .weights import weight_column, weight_of
 
 CONTENT_NAMES = frozenset((*LABEL_COLUMNS, *FLAG_KEYS))
 CONTENT_NAMES |= {"context", "passage", "article", "evidence", "input", "choices", "options", "documents", "history"}
@@ -38,6 +39,8 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "", reading:
     """
     parts = _Parts(row, layout, reading or ReadOptions())
     _check_kind(parts)
+    column = weight_column(row, layout, parts.reading)
+    weight = 1.0 if column is None else weight_of(row, column, parts.reading)
     messages = READERS[layout.format](parts)
     tools = None
     if layout.format != "text":
@@ -51,11 +54,14 @@ def to_sample(row: Mapping[str, Any], layout: Layout, source: str = "", reading:
         source=source,
         format="prompt-completion" if layout.format == "preference" else layout.format,
         original=row,
-        metadata=parts.metadata(),
+        metadata=parts.metadata(column),
+        weight=weight,
     )
     _check_storable(sample)
     _note_metadata(sample, parts.reading)
-    parts.reading.notes.see(layout, row, parts.reading.metadata)
+    parts.reading.notes.see(
+        layout, row, parts.reading.metadata if column is None else {column, *parts.reading.metadata}
+    )
     return sample
 
 
@@ -88,9 +94,6 @@ def _note_metadata(sample: Sample, reading: ReadOptions) -> None:
             texts = [message.get("content") or "" for message in sample.messages]
             if any(value.strip() in text for text in texts) or all(text.strip() in value for text in texts):
                 continue
-        if column == "weight":
-            reading.notes.lose("the column 'weight': weights of rows do not change the loss, and are metadata")
-            continue
         reading.notes.lose(
             f"the column {shortened(column)} looks like content and is metadata: --columns PART={column} makes it a "
             f"part of the conversation, --metadata-columns {column} says that it is none"
@@ -206,10 +209,10 @@ class _Parts:
         """Return the reason of a part that has the wrong type."""
         return Unusable(f"wrong type in column {self.column(part) or part}")
 
-    def metadata(self) -> dict[str, Any]:
-        """Return the columns of the row that are not part of the conversation."""
+    def metadata(self, weight: str | None) -> dict[str, Any]:
+        """Return the columns of the row that are neither part of the conversation nor its weight."""
         read = self.layout.read - self.unused if self.unused else self.layout.read
-        return {column: value for column, value in self.row.items() if column not in read}
+        return {column: value for column, value in self.row.items() if column not in read and column != weight}
 
 
 def _messages(parts: _Parts) -> list[Message]:

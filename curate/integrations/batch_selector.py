@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..formats import WEIGHT
 from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import verify_head
@@ -36,6 +37,7 @@ from ..training.step import BatchSelection, SelectionPlan, StepCandidates
 from .batch import table_of, take_rows
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
+from .row_weights import weights_in
 from .script_run import ExternalRun
 from .unwrap import scoring_model_of
 
@@ -145,7 +147,8 @@ class BatchSelector:
 
         Args:
             batch: `input_ids` and `labels` (B, L), and `attention_mask` if there is padding, on any device. Other
-                entries with one value per text are cut to the kept texts, too.
+                entries with one value per text are cut to the kept texts, too. An entry `weight` (B,) has the weights
+                of the texts in `kept.loss`: 2 means the same as the text twice.
             rows: (B,) positions of the texts in your data; None: numbers derived from the ids.
             ids: (B,) sample ids for the ledger; None: hashes of the tokens. `curate.samples.Sample.sample_id` is the id
                 that `curate ingest` would give.
@@ -157,17 +160,19 @@ class BatchSelector:
             At most k texts, in the order of the batch.
 
         Raises:
-            ConfigError: a feature is missing, a text is longer than `max_length`, or the selector returned weights and
-                `weighted` is False.
+            ConfigError: a feature is missing, a text is longer than `max_length`, or the selector or the batch gives
+                weights and `weighted` is False.
             DataError: the batch is not of this form, or a sample is not in the pool.
             TrainingError: no candidate has a finite loss.
         """
         table = table_of(batch, self.max_length, rows, ids)
+        table.weights = weights_in(batch)
+        batch = {key: value for key, value in batch.items() if key != WEIGHT}
         kept, weights = self.pick(table, features or {}, candidates)
         if weights is not None and not self.weighted:
             raise ConfigError(
-                "This selector weights the samples that it keeps. Train on kept.loss(logits) instead of the model's "
-                "own loss, and give weighted=True."
+                f"{'The batch' if table.weights is not None else 'This selector'} weights the samples that it keeps. "
+                "Train on kept.loss(logits) instead of the model's own loss, and give weighted=True."
             )
         device = batch["input_ids"].device
         return Kept(take_rows(batch, kept), kept, None if weights is None else weights.to(device))

@@ -21,17 +21,20 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
+from ..formats import WEIGHT
 from ..lm.tokens.batch import empty_batch
 from ..runtime.checksums import CHECKPOINT_MARKER
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
 from ..training import checkpoint, checkpoint_files
+from ..training.process_group import ProcessGroup
 from .batch import table_of
 from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
 from .options import Selective
 from .requirements import refuse_arguments, refuse_parallelism
 from .row_ids import ROW, SampleIds, no_collate, with_row_ids
+from .row_weights import RowWeights
 from .script_run import wait_for_all
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class SelectiveMixin(Base):
         refuse_parallelism(self)
         self.selection = selection
         self._sample_ids = SampleIds(data)
+        self._row_weights = RowWeights(data)
         self._ratio = selection.ratio(self._kept_per_process * self.args.world_size)
         self.batch_selector = self._make_batch_selector()
         self.add_callback(_CheckpointCallback(self))
@@ -84,7 +88,7 @@ class SelectiveMixin(Base):
             raise ConfigError(
                 "Selective needs max_length: the Trainer's arguments have no maximum number of tokens of a text."
             )
-        return BatchSelector(
+        made = BatchSelector(
             selection.selector,
             cast(nn.Module, self.model),
             keep=self._kept_per_process,
@@ -102,6 +106,8 @@ class SelectiveMixin(Base):
             coverage=selection.coverage,
             score_batch_tokens=selection.score_batch_tokens,
         )
+        made.selection.trained = ProcessGroup()
+        return made
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train, or resume training. Each call is one run, which becomes an artifact when the call ends."""
@@ -172,16 +178,22 @@ class SelectiveMixin(Base):
         numbers = [int(row[ROW]) for row in features]
         table = table_of(self._collated(features), self.batch_selector.max_length, numbers)
         table.ids = self._sample_ids.of(numbers, table.ids)
+        table.weights = self._row_weights.of(numbers)
         reference = {name: [values[row] for row in numbers] for name, values in self.selection.features.items()}
         self.batch_selector.step = self.state.global_step
         kept, weights = self.batch_selector.pick(table, reference, self._kept_per_process * self._ratio)
+        order = torch.arange(len(kept))
         if self.batch_selector.selection.selector.keeps_all:
-            return [self._collated(group) for group in groups]
+            parts = torch.split(order, [len(group) for group in groups])
+        else:
+            parts = order.tensor_split(len(groups))
+        if weights is not None:
+            weights = weights * self.batch_selector.selection.trained.size  # gradients are averaged over processes
         return [
             self._micro_batch(
                 [features[row] for row in kept[part].tolist()], None if weights is None else weights[part]
             )
-            for part in torch.arange(len(kept)).tensor_split(len(groups))
+            for part in parts
         ]
 
     def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None) -> Any:
@@ -192,7 +204,7 @@ class SelectiveMixin(Base):
         return batch
 
     def _collated(self, features: Sequence[Mapping[str, Any]]) -> Any:
-        rows = [{key: value for key, value in row.items() if key != ROW} for row in features]
+        rows = [{key: value for key, value in row.items() if key not in (ROW, WEIGHT)} for row in features]
         batch: Any = self.data_collator(rows)
         if len(batch["input_ids"]) != len(rows):
             raise ConfigError(
@@ -208,15 +220,15 @@ class SelectiveMixin(Base):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the Trainer's own loss, or Σ w_i ℓ_i if the selector weights the kept samples."""
+        """Return the Trainer's own loss, or Σ w_i ℓ_i if the selector or the data weights the kept samples."""
         weights = inputs.pop("loss_weights", None)
         if weights is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for option, given in (("compute_loss_func", self.compute_loss_func), ("label smoothing", self.label_smoother)):
             if given is not None:
                 raise ConfigError(
-                    f"Selector {self.selection.selector} weights the losses of the kept samples, which does not work "
-                    f"with {option}: switch it off."
+                    f"The losses of the kept samples are weighted, by selector {self.selection.selector} or by the "
+                    f"column weight of the data, which does not work with {option}: switch it off."
                 )
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
         loss = weighted_loss(*token_losses(outputs.logits, inputs["labels"]), weights)

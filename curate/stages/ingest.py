@@ -13,10 +13,10 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from struct import Struct
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow as pa
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..config import EXTERNAL, NOT_HASHED, NamedConfig
 from ..errors import ConfigError, DataError, did_you_mean
@@ -35,7 +35,7 @@ from ..formats import (
 from ..formats.locations import shown, writable
 from ..log import LOGGER, bar
 from ..runtime.redaction import redacted
-from ..samples import Sample, to_json, to_table
+from ..samples import Sample, to_json, to_table, weights_of
 from ..store import Draft
 from ..store.rows.out_of_core import count_distinct
 from .ingest_report import Report
@@ -46,6 +46,7 @@ EXAMPLES = """\
 curate ingest --data alpaca.parquet --name pool
 curate ingest --data math=gsm8k.jsonl --data chat=sharegpt/ --licence math=mit,chat=cc-by-4.0 --name pool
 curate ingest --data qa.csv --columns prompt=frage,completion=antwort --strict --name qa
+curate ingest --data graded.jsonl --weight-column grade --name graded
 curate ingest --data s3://bucket/chats/ --data https://example.org/qa.jsonl.gz --name remote
 curate ingest --data tatsu-lab/alpaca --licence cc-by-nc-4.0 --deduplicate --name alpaca"""
 
@@ -56,6 +57,8 @@ MOST_REASONS = 200
 OTHER = "other reasons"
 DUPLICATE = "duplicate of an earlier row"
 """Reason for which `--deduplicate` rejects a row."""
+WEIGHTLESS = "weight 0"
+"""Reason for which a row is rejected that would not be trained on."""
 
 
 def _as_locations(value: Any) -> Any:
@@ -72,7 +75,7 @@ def _as_text(value: Any) -> Any:
 class IngestConfig(NamedConfig):
     """Options of `curate ingest`: the data to read, and the treatment of rows that cannot be used."""
 
-    BEFORE: ClassVar[Mapping[str, Any]] = {"roles": {}, "take": None, "metadata_columns": ()}
+    BEFORE: ClassVar[Mapping[str, Any]] = {"roles": {}, "take": None, "metadata_columns": (), "weight_column": None}
 
     data: Annotated[tuple[str, ...], BeforeValidator(_as_locations), EXTERNAL] = Field(
         min_length=1,
@@ -97,6 +100,12 @@ class IngestConfig(NamedConfig):
     metadata_columns: tuple[str, ...] = Field(
         (), description="Columns that are no part of the conversation, under any name."
     )
+    weight_column: str | None = Field(
+        None,
+        min_length=1,
+        description="Column with the weight of a row in the loss, a number from 0: 2 means the same as the row twice. "
+        "By default the column weight, if there is one.",
+    )
     strict: bool = Field(
         False,
         description="Stop with an error at the first row that cannot be used, or of which something that looks like "
@@ -115,12 +124,21 @@ class IngestConfig(NamedConfig):
             parse_take(value)
         return value
 
+    @model_validator(mode="after")
+    def _check_weight(self) -> Self:
+        if self.weight_column in self.metadata_columns:
+            raise ValueError(
+                f"'{self.weight_column}' is given as --weight-column and as --metadata-columns: choose one"
+            )
+        return self
+
     def reading(self) -> ReadOptions:
         """Return how rows are read."""
         return ReadOptions(
             roles=self.roles,
             take=parse_take(self.take) if self.take else None,
             metadata=frozenset(self.metadata_columns),
+            weight=self.weight_column,
             notes=Notes(strict=self.strict),
         )
 
@@ -141,6 +159,7 @@ SAMPLE_RECORDS = pa.schema(
         "turns": pa.int32(),
         "characters": pa.int64(),
         "metadata": pa.string(),
+        "weight": pa.float64(),
     }
 )
 
@@ -170,9 +189,21 @@ def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
                 except Unusable as reason:
                     pool.reject(row, source, str(reason))
     pool.close()
+    _check_weights(config, reading.notes)
     draft.summary |= {"licences": licences}
     for line in report.lines(pool.counts["formats"], pool.counts["rejects"]):
         LOGGER.info(line)
+
+
+def _check_weights(config: IngestConfig, notes: Notes) -> None:
+    """Raise `DataError` if no row has the column that should hold the weights."""
+    column = config.weight_column
+    if column is not None and column not in notes.weights:
+        others = [name for name in notes.columns if name != column]
+        raise DataError(
+            f"No row that can be used has a weight in the column '{column}' (--weight-column)."
+            f"{did_you_mean(column, others)}"
+        )
 
 
 def licences_of(text: str | None, sources: list[str]) -> dict[str, str]:
@@ -210,7 +241,7 @@ class _Pool:
         self.config, self.report = config, report
         self.draft = draft
         self.shards = 0
-        self.rows = 0
+        self.rows = self.weighted = 0
         self.samples: list[Sample] = []
         self.characters = 0
         self.rejects: list[dict[str, Any]] = []
@@ -228,11 +259,15 @@ class _Pool:
                 self.types[column] = kind if self.types.get(column, kind) == kind else ""
 
     def add(self, row: Row, sample: Sample) -> None:
-        """Add a sample; with `--deduplicate`, reject a copy of an earlier one."""
+        """Add a sample; reject one of weight 0, and with `--deduplicate` a copy of an earlier one, of any weight."""
+        if not sample.weight:
+            self.reject(row, sample.source, WEIGHTLESS, sample.sample_id, strict=False)
+            return
         if self.ids is not None and not self.ids.add(bytes.fromhex(sample.sample_id)):
             self.reject(row, sample.source, DUPLICATE, sample.sample_id, strict=False)
             return
         self.samples.append(sample)
+        self.weighted += sample.weight != 1
         self.characters += len(sample.original_json)
         self.counts["sources"][sample.source] += 1
         self.counts["formats"][sample.format] += 1
@@ -279,6 +314,8 @@ class _Pool:
             raise DataError(f"No row of {redacted(', '.join(self.config.data))} can be used{self._reasons()}.")
         self.draft.rows = self.rows
         self.draft.summary |= {"rows": self.rows, "distinct": self._distinct()}
+        if self.weighted:
+            self.draft.summary["rows with a weight"] = self.weighted
         if types := {column: kind for column, kind in self.types.items() if kind}:
             self.draft.summary["types"] = types
         self.draft.summary |= {name: dict(counter.most_common()) for name, counter in self.counts.items()}
@@ -303,6 +340,7 @@ class _Pool:
             "turns": [len(sample.messages) for sample in samples],
             "characters": [sample.characters for sample in samples],
             "metadata": [to_json(sample.metadata) if sample.metadata else "{}" for sample in samples],
+            "weight": weights_of(samples),
         }
         records = pa.Table.from_pydict(columns, schema=SAMPLE_RECORDS)
         self.draft.write(self.shards, to_table(self.samples, self.rows))

@@ -26,6 +26,7 @@ ADVICE: Mapping[str, str] = {
     "two different lists of tools": "keep one; --metadata-columns tools ignores the column",
     "nested too deeply": "flatten the row, or leave the column out",
     "duplicate of an earlier row": "asked for by --deduplicate",
+    "weight 0": "such a row is not trained on; leave the column out with --metadata-columns to train on it",
 }
 """Beginning of a reason -> what to do about it; other reasons say it themselves."""
 
@@ -62,6 +63,7 @@ class Report:
             used = "; ".join(_part(part, columns) for part, columns in parts.items())
             lines.append(f"  read as {name}: {count} ({used})")
         lines += [f"  written as text: {text} ({count})" for text, count in self.notes.changes.most_common(MOST_LINES)]
+        lines += _weights(self.notes)
         if self.notes.columns:
             named = list(self.notes.columns)
             more = f" and {len(named) - 20} more" if len(named) > 20 else ""
@@ -85,6 +87,14 @@ class Report:
         if lines:
             lines.append('  curate query "SELECT file, row, reason FROM rejects" lists the rejected rows')
         return lines
+
+
+def _weights(notes: Notes) -> list[str]:
+    lines = []
+    for column, (count, lowest, highest) in list(notes.weights.items())[:MOST_LINES]:
+        found = f"{count} rows differ from 1, from {lowest:g} to {highest:g}" if count else "all are 1"
+        lines.append(f"  weights of rows in the loss, from {cell(column)}: {found}")
+    return lines
 
 
 def _part(part: str, columns: Iterable[str]) -> str:

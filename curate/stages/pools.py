@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ArtifactNotFound, DataError
+from ..log import LOGGER
 from ..samples import Sample, from_row
 from ..store import Artifact, Store
 
@@ -62,6 +63,23 @@ def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = N
         names = ", ".join(sorted(pool.name for pool in pools))
         raise ArtifactNotFound(f"The store {store.root} has several pools ({names}): give --pool.")
     raise ArtifactNotFound(f"The pool of these samples is not in the store {store.root}: ingest it, or give --pool.")
+
+
+def tell_older_weights(store: Store, pool: Artifact) -> None:
+    """Warn if an older curate made a pool and left the weights of its rows in their metadata."""
+    from ..store.artifacts.parquet import metadata_of
+
+    if not pool.shards() or "weight" in metadata_of(pool.shards()[0]).schema.to_arrow_schema().names:
+        return
+    found = store.query(
+        "SELECT count(*) AS rows FROM samples WHERE pool = $pool AND TRY_CAST(metadata->>'weight' AS DOUBLE) <> 1",
+        {"pool": store.display_names()[pool.fingerprint]},
+    )
+    if rows := found["rows"].to_pylist()[0]:
+        LOGGER.warning(
+            f"{rows} rows of '{pool.name}' have a column weight, and the curate that made this pool did not read it: "
+            "each counts once. To train with the weights, ingest again with --weight-column weight."
+        )
 
 
 def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:

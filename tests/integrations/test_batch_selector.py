@@ -226,6 +226,23 @@ def test_a_selector_that_weights_needs_a_loop_that_trains_on_the_weights(model: 
     assert kept.loss(logits).item() == pytest.approx(float(losses_of(model, kept) @ kept.weights.float()), rel=1e-4)
 
 
+def test_an_entry_weight_counts_a_text_so_often(model: Any) -> None:
+    batch = batch_of()
+    batch["weight"] = torch.tensor([2.0, 0.5, 0.0] * (COUNT // 3) + [1.0] * (COUNT % 3))
+    with pytest.raises(ConfigError, match=r"The batch weights .* kept\.loss\(logits\).*weighted=True"):
+        BatchSelector("max_loss", model, keep=3).choose(batch)
+    kept = BatchSelector("max_loss", model, keep=3, weighted=True).choose(batch)
+    assert "weight" not in kept, "so that model(**kept) accepts it"
+    own = batch["weight"][kept.rows] * (kept["labels"][:, 1:] != -100).sum(1)
+    logits = model(**{key: value for key, value in kept.items() if key != "labels"}).logits
+    expected = (losses_of(model, kept) * own).sum() / own.sum()
+    assert kept.loss(logits).item() == pytest.approx(float(expected), rel=1e-4)
+    with pytest.raises(DataError, match="one number for each of its"):
+        BatchSelector("max_loss", model, keep=3, weighted=True).choose(batch | {"weight": torch.ones(2)})
+    with pytest.raises(DataError, match="Row 0: the weight"):
+        BatchSelector("max_loss", model, keep=3, weighted=True).choose(batch | {"weight": -torch.ones(COUNT)})
+
+
 def test_stored_features_of_the_samples_are_joined(model: Any) -> None:
     batch = batch_of()
     reference = losses_of(model, batch)

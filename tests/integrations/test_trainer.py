@@ -82,6 +82,65 @@ def test_keeping_all_is_a_plain_trainer_bit_for_bit(tiny: str, tmp_path: Path, d
     assert len({row["position"] for row in found}) == 12
 
 
+class GradientsOfSteps:
+    """A callback's place for the gradients of every step, before the optimizer's."""
+
+    def __init__(self) -> None:
+        from transformers import TrainerCallback
+
+        seen: list[dict[str, torch.Tensor]] = []
+
+        class Look(TrainerCallback):
+            def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
+                seen.append({name: p.grad.clone() for name, p in model.named_parameters()})
+
+        self.seen, self.callback = seen, Look()
+
+
+@pytest.mark.parametrize("selector", ["full", "max_loss"])
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_a_column_weight_is_the_weight_of_the_row(tiny: str, tmp_path: Path, selector: str, as_dataset: bool) -> None:
+    given = [[1, 2, 0.5, None, 0, 3][n % 6] for n in range(COUNT)]
+    data: Any = [row | {"weight": weight} for row, weight in zip(rows(), given, strict=True)]
+    data = datasets.Dataset.from_list(data) if as_dataset else data
+    store, look = Store(tmp_path / "store"), GradientsOfSteps()
+    values = parts(tiny, tmp_path / "out", max_grad_norm=0.0, max_steps=1) | {"train_dataset": data}
+    options = {} if selector == "full" else {"candidates": 12}
+    trainer = SelectiveTrainer(**values, selection=Selective(selector, max_length=64, store=store, name="w", **options))
+    trainer.add_callback(look.callback)
+    before = weights(trainer)
+    trainer.train()
+    kept = store.query("SELECT position, sample_weight, weight FROM ledger WHERE kept ORDER BY slot").to_pylist()
+    own = [1 if given[row["position"]] is None else given[row["position"]] for row in kept]
+    assert [row["sample_weight"] for row in kept] == [None if weight == 1 else weight for weight in own]
+    model, texts = trainer.model, rows()
+    model.load_state_dict(before)
+    model.zero_grad()
+    chosen = [texts[row["position"]] for row in kept]
+    counts = [sum(label != -100 for label in text["labels"]) for text in chosen]
+    total = sum(weight * count for weight, count in zip(own, counts, strict=True))
+    for text, weight, count in zip(chosen, own, counts, strict=True):
+        loss = model(**{key: torch.tensor(value)[None] for key, value in text.items()}).loss
+        (loss * weight * count / total).backward()
+    (found,) = look.seen
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_one_change_nothing_and_a_wrong_weight_is_an_error(tiny: str, tmp_path: Path) -> None:
+    plain = SelectiveTrainer(**parts(tiny, tmp_path / "out"), selection=Selective("full", max_length=64))
+    plain.train()
+    data: list[Any] = [row | {"weight": None} for row in rows()]
+    values = parts(tiny, tmp_path / "out") | {"train_dataset": data}
+    ones = SelectiveTrainer(**values, selection=Selective("full", max_length=64))
+    ones.train()
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(ones)[name], value, rtol=1e-3, atol=1e-5)
+    values["train_dataset"] = [row | {"weight": -1} for row in rows()]
+    with pytest.raises(DataError, match=r"Row \d+: the weight in column 'weight' must be .* negative. Correct it"):
+        SelectiveTrainer(**values, selection=Selective("full", max_length=64)).train()
+
+
 def test_a_step_that_is_weighted_descends_the_weighted_losses(tiny: str, tmp_path: Path) -> None:
     from transformers import TrainerCallback
 

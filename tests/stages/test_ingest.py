@@ -192,3 +192,62 @@ def test_a_pool_that_repeats_itself_on_purpose_is_kept_whole(store: Store) -> No
     assert pool.rows == 6000 and pool.summary["distinct"] < 6000
     noise = store.query("SELECT count(*) AS n FROM samples WHERE metadata->>'noise' = 'duplicate'").to_pylist()
     assert noise[0]["n"] > 0
+
+
+def weights_of(pool: Artifact) -> list[float]:
+    return [sample.weight for _, sample in pool_samples(pool)]
+
+
+def test_weights_are_stored_and_told_and_rows_of_weight_zero_are_rejected(
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"prompt": "a", "completion": "b"}
+    values: list[Any] = [2, 1, 0, None, 0.25, -1, 0]
+    rows = [{**good, "prompt": f"q{n}", "weight": value} for n, value in enumerate(values)]
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows, {**good, "prompt": "late"}])
+    with caplog.at_level("INFO"):
+        pool = ingest(store, path)
+    assert weights_of(pool) == [2, 1, 1, 0.25, 1] and pool.summary["rows with a weight"] == 2
+    assert pool.summary["rejects"]["weight 0"] == 2 and sum(pool.summary["rejects"].values()) == 3
+    lines = caplog.text
+    assert "weights of rows in the loss, from weight: 4 rows differ from 1, from 0 to 2" in lines
+    assert "rejected: weight 0: 2" in lines and "kept as metadata" not in lines
+    stored = store.query(
+        "SELECT s.weight, c.weight AS shard FROM samples s JOIN conversations c USING (sample_id) ORDER BY s.position"
+    )
+    assert stored["weight"].to_pylist() == stored["shard"].to_pylist() == [2, None, None, 0.25, None]
+    with pytest.raises(DataError, match=r"row 6: the weight in column 'weight' .* is negative"):
+        ingest(store, path, strict=True, name="strict")
+
+
+def test_rows_of_weight_zero_are_no_error_with_strict(tmp_path: Path, store: Store) -> None:
+    rows = [{"text": "a", "weight": 0}, {"text": "b", "weight": 3}]
+    assert weights_of(ingest(store, write_jsonl(tmp_path / "a.jsonl", rows), strict=True)) == [3]
+
+
+def test_a_column_for_weights_must_exist(tmp_path: Path, store: Store) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a", "grade": 2}, {"text": "b"}])
+    assert weights_of(ingest(store, path, weight_column="grade")) == [2, 1]
+    with pytest.raises(DataError, match=r"No row that can be used has a weight in the column 'grad'.*'grade'"):
+        ingest(store, path, weight_column="grad", name="other")
+    with pytest.raises(ConfigError, match="--weight-column and as --metadata-columns"):
+        ingest(store, path, weight_column="grade", metadata_columns=("grade",), name="both")
+    assert weights_of(ingest(store, path, name="plain")) == [1, 1]
+
+
+def test_of_copies_with_different_weights_deduplicate_keeps_the_first_and_its_weight(
+    tmp_path: Path, store: Store
+) -> None:
+    rows = [{"text": "a", "weight": 0}, {"text": "a", "weight": 3}, {"text": "a", "weight": 5}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert weights_of(ingest(store, path)) == [3, 5], "two rows of one sample: each is a candidate with its weight"
+    single = ingest(store, path, deduplicate=True, name="single")
+    assert weights_of(single) == [3], "weights of copies do not add up"
+    assert single.summary["rejects"] == {"weight 0": 1, "duplicate of an earlier row": 1}
+
+
+def test_another_weight_is_another_pool(tmp_path: Path, store: Store) -> None:
+    one, other = ({"text": "a", "weight": weight} for weight in (1, 2))
+    first = ingest(store, write_jsonl(tmp_path / "a.jsonl", [one]))
+    second = ingest(store, write_jsonl(tmp_path / "a.jsonl", [other]))
+    assert first.fingerprint != second.fingerprint

@@ -8,7 +8,7 @@ The trainers report such rows in the middle of their logs, or not at all. The ru
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -113,6 +113,7 @@ def _named(ids: Sequence[str], count: int) -> str:
 def _is_kept(sample: Sample, trainer: str, row_format: str) -> bool:
     """Return whether a trainer treats a sample in a format as `curate train` does."""
     fits = row_format == "messages" or sample.messages[-1]["role"] == "assistant"
+    sample = replace(sample, weight=1.0)  # no text is lost with it
     return fits and not any(findings_of(sample, trainer, row_format))
 
 
@@ -124,6 +125,8 @@ def findings_of(sample: Sample, trainer: str, row_format: str) -> Iterator[Findi
         trainer: key of `TRAINER_FORMATS`.
         row_format: format of the rows.
     """
+    if sample.weight != 1 and (trainer, row_format) != ("ms-swift", "messages"):
+        yield "changes", "reads no weights of rows, so each row counts once"
     if sample.is_text or row_format == "alpaca" or trainer == "axolotl":
         return
     if trainer == "trl":

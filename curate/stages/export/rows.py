@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import ConfigError, DataError, did_you_mean
-from ...formats import Traits, columns_of, to_rows
+from ...formats import WEIGHT, Traits, columns_of, to_rows
 from ...samples import Sample, answer_turns, from_row
 from ...store.rows.out_of_core import read_batches
 from .selection import CHOSEN_TURNS
+from .weights import Weights, weight_columns
 
 SINGLE_ANSWER = ("prompt-completion", "alpaca")
 """Formats with one answer a row, the last of the conversation."""
@@ -46,6 +47,7 @@ class ChosenRows:
         chosen_turns: counts of the selected answers; None if conversations are selected as a whole.
         markers: key of the messages that says whether an answer is selected, if there is one.
         calls: True if a message of any sample calls a tool; for `original` without further columns, always False.
+        weights: weights of the samples in the loss.
 
     Args:
         path: file with the selected samples in order, as `gather` of `store.rows.out_of_core` writes it.
@@ -53,13 +55,21 @@ class ChosenRows:
         name: format of the rows.
         columns: further columns: of `chosen`, of the sample, or of the row as it was ingested.
         marker: key of messages that tells a trainer which answers to train on; None if the trainer has none.
+        weights: counts weights, and combines them with those of the selection.
     """
 
     def __init__(
-        self, path: Path, chosen: pa.Table, name: str, columns: Sequence[str], marker: str | None = None
+        self,
+        path: Path,
+        chosen: pa.Table,
+        name: str,
+        columns: Sequence[str],
+        marker: str | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.path, self.chosen, self.name = path, chosen, name
         self.sources: Counter[str] = Counter()
+        self.weights = weights or Weights()
         self._traits, original = Traits(), dict[str, None]()
         self.calls = False
         self.chosen_turns = ChosenTurns() if CHOSEN_TURNS in chosen.column_names else None
@@ -72,10 +82,16 @@ class ChosenRows:
             for samples in self._samples():
                 self.sources.update(sample.source for sample in samples)
                 self._traits |= Traits.of(samples)
+                self.weights.count(sample.weight for sample in samples)
                 self.calls |= any(message.get("tool_calls") for sample in samples for message in sample.messages)
                 original |= dict.fromkeys(column for sample in samples for column in sample.original)
         self.present = set(original) if name == "original" else columns_of(name, self._traits)
-        self._columns = _new_columns(columns, self.present, original, chosen.column_names)
+        adds_weight = bool(self.weights.rows) and name != "original"
+        others = [column for column in columns if column != WEIGHT] if adds_weight else columns
+        self._columns = _new_columns(others, self.present, original, chosen.column_names)
+        if adds_weight:
+            self.weights.combined = WEIGHT in columns and WEIGHT in chosen.column_names
+            self._columns.append(WEIGHT)
         self._checked = False
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -96,9 +112,11 @@ class ChosenRows:
 
     def _read_sources_and_formats(self) -> None:
         """Read the two columns that rows in the format `original` depend on, without reading the rows."""
-        for batch in read_batches(self.path, ["source", "format"]):
+        for batch in read_batches(self.path, ["source", "format", *weight_columns(self.path)]):
             self.sources.update(batch.column("source").to_pylist())
             self._traits |= Traits(formats=frozenset(batch.column("format").to_pylist()))
+            if WEIGHT in batch.schema.names:
+                self.weights.count(1.0 if weight is None else weight for weight in batch.column(WEIGHT).to_pylist())
 
     def _samples(self) -> Iterator[list[Sample]]:
         return ([from_row(row) for row in batch.to_pylist()] for batch in read_batches(self.path))
@@ -111,12 +129,24 @@ class ChosenRows:
             samples: a batch of selected samples.
             start: number of the batch's first sample among all selected ones.
         """
+        if column == WEIGHT and column in self._columns and self.weights.rows and self.name != "original":
+            return self._weights(samples, start)
         if column in self.chosen.column_names:
             values: list[Any] = self.chosen[column].slice(start, len(samples)).to_pylist()
             return values if self.chosen_turns is None else self._by_turn(column, values, samples, start)
         if column == "source":
             return [sample.source for sample in samples]
         return [sample.original.get(column) for sample in samples]
+
+    def _weights(self, samples: Sequence[Sample], start: int) -> list[Any]:
+        """Return the weights of samples in the loss, combined with those of the selection if these are requested."""
+        own = [sample.weight for sample in samples]
+        if not self.weights.combined:
+            return own
+        given = self.chosen[WEIGHT].slice(start, len(samples)).to_pylist()
+        if self.chosen_turns is not None:
+            given = self._by_turn(WEIGHT, given, samples, start)
+        return [self.weights.combine(*pair) for pair in zip(given, own, strict=True)]
 
     def _by_turn(self, column: str, values: list[Any], samples: Sequence[Sample], start: int) -> list[Any]:
         """Return the turns of the selected answers, or another column with one value per selected answer."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from ...config import NOT_HASHED, POWER, NamedConfig, Ref
+from ...formats import WEIGHT
 from ...formats.locations import is_url, local, shown
 from ...log import LOGGER
 from ...samples import from_row
@@ -47,6 +48,7 @@ from .trainers import (
     trainer_file,
     training_section,
 )
+from .weights import Selection, Weights
 
 EXAMPLES = """\
 curate export --run uds --to exports/uds --name uds-kept
@@ -153,7 +155,9 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     gathered = draft.path / "gathered.parquet"
     gather(selected.pool.shards(), selected.positions(draft.path), gathered)
     marker = TURN_MARKERS.get((config.trainer or "", config.format))
-    rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker)
+    maker: Selection = "run" if config.run is not None else "subset" if config.subset is not None else "sql"
+    weights = Weights(maker, selected.pool.config.get("weight_column") or WEIGHT)
+    rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker, weights)
     watched = WatchedRows(rows)
     differences = None
     if config.trainer is not None:
@@ -168,6 +172,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     )
     remove(gathered)
     sections = [loading_section(draft.files, config.file_format, config.format, watched)]
+    sections += weights.section(config.format)
     if config.trainer is not None and differences is not None:
         _write_trainer_file(config, config.trainer, rows, draft, differences.flags)
         sections.append(training_section(config.trainer, config.format, config.name, FILES.get(config.file_format, "")))

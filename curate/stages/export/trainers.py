@@ -118,7 +118,7 @@ swift sft --model MODEL --dataset FOLDER/{file} \\
 
 Both options shuffle by default. ms-swift drops columns that it does not know. A column `weight` is also written into
 each answer as `loss_scale` (format messages): add `--is_binary_loss_scale false`, and the loss of each token of the
-row is multiplied by it.""",
+row is multiplied by it. ms-swift divides the sum by the number of tokens, curate by the sum of their weights.""",
         """\
 ms-swift writes the tokens with the template of its own for the model (`--template`). They equal those of `curate
 train` if this says what the model's chat template says; `--system` and the template's default system message are

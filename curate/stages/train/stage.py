@@ -13,6 +13,7 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Artifact, Draft
 from ..inputs import Inputs
+from ..pools import tell_older_weights
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
@@ -43,6 +44,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     pool = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=distinct, subset=subset)
     table = pool.table
     if draft.rank == 0:
+        tell_older_weights(inputs.store, inputs.artifacts["pool"])
         pool.expansion.record(draft)
     epoch_subsets = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"]).table if config.eval_pool else None
