@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..formats import WEIGHT
+from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import verify_head
 from ..lm.tokens.token_table import TokenTable
@@ -119,7 +120,7 @@ class BatchSelector:
         info = RunInfo(scoring_model.head.vocab_size, max_length, seed, keep, total_steps)
         built = make_selector(selector, args or {}, info).to(device)
         if built.signals or built.gradients is not None:
-            verify_head(scoring_model)
+            scoring_model = with_packing(verify_head(scoring_model), max_length)
         self.selection = BatchSelection(
             built,
             scoring_model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ..errors import TrainingError
@@ -34,9 +35,10 @@ class ScoreBudget:
         """Return the number of texts to measure next, at least one.
 
         Args:
-            lengths: (n,) on the CPU, token counts of the texts that are left, longest first.
+            lengths: (n,) on the CPU, token counts of the texts that are left, in their order.
         """
-        count = max(1, self.tokens // max(1, int(lengths[0])))
+        padded = lengths.cummax(0).values * torch.arange(1, len(lengths) + 1)  # tokens of the first 1, 2, ... texts
+        count = max(1, int((padded <= self.tokens).sum()))
         if self.texts is not None:
             count = self.texts if self.fixed else min(count, self.texts)
         return min(count, len(lengths))
@@ -45,12 +47,12 @@ class ScoreBudget:
         """Allow half as many tokens from now on, because texts of these lengths did not fit in memory; warn once.
 
         Args:
-            lengths: (b,) token counts of the micro-batch that did not fit, longest first.
+            lengths: (b,) token counts of the micro-batch that did not fit.
 
         Raises:
             TrainingError: the micro-batch was a single text, or its size is fixed.
         """
-        longest = int(lengths[0])
+        longest = int(lengths.max())
         if self.fixed and len(lengths) > 1:
             raise TrainingError(
                 f"Out of memory while scoring {len(lengths)} texts of up to {longest} tokens. With sharded weights "

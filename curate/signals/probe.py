@@ -15,11 +15,12 @@ from torch import Tensor
 from ..log import Stopwatch
 from ..numerics.head import Head
 from ..numerics.losses import IGNORE, mean_where, next_token_labels, token_losses
+from .beginnings import beginnings_together
 from .budget import ScoreBudget
 
 Backbone = Callable[[Tensor, Tensor], Tensor]
-"""(input_ids, attention_mask), both (b, L) -> the last hidden states (b, L, d), which are the head's input. The ids are
-on the model's device; the mask may be on the CPU."""
+"""(input_ids, attention_mask), both (b, L) and where the inputs are, on the CPU or on the model's device -> the last
+hidden states (b, L, d) on the model's device, which are the head's input."""
 
 FORWARD = ("loss", "entropy")
 """Signals that a plain forward pass also computes; their time counts as part of it."""
@@ -99,6 +100,7 @@ def measure(
     budget: ScoreBudget | None = None,
     *,
     timer: Stopwatch | None = None,
+    shared: bool = False,
 ) -> dict[str, Tensor]:
     """Measure signals of n texts under the current weights.
 
@@ -116,6 +118,8 @@ def measure(
         signals: the signals by name. `loss` and `entropy` share one pass through the head.
         budget: the size of a micro-batch; it is halved if memory runs out.
         timer: receives the time of the forward pass (`scoring_forward`) and of the rest (`score_arithmetic`).
+        shared: the backbone computes beginnings that texts of a micro-batch share once, so texts with the same
+            beginning are processed one after the other.
 
     Returns:
         Signal name -> (n,) or (n, d), on the model's device.
@@ -126,11 +130,13 @@ def measure(
     budget, timer = budget or ScoreBudget(), timer or Stopwatch()
     lengths = inputs["attention_mask"].sum(1).cpu()
     order = torch.argsort(lengths, descending=True, stable=True)
+    if shared:
+        order = order[beginnings_together([inputs["input_ids"][i, : lengths[i]].tolist() for i in order.tolist()])]
     found: list[dict[str, Tensor]] = []
     at = 0
     while at < len(order):
         rows = order[at : at + budget.take(lengths[order[at:]])]
-        part = _measure_if_it_fits(backbone, head, _take_rows(inputs, rows, int(lengths[rows[0]])), signals, timer)
+        part = _measure_if_it_fits(backbone, head, _take_rows(inputs, rows, int(lengths[rows].max())), signals, timer)
         if part is None:
             budget.halve(lengths[rows])
             if torch.cuda.is_available():
@@ -173,7 +179,7 @@ def _measure_at_once(
     """Return the signals of one micro-batch, on the head's device."""
     mask = batch["attention_mask"].bool()
     with timer.part("scoring_forward"):
-        hidden = backbone(batch["input_ids"].to(head.weight.device, non_blocking=True), mask)
+        hidden = backbone(batch["input_ids"], mask)
         probe = Probe(hidden, head, mask, batch["labels"])
         del hidden
         early = {name: signals[name](probe) for name in sorted(signals) if name in FORWARD}

@@ -163,6 +163,7 @@ class Embedder:
 
         from ..lm.input_limits import InputLimits
         from ..lm.model.load import load_model, load_tokenizer
+        from ..lm.model.row_proof import with_packing
         from ..lm.model.scoring_batch import default_score_tokens
         from ..lm.model.scoring_model import make_scoring_model, verify_head
         from ..store.rows.pool_rows import PoolRows
@@ -173,8 +174,11 @@ class Embedder:
         self.work = work
         self.pool = PoolRows(work.pool.shards())
         self.encoder = make_encoder(config, load_tokenizer(options))
-        self.scoring_model = verify_head(
-            make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
+        self.scoring_model = with_packing(
+            verify_head(
+                make_scoring_model(load_model(options).to(device), autocast=torch.bfloat16 if config.bf16 else None)
+            ),
+            config.max_length,
         )
         self.limits = InputLimits.of(self.scoring_model.model)
         self.signals, self.no_values = _signals(config, self.scoring_model)
@@ -229,7 +233,15 @@ class Embedder:
             rows = range(start, min(start + SORTED, len(table)))
             batch = collate([table[row] for row in rows], pad_token_id=0)
             with scoring_model.eval_mode():
-                values = measure(scoring_model.hidden, scoring_model.head, batch, self.signals, budget, timer=timer)
+                values = measure(
+                    scoring_model.hidden,
+                    scoring_model.head,
+                    batch,
+                    self.signals,
+                    budget,
+                    timer=timer,
+                    shared=scoring_model.shares,
+                )
             for name, value in values.items():
                 parts.setdefault(name, []).append(value.cpu())
             advance(int(ends[rows.start : rows.stop].sum()))

@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from ..store.artifacts.files import write_text
 from ..store.artifacts.path_checks import require_file
 from ..store.artifacts.safe_files import read_text
+from .batching import ROUTES, Batching
 from .checkpoint_files import damage_error
 from .recorder import Counters
 from .step import BatchSelection
 
 
-def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
+def save(checkpoint: Path, selection: BatchSelection, rank: int, batching: Batching | None = None) -> None:
     """Add a process's selector and counters to a checkpoint that the Trainer has written.
 
     Processes that select together have the same selector state, so only the first of them saves it.
@@ -31,6 +33,7 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
         checkpoint: folder of the checkpoint.
         selection: selection whose state is saved.
         rank: rank of this process in the launch.
+        batching: how the run feeds its batches; None: padded.
     """
     state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
     if state and not selection.ranks.rank:
@@ -40,6 +43,7 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int) -> None:
         "seconds": selection.timer.seconds,
         "score_tokens": selection.budget.tokens,
         "backward_texts": selection.engine.micro_batch if selection.engine else None,
+        "batching": (batching or Batching()).record(),
     }
     write_text(checkpoint / f"tally-{rank}.json", json.dumps(content))
 
@@ -74,6 +78,22 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
                 selection.budget.tokens = int(content["score_tokens"])
                 if selection.engine:
                     selection.engine.micro_batch = int(content["backward_texts"])
+
+
+def batching_of(checkpoint: Path) -> dict[str, Any]:
+    """Return how the run of a checkpoint feeds its batches. Checkpoints that do not say so are of padded batches.
+
+    Raises:
+        TrainingError: a file does not hold what it should.
+    """
+    for file in sorted(checkpoint.glob("tally-*.json")):
+        with _reading(file):
+            found = json.loads(read_text(file)).get("batching", Batching().record())
+            tokens = found["tokens"]
+            if found["route"] not in ROUTES or not (tokens is None or (type(tokens) is int and tokens > 0)):
+                raise ValueError("it names no way to make batches")
+            return {"route": found["route"], "tokens": tokens, "scoring": bool(found["scoring"])}
+    return Batching().record()
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.input_limits import InputLimits
 from ..lm.model.chunked_loss import chunk_loss, weigh_loss
 from ..lm.model.fsdp import shard
+from ..lm.model.packing import LossPacking
+from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
 from ..lm.tokens.batch import collate
@@ -30,7 +32,7 @@ from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from ..version import pip_install
-from . import checkpoint, checkpoint_files
+from . import batching, checkpoint, checkpoint_files
 from .candidate_sampler import SamplingOrder
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.adam import Adam
@@ -71,6 +73,8 @@ class TrainingJob:
         fsdp: True to shard the frozen layers over processes.
         score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
         score_batch_size: maximum number of texts measured at once; None: in backward passes `BACKWARD_TEXTS`.
+        batching: how texts reach the model, see `batching.py`; auto: the fastest way that it is proved to support.
+        train_batch_tokens: maximum number of tokens in a pass of training; None: what suits the device.
     """
 
     label: str
@@ -94,6 +98,8 @@ class TrainingJob:
     fsdp: bool = False
     score_batch_tokens: int | None = None
     score_batch_size: int | None = None
+    batching: batching.Requested = "auto"
+    train_batch_tokens: int | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -165,10 +171,14 @@ def train(
     model = shard(model, arguments.device) if job.fsdp else model.to(arguments.device)
     scoring_model = make_scoring_model(model, autocast=torch.bfloat16 if arguments.bf16 else None)
     selector = build_selector(job, scoring_model, arguments)
-    if head_is_verified(job, selector, scoring_model):
-        chunk_loss(scoring_model, job.logits_budget)
+    packing = LossPacking() if head_is_verified(job, selector, scoring_model) else None
+    if packing is not None:
+        chunk_loss(scoring_model, job.logits_budget, packing)
     else:
         weigh_loss(model)
+    batches = _batching(job, scoring_model, packing, folder)
+    if batches.scoring and selector.signals:
+        scoring_model = with_packing(scoring_model, int(job.table.lengths.max(initial=1)))
     selection = BatchSelection(
         selector,
         scoring_model,
@@ -178,7 +188,7 @@ def train(
         trained=ProcessGroup(),
         budget=_score_budget(job, model, arguments.device),
     )
-    trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments)
+    trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments, batches)
     add_gradient_engines(job, trainer)
     resume = restore(job, trainer, ledger, folder)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -238,6 +248,21 @@ def head_is_verified(job: TrainingJob, selector: Selector, scoring_model: Scorin
     return True
 
 
+def _batching(
+    job: TrainingJob, scoring_model: ScoringModel, packing: LossPacking | None, folder: Path
+) -> batching.Batching:
+    """Return how texts reach the model: as the checkpoint of a resumed run says, else the fastest proved way."""
+    found = checkpoint_files.newest(folder, clean=False)
+    return batching.choose(
+        job.batching,
+        job.train_batch_tokens,
+        scoring_model,
+        packing,
+        int(job.table.lengths.max(initial=1)),
+        checkpoint.batching_of(found) if found else None,
+    )
+
+
 def make_trainer(
     job: TrainingJob,
     selection: BatchSelection,
@@ -245,21 +270,24 @@ def make_trainer(
     tokenizer: PreTrainedTokenizerBase,
     ledger: RunLedger,
     arguments: TrainingArguments,
+    batches: batching.Batching | None = None,
 ) -> CurateTrainer:
     """Build the Trainer, with its data and callbacks."""
+    saving = CheckpointCallback(selection, ledger.commit, job.save_total_limit, batches)
     return CurateTrainer(
         selection=selection,
         table=job.table,
         plan=job.plan,
         reference=job.reference,
         order=job.order,
+        batching=batches,
         model=model,
         args=arguments,
         train_dataset=range(len(job.table)) if job.rounds is None else job.rounds,
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[Progress(selection, job.label), CheckpointCallback(selection, ledger.commit, job.save_total_limit)],
+        callbacks=[Progress(selection, job.label), saving],
     )
 
 

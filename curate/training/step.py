@@ -224,7 +224,9 @@ class BatchSelection:
             model = self.scoring_model
             refresh = (batch.step - 1) % batch.plan.refresh_every == 0
             with model.eval_mode(refresh=refresh):
-                values = measure(model.hidden, model.head, texts, signals, self.budget, timer=self.timer)
+                values = measure(
+                    model.hidden, model.head, texts, signals, self.budget, timer=self.timer, shared=model.shares
+                )
             resident = self.selector.resident
             for name, value in values.items():
                 whole_step = self.ranks.gather(value[: len(own)])

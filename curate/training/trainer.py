@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from ..lm.tokens.batch import Batch, collate, empty_batch, weigh
 from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
+from .batching import Batching
 from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
 from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
@@ -47,6 +49,7 @@ class CurateTrainer(ResumingTrainer):
         plan: numbers of candidates and kept samples of a step.
         reference: stored features that the selector needs, (n,) each, in the table's order.
         order: order in which an epoch goes through the table; None: all rows once, shuffled.
+        batching: how the kept samples reach the model; None: padded, as in a plain Trainer.
         kwargs: keyword arguments of the Trainer. `train_dataset` holds rows of the token table, as numbers.
     """
 
@@ -58,6 +61,7 @@ class CurateTrainer(ResumingTrainer):
         plan: SelectionPlan,
         reference: Mapping[str, Tensor] | None = None,
         order: SamplingOrder | None = None,
+        batching: Batching | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,6 +70,7 @@ class CurateTrainer(ResumingTrainer):
         self.plan = plan
         self.reference = dict(reference or {})
         self.order = order
+        self.batching = batching or Batching()
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> CandidateLoader:
@@ -147,10 +152,7 @@ class CurateTrainer(ResumingTrainer):
     ) -> Tensor:
         """Make the Trainer's step; if the step's update is ready, set its gradient once instead."""
         if UPDATE not in inputs:
-            try:
-                return super().training_step(model, inputs, num_items_in_batch)
-            except torch.OutOfMemoryError:
-                raise _out_of_memory(inputs) from None
+            return self._passes(model, inputs, num_items_in_batch)
         update: Update | None = inputs[UPDATE]
         if update is None:
             return torch.zeros((), device=self.args.device)
@@ -158,6 +160,28 @@ class CurateTrainer(ResumingTrainer):
             if name in update.gradient:
                 parameter.grad = update.gradient[name].to(parameter.dtype)
         return update.loss.detach().to(device=self.args.device, dtype=torch.float32)
+
+    def _passes(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Make the forward and backward passes of a micro-batch, and return its loss.
+
+        Losses of parts add up only if each is divided by the tokens of the whole step. With several processes only the
+        last part exchanges gradients, so they need not have equally many.
+        """
+        adds_up = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        parts = self.batching.parts(inputs) if adds_up else [inputs]
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, 1):
+            last = number == len(parts)
+            try:
+                with (
+                    nullcontext() if last else self.accelerator.no_sync(model),
+                    self.batching.forward_and_backward(),
+                ):
+                    loss = super().training_step(model, part, num_items_in_batch)
+            except torch.OutOfMemoryError:
+                raise _out_of_memory(part) from None
+            total = loss if len(parts) == 1 else total + loss
+        return total
 
     def compute_loss(
         self,
@@ -220,12 +244,20 @@ class CheckpointCallback(TrainerCallback):
         selection: selection whose selector, counters and seconds are saved.
         commit: function that commits the ledger up to a step.
         limit: number of checkpoints to keep; None: all.
+        batching: how the run feeds its batches, for the checkpoint; None: padded.
     """
 
-    def __init__(self, selection: BatchSelection, commit: Callable[[int], None], limit: int | None) -> None:
+    def __init__(
+        self,
+        selection: BatchSelection,
+        commit: Callable[[int], None],
+        limit: int | None,
+        batching: Batching | None = None,
+    ) -> None:
         self.selection = selection
         self.commit = commit
         self.limit = limit
+        self.batching = batching
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -236,7 +268,7 @@ class CheckpointCallback(TrainerCallback):
         saved = folder / f"checkpoint-{state.global_step}"
         if not state.is_world_process_zero:
             self.commit(state.global_step)
-        checkpoint.save(saved, self.selection, args.process_index)
+        checkpoint.save(saved, self.selection, args.process_index, self.batching)
         if args.world_size > 1:  # rank 0 merges the parts of all processes, so theirs must be closed
             torch.distributed.barrier()
         if state.is_world_process_zero:

@@ -14,6 +14,7 @@ from curate.log import LOGGER
 from curate.numerics.head import Head
 from curate.numerics.srft import TwoSided
 from curate.signals import Entropy, HeadGradNorm, Loss, MeanHidden, Probe, ScoreBudget, Sketch, Utility, measure
+from curate.signals.beginnings import beginnings_together
 
 D, V, T = 12, 60, 32
 
@@ -149,3 +150,23 @@ def test_the_completion_is_what_the_loss_sees() -> None:
     for i, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
         seen = probe.hidden("completion")[i].any(1).nonzero()[:, 0].tolist()
         assert seen == list(range(4, n - 1))
+
+
+def test_texts_with_the_same_beginning_are_measured_together_and_nothing_else_moves() -> None:
+    long, short = [*range(100, 130)], [*range(200, 215)]
+    texts = [[*range(40)], [*long, 1, 2], [*range(300, 330)], [*short, 3, 4], [*long, 5], [9] * 16, short]
+    order = beginnings_together(texts).tolist()
+    assert order == [0, 1, 4, 2, 3, 6, 5]
+    apart = [texts[index] for index in (0, 1, 2, 3, 5)]
+    assert beginnings_together(apart).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tokens", [1, 35, 70, 1000])
+def test_shared_beginnings_change_no_result_and_keep_to_the_budget(tokens: int) -> None:
+    inputs, backbone = inputs_of(), Backbone()
+    inputs["input_ids"][5:9, :12] = inputs["input_ids"][4, :12]
+    wanted = measure(Backbone(), head_of(), inputs, signals(), ScoreBudget(texts=1))
+    found = measure(backbone, head_of(), inputs, signals(), ScoreBudget(tokens=tokens), shared=True)
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
+    assert all(b * length <= tokens or b == 1 for b, length in backbone.shapes)

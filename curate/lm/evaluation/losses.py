@@ -49,7 +49,8 @@ def losses_of(
         part = order[start : start + TEXTS_PER_BATCH]
         batch = collate([rows[row] for row in part], pad_token_id=0)
         with scoring_model.eval_mode():
-            values = measure(scoring_model.hidden, scoring_model.head, batch, {"loss": Loss()}, budget)["loss"]
+            hidden, shared = scoring_model.hidden, scoring_model.shares
+            values = measure(hidden, scoring_model.head, batch, {"loss": Loss()}, budget, shared=shared)["loss"]
         losses[part] = values.double().cpu().numpy()
         advance(len(part))
     return np.where(np.isfinite(losses), losses, np.nan)

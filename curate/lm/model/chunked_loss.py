@@ -18,15 +18,21 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...numerics.losses import IGNORE, next_token_labels, next_token_weights
 from .load import base_of
+from .packing import LossPacking
 from .scoring_model import ScoringModel
 
 
-def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
+def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | None = None) -> None:
     """Make a model return its loss without logits when the logits would take more than `budget` bytes in float32.
 
     Patches the `forward` of the transformers model below any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
     Only calls with labels change; generation does not. With `token_weights` (lm/tokens/batch.py) the loss is
     `weighted_loss`, of any size of logits.
+
+    Args:
+        scoring_model: the model.
+        budget: bytes of logits.
+        packing: packs the batches. Then no logits are formed where no token is predicted, at any budget.
     """
     base = base_of(scoring_model.model)
     original = base.forward
@@ -39,15 +45,20 @@ def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
         token_weights: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
+        packer = packing.now if packing is not None else None
         small = labels is None or labels.numel() * scoring_model.head.vocab_size * 4 <= budget
-        if labels is None or (small and token_weights is None):
+        if labels is None or (small and token_weights is None and packer is None):
             if labels is not None:
                 kwargs["labels"] = labels
             if num_items_in_batch is not None:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return original(*args, **kwargs)
         kwargs["use_cache"] = False
-        hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
+        if packer is None:
+            hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
+        else:
+            ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+            hidden = packer.states(base.base_model, ids, mask, labels.device)  # type: ignore[arg-type]
         if token_weights is not None:
             return CausalLMOutputWithPast(loss=weighted_loss(scoring_model, hidden, labels, token_weights, budget))
         total, count = summed_loss(scoring_model, hidden, labels, budget)

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from ...errors import ModelError
 from ...numerics.head import Head
 from .load import base_of
-from .packing import Packed, can_pack
+from .packing import Packer, can_pack
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class ScoringModel:
         projection: the head as a module.
         head: the factors of the head.
         autocast: lower precision for computing hidden states, or None.
-        packs: remove padding from scoring passes (`packing.py`).
+        packs: remove padding from scoring passes with flash attention (`packing.py`).
+        packer: removes padding and repeated beginnings from scoring passes; None: not proved for this model
+            (`row_proof.py`).
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class ScoringModel:
     head: Head
     autocast: torch.dtype | None = None
     packs: bool = False
+    packer: Packer | None = None
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the last hidden states (b, L, d), which are the input of the head.
@@ -48,31 +51,42 @@ class ScoringModel:
         attention is faster and avoids a GPU sync. In both cases the values at padded positions have no meaning.
 
         Args:
-            input_ids: (b, L), on the model's device.
-            attention_mask: (b, L), on the model's device or on the CPU.
+            input_ids: (b, L), on the model's device or on the CPU.
+            attention_mask: (b, L), the same.
         """
-        with torch.autocast(input_ids.device.type, self.autocast, enabled=self.autocast is not None):
+        device = self.head.weight.device
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             if torch.is_grad_enabled():
-                return self._states(input_ids=input_ids, attention_mask=attention_mask.to(input_ids.device))
-            if self.packs and not attention_mask.all():
-                packed = Packed.of(input_ids, attention_mask)
-                return packed.unpack(self._states(**packed.inputs))
-            return self._states(input_ids=input_ids)
+                return self._states(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device))
+            packer = self.packer or (Packer() if self.packs else None)
+            padded = packer is not None and not attention_mask.all()
+            if packer is not None and (padded or (packer.shares and len(input_ids) > 1)):
+                return packer.states(self._call, input_ids, attention_mask, device)
+            return self._states(input_ids=input_ids.to(device, non_blocking=True))
 
     def _states(self, **inputs: Any) -> Tensor:
+        """Return the last hidden states."""
+        states: Tensor = self._call(**inputs, use_cache=False).last_hidden_state
+        return states
+
+    def _call(self, **inputs: Any) -> Any:
         """Call the backbone. All calls are made here.
 
         A sharded backbone never runs in inference mode: layers that are gathered in it could not be trained afterwards.
         """
         inference, gradients = torch.is_inference_mode_enabled() and not self.sharded, torch.is_grad_enabled()
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # leaving inference mode enables them
-            states: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
-        return states
+            return self.backbone(**inputs)
 
     @property
     def sharded(self) -> bool:
         """True if the layers are sharded over processes, which must all call the model equally often (`fsdp.py`)."""
         return isinstance(self.backbone, FSDPModule)
+
+    @property
+    def shares(self) -> bool:
+        """True if scoring passes compute beginnings that texts of a micro-batch share once."""
+        return self.packer is not None and self.packer.shares
 
     def project(self, rows: Tensor) -> Tensor:
         """Return the logits (n, V) of hidden states (n, d) from the current head, with its adapters and gradients."""

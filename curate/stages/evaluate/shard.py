@@ -107,6 +107,7 @@ class Evaluator:
         import torch
 
         from ...lm.model.load import load_model, load_tokenizer
+        from ...lm.model.row_proof import with_packing
         from ...lm.model.scoring_model import make_scoring_model, verify_head
         from ...signals import ScoreBudget
         from ...store.rows.pool_rows import PoolRows
@@ -119,7 +120,7 @@ class Evaluator:
         self.pool = PoolRows(work.pool.shards())
         self.encoder = make_encoder(config, tokenizer)
         self.assistant_encoder = make_encoder(config, tokenizer, loss_on="assistant")
-        self.scoring_model = verify_head(make_scoring_model(model))
+        self.scoring_model = with_packing(verify_head(make_scoring_model(model)), config.max_length)
         self.budget = ScoreBudget(tokens=config.score_batch_tokens, texts=config.score_batch_size)
 
     @functools.cached_property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -89,6 +90,8 @@ class ReselectionOptions(Options):
 class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
     """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
+    BEFORE: ClassVar[Mapping[str, Any]] = {**ModelSettings.BEFORE, "batching": "auto", "train_batch_tokens": None}
+
     pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(
         None,
@@ -129,6 +132,17 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
         ge=1,
         description="Number of kept samples in a forward pass of a process. If it is less than the process's share, "
         "gradients are accumulated; by default it is the share.",
+    )
+    batching: Literal["auto", "packed", "sorted", "padded"] = Field(
+        "auto",
+        description="How texts of different length reach the model: packed in rows without padding, sorted by length "
+        "into smaller batches, or padded as in a plain Trainer. The gradient is the same up to rounding; auto takes "
+        "the first that the model is proved to support.",
+    )
+    train_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of tokens in a pass of packed or sorted training; by default it suits the device.",
     )
     max_steps: int = Field(-1, description="Number of optimizer steps; -1 derives it from --num-train-epochs.")
     num_train_epochs: float = Field(
@@ -219,6 +233,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
         check_args(self.selector, self.selector_args)
         if self.sequence and (self.subset is None or self.pool_selector is not None):
             raise ConfigError("--sequence follows the order of a --subset: give --subset, and no --pool-selector.")
+        if self.batching == "padded" and self.train_batch_tokens is not None:
+            raise ConfigError("--train-batch-tokens splits packed and sorted batches: leave out --batching padded.")
         if self.selector == "full":
             object.__setattr__(self, "keep", self.candidates)
         if self.keep > self.candidates:

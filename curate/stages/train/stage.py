@@ -145,6 +145,8 @@ def _job(
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,
         score_batch_size=config.score_batch_size,
+        batching=config.batching,
+        train_batch_tokens=config.train_batch_tokens,
     )
 
 
@@ -219,6 +221,7 @@ def _write_shared_results(
         "held-out loss": round(losses[-1], 4) if losses else None,
         **TokenizationReport.counts(read_from, pool.rejected),
         "not finite": counts["bad"],
+        "batches": result.trainer.batching.route,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),
     }

@@ -40,6 +40,7 @@ def test_keeping_all_is_plain_training_bit_for_bit(store: Store, pool: Artifact,
     from curate.stages.train.stage import TrainConfig, _arguments
 
     shape = {"selector": "full", "per_device_train_batch_size": 4, "max_steps": 5, "lora_dropout": 0.1, "full": full}
+    shape |= {"batching": "padded"}
     ours = train(store, tiny, **shape)
     config = TrainConfig(name="x", pool="pool", model=tiny, **{**SMALL, **shape})
     assert config.accumulation == 2
