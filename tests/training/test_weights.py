@@ -19,6 +19,10 @@ WEIGHTS = [2, 1, 3, 1, 1, 2]
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "padded": {"batching": "padded"},
+    "sorted and split": {"batching": "sorted", "train_batch_tokens": 40},
+    "packed and split": {"batching": "packed", "train_batch_tokens": 40},
+    "padded, accumulated": {"batching": "padded", "accumulation": 2},
     "accumulated": {"accumulation": 2},
     "chunked": {"logits_budget": 0},
     "all weights": {"full": True},
