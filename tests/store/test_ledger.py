@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate.store.ledger.ledger as module
+import curate.store.ledger.rows as rows_module
 from curate.config import Config
 from curate.errors import StoreError
 from curate.store import Draft, Store
 from curate.store.catalog.catalog import Catalog
 from curate.store.catalog.fragments import fragments
 from curate.store.ledger.ledger import Ledger
-from curate.store.ledger.rows import SCHEMA, Rows, to_table
+from curate.store.ledger.rows import SCHEMA, RowBuffer, to_table
 
 IDS = [f"{n:032x}" for n in range(50)]
 DICTIONARY = pa.array(IDS)
@@ -73,7 +74,10 @@ def drawn(seed: int, steps: int = 12) -> dict[int, dict[str, Any]]:
 
 
 def table_of(steps: dict[int, dict[str, Any]], rank: int = 0) -> pa.Table:
-    return to_table([Rows.of(step, columns, rank=rank) for step, columns in steps.items()])
+    buffer = RowBuffer()
+    for step, columns in steps.items():
+        buffer.append(step, columns, rank=rank)
+    return to_table(buffer.rows())
 
 
 @pytest.fixture
@@ -143,6 +147,39 @@ def test_a_wrong_column_is_an_error_of_the_call_that_passes_it(
         ledger.append(1, {name: value for name, value in columns.items() if name != "kept"})
 
 
+def test_a_refused_step_leaves_no_row(ledger: Ledger) -> None:
+    steps = drawn(7, steps=2)
+    ledger.append(1, steps[1])
+    with pytest.raises(ValueError, match="column loss has the shape"):
+        ledger.append(2, steps[2] | {"loss": np.zeros(99)})
+    ledger.append(2, steps[2])
+    ledger.close_fragment()
+    assert pq.read_table(written(ledger)[0]) == row_by_row(steps)
+
+
+def test_one_value_is_no_column(ledger: Ledger) -> None:
+    columns = draw(np.random.default_rng(0), 4, ())
+    with pytest.raises(ValueError, match=r"column score has the shape \(1,\)"):
+        ledger.append(1, columns | {"score": np.zeros(1)})
+
+
+@pytest.mark.parametrize("room", [1, 3, 64])
+def test_rows_that_were_given_to_the_thread_do_not_change(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(rows_module, "BLOCK", room)
+    steps, buffer = drawn(8), RowBuffer()
+    for step in range(1, 7):
+        buffer.append(step, steps[step], rank=0)
+    given = buffer.rows()
+    for step in range(7, 13):
+        buffer.append(step, steps[step], rank=0)
+    assert to_table(given) == row_by_row({step: steps[step] for step in range(1, 7)})
+    for last in (9, 4, 0):
+        buffer.rewind(last)
+        kept = {step: steps[step] for step in range(1, last + 1)}
+        assert len(buffer) == sum(len(columns["position"]) for columns in kept.values())
+        assert not kept or to_table(buffer.rows()) == row_by_row(kept)
+
+
 def test_arrays_may_be_used_again_once_they_are_appended(ledger: Ledger) -> None:
     columns = draw(np.random.default_rng(0), 4, ("gain",))
     expected = row_by_row({1: columns})
@@ -164,8 +201,8 @@ def test_fragments_are_those_of_writing_without_a_thread(
         block[step] = columns
         if sum(len(each["sample_id"]) for each in block.values()) >= 30 or step == 20:
             path = tmp_path / f"{min(block):09d}-r0.parquet"
-            few = module.DICTIONARY_COLUMNS
-            pq.write_table(table_of(block), path, compression="lz4", use_dictionary=few, write_page_checksum=True)
+            options = {"compression": module.COMPRESSION, "use_dictionary": module.DICTIONARY_COLUMNS}
+            pq.write_table(table_of(block), path, write_page_checksum=True, **options)
             block = {}
     ledger.close_fragment()
     expected = {path.name: path.read_bytes() for path in tmp_path.glob("*.parquet")}

@@ -23,7 +23,7 @@ from ..artifacts.parquet import write_parquet
 from ..artifacts.safe_files import remove
 from ..catalog.catalog import Catalog
 from ..catalog.fragments import fragments
-from .rows import Rows, to_table
+from .rows import SCHEMA, RowBuffer, Rows, to_table
 from .writer_thread import WriterThread
 
 TABLE = "ledger"
@@ -31,6 +31,9 @@ MAX_ROWS = 200_000
 """Number of rows after which a fragment is closed."""
 DICTIONARY_COLUMNS = ["step", "rank", "parts.key_value.key"]
 """Columns that are smaller with Parquet's dictionary encoding. For the others it costs more time than writing them."""
+PARTS = ["parts.key_value.key", "parts.key_value.value"]
+COMPRESSION = dict.fromkeys([name for name in SCHEMA.names if name not in ("sample_id", "parts")] + PARTS, "lz4")
+"""Compression by column. Sample ids are random digits: lz4 makes them 4 % smaller and costs a fifth of the time."""
 
 
 class Ledger:
@@ -53,8 +56,7 @@ class Ledger:
         self.catalog = catalog
         self.rank = rank
         self.every = every
-        self._open: list[Rows] = []
-        self._count = 0
+        self._open = RowBuffer()
         self._written = time.monotonic()
         self._writer = WriterThread("curate-ledger")
 
@@ -64,15 +66,13 @@ class Ledger:
         return cls(draft.path, draft.fingerprint, Catalog(draft.catalog), rank=draft.rank)
 
     def append(self, step: int, columns: Mapping[str, Any]) -> None:
-        """Add the candidates of a step and return before they are written; see `Rows.of` for the columns.
+        """Add the candidates of a step and return before they are written; see `RowBuffer.append` for the columns.
 
-        Cost: a copy of the arrays, ~10 µs per step plus ~30 ns per row.
+        Cost: a copy of the arrays, ~10 µs per step plus ~10 ns per row.
         """
         self._writer.check()
-        rows = Rows.of(step, columns, rank=self.rank)
-        self._open.append(rows)
-        self._count += len(rows)
-        if self._count >= MAX_ROWS:
+        self._open.append(step, columns, rank=self.rank)
+        if len(self._open) >= MAX_ROWS:
             self._close()
         elif time.monotonic() - self._written >= self.every:
             self._write()
@@ -100,8 +100,7 @@ class Ledger:
     def rewind(self, step: int) -> None:
         """Drop all rows after `step`: the run that resumes from its checkpoint writes them again."""
         self._writer.drain()
-        self._open = [rows for rows in self._open if rows.step <= step]
-        self._count = sum(map(len, self._open))
+        self._open.rewind(step)
         for path in fragments(self.folder, TABLE):
             if _first_step(path) > step and path.stem.endswith(f"-r{self.rank}"):
                 remove(path)
@@ -114,12 +113,12 @@ class Ledger:
 
     def _close(self) -> None:
         self._write()
-        self._open, self._count = [], 0
+        self._open = RowBuffer()
 
     def _write(self) -> None:
         """Let the thread write all rows of the open fragment."""
-        if self._open:
-            self._writer.submit(functools.partial(_write, self._path(self._open[0].step), list(self._open)))
+        if len(self._open):
+            self._writer.submit(functools.partial(_write, self._path(self._open.first_step), self._open.rows()))
         self._written = time.monotonic()
 
     @property
@@ -131,9 +130,9 @@ class Ledger:
         return self.folder / RECORDS / TABLE / f"{first:09d}-r{self.rank}.parquet"
 
 
-def _write(path: Path, blocks: list[Rows]) -> None:
+def _write(path: Path, rows: list[Rows]) -> None:
     try:
-        write_parquet(path, to_table(blocks), compression="lz4", use_dictionary=DICTIONARY_COLUMNS)
+        write_parquet(path, to_table(rows), compression=COMPRESSION, use_dictionary=DICTIONARY_COLUMNS)
     except OSError as error:
         raise StoreError(
             f"The ledger cannot be written to {path.parent}: {error}. Free some disk space there, and run the same "

@@ -1,13 +1,12 @@
 """Convert the arrays of training steps to the ledger's columns, without a Python object per row.
 
-`Rows.of` only copies the arrays, because training waits for it. `to_table` converts many steps to Arrow at once, in the
-writer thread.
+`RowBuffer.append` only copies a step's arrays behind those of earlier steps, because training waits for it. `to_table`
+converts many steps to Arrow at once, in the writer thread.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,31 +40,53 @@ DTYPES: dict[str, type[np.generic]] = {
 """Columns that are arrays of numbers or booleans, and their types."""
 
 
+BLOCK = 1 << 16
+"""Number of rows that a block of a buffer has room for. Memory of rows that are not there yet is not touched."""
+
+
 @dataclass(frozen=True)
 class Rows:
-    """The candidates of one step.
+    """Candidates of successive steps, whose scores have parts of the same names.
 
     Attributes:
-        step: the optimizer step.
-        ids: (n,) sample ids, strings or a dictionary of strings.
+        steps: (n,) int64, their optimizer steps, ascending.
+        ids: sample ids step by step, strings or a dictionary of strings; n in all.
         columns: the columns in `DTYPES`, (n,) each; NaN stands for a missing value.
         parts: the terms of the score by name, (n,) float64 each; NaN stands for a missing value.
     """
 
-    step: int
-    ids: pa.Array
-    columns: dict[str, Array]
-    parts: dict[str, Array]
+    steps: Array
+    ids: Sequence[pa.Array]
+    columns: Mapping[str, Array]
+    parts: Mapping[str, Array]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.steps)
 
-    @classmethod
-    def of(cls, step: int, columns: Mapping[str, Any], *, rank: int) -> Rows:
-        """Copy the columns of a step.
+
+class RowBuffer:
+    """Collect the candidates of steps until they are written.
+
+    Rows lie in blocks of arrays that are filled from the front. A thread may therefore read the rows that `rows`
+    returned while later steps are appended.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+
+    def __len__(self) -> int:
+        return sum(block.count for block in self._blocks)
+
+    @property
+    def first_step(self) -> int:
+        """Step of the first row; the buffer must not be empty."""
+        return int(self._blocks[0].steps[0])
+
+    def append(self, step: int, columns: Mapping[str, Any], *, rank: int) -> int:
+        """Copy the columns of a step, and return its number of rows.
 
         Args:
-            step: the optimizer step, from 1.
+            step: the optimizer step, from 1; not below that of the rows before.
             columns: `sample_id`, a sequence of n strings or an Arrow array of n strings or dictionary of strings (rows
                 of one dictionary for the whole run are fastest); `position`, `kept`, `score`, `weight`, `loss`,
                 `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, means null;
@@ -74,7 +95,7 @@ class Rows:
             rank: rank of the process, for rows without a `rank`.
 
         Raises:
-            ValueError: a column has another length, is missing, or is not a column of the ledger.
+            ValueError: a column has another length, is missing, or is not a column of the ledger; nothing is appended.
         """
         given = {"rank": rank, "slot": None, "sample_weight": None, **columns}
         ids = given.pop("sample_id")
@@ -83,33 +104,99 @@ class Rows:
         if given.keys() != DTYPES.keys():
             wrong = ", ".join(sorted(given.keys() ^ DTYPES.keys()))
             raise ValueError(f"Step {step}: these columns are missing or are not columns of the ledger: {wrong}.")
-        if given["slot"] is None:
-            given["slot"] = np.arange(len(ids))
-        arrays = {name: _copy(name, given[name], dtype, len(ids)) for name, dtype in DTYPES.items()}
-        return cls(step, ids, arrays, {name: _copy(name, part, np.float64, len(ids)) for name, part in parts.items()})
+        if not len(ids):
+            return 0
+        if not self._blocks or not self._blocks[-1].has_room(parts, len(ids)):
+            self._blocks.append(_Block(parts, max(BLOCK, len(ids))))
+        self._blocks[-1].append(step, ids, given, parts)
+        return len(ids)
+
+    def rows(self) -> list[Rows]:
+        """Return all rows, as views that later steps do not change."""
+        return [block.rows() for block in self._blocks if block.count]
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows of all steps after `step`. Rows returned before must no longer be read."""
+        for block in self._blocks:
+            block.rewind(step)
+        self._blocks = [block for block in self._blocks if block.count]
 
 
-def to_table(blocks: Sequence[Rows]) -> pa.Table:
-    """Return steps as one table of `SCHEMA`, in their order. ~100 ns per row."""
-    steps = np.repeat([rows.step for rows in blocks], [len(rows) for rows in blocks])
-    columns = {"step": pa.array(steps, pa.int64()), "sample_id": _ids([rows.ids for rows in blocks])}
+class _Block:
+    """Arrays with room for some rows, whose scores have parts of the same names, of which the first `count` are filled.
+
+    Args:
+        names: names of the parts.
+        room: number of rows that the arrays have room for.
+    """
+
+    def __init__(self, names: Iterable[str], room: int) -> None:
+        self.names = tuple(names)
+        self.room = room
+        self.count = 0
+        self.steps: Array = np.empty(room, np.int64)
+        self.columns: dict[str, Array] = {name: np.empty(room, dtype) for name, dtype in DTYPES.items()}
+        self.parts: dict[str, Array] = {name: np.empty(room) for name in self.names}
+        self.ids: list[pa.Array] = []
+
+    def has_room(self, names: Iterable[str], count: int) -> bool:
+        """Return whether a step with parts of these names fits behind the others."""
+        return self.count + count <= self.room and tuple(names) == self.names
+
+    def append(self, step: int, ids: pa.Array, given: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+        """Copy a step's columns. They count as filled when all of them are."""
+        begin, end = self.count, self.count + len(ids)
+        self.steps[begin:end] = step
+        for name, array in self.columns.items():
+            _fill(name, array[begin:end], given[name])
+        for name, array in self.parts.items():
+            _fill(name, array[begin:end], parts[name])
+        self.ids.append(ids)
+        self.count = end
+
+    def rows(self) -> Rows:
+        """Return the filled rows as views."""
+        end = self.count
+        columns = {name: array[:end] for name, array in self.columns.items()}
+        return Rows(
+            self.steps[:end], list(self.ids), columns, {name: array[:end] for name, array in self.parts.items()}
+        )
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows after `step`, which is at the end of a step."""
+        self.count = int(np.searchsorted(self.steps[: self.count], step, side="right"))
+        lengths = np.cumsum([len(ids) for ids in self.ids])
+        self.ids = self.ids[: int(np.searchsorted(lengths, self.count, side="right"))]
+
+
+def to_table(rows: Sequence[Rows]) -> pa.Table:
+    """Return rows as one table of `SCHEMA`, in their order. ~100 ns per row."""
+    columns = {
+        "step": pa.array(np.concatenate([part.steps for part in rows])),
+        "sample_id": _ids([ids for part in rows for ids in part.ids]),
+    }
     for name in DTYPES:
-        values = np.concatenate([rows.columns[name] for rows in blocks])
+        values = np.concatenate([part.columns[name] for part in rows])
         columns[name] = pa.array(values, SCHEMA.field(name).type, from_pandas=True)  # NaN becomes null
-    groups = itertools.groupby(blocks, key=lambda rows: tuple(rows.parts))
-    columns["parts"] = pa.concat_arrays([_maps(names, list(group)) for names, group in groups])
+    columns["parts"] = pa.concat_arrays([_maps(part) for part in rows])
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _copy(name: str, values: Any, dtype: type[np.generic], count: int) -> Array:
-    if values is None and dtype is np.float64:
-        return np.full(count, np.nan)
-    if isinstance(values, int):
-        return np.full(count, values, dtype)
-    copy: Array = np.array(values, dtype)
-    if copy.shape != (count,):
-        raise ValueError(f"The ledger's column {name} has the shape {copy.shape}, but there are {count} sample ids.")
-    return copy
+_SLOTS = np.arange(1 << 12, dtype=np.int32)
+
+
+def _fill(name: str, target: Array, values: Any) -> None:
+    """Copy a column of a step into its place in a block."""
+    if values is None and target.dtype == np.float64:
+        target.fill(np.nan)
+    elif values is None and name == "slot":
+        target[:] = _SLOTS[: len(target)] if len(target) <= len(_SLOTS) else np.arange(len(target))
+    elif isinstance(values, int):
+        target.fill(values)
+    elif (shape := np.shape(values)) != target.shape:
+        raise ValueError(f"The ledger's column {name} has the shape {shape}, but there are {len(target)} sample ids.")
+    else:
+        target[:] = values
 
 
 def _ids(arrays: Sequence[pa.Array]) -> pa.Array:
@@ -120,14 +207,13 @@ def _ids(arrays: Sequence[pa.Array]) -> pa.Array:
     return whole.dictionary_decode() if isinstance(whole, pa.DictionaryArray) else whole.cast(pa.string())
 
 
-def _maps(names: Sequence[str], blocks: Sequence[Rows]) -> pa.Array:
-    """Return the parts of steps as maps, without entries that are NaN. All steps have parts of the same names."""
-    count = sum(map(len, blocks))
-    values = np.empty((count, len(names)))
-    for column, name in enumerate(names):
-        values[:, column] = np.concatenate([rows.parts[name] for rows in blocks])
+def _maps(rows: Rows) -> pa.Array:
+    """Return the parts of steps as maps, without entries that are NaN."""
+    values = np.empty((len(rows), len(rows.parts)))
+    for column, part in enumerate(rows.parts.values()):
+        values[:, column] = part
     present = ~np.isnan(values)
-    offsets = np.zeros(count + 1, np.int32)
+    offsets = np.zeros(len(rows) + 1, np.int32)
     present.sum(axis=1).cumsum(out=offsets[1:])
-    keys = pa.array(names, pa.string()).take(pa.array(np.nonzero(present)[1]))
+    keys = pa.array(list(rows.parts), pa.string()).take(pa.array(np.nonzero(present)[1]))
     return pa.MapArray.from_arrays(offsets, keys, pa.array(values[present]))
