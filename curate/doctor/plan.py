@@ -98,6 +98,7 @@ def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Findi
     found = [
         Finding("model", _counts(shape), details={"weights": shape.weights, "trained": shape.trained}),
         *fit,
+        *_batches(config, shape),
         *_memory(config, shape, load, resources),
     ]
     rows, pool = rows_of(config, store)
@@ -199,6 +200,17 @@ def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | Non
 def _counts(shape: ModelShape) -> str:
     trained = "all of them" if shape.trained == shape.weights else f"an adapter of {_short(shape.trained)}"
     return f"{_short(shape.weights)} weights of {shape.width} bytes; {trained} trained"
+
+
+def _batches(config: PlannedRun, shape: ModelShape) -> Iterator[Finding]:
+    """Yield whether texts can share a row, if that is known without the weights."""
+    if shape.packs is None or config.batching in ("sorted", "padded") or config.torch_compile:
+        return
+    if shape.packs:
+        yield Finding("batches", "texts share a row without padding, if the proof at the start of the run agrees")
+        return
+    mixed = "this model mixes the texts of one row: batches are sorted by length, and beginnings are not shared"
+    yield Finding("batches", mixed, "wrong" if config.batching == "packed" else "note")
 
 
 def _short(count: int) -> str:

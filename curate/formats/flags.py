@@ -48,7 +48,7 @@ def _truth(key: str, value: Any) -> bool:
         value = WORDS.get(value.strip().lower(), value)
     if isinstance(value, (bool, int, float)) and value in (0, 1):
         return bool(value)
-    raise Unusable(f"the flag '{key}' of a message must be 0 or 1: a message is trained on whole or not at all")
+    raise Unusable(f"the flag '{key}' of a message must be 0 or 1: only a row has a weight (column weight)")
 
 
 def detail_of(item: Mapping[str, Any], length: int) -> list[Range]:

@@ -168,6 +168,26 @@ def test_weights_are_counted_without_being_there(tiny: str, tmp_path: Path, full
     assert (shape.weights, shape.trained, shape.width) == (weights, trained, 4)
 
 
+@pytest.mark.parametrize(("name", "words"), [("llama", "share a row"), ("lfm2", "mixes the texts"), ("bloom", "mixes")])
+def test_whether_texts_can_share_a_row_is_said_without_weights(
+    name: str, words: str, tiny: str, store: Store, tmp_path: Path
+) -> None:
+    from tests.support.families import family
+
+    family(name).config.save_pretrained(tmp_path)  # type: ignore[union-attr, operator]
+    for file in Path(tiny).glob("*token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_bytes((Path(tiny) / "chat_template.jinja").read_bytes())
+    findings = estimate(PlannedRun(model=str(tmp_path)), store.root, resources())
+    assert words in found(findings, "batches").message
+    if name != "llama":
+        assert found(findings, "batches").verdict == "note"
+        findings = estimate(PlannedRun(model=str(tmp_path), batching="packed"), store.root, resources())
+        assert found(findings, "batches").verdict == "wrong"
+    findings = estimate(PlannedRun(model=str(tmp_path), batching="padded"), store.root, resources())
+    assert all(finding.what != "batches" for finding in findings)
+
+
 def test_more_of_anything_takes_more(tiny: str, store: Store) -> None:
     def peak(**options: Any) -> int:
         usual = {"selector": "uds", "candidates": 32, "keep": 8, "max_length": 128}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -114,6 +115,35 @@ def test_two_processes_keep_what_one_would_and_end_with_its_weights(
     assert done.stdout.count("selector") == 1 and done.stderr.count("made run (train)") == 1
     assert store.get("run").fingerprint == alone.get("run").fingerprint
     assert_same_run(store, alone)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"selector": "full", "per_device_train_batch_size": 2},
+        {"selector": "filter_weight", "target": "pool", "target_batch_size": 4},
+        {"selector": "full", "scope": "rank"},
+    ],
+    ids=["full", "filter_weight", "apart"],
+)
+def test_weights_of_rows_mean_the_same_in_two_processes(
+    store: Store, alone: Store, tiny: str, values: dict[str, Any], pool_file: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in pool_file.read_text().splitlines()]
+    lines = [json.dumps(row | {"weight": 1 + 7 * (n % 3)}) for n, row in enumerate(rows)]
+    (tmp_path / "weighted.jsonl").write_text("".join(line + "\n" for line in lines))
+    for each in (store, alone):
+        make(each, "ingest", name="pool", data=[str(tmp_path / "weighted.jsonl")])
+    make(alone, "train", name="run", pool="pool", model=tiny, **{**TRAIN, **values})
+    done = train(store, tiny, **values)
+    assert done.returncode == 0, done.stderr
+    given = "SELECT step, position, sample_weight FROM ledger ORDER BY ALL"
+    assert table(store, given).equals(table(alone, given)) and table(store, given)["sample_weight"].null_count < 40
+    if "scope" not in values:
+        assert_same_run(store, alone)
+    mine, theirs = weights(store), weights(alone)
+    for name, value in mine.items():
+        assert (value - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ WEIGHTS = [2, 1, 3, 1, 1, 2]
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "padded": {"batching": "padded"},
+    "sorted and split": {"batching": "sorted", "train_batch_tokens": 40},
+    "packed and split": {"batching": "packed", "train_batch_tokens": 40},
+    "padded, accumulated": {"batching": "padded", "accumulation": 2},
     "accumulated": {"accumulation": 2},
     "chunked": {"logits_budget": 0},
     "all weights": {"full": True},
@@ -148,3 +152,14 @@ def test_absurd_ratios_of_weights_neither_overflow_nor_vanish(given: list[float]
 
 def test_weights_without_target_tokens_are_zero() -> None:
     assert factors([0, 0], [2, 1], None) == [0, 0] and factors([0, 3], [2, 1], None) == [0, 1]
+
+
+def test_a_model_whose_head_cannot_be_factored_is_trained_with_weights_too(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = Texts.drawn(WEIGHTS)
+    factored = step_of(texts, tiny, tmp_path / "factored")
+    monkeypatch.setattr("curate.training.run.head_is_verified", lambda *_: False)
+    assert apart(step_of(texts, tiny, tmp_path / "whole").gradient, factored.gradient) < 1e-6
+    unweighted = Texts([replace(row, weight=1.0) for row in texts.rows])
+    assert step_of(unweighted, tiny, tmp_path / "plain").gradient.keys() == factored.gradient.keys()

@@ -20,6 +20,7 @@ from .adapters import find_base
 from .boundary import loading, reason_of
 from .config_checks import ModelOptions, build_without_data, read_config
 from .load import base_of
+from .row_proof import seems_to_pack
 from .scoring_batch import bytes_per_token
 
 NF4_BYTES = 0.516
@@ -41,6 +42,7 @@ class ModelShape:
         vocabulary: V, vocabulary size.
         heads: number of attention heads if attention forms its L×L weights (eager), else 0.
         scored: bytes of a token while it is scored (`scoring_batch.bytes_per_token`).
+        packs: whether all layers attend by segments of a row (`row_proof.py`); None: not known.
     """
 
     weights: int
@@ -55,6 +57,7 @@ class ModelShape:
     vocabulary: int
     heads: int
     scored: int
+    packs: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
     """
     config = config_of(options)
     model = build_without_data(config, options)
+    packs = seems_to_pack(model)
     with torch.device("meta"):
         head = model.get_output_embeddings()  # type: ignore[operator]
         weights = sum(p.numel() for p in model.parameters())
@@ -141,7 +145,8 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
     trained = weights if adapt is None else sum(p.numel() for p in model.parameters() if p.requires_grad)
     width = _weight_bytes(options, config)
     text_config = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
-    return _shape_of(text_config, weights, linear, trained, width, adapt is not None, options, max_length)
+    shape = _shape_of(text_config, weights, linear, trained, width, adapt is not None, options, max_length)
+    return replace(shape, packs=packs)
 
 
 def _shape_of(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,7 +53,8 @@ class Segment:
 @dataclass
 class _Row:
     segments: tuple[Segment, ...]
-    masks: dict[tuple[int, int, int | None, torch.device], Tensor]
+    masks: dict[tuple[int, int, int | None, torch.device], Tensor] = field(default_factory=dict)
+    layers: int = 0
 
 
 class _Active:
@@ -75,11 +76,12 @@ class RowAttention:
         self._held = 0
 
     @contextmanager
-    def over(self, segments: tuple[Segment, ...]) -> Iterator[None]:
+    def over(self, segments: tuple[Segment, ...]) -> Iterator[_Row]:
         """Compute attention over the segments of a row; inside `held` until that ends."""
+        row = _Row(segments)
         with self.held():
-            self._set(NAME, _Row(segments, {}))
-            yield
+            self._set(NAME, row)
+            yield row
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -146,6 +148,7 @@ def by_segments(
         raise RowError("its attention needs more than the tokens of one text")
     if len(query) != 1 or query.shape[2] != row.segments[-1].end or key.shape[2] != query.shape[2]:
         raise RowError("its attention sees other tokens than those of the row")
+    row.layers += 1
     out = []
     for segment in row.segments:
         own = query[:, :, segment.begin : segment.end]

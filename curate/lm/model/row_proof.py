@@ -17,8 +17,8 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from ...numerics.losses import IGNORE, next_token_labels
 from .load import base_of
-from .packing import LEAST, LossPacking, Packer
-from .row_attention import RowAttention
+from .packing import LEAST, LossPacking, Packed, Packer
+from .row_attention import RowAttention, RowError
 from .scoring_model import ScoringModel
 
 EXACT, ROUNDED = 1e-4, 2e-2
@@ -88,6 +88,25 @@ def can_split(scoring_model: ScoringModel, longest: int) -> bool:
         return [{name: value[i : i + 1, :n] for name, value in texts.items()} for i, n in enumerate(lengths)]
 
     return _gradients_agree(scoring_model, alone, texts, None)
+
+
+def seems_to_pack(model: nn.Module) -> bool | None:
+    """Return whether every layer of a model without data (on torch's meta device) attends by segments of a row.
+
+    This is less than the proof, which compares numbers. None: the model needs data to be called.
+    """
+    base = base_of(model)
+    config = base.config.get_text_config()  # type: ignore[union-attr, operator]
+    ids = torch.arange(SHORT).repeat(2, 1) % config.vocab_size
+    packed = Packed.in_segments(ids, torch.ones_like(ids), torch.device("meta"), least=1)
+    try:
+        with torch.no_grad(), RowAttention(model).over(packed.segments) as row:
+            base.base_model(**packed.inputs, use_cache=False)  # type: ignore[operator]
+    except (RowError, TypeError):
+        return False
+    except Exception:  # of any type: what a model does with its data
+        return None
+    return bool(row.layers == config.num_hidden_layers)
 
 
 def is_compiled(scoring_model: ScoringModel) -> bool:
