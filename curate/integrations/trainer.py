@@ -176,6 +176,8 @@ class SelectiveMixin(Base):
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _choose(self, groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free: an evaluation has set averaged weights
+            cast(Any, self.optimizer).train()
         features = [row for group in groups for row in group]
         numbers = [int(row[ROW]) for row in features]
         table = table_of(self._collated(features), self.batch_selector.max_length, numbers)

@@ -26,8 +26,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 """States of torch's optimizers that have the shape of their parameter."""
 ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
 """States that each parameter has in Adam after a step."""
-CHANGING = frozenset({"params", "lr"})
-"""Entries of a parameter group that are not the same in all steps of a run."""
+CHANGING = frozenset({"params", "lr", "step", "setup", "triton", "foreach", "kahan_sum"})
+"""Entries of a parameter group that are not the same in all steps of a run; StableAdamW sets all but the first two."""
 
 
 class ResumingTrainer(Trainer):

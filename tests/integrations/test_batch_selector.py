@@ -273,7 +273,7 @@ def test_a_wrapped_model_is_looked_into(model: Any) -> None:
         ("udz", {}, "There is no selector 'udz'. Did you mean 'uds'"),
         ("uds", {"args": {"alfa": 1}}, "Did you mean 'alpha'"),
         ("greats", {}, "Selector greats needs target="),
-        ("max_grad", {"args": {"approximation": "parameters"}}, "Give optimizer=, an Adam or AdamW"),
+        ("max_grad", {"args": {"approximation": "parameters"}}, "Give optimizer=, such as AdamW"),
         ("random", {"store": "store"}, "A run in a store needs a name"),
         ("random", {"keep": 0}, "keep must be at least 1, not 0"),
         ("random", {"store": "store", "name": "a/b"}, "name: A name has only letters"),

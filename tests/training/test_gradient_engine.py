@@ -124,6 +124,37 @@ def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], p
     assert relative(norms, flat.norm(dim=1)) < 1e-5
 
 
+def test_products_have_the_rates_of_groups_as_in_lora_plus(tiny: str) -> None:
+    """LoRA+ has a higher rate for B; the twin multiplies the gradients of a loop by the rates."""
+    model, batch = model_of(tiny), batch_of()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups = [{"params": [p for name, p in trained.items() if f"lora_{part}" in name]} for part in "AB"]
+    optimizer = torch.optim.AdamW([{**groups[0], "lr": 1e-4}, {**groups[1], "lr": 16e-4}], lr=1e-4)
+    for p in trained.values():
+        p.grad = 1e-2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    optimizer.step()
+    state = OptimizerState.of(optimizer, model)
+    engine = engine_of(model, state)
+    vectors = loop(model, batch)
+    target = {name: block[1:3].mean(0) for name, block in vectors.items()}
+    engine.target_gradient = lambda step: target  # type: ignore[method-assign]
+    names = sorted(vectors)
+    flat, g_t = (
+        torch.cat([each[n].flatten(dims).double() for n in names], -1) for each, dims in ((vectors, 1), (target, 0))
+    )
+    rho = torch.cat([torch.full_like(target[n], 1 / 16 if "lora_A" in n else 1.0).flatten() for n in names]).double()
+    p = torch.cat([preconditioner(state, n, vectors[n]).flatten().double() for n in names])
+    adam = torch.cat([(optimizer.state[trained[n]]["exp_avg_sq"] * 0.999).flatten().double() for n in names])
+    adam = adam + 0.001 * torch.cat([vectors[n].square().mean(0).flatten().double() for n in names])
+    assert relative(p, rho / ((adam / (1 - 0.999**2)).sqrt() + 1e-8)) < 1e-5
+    needs = GradientNeeds("rate", target=True, gram=True, gram_metric="rate2")
+    for wanted, q, of_gram in ((needs, rho, rho**2), (GradientNeeds("adam", target=True, gram=True), p, p)):
+        found = engine.measure(batch, wanted, 1, Stopwatch())
+        assert relative(found.pairs["gram"], (flat * of_gram) @ flat.T) < 1e-5
+        assert relative(found.values["alignment"], (flat * q) @ g_t) < 1e-5
+        assert abs(found.scalars["learning_rate"] / 16e-4 - 1) < 1e-9
+
+
 def wanted_all() -> Any:
     from curate.numerics.gradients import GradientRequest
 

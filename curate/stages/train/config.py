@@ -90,7 +90,12 @@ class ReselectionOptions(Options):
 class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
     """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
-    BEFORE: ClassVar[Mapping[str, Any]] = {**ModelSettings.BEFORE, "batching": "auto", "train_batch_tokens": None}
+    BEFORE: ClassVar[Mapping[str, Any]] = {
+        **ModelSettings.BEFORE,
+        "batching": "auto",
+        "train_batch_tokens": None,
+        "optim": "adamw_torch_fused",
+    }
 
     pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(
@@ -156,7 +161,11 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
         "linear", description="Learning rate schedule as in transformers: linear, cosine, constant, ..."
     )
     warmup_steps: float = Field(0.0, ge=0, description="Number of warm-up steps; below 1, a share of all steps.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    optim: str = Field(
+        "adamw_torch_fused",
+        description="Optimizer, by its name in the Trainer: adamw_torch_fused, adafactor, adamw_8bit, ...",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the optimizer.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Beta1 of AdamW.")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="Beta2 of AdamW.")
     max_grad_norm: float = Field(1.0, ge=0, description="Norm to clip gradients to; 0 turns clipping off.")
@@ -232,6 +241,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
 
         check_args(self.selector, self.selector_args)
         object.__setattr__(self, "selector_args", with_newer_args(self.selector, self.selector_args))
+        self._check_optimizer()
         if self.sequence and (self.subset is None or self.pool_selector is not None):
             raise ConfigError("--sequence follows the order of a --subset: give --subset, and no --pool-selector.")
         if self.batching == "padded" and self.train_batch_tokens is not None:
@@ -258,6 +268,19 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
                 "must keep the same whole number"
             )
         return self
+
+    def _check_optimizer(self) -> None:
+        """Raise an error if the optimizer is unknown, or the selection needs a metric that it does not have."""
+        if self.optim == TrainConfig.BEFORE["optim"]:
+            return
+        from ...selectors import requirements_of
+        from ...training.gradients.optimizers.kinds import require_metric, require_trainable
+
+        require_trainable(self.optim)
+        needs = requirements_of(self.selector, self.selector_args).gradients
+        by_updates = self.pool_selector in ("less", "cluster_ucb")
+        if by_updates or (needs is not None and needs.metric.startswith("adam")):
+            require_metric(self.optim)
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,7 @@ def _reuses(config: TrainConfig) -> bool | None:
 
 SHARED = (
     *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    "optim",
     *("adam_beta1", "adam_beta2", "max_grad_norm", "seed", "bf16", "logging_steps", "save_steps", "report_to"),
 )
 """Fields that have the same name and meaning in `transformers.TrainingArguments`."""

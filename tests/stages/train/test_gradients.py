@@ -100,6 +100,38 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(pools: Store, 
     assert other.query(sql).equals(pools.query(sql))
 
 
+@pytest.mark.parametrize(("optim", "package"), [("adafactor", "torch"), ("stable_adamw", "optimi")])
+def test_a_run_with_another_optimizer_selects_and_resumes(
+    pools: Store, tiny: str, tmp_path: Path, optim: str, package: str
+) -> None:
+    pytest.importorskip(package)
+    shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "optim": optim}
+    shape |= {"warmup_steps": 2}
+    whole = train(pools, tiny, **shape)
+    kept = rows(pools, "SELECT step, parts['zero_rate'] z, parts['fallback'] f FROM ledger WHERE kept ORDER BY ALL")
+    assert {row["step"] for row in kept if row["z"]} == {1} and not any(row["f"] for row in kept)
+    other = Store(tmp_path / "other")
+    for name in ("pool", "target"):
+        make(other, "ingest", name=name, data=pools.get(name).config["data"], deduplicate=name == "target")
+    with interrupted_at(3):
+        train(other, tiny, **shape)
+    again = train(other, tiny, **shape)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
+def test_an_optimizer_that_cannot_be_used_is_refused_before_a_model_is_loaded(pools: Store) -> None:
+    shape = {"selector": "filter_weight", "target": "target"}
+    for optim, selector, said in (
+        ("lomo", "uds", "cannot train with --optim lomo: it updates the weights in the backward pass"),
+        ("adamw", "uds", "cannot train with --optim adamw. Did you mean"),
+        ("schedule_free_adamw", "uds", "averages weights"),
+        ("lion_8bit", "filter_weight", "needs the package bitsandbytes|lion_8bit has no metric .* a sign"),
+    ):
+        with pytest.raises((ConfigError, ModelError), match=said):
+            train(pools, "no-model", **{**shape, "selector": selector, "optim": optim})
+
+
 def test_full_fine_tuning_selects_by_all_weights_or_by_those_of_linear_layers(pools: Store, tiny: str) -> None:
     shape = {"selector": "greats", "target": "target", "full": True}
     assert train(pools, tiny, **shape).rows == 20

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from ....errors import ModelError
+from ....errors import ConfigError, ModelError, did_you_mean
 from .more_rules import (
     Adafactor,
     AdEMAMix,
@@ -175,8 +176,40 @@ TRAINER: dict[str, str] = {
 }
 """Name of an optimizer in transformers.TrainingArguments(optim=...) -> why it has no metric."""
 
+PACKAGES: dict[str, str] = {
+    **dict.fromkeys(("adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"), "torch"),
+    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit"), "bitsandbytes"),
+    **dict.fromkeys(("ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit"), "bitsandbytes"),
+    **dict.fromkeys(("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"), "bitsandbytes"),
+    **dict.fromkeys(("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit"), "bitsandbytes"),
+    "stable_adamw": "optimi",
+}
+"""Name of an optimizer with which `curate train` trains -> module that it needs."""
+
+DISTRIBUTIONS = {"optimi": "torch-optimi"}
+"""Module -> name of its distribution, if that is another."""
+
 
 def require_metric(name: str) -> None:
     """Raise `ModelError` if the optimizer of this name in the Trainer's arguments has no metric for gradients."""
     if name in TRAINER:
         raise ModelError(f"The optimizer {name} has no metric for gradients: {TRAINER[name]}. {USE}.")
+
+
+def require_trainable(name: str) -> None:
+    """Raise `ConfigError` unless `curate train` can train with the optimizer of this name."""
+    if name.startswith("schedule_free"):
+        raise ConfigError(
+            f"--optim {name} averages weights, but the Trainer saves those that are not averaged. Use it in a loop of "
+            "your own, with BatchSelector."
+        )
+    if name not in PACKAGES:
+        reason = f": {TRAINER[name]}" if name in TRAINER else ""
+        hint = "" if name in TRAINER else did_you_mean(name, PACKAGES)
+        raise ConfigError(
+            f"curate train cannot train with --optim {name}{reason}.{hint} It can with {', '.join(PACKAGES)}."
+        )
+    module = PACKAGES[name]
+    if importlib.util.find_spec(module) is None:
+        package = DISTRIBUTIONS.get(module, module)
+        raise ConfigError(f"--optim {name} needs the package {package}: pip install {package}.")
