@@ -46,7 +46,7 @@ def chunk_loss(scoring_model: ScoringModel, budget: int) -> None:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return original(*args, **kwargs)
         kwargs["use_cache"] = False
-        hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
+        hidden = scoring_model.backbone(*args, **kwargs).last_hidden_state
         if loss_weights is not None:
             return CausalLMOutputWithPast(loss=mean_losses(scoring_model, hidden, labels, budget) @ loss_weights)
         total, count = summed_loss(scoring_model, hidden, labels, budget)
