@@ -64,8 +64,8 @@ class BatchSelector:
         total_steps: number of steps of the run; 0 if it is not known.
         autocast: precision for hidden states, the same as in the loop's own forward pass; None: that of the weights.
         weighted: True if the loop trains on `kept.loss(logits)`; required by selectors that weight the kept samples.
-        coverage: for gradient selectors. `all`: trainable weights outside linear layers are an error. `linear`: such
-            weights are ignored.
+        coverage: for gradient selectors. `all` measures all trainable weights, `linear` only those of linear layers and
+            experts.
         score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
 
     Attributes:

@@ -38,8 +38,8 @@ class Selective:
         target_batch_size: number of target samples in a step.
         features: stored features of the training data by name, one number per row in its order, for selectors that
             need some (`reference_loss` for rho).
-        coverage: for gradient selectors. `all`: trainable weights outside linear layers are an error. `linear`: such
-            weights are ignored.
+        coverage: for gradient selectors. `all` measures all trainable weights, `linear` only those of linear layers and
+            experts.
         score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
     """
 

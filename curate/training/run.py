@@ -63,7 +63,8 @@ class TrainingJob:
         save_total_limit: number of checkpoints to keep; None: all.
         arguments: keyword arguments of `transformers.TrainingArguments`.
         target: source of target batches; required by selectors that need them.
-        reuse: True to combine the update from the gradients that the selection measured.
+        reuse: True to combine the update from the gradients that the selection measured; None: if it measures all
+            trained parameters.
         coverage: `all` or `linear`, see `GradientEngine`.
         rounds: the subset of the table that each epoch is trained on; None: the whole table.
         order: order in which an epoch goes through the table; None: each row once, shuffled. Not together with rounds.
@@ -86,7 +87,7 @@ class TrainingJob:
     save_total_limit: int | None
     arguments: Mapping[str, Any]
     target: TargetSampler | None = None
-    reuse: bool = False
+    reuse: bool | None = False
     coverage: str = "all"
     rounds: EpochDataset | None = None
     order: SamplingOrder | None = None
@@ -264,7 +265,7 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
     """Add engines that measure gradients, in the metric of the Trainer's optimizer, where selection needs gradients."""
     selection = trainer.selection
 
-    def make_engine(ranks: ProcessGroup, *, keep: bool = False) -> GradientEngine:
+    def make_engine(ranks: ProcessGroup, *, keep: bool | None = False) -> GradientEngine:
         return GradientEngine(
             selection.scoring_model,
             job.target,

@@ -16,9 +16,8 @@ from curate.numerics.gradients import (
     SignHash,
     capture,
     dots_of,
+    find_sites,
     gram_of,
-    trained_layers,
-    uncovered,
     weighted_sum,
 )
 
@@ -71,10 +70,12 @@ def scaled_by(root: dict[str, torch.Tensor], name: str, block: torch.Tensor) -> 
 
 
 def record(net: nn.Module, x: torch.Tensor, request: GradientRequest) -> Any:
-    recorder = Recorder(net, request, len(x), x.device)
-    with capture(net, recorder.take):
-        losses(net, x).sum().backward()
-    return recorder.result
+    recorder = Recorder(request, len(x), x.device)
+    with capture(find_sites(net), recorder):
+        loss = losses(net, x).sum()
+        recorder.begin_backward()
+        loss.backward()
+    return recorder.finish()
 
 
 @pytest.mark.parametrize("mode", ["plain", "reentrant", "not reentrant"])
@@ -126,21 +127,35 @@ def test_a_weighted_sum_is_the_gradient_of_the_weighted_loss() -> None:
 
 def test_hooks_are_gone_after_the_pass() -> None:
     net, x = Net(), inputs()
-    taken: list[str] = []
-    with capture(net, lambda name, a, b: taken.append(name)):
+    recorder = Recorder(GradientRequest(norms=True), len(x), x.device)
+    with capture(find_sites(net), recorder):
         losses(net, x).sum().backward()
-    assert sorted(taken) == ["body.0", "body.3"]
+    assert sorted(recorder.seen) == ["body.0.bias", "body.0.weight", "body.3.weight"]
+    recorder.seen.clear()
     losses(net, x).sum().backward()
-    assert len(taken) == 2
+    assert not recorder.seen
+
+
+class Direct(nn.Module):
+    """A parameter that a module uses itself, beside layers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.layer = nn.Linear(4, 4)
 
 
 def test_only_what_trains_is_covered_and_the_rest_is_named() -> None:
     net = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 2).requires_grad_(False))
-    assert list(trained_layers(net)) == ["2"]
-    assert uncovered(net) == ["0.weight", "1.weight", "1.bias"]
+    sites = find_sites(net)
+    assert sites.covered == ["0.weight", "1.weight", "1.bias", "2.weight", "2.bias"]
+    assert sites.linear == ["2.weight", "2.bias"] and not sites.outside
     tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False))
     tied[1].weight = tied[0].weight
-    assert uncovered(tied) == ["0.weight"]
+    assert find_sites(tied).covered == ["0.weight"] and not find_sites(tied).linear
+    assert find_sites(Direct()).outside == ["scale"]
+    only = find_sites(net).only(["2.weight"])
+    assert only.outside == ["0.weight", "1.weight", "1.bias", "2.bias"] and len(only.found) == 1
 
 
 def test_sketches_keep_dot_products_on_average() -> None:

@@ -94,7 +94,7 @@ def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], p
         pytest.skip("the small real model is not available")
     model = model_of(tiny if place == "tiny" else str(BASE2M), **mode)
     batch, adam = batch_of(), adam_of(model)
-    engine = engine_of(model, adam, coverage="linear", micro_batch=4)
+    engine = engine_of(model, adam, micro_batch=4)
     vectors = loop(model, batch)
     kept = engine.pass_over(batch, wanted_all()).kept
     for name, block in kept.items():
@@ -128,9 +128,9 @@ def test_kept_gradients_sum_to_what_the_same_pass_leaves_in_the_parameters(tiny:
     model = model_of(tiny, dropout=dropout)
     engine, batch = engine_of(model, adam_of(model), micro_batch=99), batch_of()
     kept = engine.pass_over(batch, wanted_all(), step=3).kept
-    with engine._seeded_dropout(3):
+    with engine.passes.seeded_dropout(3):
         order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
-        engine._losses({key: value[order] for key, value in batch.items()}).sum().backward()
+        engine.passes.losses({key: value[order] for key, value in batch.items()}).sum().backward()
     for name, total in engine.combine(kept, torch.arange(6), torch.ones(6)).items():
         assert relative(total, model.get_parameter(name).grad) < 1e-5  # type: ignore[arg-type]
 
@@ -183,11 +183,16 @@ def test_a_samples_update_is_the_step_that_adam_would_take_with_its_gradient(eps
     torch.testing.assert_close(before - model.weight.detach(), 0.01 * found, rtol=1e-4, atol=1e-7)
 
 
-def test_parameters_outside_linear_layers_are_named(tiny: str) -> None:
+def test_with_linear_coverage_the_other_parameters_are_named(tiny: str) -> None:
     model = model_of(tiny, full=True)
-    with pytest.raises(ModelError, match=r"embed_tokens.weight.*--gradient-coverage linear"):
-        engine_of(model, adam_of(model))
-    with pytest.raises(ModelError, match="No linear layer of the model is trained"):
+    engine = engine_of(model, adam_of(model), coverage="linear")
+    trained = [name for name, _ in model.named_parameters()]
+    left_out = engine.passes.left_out
+    assert left_out == [name for name in trained if "embed" in name or "norm" in name]
+    assert sorted(engine.pass_over(batch_of(), wanted_all()).kept) == sorted(set(trained) - set(left_out))
+    with pytest.raises(ModelError, match=r"embed_tokens.weight.*--update rerun"):
+        engine_of(model, adam_of(model), coverage="linear", keep=True)
+    with pytest.raises(ModelError, match="No parameter of the model is trained"):
         engine_of(model.requires_grad_(False), adam_of(model))
 
 
@@ -207,19 +212,19 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_number(
     needs, batch = GradientNeeds(gram=True, norms=True), batch_of()
     expected = engine_of(model, adam_of(model), micro_batch=99).measure(batch, needs, 1, Stopwatch())
     engine = engine_of(model, adam_of(model), micro_batch=99)
-    losses = engine._losses
+    losses = engine.passes.losses
 
     def scarce(texts: dict[str, torch.Tensor]) -> torch.Tensor:
         if len(texts["input_ids"]) > 2:
             raise torch.OutOfMemoryError("no more")
         return losses(texts)
 
-    monkeypatch.setattr(engine, "_losses", scarce)
+    monkeypatch.setattr(engine.passes, "losses", scarce)
     with caplog.at_level("WARNING", logger="curate"):
         found = engine.measure(batch, needs, 1, Stopwatch())
     assert engine.micro_batch == 1 and "Out of memory in a backward pass" in caplog.text
     assert relative(found.pairs["gram"], expected.pairs["gram"].double()) < 1e-5
     assert relative(found.values["grad_norm"], expected.values["grad_norm"].double()) < 1e-5
-    monkeypatch.setattr(engine, "_losses", lambda texts: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    monkeypatch.setattr(engine.passes, "losses", lambda texts: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     with pytest.raises(TrainingError, match="Lower --score-batch-size"):
         engine.measure(batch, needs, 2, Stopwatch())

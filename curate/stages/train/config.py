@@ -168,8 +168,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
     )
     gradient_coverage: Literal["all", "linear"] = Field(
         "all",
-        description="For gradient selectors: trainable weights outside linear layers are an error (all) or ignored by "
-        "the selection (linear).",
+        description="For gradient selectors: measure all trainable weights (all), or only those of linear layers and "
+        "experts (linear).",
     )
     head_refresh_steps: int = Field(
         1, ge=1, description="Number of steps between factorizations of a trainable head; each costs V*d^2."

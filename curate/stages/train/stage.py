@@ -146,14 +146,16 @@ def _job(
     )
 
 
-def _reuses(config: TrainConfig) -> bool:
-    """Return whether the update is made from the gradients that the selection measured."""
+def _reuses(config: TrainConfig) -> bool | None:
+    """Return whether the update is made from the gradients that the selection measured; None: if it measures all."""
     separate = size() > 1 and config.per_rank
     if config.update == "reuse" and separate:
         raise ConfigError(
             "--update reuse needs processes that select together: give --scope global, or --update rerun."
         )
-    return config.update == "reuse" or (config.update == "auto" and not config.full and not separate)
+    if config.update == "auto":
+        return False if config.full or separate else None
+    return config.update == "reuse"
 
 
 SHARED = (

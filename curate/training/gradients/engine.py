@@ -6,64 +6,23 @@ One backward pass over the candidates gives every number that gradient selectors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ModelError, TrainingError
-from ...lm.model.chunked_loss import mean_losses
 from ...lm.model.scoring_model import ScoringModel
 from ...lm.tokens.batch import Batch, take_rows
 from ...log import LOGGER, Stopwatch
-from ...numerics.gradients import (
-    Blocks,
-    GradientRequest,
-    Recorder,
-    capture,
-    dots_of,
-    gram_of,
-    squares_of,
-    trained_layers,
-    uncovered,
-    weighted_sum,
-)
-from ...numerics.losses import IGNORE, next_token_labels
+from ...numerics.gradients import Blocks, GradientRequest, dots_of, gram_of, squares_of, weighted_sum
 from ...selectors import GradientNeeds
 from ..process_group import ProcessGroup
 from ..target_sampler import TargetSampler
 from .adam import Adam
+from .passes import CandidateMeasurements, GradientPasses
 
-LOGITS_BUDGET = 64 << 20  # bytes
-
-CPU_ROWS = 256
-"""Positions whose logits are formed at once on a CPU. Products that fit into its cache are faster than large ones."""
-
-
-@dataclass
-class CandidateMeasurements:
-    """Result of a backward pass over the candidates of a step.
-
-    Attributes:
-        values, pairs, scalars: by name, numbers per candidate (n, ...), per pair of candidates (n, n), and per step.
-        kept: per-sample gradients by parameter name, for the update.
-    """
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    pairs: dict[str, Tensor] = field(default_factory=dict)
-    scalars: dict[str, float] = field(default_factory=dict)
-    kept: Blocks = field(default_factory=dict)
-
-    def first(self, count: int) -> CandidateMeasurements:
-        """Return the measurements of the first `count` candidates."""
-        return CandidateMeasurements(
-            {name: value[:count] for name, value in self.values.items()},
-            {name: value[:count, :count] for name, value in self.pairs.items()},
-            self.scalars,
-            {name: block[:count] for name, block in self.kept.items()},
-        )
+__all__ = ["CandidateMeasurements", "GradientEngine"]
 
 
 class GradientEngine:
@@ -73,8 +32,8 @@ class GradientEngine:
         scoring_model: the model.
         target: sampler of target batches, or None.
         adam: function that returns the current state of the optimizer.
-        keep: hold the per-sample gradients for the update (`update: reuse`).
-        coverage: `all` makes a trainable parameter outside linear layers an error; `linear` ignores it.
+        keep: hold the per-sample gradients for the update (`update: reuse`); None: if all parameters are measured.
+        coverage: `all` measures every trained parameter; `linear` only those of linear layers and experts.
         micro_batch: number of texts in one backward pass.
         seed: seed of dropout.
         ranks: processes that measure their candidates together. They share the target's gradient and E[G²]. For a Gram
@@ -87,27 +46,24 @@ class GradientEngine:
         target: TargetSampler | None,
         adam: Callable[[], Adam],
         *,
-        keep: bool = False,
+        keep: bool | None = False,
         coverage: str = "all",
         micro_batch: int = 16,
         seed: int = 0,
         ranks: ProcessGroup | None = None,
     ) -> None:
-        outside = uncovered(scoring_model.model)
-        if outside and coverage == "all":
+        self.passes = GradientPasses(scoring_model, coverage, seed)
+        if keep and self.passes.left_out:
             raise ModelError(
-                f"Gradients are captured in linear layers, but {len(outside)} trainable parameters are elsewhere: "
-                f"{', '.join(outside[:3])}{', ...' if len(outside) > 3 else ''}. Train a LoRA adapter, or select by "
-                "the linear layers alone with --gradient-coverage linear (from Python: coverage='linear')."
+                f"--update reuse would leave {len(self.passes.left_out)} trained parameters without an update, because "
+                f"--gradient-coverage {coverage} does not measure them: {', '.join(self.passes.left_out[:3])}"
+                f"{', ...' if len(self.passes.left_out) > 3 else ''}. Give --update rerun, or --gradient-coverage all."
             )
-        if not trained_layers(scoring_model.model):
-            raise ModelError("No linear layer of the model is trained, so no gradients exist. Train a LoRA adapter.")
         self.scoring_model = scoring_model
         self.target = target
         self.adam = adam
-        self.keep = keep
+        self.keep = not self.passes.left_out if keep is None else keep
         self.micro_batch = micro_batch
-        self.seed = seed
         self.ranks = ranks or ProcessGroup()
 
     def measure(
@@ -155,6 +111,8 @@ class GradientEngine:
         )
         with timer.part("candidate_gradients"):
             found = self.pass_over(batch, request, step).first(count)
+            if keep:
+                found.kept = self._of_all_processes(found.kept, (count,))
         with timer.part("score_arithmetic"):
             if keep:
                 self._from_blocks(found, needs, metric, target, adam)
@@ -173,7 +131,9 @@ class GradientEngine:
         """Compute all requested measurements from kept per-sample gradients, and add them to `found`."""
         root: Blocks | None = None
         if metric != "plain":
-            p = {name: adam.preconditioner(name, square) for name, square in self._mean_squares(found.kept).items()}
+            squares = self._mean_squares(found.kept)
+            squares |= {name: torch.zeros_like(t) for name, t in target.items() if name not in squares}
+            p = {name: adam.preconditioner(name, square) for name, square in squares.items()}
             root = {name: value.sqrt() if metric == "adam" else value for name, value in p.items()}
         if needs.gram or needs.norms:
             found.values["grad_norm"] = squares_of(found.kept, root).sqrt()
@@ -182,7 +142,7 @@ class GradientEngine:
             found.pairs["gram"] = gram_of(blocks, root)
         if needs.target:
             h = {n: t if root is None else t * root[n].square() for n, t in target.items()}
-            found.values["alignment"] = dots_of(found.kept, h)
+            found.values["alignment"] = dots_of({name: block for name, block in found.kept.items() if name in h}, h)
             found.scalars["target_square"] = float(sum((t.double() * h[n].double()).sum() for n, t in target.items()))
 
     def _mean_squares(self, kept: Blocks) -> Blocks:
@@ -208,86 +168,34 @@ class GradientEngine:
         return {name: self.ranks.sum(block) for name, block in total.items()}
 
     def pass_over(self, batch: Batch, request: GradientRequest, step: int = 0) -> CandidateMeasurements:
-        """Run one forward and backward pass over texts, shortest first, in micro-batches.
-
-        The results are in the order of the texts. The `.grad` of the parameters and the random state do not change. A
-        Gram matrix needs all texts in one micro-batch. Dropout depends on `step`.
-        """
-        batch = self._on_device(batch)
-        order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
-        losses, recorders = [], []
-        with self._restored_gradients(), self._seeded_dropout(step):
-            for rows in torch.split(order, len(order) if request.gram else self.micro_batch):
-                recorder = Recorder(self.scoring_model.model, request, len(rows), order.device)
-                with capture(self.scoring_model.model, recorder.take):
-                    loss = self._losses(take_rows(batch, rows))
-                    torch.autograd.backward(loss.sum())
-                losses.append(loss.detach())
-                recorders.append(recorder.result)
-        back = order.argsort()
-        out = CandidateMeasurements({"loss": torch.cat(losses)[back]})
-        if request.keep:
-            out.kept = {name: torch.cat([f.kept[name] for f in recorders])[back] for name in recorders[0].kept}
-        for name, field_ in (("alignment", "dots"), ("squares", "squares"), ("sketch", "sketch")):
-            parts = [getattr(found, field_) for found in recorders]
-            if parts[0] is not None:
-                out.values[name] = torch.cat(parts)[back]
-        if recorders[0].gram is not None:
-            out.pairs["gram"] = recorders[0].gram[back][:, back]
-        if "squares" in out.values:
-            out.values["grad_norm"] = out.values.pop("squares").sqrt()
-        return out
+        """Run one forward and backward pass over texts; see `GradientPasses.run`."""
+        return self.passes.run(self._on_device(batch), request, self.micro_batch, step)
 
     def target_gradient(self, step: int) -> Blocks:
-        """Return g_T, the mean gradient of the mean losses of a target batch, for the parameters of linear layers."""
+        """Return g_T, the mean gradient of the mean losses of a target batch, for the measured parameters."""
         assert self.target is not None
         batch = self._on_device(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
-        covered = trained_layers(self.scoring_model.model)
-        with self._restored_gradients(), self._seeded_dropout(-step):
-            for rows in torch.split(torch.arange(len(batch["input_ids"])), self.micro_batch):
-                torch.autograd.backward(self._losses(take_rows(batch, rows)).sum() / self.target.size)
-            return {
-                name: self.ranks.sum(p.grad.float())
-                for name, p in self.scoring_model.model.named_parameters()
-                if p.grad is not None and name.rpartition(".")[0] in covered
-            }
+        rows = torch.split(torch.arange(len(batch["input_ids"])), self.micro_batch)
+        found = self.passes.sum_of_gradients([take_rows(batch, part) for part in rows], 1 / self.target.size, -step)
+        return {name: self.ranks.sum(block) for name, block in self._of_all_processes(found, ()).items()}
+
+    def _of_all_processes(self, found: Blocks, leading: tuple[int, ...]) -> Blocks:
+        """Return the blocks with zeros for the parameters that only other processes used, so that all have the same."""
+        if self.ranks.size == 1:
+            return found
+        measured = self.passes.measured
+        device = next(iter(measured.values())).device
+        used = self.ranks.sum(torch.tensor([float(name in found) for name in measured], device=device)).tolist()
+        return {
+            name: found[name] if name in found else torch.zeros(*leading, *p.shape, device=device)
+            for (name, p), count in zip(measured.items(), used, strict=True)
+            if count
+        }
 
     def _on_device(self, batch: Batch) -> Batch:
         """Return the batch on the model's device."""
         device = self.scoring_model.head.weight.device
         return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-
-    def _losses(self, batch: Batch) -> Tensor:
-        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once."""
-        hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
-        if self.scoring_model.head.frozen:
-            cpu_budget = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
-            budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
-            return mean_losses(self.scoring_model, hidden, batch["labels"], budget)
-        targets = next_token_labels(batch["labels"])
-        losses = nn.functional.cross_entropy(self.scoring_model.project(hidden).mT, targets, reduction="none")
-        return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
-
-    @contextmanager
-    def _restored_gradients(self) -> Iterator[None]:
-        """Clear the `.grad` of all parameters, and restore it on exit."""
-        parameters = list(self.scoring_model.model.parameters())
-        before = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
-        try:
-            yield
-        finally:
-            for p, grad in zip(parameters, before, strict=True):
-                p.grad = grad
-
-    @contextmanager
-    def _seeded_dropout(self, step: int) -> Iterator[None]:
-        """Seed dropout by (seed, step). A resumed Trainer restores its random state only after the first selection."""
-        device = self.scoring_model.head.weight.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed * 1_000_003 + step)
-            yield
 
 
 def _too_large(batch: Batch) -> TrainingError:

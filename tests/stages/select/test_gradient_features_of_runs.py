@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from curate import Store, make
-from curate.errors import ConfigError, CurateError, DataError, ModelError
+from curate.errors import ConfigError, CurateError, DataError
 from tests.stages.train.test_train import poison
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 2, "max_length": 64, "learning_rate": 3e-3}
@@ -54,32 +54,17 @@ def test_a_target_without_a_finite_gradient_is_named(poisoned: Store, tmp_path: 
         make(poisoned, "select", name="s", pool="pool", method="less", budget=3, **{**TARGETED, "target": "bad"})
 
 
-def test_full_fine_tuning_is_measured_in_its_linear_layers_when_told_so(
+def test_full_fine_tuning_is_measured_in_all_weights_or_in_linear_layers(
     store: Store, tiny: str, tmp_path: Path
 ) -> None:
     for name, n in (("pool", 16), ("target", 3)):
         make(store, "ingest", name=name, data=[lines(tmp_path / f"{name}.jsonl", {}, n)])
     train = {"pool": "pool", "model": tiny, "full": True, **WARM}
     make(store, "train", name="warm", **train)
-    with pytest.raises(ModelError, match="--gradient-coverage linear"):
-        make(store, "select", name="s", pool="pool", method="less", budget=3, **TARGETED)
+    assert make(store, "select", name="whole", pool="pool", method="less", budget=3, **TARGETED).rows == 3
     make(store, "train", name="linear", gradient_coverage="linear", **train)
     subset = make(store, "select", name="s", pool="pool", method="less", budget=3, **{**TARGETED, "warmup": "linear"})
     assert subset.rows == 3
-
-
-def test_doras_magnitudes_are_named_and_refused(tiny: str) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    from curate.lm.model.config_checks import ModelOptions
-    from curate.lm.model.load import load_model
-    from curate.lm.model.scoring_model import make_scoring_model
-    from curate.training.gradients.engine import GradientEngine
-
-    config = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(load_model(ModelOptions(tiny)), config)
-    with pytest.raises(ModelError, match=r"14 trainable parameters are elsewhere: .*lora_magnitude_vector"):
-        GradientEngine(make_scoring_model(model), None, lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_a_warm_up_run_gives_no_consent_to_run_the_code_of_its_model(store: Store, tiny: str, tmp_path: Path) -> None:
