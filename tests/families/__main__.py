@@ -33,7 +33,7 @@ def main() -> int:
         found.append(row)
         print(line(row), flush=True)
         for text, columns in reasons(row, refused=given.details).items():
-            print(f"    {text}: {', '.join(columns)}", flush=True)
+            print(f"    {text} [{', '.join(columns)}]", flush=True)
         if given.json:
             given.json.write_text(json.dumps({r.family: {n: asdict(c) for n, c in r.cells.items()} for r in found}))
     print("\n".join(summary(found)))
@@ -55,13 +55,15 @@ def reasons(row: Row, *, refused: bool) -> dict[str, list[str]]:
     for name, cell in row.cells.items():
         if cell.state in BAD or (refused and cell.state == "refused"):
             found.setdefault(f"{cell.state}: {cell.text}", []).append(name)
+        elif refused and cell.slow:
+            found.setdefault(f"* {cell.slow.split('. The numbers')[0]}", []).append(name)
     return found
 
 
 def shown(cell: Cell) -> str:
     """Return a cell in at most eleven characters."""
     if cell.state == "right":
-        return f"{cell.error:.0e}"
+        return f"{cell.error:.0e}" + "*" * bool(cell.slow)
     if cell.state == "wrong":
         return f"WRONG {cell.error:.0e}"
     return {"none": "-", "refused": "refused", "traceback": "TRACEBACK"}[cell.state]
@@ -71,11 +73,13 @@ def summary(found: list[Row]) -> list[str]:
     """Return the counts of each column, and the families that are not built."""
     built = [row for row in found if "build" not in row.cells]
     states = ("right", "refused", "wrong", "traceback", "none")
+    slow = [sum(bool(row.cells.get(name, Cell("none")).slow) for row in built) for name in COLUMNS]
     lines = ["", f"{len(built)} families are built, {len(found) - len(built)} are not", ""]
-    lines.append("column".ljust(16) + "".join(state.rjust(11) for state in states))
-    for name in [*COLUMNS, "process"]:
+    lines.append("* texts passed one at a time: the numbers are exact, the pass takes longer")
+    lines.append("column".ljust(16) + "".join(state.rjust(11) for state in [*states, "right*"]))
+    for name, late in zip([*COLUMNS, "process"], [*slow, 0], strict=True):
         counts = [sum(row.cells.get(name, Cell("none")).state == state for row in built) for state in states]
-        lines.append(name.ljust(16) + "".join(str(count).rjust(11) for count in counts))
+        lines.append(name.ljust(16) + "".join(str(count).rjust(11) for count in [*counts, late]))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from curate.errors import CurateError
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, not_adaptable
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
-from curate.log import Stopwatch
+from curate.log import LOGGER, Stopwatch
 from curate.numerics.gradients import GradientRequest
 from curate.selectors import GradientNeeds
 from curate.training.gradients.adam import Adam
@@ -37,6 +38,9 @@ COLUMNS = (
 )
 
 
+EXPERTS = ("experts", "experts reuse")
+
+
 @dataclass(frozen=True)
 class Cell:
     """The outcome of a comparison.
@@ -46,15 +50,19 @@ class Cell:
             such thing.
         error: relative error, or None without a number.
         text: the sentence, or the parameter with the largest error.
+        slow: why the texts passed one at a time; empty if they passed together.
     """
 
     state: str
     error: float | None = None
     text: str = ""
+    slow: str = ""
 
 
 def cell(compare: Callable[[], tuple[float, str] | float | None]) -> Cell:
     """Return the outcome of a comparison that returns a relative error, and optionally where it is."""
+    warnings = Warnings()
+    LOGGER.addHandler(warnings)
     try:
         found = compare()
     except CurateError as error:
@@ -66,10 +74,23 @@ def cell(compare: Callable[[], tuple[float, str] | float | None]) -> Cell:
         own = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "/curate/" in f.filename]
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({', '.join([*own[-1:], place])})"
         return Cell("traceback", None, text)
+    finally:
+        LOGGER.removeHandler(warnings)
     if found is None:
         return Cell("none")
     value, where = found if isinstance(found, tuple) else (found, "")
-    return Cell("right" if value <= LIMIT else "wrong", value, where)
+    return Cell("right" if value <= LIMIT else "wrong", value, where, warnings.slow)
+
+
+class Warnings(logging.Handler):
+    """Keep the warning that texts pass one at a time."""
+
+    slow = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at a line of the log."""
+        _, found, reason = record.getMessage().partition("one text at a time: ")
+        self.slow = self.slow or reason if found else self.slow
 
 
 class Family:
@@ -84,7 +105,6 @@ class Family:
 
     def row(self) -> dict[str, Cell]:
         """Return all cells of the family."""
-        has_experts = bool(experts_of(self.model))
         cells = {
             "load": cell(self.load),
             "doctor": cell(self.doctor),
@@ -95,11 +115,19 @@ class Family:
             "lora": cell(lambda: self.gradients(self.lora())),
             "lora products": cell(lambda: self.products(self.lora())),
             "lora reuse": cell(lambda: self.reuse(self.lora)),
-            "experts": cell(lambda: self.gradients(self.experts()) if has_experts else None),
-            "experts reuse": cell(lambda: self.reuse(self.experts) if has_experts else None),
             "packed": Cell("none"),
         }
+        cells |= self.of_experts(cells) if experts_of(self.model) else dict.fromkeys(EXPERTS, Cell("none"))
         return {name: cells[name] for name in COLUMNS}
+
+    def of_experts(self, cells: dict[str, Cell]) -> dict[str, Cell]:
+        """Return the cells of an adapter that includes all experts: those of LoRA where PEFT adapts them unasked."""
+        if cells["lora"].state == "right" and trained(self.lora()) == trained(self.experts()):
+            return {"experts": cells["lora"], "experts reuse": cells["lora reuse"]}
+        return {
+            "experts": cell(lambda: self.gradients(self.experts())),
+            "experts reuse": cell(lambda: self.reuse(self.experts)),
+        }
 
     def load(self) -> float:
         """Compare the model with what `load_model` reads from the folder that transformers wrote."""
@@ -159,7 +187,7 @@ class Family:
 
     def wanted(self, model: nn.Module) -> oracle.Blocks:
         """Return the oracle's gradients, computed once for each set of trained parameters."""
-        key = ",".join(name for name, p in model.named_parameters() if p.requires_grad)
+        key = ",".join(trained(model))
         if key not in self._gradients:
             self._gradients[key] = oracle.gradients(model, self.batch)
         return self._gradients[key]
@@ -209,6 +237,11 @@ class Family:
 
 class PeftRefused(CurateError):
     """PEFT refuses an adapter that only this test asks for."""
+
+
+def trained(model: nn.Module) -> list[str]:
+    """Return the names of the trained parameters."""
+    return sorted(name for name, p in model.named_parameters() if p.requires_grad)
 
 
 def experts_of(model: nn.Module) -> list[str]:
