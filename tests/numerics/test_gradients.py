@@ -73,8 +73,7 @@ def record(net: nn.Module, x: torch.Tensor, request: GradientRequest) -> Any:
     recorder = Recorder(request, len(x), x.device)
     with capture(find_sites(net), recorder):
         loss = losses(net, x).sum()
-        recorder.begin_backward()
-        loss.backward()
+        recorder.backward(loss, weights=True)
     return recorder.finish()
 
 

@@ -33,7 +33,9 @@ class _Identity(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, take: Callable[..., None], inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, anchor: Tensor, take: Callable[..., None], inputs: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors[:inputs])
         ctx.take, ctx.inputs = take, inputs
@@ -43,7 +45,7 @@ class _Identity(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         with torch.no_grad():
             ctx.take([t.detach() for t in ctx.saved_tensors], [g if g is None else g.detach() for g in gradients])
-        return (None, None, *[None] * ctx.inputs, *gradients)
+        return (None, None, None, *[None] * ctx.inputs, *gradients)
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ def _site_of(
 def capture(sites: Sites, recorder: Recorder) -> Iterator[None]:
     """Add every use of the sites' parameters to a recorder, in the backward pass that runs while this is open.
 
-    A compiled model runs eagerly meanwhile, because its layers have no hooks. Call `recorder.begin_backward()` between
-    the passes where a reentrant checkpoint calls modules again.
+    A compiled model runs eagerly meanwhile, because its layers have no hooks. Run the backward pass with
+    `recorder.backward`.
 
     Args:
         sites: where to capture.
@@ -179,11 +181,12 @@ class _Calls:
             finally:
                 self.busy = False
 
-        for place, tensor in zip(indices, _Identity.apply(take, len(saved), *saved, *tensors), strict=True):  # type: ignore[no-untyped-call]
+        wrapped = _Identity.apply(self.recorder.anchor, take, len(saved), *saved, *tensors)  # type: ignore[no-untyped-call]
+        for place, tensor in zip(indices, wrapped, strict=True):
             leaves[place] = tensor
         return leaves[0] if isinstance(output, Tensor) else tree_unflatten(leaves, spec)
 
     def experts(self, site: ExpertsSite, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Run a site's experts."""
         self.recorder.expect(site.captured)
-        return site.forward(self.recorder.count, self.recorder.take, hidden_states, top_k_index, top_k_weights)
+        return site.forward(self.recorder, hidden_states, top_k_index, top_k_weights)

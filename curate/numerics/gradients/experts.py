@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .lowrank import LowRank
-from .uses import CaptureError, Routed, RoutedSum, Routing, Use, grouped
-
-Take = Callable[[str, Use], None]
+from .recorder import Recorder
+from .uses import CaptureError, Routed, RoutedSum, Routing, grouped
 
 
 class _Grouped(torch.autograd.Function):
@@ -28,35 +27,42 @@ class _Grouped(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weights: Tensor, routing: Routing, take: Callable[[Tensor, Tensor], None]
+        ctx: Any,
+        anchor: Tensor,
+        rows: Tensor,
+        weights: Tensor,
+        routing: Routing,
+        take: Callable[[Tensor, Tensor], None],
     ) -> Tensor:
         ctx.save_for_backward(rows, weights)
         ctx.routing, ctx.take = routing, take
         return grouped(rows, weights, routing)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         rows, weights = ctx.saved_tensors
         gradient = gradient.contiguous()
         with torch.no_grad():
             ctx.take(rows.detach(), gradient.detach())
-            back = grouped(gradient, weights.mT, ctx.routing) if ctx.needs_input_grad[0] else None
-        return back, None, None, None
+            back = grouped(gradient, weights.mT, ctx.routing) if ctx.needs_input_grad[1] else None
+        return None, back, None, None, None
 
 
 class _Added(torch.autograd.Function):
     """Return the rows unchanged but depending on biases; in the backward pass call `take(output gradient)`."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, biases: Tensor, routing: Routing, take: Callable[[Tensor], None]) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, rows: Tensor, biases: Tensor, routing: Routing, take: Callable[[Tensor], None]
+    ) -> Tensor:
         ctx.take = take
         return rows + biases[routing.expert]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None, None]:
         with torch.no_grad():
             ctx.take(gradient.detach())
-        return gradient, None, None, None
+        return None, gradient, None, None, None
 
 
 FLAGS = ("has_gate", "has_bias", "has_post_expert_norm", "is_transposed", "_is_expert_parallel", "num_experts")
@@ -99,12 +105,11 @@ class ExpertsSite:
         """Names of the parameters that are captured."""
         return [*self.names.values(), *(name for adapter in self.adapters.values() for name in adapter.names)]
 
-    def forward(self, count: int, take: Take, hidden: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """Run the experts on tokens, and call `take` for each use of a parameter in the backward pass.
+    def forward(self, recorder: Recorder, hidden: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Run the experts on tokens, and add each use of a parameter to a recorder in the backward pass.
 
         Args:
-            count: number of samples n.
-            take: receives the name of a parameter and its use.
+            recorder: receives the uses; its count is the number of samples n.
             hidden: (N, d) tokens, sample after sample.
             experts: (N, k) experts of each token.
             weights: (N, k) their weights.
@@ -115,17 +120,17 @@ class ExpertsSite:
         if hidden.dim() != 2 or experts.shape != weights.shape or len(hidden) != len(experts):
             raise CaptureError(f"{self.path} gives its experts an input of the shape {tuple(hidden.shape)}")
         module, k = self.module, experts.shape[-1]
-        routing, order = Routing.of(experts, count, int(module.num_experts))  # type: ignore[arg-type]
+        routing, order = Routing.of(experts, recorder.count, int(module.num_experts))  # type: ignore[arg-type]
         rows = hidden[order // k]
-        inner = self._project("gate_up_proj" if module.has_gate else "up_proj", rows, routing, take)
+        inner = self._project("gate_up_proj" if module.has_gate else "up_proj", rows, routing, recorder)
         inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)  # type: ignore[operator]
-        out = self._project("down_proj", inner, routing, take)
+        out = self._project("down_proj", inner, routing, recorder)
         out = out * weights.reshape(-1)[order].unsqueeze(-1)
         unsorted = torch.empty_like(order)
         unsorted[order] = torch.arange(len(order), device=order.device)
         return out[unsorted].view(len(hidden), k, -1).sum(1).to(hidden.dtype)
 
-    def _project(self, local: str, rows: Tensor, routing: Routing, take: Take) -> Tensor:
+    def _project(self, local: str, rows: Tensor, routing: Routing, recorder: Recorder) -> Tensor:
         own = dict(self.module.named_parameters(recurse=False))
         weight, flipped = own[local], bool(self.module.is_transposed)
         rows = rows.to(weight.dtype)
@@ -137,29 +142,33 @@ class ExpertsSite:
 
         def weight_used(a: Tensor, b: Tensor) -> None:
             if name is not None:
-                take(name, Routed(a, b, routing, turned, turned))
+                recorder.take(name, Routed(a, b, routing, turned, turned))
 
-        out = _apply(rows, turned(weight), routing, weight_used)
+        out = _apply(recorder, rows, turned(weight), routing, weight_used)
         bias = f"{local}_bias"
         if self.module.has_bias and bias in self.names:
             of_bias = self.names[bias]
-            out = _Added.apply(out, own[bias], routing, lambda b: take(of_bias, RoutedSum(b, routing)))  # type: ignore[no-untyped-call]
+            out = _Added.apply(
+                recorder.anchor, out, own[bias], routing, lambda b: recorder.take(of_bias, RoutedSum(b, routing))
+            )  # type: ignore[no-untyped-call]
         elif self.module.has_bias:
             out = out + own[bias][routing.expert]
-        return out if local not in self.adapters else out + self._adapted(self.adapters[local], rows, routing, take)
+        return out if local not in self.adapters else out + self._adapted(self.adapters[local], rows, routing, recorder)
 
-    def _adapted(self, adapter: LowRank, rows: Tensor, routing: Routing, take: Take) -> Tensor:
+    def _adapted(self, adapter: LowRank, rows: Tensor, routing: Routing, recorder: Recorder) -> Tensor:
         def a_used(a: Tensor, b: Tensor) -> None:
-            take(adapter.names[0], Routed(a, b, routing, adapter.stored_a, adapter.read_a))
+            recorder.take(adapter.names[0], Routed(a, b, routing, adapter.stored_a, adapter.read_a))
 
         def b_used(a: Tensor, b: Tensor) -> None:
-            take(adapter.names[1], Routed(a, b, routing, adapter.stored_b, adapter.read_b))
+            recorder.take(adapter.names[1], Routed(a, b, routing, adapter.stored_b, adapter.read_b))
 
-        inner = _apply(rows.to(adapter.a.dtype), adapter.read_a(adapter.a), routing, a_used)
-        out = _apply(inner, adapter.read_b(adapter.b), routing, b_used)
+        inner = _apply(recorder, rows.to(adapter.a.dtype), adapter.read_a(adapter.a), routing, a_used)
+        out = _apply(recorder, inner, adapter.read_b(adapter.b), routing, b_used)
         return (adapter.scale * out).to(rows.dtype)
 
 
-def _apply(rows: Tensor, weights: Tensor, routing: Routing, take: Callable[[Tensor, Tensor], None]) -> Tensor:
-    result: Tensor = _Grouped.apply(rows, weights, routing, take)  # type: ignore[no-untyped-call]
+def _apply(
+    recorder: Recorder, rows: Tensor, weights: Tensor, routing: Routing, take: Callable[[Tensor, Tensor], None]
+) -> Tensor:
+    result: Tensor = _Grouped.apply(recorder.anchor, rows, weights, routing, take)  # type: ignore[no-untyped-call]
     return result

@@ -71,12 +71,14 @@ class Recorder:
     Attributes:
         result: the sums over the parameters recorded so far.
         seen: names of the parameters of which at least one use was added.
+        anchor: () a leaf on which all captured outputs depend, so that a backward pass to it alone passes them all.
     """
 
     def __init__(self, request: GradientRequest, count: int, device: torch.device) -> None:
         self.request = request
         self.count = count
         self.seen: set[str] = set()
+        self.anchor = torch.zeros((), device=device, requires_grad=True)
         self._expected: Counter[str] = Counter()
         self._waiting: Blocks = {}
         self._running = False
@@ -96,9 +98,16 @@ class Recorder:
         if not self._running:
             self._expected.update(names)
 
-    def begin_backward(self) -> None:
-        """Note that the forward pass is over: all uses of the parameters are known."""
-        self._running = True
+    def backward(self, loss: Tensor, *, weights: bool = False) -> None:
+        """Run the backward pass of a captured forward pass.
+
+        Args:
+            loss: the sum of the samples' losses.
+            weights: also add the parameters' own gradients to their `.grad`. Without them the pass takes less time, but
+                it does not show which parameters have a gradient, and reentrant checkpoints cannot run in it.
+        """
+        self._running = True  # all uses are known
+        torch.autograd.backward(loss, inputs=None if weights else [self.anchor])
 
     def take(self, name: str, use: Use) -> None:
         """Add one use of a parameter.

@@ -93,7 +93,10 @@ class GradientPasses:
             raise ModelError(f"{what} of the model is trained, so no gradients exist. Train a LoRA adapter.")
         self.sites = sites if coverage == "all" else sites.only(sites.linear)
         self.one_by_one = False
-        self._proven = False
+        self._compared = False
+        self._forms_weights = True
+        """True while passes form the parameters' own gradients, too: until a pass has shown that none is missed."""
+        self._reentrant = False
         if coverage == "all" and sites.outside:
             self._give_up(f"{_some(sites.outside)} are used outside the modules that own them, or among others")
 
@@ -112,9 +115,9 @@ class GradientPasses:
             batch: at least two texts, else nothing is compared; on the model's device.
             step: step whose dropout is used.
         """
-        if self._proven or self.one_by_one or len(batch["input_ids"]) < 2:
+        if self._compared or self.one_by_one or len(batch["input_ids"]) < 2:
             return
-        self._proven = True
+        self._compared = True
         lengths = batch["attention_mask"].sum(1)
         rows = torch.stack([lengths.argmin(), lengths.argmax()])
         if rows[0] == rows[1]:
@@ -122,6 +125,9 @@ class GradientPasses:
         pair = take_rows(batch, rows)
         with self._restored_gradients(), torch.compiler.set_stance("force_eager"):
             reason = difference(self, pair, step)
+            if reason is not None and "reentrant" in reason:  # these checkpoints need the whole backward pass
+                self._reentrant = True
+                reason = difference(self, pair, step)
         if self.scoring_model.sharded:  # all processes must call the model equally often
             failed = ProcessGroup().sum(torch.tensor(float(reason is not None), device=rows.device))
             reason = "another process found a difference" if failed and reason is None else reason
@@ -143,9 +149,12 @@ class GradientPasses:
         self.check(batch, step)
         if not self.one_by_one:
             try:
-                return self._run(batch, request, len(batch["input_ids"]) if request.gram else micro_batch, step)
+                found = self._run(batch, request, len(batch["input_ids"]) if request.gram else micro_batch, step)
             except CaptureError as error:
                 self._give_up(str(error))
+            else:
+                self._forms_weights = self._reentrant or not self._compared
+                return found
         wanted = replace(request, gram=False, keep=True) if request.gram else request
         found = self._run(batch, wanted, 1, step)
         if request.gram:
@@ -160,14 +169,24 @@ class GradientPasses:
         with self._restored_gradients(), self.seeded_dropout(step):
             for rows in torch.split(order, micro_batch):
                 self.clear()
-                measure = self._single if self.one_by_one else self.captured
-                loss, result = measure(take_rows(batch, rows), request)
+                texts = take_rows(batch, rows)
+                if self.one_by_one:
+                    loss, result = self._single(texts, request)
+                else:
+                    loss, result = self.captured(texts, request, weights=self._forms_weights)
                 losses.append(loss)
                 results.append(result)
         return _joined(losses, results, order.argsort(), self.measured)
 
-    def captured(self, texts: Batch, request: GradientRequest) -> tuple[Tensor, GradientResult]:
+    def captured(
+        self, texts: Batch, request: GradientRequest, *, weights: bool = False
+    ) -> tuple[Tensor, GradientResult]:
         """Return the losses (n,) and the requested quantities of texts, from one backward pass.
+
+        Args:
+            texts: the texts, on the model's device.
+            request: the quantities to measure.
+            weights: also form the parameters' own gradients, see `Recorder.backward`.
 
         Raises:
             CaptureError: a measured parameter has a gradient that no site captured.
@@ -175,8 +194,7 @@ class GradientPasses:
         recorder = Recorder(request, len(texts["input_ids"]), texts["input_ids"].device)
         with capture(self.sites, recorder):
             loss = self.losses(texts)
-            recorder.begin_backward()
-            torch.autograd.backward(loss.sum())
+            recorder.backward(loss.sum(), weights=weights or self._reentrant)
         missed = [name for name, p in self.measured.items() if p.grad is not None and name not in recorder.seen]
         if missed:
             raise CaptureError(f"{_some(missed)} are used outside the modules that own them")

@@ -33,7 +33,9 @@ class Passes(Protocol):
     def losses(self, batch: Batch) -> Tensor:
         """Return the loss of each text."""
 
-    def captured(self, texts: Batch, request: GradientRequest) -> tuple[Tensor, GradientResult]:
+    def captured(
+        self, texts: Batch, request: GradientRequest, *, weights: bool = False
+    ) -> tuple[Tensor, GradientResult]:
         """Return the losses and the requested quantities of texts."""
 
 
