@@ -55,10 +55,10 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
             return original(*args, **kwargs)
         kwargs["use_cache"] = False
         if packer is None:
-            hidden = base.base_model(*args, **kwargs).last_hidden_state  # type: ignore[operator]
+            hidden = scoring_model.backbone(*args, **kwargs).last_hidden_state
         else:
             ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-            hidden = packer.states(base.base_model, ids, mask, labels.device)  # type: ignore[arg-type]
+            hidden = packer.states(scoring_model.backbone, ids, mask, labels.device)
         if token_weights is not None:
             return CausalLMOutputWithPast(loss=weighted_loss(scoring_model, hidden, labels, token_weights, budget))
         total, count = summed_loss(scoring_model, hidden, labels, budget)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .load import base_of
+from .load import backbone_of
 
 
 def compile_backbone(model: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> nn.Module:
@@ -17,5 +17,5 @@ def compile_backbone(model: nn.Module, *, backend: str | Callable[..., Any] = "i
     module. Training and scoring have separate graphs. Passes that capture gradients layer by layer run eagerly
     (`numerics.gradients`), because a compiled graph has no layers to attach hooks to.
     """
-    base_of(model).base_model.compile(dynamic=True, backend=backend)  # type: ignore[union-attr]
+    backbone_of(model).compile(dynamic=True, backend=backend)
     return model

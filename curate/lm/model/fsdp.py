@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from ...errors import ModelError
 from ...log import LOGGER
 from ...runtime.distributed import size
-from .load import base_of
+from .load import backbone_of, base_of
 
 
 def shard(model: nn.Module, device: torch.device) -> nn.Module:
@@ -32,7 +32,7 @@ def shard(model: nn.Module, device: torch.device) -> nn.Module:
         ModelError: the model class does not declare its layers.
     """
     base = base_of(model)
-    backbone: nn.Module = base.base_model  # type: ignore[assignment]
+    backbone = backbone_of(model)
     layer_classes = set(getattr(base, "_no_split_modules", None) or ())
     layers = [module for module in backbone.modules() if type(module).__name__ in layer_classes]
     if not layers:

@@ -19,8 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
@@ -31,7 +32,7 @@ from ..templates.named import template_text
 from ..tokens.rendering import RENDERER, RenderError
 from ..tokens.special_tokens import SpecialTokens
 from .adapters import CONFIG, find_base, load_adapter, local_base, merge_adapter, sort_targets
-from .boundary import COMPLETE, loading, require_regular_files
+from .boundary import COMPLETE, loading, reason_of, require_regular_files
 from .config_checks import ModelOptions, check_folder, read_config
 from .quantization import is_quantized, keep_differentiable, nf4_arguments
 from .weight_files import require_finite
@@ -212,6 +213,27 @@ def base_of(model: nn.Module) -> nn.Module:
     return get_base() if callable(get_base) else model
 
 
+def backbone_of(model: nn.Module) -> nn.Module:
+    """Return the part of a transformers model below its head, which gives hidden states.
+
+    Some classes (Llama 4) name a part that they do not have. It is then the only model within the model.
+
+    Raises:
+        ModelError: there is no such part, or more than one.
+    """
+    base = base_of(model)
+    named: nn.Module = base.base_model  # type: ignore[assignment]
+    if named is not base:
+        return named
+    parts = [child for child in base.children() if isinstance(child, PreTrainedModel)]
+    if len(parts) != 1:
+        raise ModelError(
+            f"{type(base).__name__} has no separate part below its head, so curate cannot read its hidden states. Give "
+            "a causal language model."
+        )
+    return parts[0]
+
+
 def train_all(model: nn.Module) -> nn.Module:
     """Make every weight trainable, for fine-tuning without an adapter.
 
@@ -224,6 +246,25 @@ def train_all(model: nn.Module) -> nn.Module:
             "omit --full to train an adapter."
         )
     return model.requires_grad_(True)
+
+
+@torch.no_grad()
+def not_adaptable(model: nn.Module) -> list[str]:
+    """Return the names of linear layers whose output is not one tensor, such as routers of experts.
+
+    They are classes of transformers' models with a `forward` of their own. PEFT would add the adapter's output to that
+    of the layer, which needs a tensor. Each is called with one row of zeros.
+    """
+    found = []
+    for name, module in model.named_modules():
+        own = (
+            type(module).__module__.startswith("transformers.models.") and type(module).forward is not nn.Linear.forward
+        )
+        if isinstance(module, nn.Linear) and own:
+            row = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+            if not isinstance(module(row), torch.Tensor):
+                found.append(name)
+    return found
 
 
 def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_modules: str) -> nn.Module:
@@ -242,15 +283,26 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
     from peft import LoraConfig, get_peft_model
 
     targets: str | list[str] = target_modules
+    excluded: list[str] = []
     if target_modules != "all-linear":
         targets = [name.strip() for name in target_modules.split(",")]
+    elif excluded := not_adaptable(model):
+        say_once(
+            f"The adapter leaves out {len(excluded)} modules that give more than one tensor, such as {excluded[0]}."
+        )
     config = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets,
+        exclude_modules=excluded or None,
+        bias="none",
+        task_type="CAUSAL_LM",
     )
     try:
         adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(f"--lora-target-modules {target_modules}: {str(error).splitlines()[0]}") from None
+    except (ValueError, NotImplementedError) as error:
+        raise ModelError(f"--lora-target-modules {target_modules}: {reason_of(error)}.") from None
     sort_targets(config)
     return adapted
 

@@ -21,7 +21,7 @@ from .boundary import loading, reason_of
 from .config_checks import ModelOptions, build_without_data, read_config
 from .load import base_of
 from .row_proof import seems_to_pack
-from .scoring_batch import bytes_per_token
+from .scoring_batch import bytes_per_token, size_in
 
 NF4_BYTES = 0.516
 """Bytes of a weight in NF4, including its constants, which are also quantised (QLoRA, arXiv 2305.14314, section 3)."""
@@ -152,22 +152,22 @@ def count(options: ModelOptions, adapt: Callable[[nn.Module], nn.Module] | None,
 def _shape_of(
     config: Any, weights: int, linear: int, trained: int, width: int, adapter: bool, options: ModelOptions, length: int
 ) -> ModelShape:
-    d, heads = int(config.hidden_size), int(config.num_attention_heads)
-    inner = int(getattr(config, "intermediate_size", None) or 4 * d)
-    if active_experts := getattr(config, "num_experts_per_tok", None):
-        inner = int(getattr(config, "moe_intermediate_size", None) or inner) * int(active_experts)
-    head_dim = int(getattr(config, "head_dim", None) or d // heads)
+    d, heads = size_in(config, "hidden_size"), size_in(config, "num_attention_heads")
+    inner = size_in(config, "intermediate_size") or 4 * d
+    if active_experts := size_in(config, "num_experts_per_tok"):
+        inner = (size_in(config, "moe_intermediate_size") or inner) * active_experts
+    head_dim = size_in(config, "head_dim") or (d // heads if heads else 0)
     return ModelShape(
         weights=weights,
         linear=linear,
         trained=trained,
         width=width,
         trained_width=4 if adapter else width,
-        layers=int(config.num_hidden_layers),
+        layers=size_in(config, "num_hidden_layers"),
         d=d,
         inner=inner,
-        kv=head_dim * int(getattr(config, "num_key_value_heads", None) or heads),
-        vocabulary=int(config.vocab_size),
+        kv=head_dim * (size_in(config, "num_key_value_heads") or heads),
+        vocabulary=size_in(config, "vocab_size"),
         heads=heads if options.attn_implementation == "eager" else 0,
         scored=bytes_per_token(config, width, length),
     )

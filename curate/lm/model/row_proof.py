@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from ...numerics.losses import IGNORE, next_token_labels
-from .load import base_of
+from .load import backbone_of, base_of
 from .packing import LEAST, LossPacking, Packed, Packer
 from .row_attention import RowAttention, RowError
 from .scoring_model import ScoringModel
@@ -101,7 +101,7 @@ def seems_to_pack(model: nn.Module) -> bool | None:
     packed = Packed.in_segments(ids, torch.ones_like(ids), torch.device("meta"), least=1)
     try:
         with torch.no_grad(), RowAttention(model).over(packed.segments) as row:
-            base.base_model(**packed.inputs, use_cache=False)  # type: ignore[operator]
+            backbone_of(model)(**packed.inputs, use_cache=False)
     except (RowError, TypeError):
         return False
     except Exception:  # of any type: what a model does with its data

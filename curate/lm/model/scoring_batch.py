@@ -62,6 +62,19 @@ def bytes_per_token(config: Any, width: int, max_length: int) -> int:
         width: bytes of a weight.
         max_length: length of the longest text.
     """
-    d = int(config.hidden_size)
-    inner = int(getattr(config, "intermediate_size", None) or 4 * d)
+    d = size_in(config, "hidden_size")
+    inner = size_in(config, "intermediate_size") or 4 * d
     return width * (8 * d + 3 * inner) + 4 * 4 * d + 6 * 8 * min(max_length, d)
+
+
+def size_in(config: Any, name: str) -> int:
+    """Return a size from a config: the largest of its layers where they differ, and 0 if the config has no such field.
+
+    State-space models have no attention heads, and some models have layers of several widths.
+    """
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers: the layers have their own values
+        value = [getattr(layer, name, None) for layer in config.per_layer_config]
+    sizes = [int(size) for size in (value if isinstance(value, (list, tuple)) else [value]) if size is not None]
+    return max(sizes, default=0)

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ...errors import ModelError
 from ...numerics.head import Head
-from .load import base_of
+from .load import backbone_of, base_of
 from .packing import Packer, can_pack
 
 
@@ -66,7 +66,12 @@ class ScoringModel:
 
     def _states(self, **inputs: Any) -> Tensor:
         """Return the last hidden states."""
-        states: Tensor = self._call(**inputs, use_cache=False).last_hidden_state
+        states: Tensor | None = getattr(self._call(**inputs, use_cache=False), "last_hidden_state", None)
+        if states is None:
+            raise ModelError(
+                f"{type(self.backbone).__name__} returns no hidden states (last_hidden_state), so curate cannot score "
+                "with this model. Selectors that need no scores work: --selector random or full."
+            )
         return states
 
     def _call(self, **inputs: Any) -> Any:
@@ -113,13 +118,17 @@ class ScoringModel:
                 module.training = training
 
 
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names of a final soft-cap in configs: Gemma 2 and many others, RecurrentGemma, xLSTM."""
+
+
 @torch.no_grad()
 def make_scoring_model(model: nn.Module, *, autocast: torch.dtype | None = None) -> ScoringModel:
     """Factor a model's head.
 
     Supported are a bias, a logit scale (`logit_scale`, `output_multiplier`, `lm_head_multiplier`; `logits_scaling`
-    divides, except in hyperclovax, where it multiplies) and a final soft-cap. `verify_head` checks that the model does
-    nothing else to its logits.
+    and `logits_mup_width_multiplier` divide, except in hyperclovax, where it multiplies) and a final soft-cap
+    (`SOFT_CAPS`). `verify_head` checks that the model does nothing else to its logits.
 
     Raises:
         ModelError: the model has no language-model head, or its head cannot be factored.
@@ -135,10 +144,10 @@ def make_scoring_model(model: nn.Module, *, autocast: torch.dtype | None = None)
         _weight_of(projection),
         getattr(projection, "bias", None),
         scale=_scale_of(config),
-        softcap=getattr(config, "final_logit_softcapping", None),
+        softcap=next((cap for name in SOFT_CAPS if (cap := getattr(config, name, None)) is not None), None),
         frozen=not any(p.requires_grad for p in projection.parameters()),
     )
-    return ScoringModel(model, base.base_model, projection, head, autocast, can_pack(config))  # type: ignore[arg-type]
+    return ScoringModel(model, backbone_of(model), projection, head, autocast, can_pack(config))
 
 
 def _weight_of(projection: Any) -> Tensor:
@@ -168,7 +177,7 @@ def _scale_of(config: Any) -> float:
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
-    scaling = getattr(config, "logits_scaling", None)
+    scaling = getattr(config, "logits_scaling", None) or getattr(config, "logits_mup_width_multiplier", None)
     if scaling is None:
         return 1.0
     return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)

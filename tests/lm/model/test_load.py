@@ -13,7 +13,8 @@ from torch import nn
 from curate.errors import ModelError
 from curate.lm.model.chunked_loss import summed_loss
 from curate.lm.model.config_checks import ModelOptions
-from curate.lm.model.load import add_lora, load_model
+from curate.lm.model.load import add_lora, backbone_of, load_model, not_adaptable
+from curate.lm.model.scoring_batch import size_in
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure
@@ -182,3 +183,54 @@ def test_the_modules_of_an_adapter_are_saved_in_the_same_order_by_every_process(
     model.save_pretrained(tmp_path)  # type: ignore[operator]
     saved = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
     assert len(saved) > 2 and saved == sorted(saved)
+
+
+def test_hidden_states_come_from_the_part_below_the_head_even_if_its_class_names_another() -> None:
+    from transformers import LlamaForCausalLM
+
+    class Misnamed(LlamaForCausalLM):  # like Llama 4
+        base_model_prefix = "language_model"
+
+    model = model_of("llama")
+    model.__class__ = Misnamed
+    assert model.base_model is model
+    assert backbone_of(model) is model.model
+    verify_head(make_scoring_model(model))
+    model.model = nn.ModuleList([model.model])
+    with pytest.raises(ModelError, match="no separate part below its head"):
+        backbone_of(model)
+
+
+def test_an_adapter_leaves_out_layers_whose_output_is_not_one_tensor() -> None:
+    import transformers
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 1, "vocab_size": 200}
+    model = transformers.PhimoeForCausalLM(transformers.PhimoeConfig(**sizes, **experts))
+    assert not_adaptable(model) == ["model.layers.0.mlp.router"]
+    assert not_adaptable(model_of("llama")) == []
+    adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")
+    trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert trained and not any("router" in name for name in trained)
+    adapted(input_ids=torch.arange(8)[None])
+
+
+def test_sizes_are_read_from_any_config() -> None:
+    import transformers
+
+    assert size_in(transformers.LlamaConfig(hidden_size=64), "hidden_size") == 64
+    assert size_in(transformers.MambaConfig(), "num_attention_heads") == 0
+    assert (
+        size_in(transformers.Gemma3nTextConfig(num_hidden_layers=2, intermediate_size=[8, 16]), "intermediate_size")
+        == 16
+    )
+
+
+@pytest.mark.parametrize("kind", ["recurrent_gemma", "xlstm"])
+def test_a_soft_cap_of_any_name_is_read(kind: str) -> None:
+    from tests.families.registry import build
+
+    model = build(kind)
+    scoring_model = make_scoring_model(model)
+    assert scoring_model.head.softcap == 30.0
+    verify_head(scoring_model)
