@@ -20,7 +20,7 @@ class CaptureError(Exception):
     """The rows of a use cannot be divided among the samples."""
 
 
-Piece = tuple[Tensor | None, Tensor]
+Coordinates = tuple[Tensor | None, Tensor]
 """Samples (s,), None for all; and some coordinates of their gradients, (s, m) float32."""
 
 
@@ -35,7 +35,7 @@ class Use(Protocol):
         """Return ⟨G_i, H⟩, (n,) float32, for H of shape s."""
         ...
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         """Yield the G_i in parts of their coordinates, for products among them; parts that are 0 may be missing."""
         ...
 
@@ -67,7 +67,7 @@ class Dense:
     def dot(self, target: Tensor) -> Tensor:
         return products(self.block().flatten(1), target.float().flatten()[None])[:, 0].float()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         yield None, self.block().flatten(1)
 
 
@@ -94,7 +94,7 @@ class Product:
         h = target.float().mT if self.transposed else target.float()
         return ((self.b.float() @ h) * self.a.float()).sum((1, 2))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         yield None, self.block().flatten(1)
 
 
@@ -118,7 +118,7 @@ class Lookup:
     def dot(self, target: Tensor) -> Tensor:
         return (target[self.ids].float() * self.b.float()).sum((1, 2))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         """Yield the gradients at the rows that any sample read."""
         found, inverse = torch.unique(self.ids, return_inverse=True)
         yield None, _scatter(inverse, self.b, len(found)).flatten(1)
@@ -235,7 +235,7 @@ class Routed:
             )
             yield expert, samples, b.mT @ a
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         for _, samples, gradients in self._by_expert():
             yield samples, gradients.flatten(1)
 
@@ -267,5 +267,5 @@ class RoutedSum:
     def dot(self, target: Tensor) -> Tensor:
         return products(self.block().flatten(1), target.float().flatten()[None])[:, 0].float()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Coordinates]:
         yield None, self.block().flatten(1)
