@@ -133,7 +133,7 @@ class Run:
         self.engine = GradientEngine(make_scoring_model(self.model), None, self.state, micro_batch=CANDIDATES)
         self.texts = Texts()
         self.selector = make_selector("filter_weight", {"warmup_steps": 0}, RunInfo(VOCAB, LENGTH, keep=KEEP))
-        self.errors: list[tuple[float, float, float]] = []
+        self.errors: dict[int, tuple[float, float, float]] = {}
 
     def optimizer_for(self, model: nn.Module) -> Any:
         """Build the optimizer for the adapter of a model; LoRA+ has 16 times the rate for B."""
@@ -173,7 +173,7 @@ class Run:
         gradients = [self.clipped(weighted_sum(kept, weights)) for weights in (chosen, other)]
         if number > 1 or "warm-up" not in self.name:
             one = self.clipped({name: g[0] for name, g in kept.items()})
-            self.measure(moments, *gradients, one)
+            self.measure(number, moments, *gradients, one)
         self.take(self.model, self.optimizer, gradients[0])
 
     def blocks(self, count: int, choices: int) -> Blocks:
@@ -209,9 +209,11 @@ class Run:
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip else 1.0
         return {name: scale * g for name, g in gradients.items()}
 
-    def measure(self, moments: dict[str, Moments], g: Blocks, other: Blocks, one: Blocks) -> None:
-        """Compare predictions with the steps of copies of the optimizer."""
+    def measure(self, number: int, moments: dict[str, Moments], g: Blocks, other: Blocks, one: Blocks) -> None:
+        """Compare predictions with the steps of copies of the optimizer; a step that changes nothing does not count."""
         real, real_other, real_one = (self.trial(each) for each in (g, other, one))
+        if not flat(real).any():
+            return
         nothing = {name: torch.zeros_like(value) for name, value in g.items()}
         drift = self.trial(nothing) if "schedule-free" in self.name else nothing
         state = self.state()  # trials changed the tensors that the other one refers to
@@ -235,7 +237,7 @@ class Run:
             change[name] = -rate * apply(rule.factor(slot) * (value - other[name]))
             update[name] = -top * state.update(name, one[name][None])[0] - rate * decay * parameter + drift[name]
         difference = {name: real[name] - real_other[name] for name in g}
-        self.errors.append((error(predicted, real), 1 - cosine(change, difference), error(update, real_one)))
+        self.errors[number] = (error(predicted, real), 1 - cosine(change, difference), error(update, real_one))
 
     def trial(self, gradients: Blocks) -> Blocks:
         """Return how a copy of model and optimizer changes with these gradients."""
@@ -287,7 +289,7 @@ def result(name: str, steps: int, clip: float) -> dict[str, Any]:
         return {"refused": str(refused)}
     found: dict[str, Any] = {}
     for at in (at for at in AT if at <= steps):
-        near = run.errors[max(0, at - 2) : at + 1]
+        near = [run.errors[step] for step in range(at - 1, at + 2) if step in run.errors]
         found[str(at)] = [statistics.median(values) for values in zip(*near, strict=True)]
     return found
 
@@ -298,8 +300,8 @@ def line(name: str, found: dict[str, Any]) -> str:
         return f"| {name} | not installed |"
     if "refused" in found:
         return f"| {name} | refused: {found['refused']} |"
-    errors = [f"{step:.3f} / {change:.3f}" for step, change, _ in found.values()]
-    update = max(values[2] for values in found.values())
+    errors = [f"{each[0]:.3f} / {each[1]:.3f}" if each else "no step" for each in found.values()]
+    update = max(each[2] for each in found.values() if each)
     return f"| {name} | {' | '.join(errors)} | {update:.0e} |"
 
 

@@ -43,8 +43,8 @@ class FilterWeight(Selector):
         metric: the metric Q: `P` for P, or `P2` for P².
         ridge: ridge added to K, relative to its mean diagonal; above 0.
         w_cap: maximum weight of one sample, in (0, 1]; None: no maximum.
-        warmup_steps: number of first steps that use raw gradients, because Adam's v is not informative yet; None:
-            max(10, 1 % of the run).
+        warmup_steps: number of first steps that use raw gradients, times the learning rates of their groups, because
+            Adam's v is not informative yet; None: max(10, 1 % of the run).
         swaps: True to exchange picked candidates for others while that lowers the objective; False: the greedy picks.
         square: the square of the coming gradient in P. `step`: that of a mean of `keep` gradients, clipped as the step
             is; `each`: the mean over the candidates' own squares, which is larger.

@@ -6,6 +6,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
+from curate.training.gradients.features import state_of
 from curate.training.gradients.optimizers import Moments, OptimizerState, cross_of, require_metric
 from curate.training.gradients.optimizers.kinds import TRAINER, rule_of
 
@@ -278,3 +280,22 @@ def test_a_saved_state_is_recognized_by_its_names(name: str) -> None:
     g = world.gradients(9)
     for n in names:
         torch.testing.assert_close(found.update(n, g[n][None]), live.update(n, g[n][None]))
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adafactor of transformers", "SGD momentum", "NAdam"])
+def test_the_state_of_a_checkpoint_gives_the_features_of_its_optimizer(name: str, tmp_path: Path) -> None:
+    world = World(OPTIMIZERS[name], 5)
+    torch.save(world.optimizer.state_dict(), tmp_path / "optimizer.pt")
+    found, live, g = state_of(tmp_path, world.model), world.state(), world.gradients(9)
+    for parameter, gradient in g.items():
+        torch.testing.assert_close(found.update(parameter, gradient[None]), live.update(parameter, gradient[None]))
+    if name != "AdamW":
+        with pytest.raises(ModelError, match="--eps-mode less is a formula for Adam"):
+            found.update("0.weight", g["0.weight"][None], eps_mode="less")
+
+
+def test_a_checkpoint_of_an_optimizer_without_a_metric_is_one_sentence(tmp_path: Path) -> None:
+    world = World(torch_of("Rprop"), 2)
+    torch.save(world.optimizer.state_dict(), tmp_path / "optimizer.pt")
+    with pytest.raises(ModelError, match=r"of none that curate knows. Train the warm-up run with AdamW"):
+        state_of(tmp_path, world.model)

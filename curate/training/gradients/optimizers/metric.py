@@ -141,9 +141,10 @@ class OptimizerState:
     @property
     def rate(self) -> float:
         """Learning rate η of the coming step; of several groups the highest."""
-        if any(group["lr"] is None for group in self._groups):  # Adafactor computes its own
+        given = [group.get("lr", 1.0) for group in self._groups]  # an optimizer without a rate has the same for all
+        if None in given:  # Adafactor computes its own
             return max((self._rate(slot) for slot in self.slots.values()), default=0.0)
-        return max((float(group["lr"]) for group in self._groups), default=0.0)
+        return max(map(float, given), default=0.0)
 
     @property
     def known(self) -> Rule:
@@ -248,7 +249,7 @@ class OptimizerState:
     def _rate(self, slot: Slot) -> float:
         if isinstance(self.rule, Rule) and slot.group.get("lr") != 0:
             return self.rule.rate(slot)
-        return float(slot.group["lr"] or 0.0)
+        return float(slot.group.get("lr", 1.0) or 0.0)
 
     def _clipping(self, moments: Mapping[str, Moments]) -> float:
         """Return the factor of the clipping of the coming step, from the expected norm of its gradient."""
