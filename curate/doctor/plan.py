@@ -19,7 +19,7 @@ from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError
 from ..runtime.terminal import size
 from ..selectors import RunInfo, make_selector
 from ..stages.train.config import TrainConfig
-from . import tokenizer
+from . import precision, tokenizer
 from .devices import Device
 from .finding import Finding, one_line
 
@@ -50,12 +50,18 @@ class PlannedRun(TrainConfig):
     model: Annotated[str | None, EXTERNAL] = Field(  # type: ignore[assignment]
         None, description="Model of the planned run: a folder, a Hub id, or a name in the store."
     )
+    precision_steps: int = Field(
+        0,
+        ge=0,
+        description="Number of steps whose kept samples are compared with those in float32, if the run computes in "
+        "half precision: this loads the model twice and scores candidates of the pool, without training.",
+    )
     as_json: bool = Field(False, description="Print the findings as JSON.", json_schema_extra={"flag": "json"})
 
     @property
     def is_given(self) -> bool:
         """True if the user gave options of a run to estimate."""
-        return bool(self.model_fields_set - {"as_json"})
+        return bool(self.model_fields_set - {"as_json", "precision_steps"})
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
@@ -100,6 +106,8 @@ def estimate(config: PlannedRun, root: Path, resources: Resources) -> list[Findi
         *fit,
         *_batches(config, shape),
         *_memory(config, shape, load, resources),
+        *precision.time_of_step(config, path, resources.device),
+        *precision.compare_kept(config, store, path, config.precision_steps),
     ]
     rows, pool = rows_of(config, store)
     return [*found, *([pool] if pool else []), *_disk(config, shape, load, rows, resources)]

@@ -156,6 +156,22 @@ def train(
         ModelError: the model's logits cannot be computed from its hidden states, and the selector needs them.
         TrainingError: processes do not see each other, or too many losses are not finite.
     """
+    trainer = prepare(job, build, tokenizer, ledger, folder)
+    resume = restore(job, trainer, ledger, folder)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if job.eval_table is not None and not _evaluated(trainer):
+        trainer.evaluate()
+    return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer))
+
+
+def prepare(
+    job: TrainingJob,
+    build: Callable[[], nn.Module],
+    tokenizer: PreTrainedTokenizerBase,
+    ledger: RunLedger,
+    folder: Path,
+) -> CurateTrainer:
+    """Return the Trainer of a run before its first step, with model, selector and gradient engines; see `train`."""
     arguments = make_arguments(job, folder)
     set_seed(arguments.seed)
     model = build()
@@ -191,11 +207,7 @@ def train(
     )
     trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments, batches)
     add_gradient_engines(job, trainer)
-    resume = restore(job, trainer, ledger, folder)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if job.eval_table is not None and not _evaluated(trainer):
-        trainer.evaluate()
-    return TrainingResult(trainer, selection, _history(trainer), _counts(trainer))
+    return trainer
 
 
 def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:

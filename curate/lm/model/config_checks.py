@@ -107,6 +107,21 @@ def build_without_data(config: Any, options: ModelOptions) -> nn.Module:
     return model
 
 
+def build_with_random_weights(config: Any, options: ModelOptions, dtype: str) -> nn.Module:
+    """Return the model of a config with random weights of a data type, on the CPU.
+
+    Raises:
+        ModelError: the config is not that of a causal language model, or cannot be built.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with loading("causal language model", options.location, "Give a causal language model."):
+        model: nn.Module = cast(Any, AutoModelForCausalLM).from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=options.trust_remote_code
+        )
+    return model
+
+
 def check_folder(options: ModelOptions) -> None:
     """Check a model before it is loaded: the values of its config, its weight files, and whether the two fit.
 

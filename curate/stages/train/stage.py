@@ -55,7 +55,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    job = _job(config, inputs, tokenizer, pool, held_out, epoch_subsets)
+    job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets)
     result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
     ledger.close_fragment()
     _write_own_records(draft, result, table)
@@ -96,7 +96,7 @@ def _check_launch(config: TrainConfig) -> None:
             raise ConfigError(f"--fsdp does not work with --{option}: {advice}.")
 
 
-def _job(
+def job_of(
     config: TrainConfig,
     inputs: Inputs,
     tokenizer: PreTrainedTokenizerBase,
@@ -104,6 +104,7 @@ def _job(
     held_out: TokenTable | None,
     epoch_subsets: EpochSubsets | None,
 ) -> TrainingJob:
+    """Return the training job of a run."""
     from ...training.run import TrainingJob
     from ...training.step import SelectionPlan
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ..config import EXTERNAL, POWER, NamedConfig
-from ..errors import ModelError
-from ..store import Draft
-from .stage import Stage
+from ...config import EXTERNAL, POWER, NamedConfig
+from ...errors import ModelError
+from ...store import Draft
+from ..stage import Stage
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
+    from ..inputs import Inputs
 
 EXAMPLES = """
 curate merge --model run --name merged
@@ -39,7 +39,7 @@ class MergeConfig(NamedConfig):
 
 def more_inputs(config: MergeConfig, inputs: Inputs) -> dict[str, str]:
     """Return the day that the chat template of the run writes, so that the merged model has the same."""
-    from .tokens.frozen_date import DATE, of_inputs
+    from ..tokens.frozen_date import DATE, of_inputs
 
     date = of_inputs(inputs)
     return {DATE: date} if date is not None else {}
@@ -49,11 +49,11 @@ def run(config: MergeConfig, inputs: Inputs, draft: Draft) -> None:
     """Load the model, merge its adapter, and save it with its tokenizer."""
     import torch
 
-    from ..lm.model.adapters import merge_adapter
-    from ..lm.model.config_checks import ModelOptions
-    from ..lm.model.load import load_model, load_tokenizer
-    from ..lm.model.weight_files import require_finite
-    from .inputs import is_adapter
+    from ...lm.model.adapters import merge_adapter
+    from ...lm.model.config_checks import ModelOptions
+    from ...lm.model.load import load_model, load_tokenizer
+    from ...lm.model.weight_files import require_finite
+    from ..inputs import is_adapter
 
     location = inputs.locations["model"]
     if not is_adapter(location):
