@@ -96,7 +96,8 @@ def joined(names: Sequence[str], given: Mapping[str, Sequence[float]], count: in
 
 
 SETTINGS = {
-    "packing": "several samples become one row, but a selector keeps or drops whole rows. Set packing=False",
+    "packing": "several samples become one row, but a selector keeps or drops whole rows. Set packing=False, or use "
+    "curate train, which packs what was kept",
     "padding_free": "all samples become one row, but a selector keeps or drops whole rows. Set padding_free=False",
     "auto_find_batch_size": "it changes the number of kept samples. Set per_device_train_batch_size yourself",
 }

@@ -117,6 +117,17 @@ def test_two_processes_keep_what_one_would_and_end_with_its_weights(
     assert_same_run(store, alone)
 
 
+def test_two_processes_that_pack_in_many_passes_end_with_the_weights_of_one_that_pads(
+    store: Store, alone: Store, pool: str, tiny: str
+) -> None:
+    """Their numbers of passes differ from step to step; gradients are exchanged in the last one only."""
+    values = {"selector": "random", "keep": 8, "per_device_train_batch_size": 2}
+    make(alone, "train", name="run", pool=pool, model=tiny, batching="padded", **{**TRAIN, **values})
+    done = train(store, tiny, batching="packed", train_batch_tokens=64, **values)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(store, alone)
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -12,8 +12,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from curate.lm.model.load import add_lora
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.numerics.gradients import Blocks, GradientRequest, SignHash
-from curate.training.gradients.adam import Adam
 from curate.training.gradients.engine import GradientEngine
+from curate.training.gradients.optimizers import OptimizerState
 
 SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -99,7 +99,7 @@ def loop(model: nn.Module, batch: dict[str, torch.Tensor]) -> Blocks:
 
 
 def engine_of(model: nn.Module, **options: Any) -> GradientEngine:
-    nothing = Adam(rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, steps=0, first={}, second={})
+    nothing = OptimizerState.of(torch.optim.AdamW(model.parameters(), lr=1e-3), model)
     return GradientEngine(make_scoring_model(model), None, lambda: nothing, micro_batch=3, **options)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from ...numerics.losses import IGNORE, next_token_labels
-from .load import backbone_of, base_of
+from .load import backbone_of, base_of, say_once
 from .packing import LEAST, LossPacking, Packed, Packer
 from .row_attention import RowAttention, RowError
 from .scoring_model import ScoringModel
@@ -31,7 +31,7 @@ Texts = dict[str, Tensor]
 
 
 def with_packing(scoring_model: ScoringModel, longest: int) -> ScoringModel:
-    """Return the scoring model with the fastest proved way to score texts in one row, if there is one.
+    """Return the scoring model with the fastest proved way to score texts in one row; say so if there is none.
 
     Sharded and compiled models are not changed: in them each new shape of a row would cost too much.
 
@@ -43,6 +43,11 @@ def with_packing(scoring_model: ScoringModel, longest: int) -> ScoringModel:
         return scoring_model
     texts = _texts(scoring_model, longest)
     found = next((p for p in _packers(scoring_model, LEAST) if _states_agree(scoring_model, p, texts)), None)
+    if found is None:
+        say_once(
+            f"{type(base_of(scoring_model.model)).__name__} cannot keep the texts of one row apart: scoring computes "
+            "padding, and a beginning that texts share for each of them."
+        )
     return replace(scoring_model, packer=found, packs=False)
 
 
@@ -161,8 +166,9 @@ def _states_agree(scoring_model: ScoringModel, packer: Packer, texts: Texts) -> 
             ]
     except Exception:  # of any type: what a model does with an argument that it does not expect
         return False
-    wanted, found = torch.cat(alone), together[mask.bool()]
-    return bool((found - wanted).norm() <= _limit(scoring_model.model) * wanted.norm())
+    limit = _limit(scoring_model.model)
+    off = [(found[: len(one)] - one).norm() <= limit * one.norm() for found, one in zip(together, alone, strict=True)]
+    return all(map(bool, off))
 
 
 def _gradients_agree(
