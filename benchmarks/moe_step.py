@@ -17,6 +17,7 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -47,7 +48,7 @@ def dense(source: str, layers: int) -> nn.Module:
 
 
 def upcycle(model: Any, experts: int, noise: float) -> nn.Module:
-    """A Mixtral whose experts are copies of a Llama's feed-forward blocks, with noise relative to each matrix's mean."""
+    """A Mixtral whose experts are copies of a Llama's feed-forward blocks with noise."""
     from transformers import MixtralConfig, MixtralForCausalLM
 
     own = model.config
@@ -65,22 +66,23 @@ def upcycle(model: Any, experts: int, noise: float) -> nn.Module:
         for ours, theirs in zip(mixture.model.layers, model.model.layers, strict=True):
             mlp = theirs.mlp
             both = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-            for block, weight in ((ours.mlp.experts.gate_up_proj, both), (ours.mlp.experts.down_proj, mlp.down_proj.weight)):
+            for block, weight in (
+                (ours.mlp.experts.gate_up_proj, both),
+                (ours.mlp.experts.down_proj, mlp.down_proj.weight),
+            ):
                 block.copy_(weight + noise * weight.std() * torch.randn(block.shape))
             nn.init.normal_(ours.mlp.gate.weight, std=0.1)
     return mixture
 
 
 def table_of(rows: list[dict[str, Any]], tokenizer: Any, length: int) -> Any:
-    """Encode instructions as a user's turn and outputs as the answer; rows without an answer within `length` are left out."""
+    """Encode instructions and outputs as plain text; rows without an answer within `length` are left out."""
     from curate.lm.tokens.encode import Encoded
     from curate.lm.tokens.token_table import TokenTable
 
     encoded = []
     for position, row in enumerate(rows):
-        text = "\n".join(part for part in (row["instruction"], row["input"]) if part)
-        question = {"role": "user", "content": text}
-        prompt = tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False)
+        prompt = "\n".join(part for part in (row["instruction"], row["input"], "") if part) + "\n"
         start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         ids = np.array(start + tokenizer(str(row["output"]), add_special_tokens=False)["input_ids"], np.int32)
         target = np.arange(len(ids)) >= len(start)
@@ -186,7 +188,9 @@ class NoLedger:
         """Do nothing."""
 
 
-def train_with(args: argparse.Namespace, make: Callable[[], nn.Module], selector: str, data: Any) -> tuple[Any, Watched]:
+def train_with(
+    args: argparse.Namespace, make: Callable[[], nn.Module], selector: str, data: Any
+) -> tuple[Any, Watched]:
     """Train with a selector; return the result and the comparison."""
     from curate.lm.model.load import add_lora
     from curate.training.run import TrainingJob, train
@@ -285,8 +289,9 @@ def main() -> None:
     target = TargetSampler(aims, [range(len(aims))], size=4, seed=0, pad_token_id=int(tokenizer.pad_token_id))
     found = []
     for name in ("dense", "mixture"):
-        base = dense(args.model, args.layers)
-        make = (lambda: dense(args.model, args.layers)) if name == "dense" else lambda: upcycle(base, args.experts, args.noise)
+        make = functools.partial(dense, args.model, args.layers)
+        if name == "mixture":
+            make = functools.partial(upcycle, make(), args.experts, args.noise)
         for selector in SELECTORS:
             began = time.perf_counter()
             result, watched = train_with(args, make, selector, (tokenizer, pool, target))
