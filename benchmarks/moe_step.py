@@ -17,6 +17,7 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
 import tempfile
@@ -277,6 +278,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--keep", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--models", nargs="+", default=["dense", "mixture"])
+    parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
     args = parser.parse_args()
     from transformers import AutoTokenizer
 
@@ -288,11 +291,12 @@ def main() -> None:
     aims = table_of(pq.read_table(args.targets).to_pylist()[:200], tokenizer, args.length)
     target = TargetSampler(aims, [range(len(aims))], size=4, seed=0, pad_token_id=int(tokenizer.pad_token_id))
     found = []
-    for name in ("dense", "mixture"):
-        make = functools.partial(dense, args.model, args.layers)
+    base = dense(args.model, args.layers)
+    for name in args.models:
+        make = functools.partial(copy.deepcopy, base)
         if name == "mixture":
-            make = functools.partial(upcycle, make(), args.experts, args.noise)
-        for selector in SELECTORS:
+            make = functools.partial(upcycle, base, args.experts, args.noise)
+        for selector in args.selectors:
             began = time.perf_counter()
             result, watched = train_with(args, make, selector, (tokenizer, pool, target))
             line: dict[str, Any] = {"model": name, "selector": selector, "steps": watched.steps, "equal": watched.equal}

@@ -37,6 +37,8 @@ def own_loss_differs(model: nn.Module) -> str | None:
     model.eval()
     try:
         output = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
+    except (RuntimeError, ValueError, TypeError, IndexError):  # GIT counts the positions of an image, also without one
+        return NOT_OF_NEXT_TOKENS
     finally:
         for module, training in modes.items():
             module.training = training
