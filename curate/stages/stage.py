@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # `curate --help` lists the stages without importing pydantic
     from ..store import Artifact, Draft
     from .inputs import Inputs
 
+NOT_MEASURED = "weights not measured"
+"""Key of a summary: the trained weights that a selection by gradients left out, which the cards of exports name."""
+
 
 @dataclass(frozen=True)
 class Stage:

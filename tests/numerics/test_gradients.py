@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from curate.numerics.gradients import (
+    CaptureError,
     GradientRequest,
     Recorder,
     SignHash,
@@ -47,7 +48,7 @@ def inputs() -> torch.Tensor:
 
 
 def losses(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return net(x).square().mean((1, 2))
+    return net(x).square().flatten(1).mean(1)
 
 
 def loop(net: nn.Module, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
@@ -181,3 +182,78 @@ def test_sketches_depend_on_names_and_not_on_batch_or_order() -> None:
     SignHash(64, 2).add("b", g, other)
     assert not torch.allclose(whole, other)
     assert SignHash(1000, 7)._draw("layer", 3, torch.device("cpu"))[0].tolist() == PINNED
+
+
+class Twice(nn.Module):
+    """A layer that is used twice, once under a checkpoint, and one that a head shares with the embeddings."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mode = mode
+        self.embed = nn.Embedding(20, 6, padding_idx=0)
+        self.layer = nn.Linear(6, 6)
+        self.norm = nn.RMSNorm(6)
+        self.head = nn.Linear(6, 20, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.norm(torch.tanh(self.layer(self.embed(ids))))
+        if self.mode == "plain":
+            x = self.norm(self.layer(x))
+        else:
+            x = checkpoint(lambda y: self.norm(self.layer(y)), x, use_reentrant=self.mode == "reentrant")
+        return self.head(x.flatten(0, 1)).unflatten(0, ids.shape)
+
+
+@pytest.mark.parametrize("mode", ["plain", "reentrant", "not reentrant"])
+def test_the_uses_of_a_parameter_add_up_before_products(mode: str) -> None:
+    net, ids = Twice(mode), torch.randint(0, 20, (5, 7), generator=torch.Generator().manual_seed(1))
+    vectors = loop(net, ids)
+    g = torch.stack([flat(blocks) for blocks in vectors])
+    target = {name: torch.randn(p.shape) for name, p in net.named_parameters()}
+    found = record(net, ids, GradientRequest(target=target, gram=True, norms=True))
+    torch.testing.assert_close(found.gram, g @ g.T, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found.squares, g.square().sum(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.dots, g @ flat(target), rtol=1e-5, atol=1e-6)
+    kept = record(net, ids, GradientRequest(keep=True)).kept
+    for name, block in kept.items():
+        wanted = torch.stack([blocks[name] for blocks in vectors])
+        assert (block - wanted).norm() < 1e-6 * wanted.norm()
+
+
+class Shapes(nn.Module):
+    """Layers whose inputs have other shapes than (samples, tokens, features), a convolution, and shared positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.positions = nn.Embedding(8, 6)
+        self.flat, self.wide, self.norm = nn.Linear(6, 6), nn.Linear(3, 3), nn.LayerNorm(6)
+        self.conv = nn.Conv1d(6, 6, 3, padding=1, groups=6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.positions(torch.arange(x.shape[1])[None])
+        wide = self.wide(x.unflatten(-1, (2, 3)).transpose(1, 2)).transpose(1, 2).flatten(2)
+        out = self.flat(x.flatten(0, 1))
+        out += wide.flatten(0, 1)
+        return self.norm(self.conv(out.view_as(x).mT).mT)
+
+
+def test_inputs_of_other_shapes_are_divided_among_the_samples() -> None:
+    net, x = Shapes(), torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(1))
+    vectors = loop(net, x)
+    kept = record(net, x, GradientRequest(keep=True)).kept
+    assert set(kept) == {name for name, _ in net.named_parameters()} and not find_sites(net).outside
+    for name, block in kept.items():
+        torch.testing.assert_close(block, torch.stack([blocks[name] for blocks in vectors]), rtol=1e-4, atol=1e-7)
+
+
+def test_rows_that_cannot_be_divided_are_an_error() -> None:
+    net, x = nn.Linear(6, 3), torch.randn(7, 6)
+    recorder = Recorder(GradientRequest(norms=True), 2, x.device)
+    with (
+        pytest.raises(CaptureError, match=r"shape \(7, 3\) cannot be divided among 2"),
+        capture(find_sites(net), recorder),
+    ):
+        recorder.backward(net(x).sum())

@@ -116,8 +116,13 @@ class Recorder:
             CaptureError: more uses come than the forward pass had.
         """
         self._running = True
+        request = self.request
         uses, first = self._expected[name], name not in self.seen
         self.seen.add(name)
+        if request.target is not None and self.result.dots is not None and name in request.target:
+            self.result.dots += use.dot(request.target[name])
+        if not (request.gram or request.norms or request.sketch or request.keep):
+            return
         if first and uses == 1:
             self._expected[name] = 0
             self._add(name, use)
@@ -139,23 +144,24 @@ class Recorder:
         return self.result
 
     def _add(self, name: str, use: Use) -> None:
+        """Add all but the products with the target, given the sum of a parameter's uses."""
         request, result = self.request, self.result
-        if request.target is not None and result.dots is not None and name in request.target:
-            result.dots += use.dot(request.target[name])
         if request.transform is None and request.sketch is None and not request.keep:
-            self._multiply(use.compact() if request.gram or request.norms else None)
+            for samples, rows in use.pieces():
+                self._multiply(rows, samples)
             return
         block = use.block()
         if request.keep:
             result.kept[name] = block
         scaled = block if request.transform is None else request.transform(name, block)
-        self._multiply(scaled.flatten(1))
+        self._multiply(scaled.flatten(1), None)
         if result.sketch is not None and request.sketch is not None:
             request.sketch.add(name, scaled, result.sketch)
 
-    def _multiply(self, rows: Tensor | None) -> None:
-        """Add the products of gradients (n, m)."""
-        if rows is not None and self.result.gram is not None:
-            self.result.gram += products(rows)
-        if rows is not None and self.result.squares is not None:
-            self.result.squares += rows.square().sum(1)
+    def _multiply(self, rows: Tensor, samples: Tensor | None) -> None:
+        """Add the products of gradients (s, m) of some samples (s,); None: of all."""
+        everyone = torch.arange(self.count, device=rows.device) if samples is None else samples
+        if self.result.gram is not None:
+            self.result.gram[everyone[:, None], everyone] += products(rows)
+        if self.result.squares is not None:
+            self.result.squares[everyone] += rows.square().sum(1)

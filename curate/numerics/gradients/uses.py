@@ -6,7 +6,7 @@ cheaper. Results are float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,10 @@ class CaptureError(Exception):
     """The rows of a use cannot be divided among the samples."""
 
 
+Coordinates = tuple[Tensor | None, Tensor]
+"""Samples (s,), None for all; and some coordinates of their gradients, (s, m) float32."""
+
+
 class Use(Protocol):
     """One use of a parameter of shape s by n samples."""
 
@@ -31,8 +35,8 @@ class Use(Protocol):
         """Return ⟨G_i, H⟩, (n,) float32, for H of shape s."""
         ...
 
-    def compact(self) -> Tensor:
-        """Return the G_i without coordinates that are 0 in all of them, (n, m) float32, for products among them."""
+    def pieces(self) -> Iterator[Coordinates]:
+        """Yield the G_i in parts of their coordinates, for products among them; parts that are 0 may be missing."""
         ...
 
 
@@ -63,8 +67,8 @@ class Dense:
     def dot(self, target: Tensor) -> Tensor:
         return products(self.block().flatten(1), target.float().flatten()[None])[:, 0].float()
 
-    def compact(self) -> Tensor:
-        return self.block().flatten(1)
+    def pieces(self) -> Iterator[Coordinates]:
+        yield None, self.block().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class Product:
         h = target.float().mT if self.transposed else target.float()
         return ((self.b.float() @ h) * self.a.float()).sum((1, 2))
 
-    def compact(self) -> Tensor:
-        return self.block().flatten(1)
+    def pieces(self) -> Iterator[Coordinates]:
+        yield None, self.block().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,10 @@ class Lookup:
     def dot(self, target: Tensor) -> Tensor:
         return (target[self.ids].float() * self.b.float()).sum((1, 2))
 
-    def compact(self) -> Tensor:
-        """Return the gradients at the rows that any sample read."""
+    def pieces(self) -> Iterator[Coordinates]:
+        """Yield the gradients at the rows that any sample read."""
         found, inverse = torch.unique(self.ids, return_inverse=True)
-        return _scatter(inverse, self.b, len(found)).flatten(1)
+        yield None, _scatter(inverse, self.b, len(found)).flatten(1)
 
 
 def _scatter(index: Tensor, values: Tensor, size: int) -> Tensor:
@@ -209,29 +213,37 @@ class Routed:
     read: Callable[[Tensor], Tensor]
 
     def block(self) -> Tensor:
-        routing, counts = self.routing, self.routing.counts
-        n = len(counts[0])
-        out = torch.zeros(n, len(counts), self.b.shape[1], self.a.shape[1], device=self.a.device)
-        for expert, start, end in routing.slices():
-            longest = max(counts[expert])
-            index = routing.sample[start:end] * longest + routing.place[start:end]
+        counts = self.routing.counts
+        out = torch.zeros(len(counts[0]), len(counts), self.b.shape[1], self.a.shape[1], device=self.a.device)
+        for expert, samples, gradients in self._by_expert():
+            out[samples, expert] = gradients
+        return self.stored(out)
+
+    def _by_expert(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield an expert, the samples (s,) of which it received rows, and their gradients (s, p, d) float32."""
+        for expert, start, end in self.routing.slices():
+            counts = torch.tensor(self.routing.counts[expert])
+            samples = counts.nonzero()[:, 0].to(self.a.device)
+            present, longest = len(samples), int(counts.max())
+            rank = ((counts > 0).cumsum(0) - 1).to(self.a.device)  # of a sample among those present
+            index = rank[self.routing.sample[start:end]] * longest + self.routing.place[start:end]
             a, b = (
-                torch.zeros(n * longest, x.shape[1], device=x.device)
+                torch.zeros(present * longest, x.shape[1], device=x.device)
                 .index_copy_(0, index, x[start:end].float())
-                .view(n, longest, -1)
+                .view(present, longest, -1)
                 for x in (self.a, self.b)
             )
-            out[:, expert] = b.mT @ a
-        return self.stored(out)
+            yield expert, samples, b.mT @ a
+
+    def pieces(self) -> Iterator[Coordinates]:
+        for _, samples, gradients in self._by_expert():
+            yield samples, gradients.flatten(1)
 
     def dot(self, target: Tensor) -> Tensor:
         h = self.read(target.float()).mT
         products = (grouped(self.b.float(), h, self.routing) * self.a.float()).sum(1)
         n = len(self.routing.counts[0])
         return torch.zeros(n, device=products.device).index_add_(0, self.routing.sample, products)
-
-    def compact(self) -> Tensor:
-        return self.block().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -255,5 +267,5 @@ class RoutedSum:
     def dot(self, target: Tensor) -> Tensor:
         return products(self.block().flatten(1), target.float().flatten()[None])[:, 0].float()
 
-    def compact(self) -> Tensor:
-        return self.block().flatten(1)
+    def pieces(self) -> Iterator[Coordinates]:
+        yield None, self.block().flatten(1)

@@ -16,6 +16,7 @@ from ...formats.locations import is_url, label_and_location, shown
 from ...runtime.markdown import as_yaml, code, fenced, table, text
 from ...store import Artifact, Store
 from ...version import __version__
+from ..stage import NOT_MEASURED
 from .selection import CHOSEN_TURNS
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ def _selection(config: Mapping[str, Any], store: Store, pool: Artifact, made_by:
         lines.append(
             table(["option of the selection", "value"], [[key, text(_public(value))] for key, value in options.items()])
         )
+    if left_out := made_by.summary.get(NOT_MEASURED):
+        lines.append(f"Trained weights that the selection did not measure: {text(left_out)}.")
     return "\n\n".join(lines)
 
 

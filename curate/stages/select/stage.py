@@ -30,7 +30,7 @@ from ...samples import Sample
 from ...store import Draft
 from ..inputs import Inputs
 from ..pools import samples_of
-from ..stage import Stage
+from ..stage import NOT_MEASURED, Stage
 from ..subsets import draws_table, subset_table
 from ..tokens.turns import Answers, have_several_answers, record_answers
 from .candidates import answers_of_features, read_candidates, read_target, text_of
@@ -127,6 +127,9 @@ def _summary(
         summary["tokens"] = f"{candidates.tokens[rows].sum()} of {candidates.tokens.sum()}"
     if oracle.spent:
         summary["gradients"] = f"{oracle.spent} of {oracle.limit}"
+    warmup = inputs.artifacts.get("warmup")
+    if oracle.spent and warmup is not None and warmup.config.get("gradient_coverage") == "linear":
+        summary[NOT_MEASURED] = "those outside linear layers and experts, as in the warm-up run"
     summary["scores"] = f"{scores.min():.4g} to {scores.max():.4g}" if len(scores) else None
     rejected = ranking.rejected if ranking.rejected is not None else np.zeros(0, np.int64)
     summary["rejected"] = len(rejected)

@@ -13,6 +13,7 @@ from ...errors import ConfigError
 from ...runtime.distributed import size
 from ...store import Artifact, Draft
 from ..inputs import Inputs
+from ..stage import NOT_MEASURED
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
@@ -219,9 +220,21 @@ def _write_shared_results(
         "held-out loss": round(losses[-1], 4) if losses else None,
         **TokenizationReport.counts(read_from, pool.rejected),
         "not finite": counts["bad"],
+        **_measured(result),
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "model": str(draft.files),
     }
+
+
+def _measured(result: TrainingResult) -> dict[str, Any]:
+    """Return which trained weights the selection did not measure, and whether it took the texts one at a time."""
+    from ...training.gradients.passes import by_pattern
+
+    if result.selection.engine is None:
+        return {}
+    passes = result.selection.engine.passes
+    found = {NOT_MEASURED: by_pattern(passes.left_out)} if passes.left_out else {}
+    return found | ({"gradients": "measured one text at a time"} if passes.one_by_one else {})
 
 
 def _write_own_records(draft: Draft, result: TrainingResult, table: TokenTable) -> None:

@@ -7,6 +7,7 @@ pass one at a time, and their gradients are what autograd leaves in the paramete
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,8 @@ class GradientPasses:
         if not self.measured:
             what = "No parameter" if not trained else "No linear layer"
             raise ModelError(f"{what} of the model is trained, so no gradients exist. Train a LoRA adapter.")
+        if self.left_out:
+            LOGGER.info(f"Gradients leave out trained weights outside linear layers: {by_pattern(self.left_out)}.")
         self.sites = sites if coverage == "all" else sites.only(sites.linear)
         self.one_by_one = False
         self._compared = False
@@ -285,6 +288,12 @@ def _joined(
     if "squares" in out.values:
         out.values["grad_norm"] = out.values.pop("squares").sqrt()
     return out
+
+
+def by_pattern(names: Sequence[str]) -> str:
+    """Return all names in one line, with * for the numbers of layers and the count where there are several."""
+    counts = Counter(".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names)
+    return ", ".join(pattern if count == 1 else f"{pattern} ({count})" for pattern, count in counts.items())
 
 
 def _some(names: Sequence[str]) -> str:
