@@ -17,6 +17,8 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import json
 import tempfile
 import time
@@ -47,7 +49,7 @@ def dense(source: str, layers: int) -> nn.Module:
 
 
 def upcycle(model: Any, experts: int, noise: float) -> nn.Module:
-    """A Mixtral whose experts are copies of a Llama's feed-forward blocks, with noise relative to each matrix's mean."""
+    """A Mixtral whose experts are copies of a Llama's feed-forward blocks with noise."""
     from transformers import MixtralConfig, MixtralForCausalLM
 
     own = model.config
@@ -75,15 +77,13 @@ def upcycle(model: Any, experts: int, noise: float) -> nn.Module:
 
 
 def table_of(rows: list[dict[str, Any]], tokenizer: Any, length: int) -> Any:
-    """Encode instructions as a user's turn and outputs as the answer; rows without an answer within `length` are left out."""
+    """Encode instructions and outputs as plain text; rows without an answer within `length` are left out."""
     from curate.lm.tokens.encode import Encoded
     from curate.lm.tokens.token_table import TokenTable
 
     encoded = []
     for position, row in enumerate(rows):
-        text = "\n".join(part for part in (row["instruction"], row["input"]) if part)
-        question = {"role": "user", "content": text}
-        prompt = tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False)
+        prompt = "\n".join(part for part in (row["instruction"], row["input"], "") if part) + "\n"
         start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         ids = np.array(start + tokenizer(str(row["output"]), add_special_tokens=False)["input_ids"], np.int32)
         target = np.arange(len(ids)) >= len(start)
@@ -278,6 +278,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--keep", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--models", nargs="+", default=["dense", "mixture"])
+    parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
     args = parser.parse_args()
     from transformers import AutoTokenizer
 
@@ -289,14 +291,12 @@ def main() -> None:
     aims = table_of(pq.read_table(args.targets).to_pylist()[:200], tokenizer, args.length)
     target = TargetSampler(aims, [range(len(aims))], size=4, seed=0, pad_token_id=int(tokenizer.pad_token_id))
     found = []
-    for name in ("dense", "mixture"):
-        base = dense(args.model, args.layers)
-        make = (
-            (lambda: dense(args.model, args.layers))
-            if name == "dense"
-            else lambda: upcycle(base, args.experts, args.noise)
-        )
-        for selector in SELECTORS:
+    base = dense(args.model, args.layers)
+    for name in args.models:
+        make = functools.partial(copy.deepcopy, base)
+        if name == "mixture":
+            make = functools.partial(upcycle, base, args.experts, args.noise)
+        for selector in args.selectors:
             began = time.perf_counter()
             result, watched = train_with(args, make, selector, (tokenizer, pool, target))
             line: dict[str, Any] = {"model": name, "selector": selector, "steps": watched.steps, "equal": watched.equal}

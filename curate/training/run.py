@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.input_limits import InputLimits
-from ..lm.model.chunked_loss import chunk_loss, weigh_loss
+from ..lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, chunk_loss, own_loss_differs, weigh_loss
 from ..lm.model.fsdp import shard
+from ..lm.model.load import base_of
 from ..lm.model.packing import LossPacking
 from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
@@ -254,6 +255,11 @@ def head_is_verified(job: TrainingJob, selector: Selector, scoring_model: Scorin
     except ModelError:
         if selector.signals or selector.gradients is not None or job.epochs_by_gradients:
             raise
+        if own_loss_differs(scoring_model.model) == NOT_OF_NEXT_TOKENS:
+            raise ModelError(
+                f"{type(base_of(scoring_model.model)).__name__} cannot be trained: {NOT_OF_NEXT_TOKENS}, and its head "
+                "cannot be factored. Give a causal language model."
+            ) from None
         LOGGER.info(
             "The model's head cannot be factored, so training uses the model's own loss, with all logits at once."
         )

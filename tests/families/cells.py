@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curate.training.gradients.adam import Adam
 from torch import nn
 
 from curate.errors import CurateError
@@ -22,6 +21,7 @@ from curate.log import LOGGER, Stopwatch
 from curate.numerics.gradients import GradientRequest
 from curate.selectors import GradientNeeds
 from curate.training.gradients.engine import GradientEngine
+from curate.training.gradients.optimizers import OptimizerState
 
 from . import oracle, steps
 from .registry import VOCABULARY, build
@@ -198,7 +198,7 @@ class Family:
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
         target: Any = steps.Target({key: value[1:3] for key, value in self.batch.items()})
         return GradientEngine(
-            scoring_model, target, lambda: Adam.of(optimizer, model), keep=keep, micro_batch=micro_batch
+            scoring_model, target, lambda: OptimizerState.of(optimizer, model), keep=keep, micro_batch=micro_batch
         )
 
     def gradients(self, model: nn.Module) -> tuple[float, str]:

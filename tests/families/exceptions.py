@@ -26,7 +26,11 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     "dbrx.attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10_000.0},
     "dbrx.ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note_text": {
+        "num_key_value_heads": 4,
+        **{"swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8},
+        **{"swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8},
+    },
     "dots3_note.vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
     "dots3_note.audio_config": {"downsample_hidden_size": 8, "adapter_input_size": 32, "adapter_out_dim": 32},
     "falcon_h1": {"mamba_d_ssm": 64},

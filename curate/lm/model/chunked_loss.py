@@ -16,14 +16,46 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ...log import LOGGER
 from ...numerics.losses import IGNORE, next_token_labels, next_token_weights
 from .load import base_of
 from .packing import LossPacking
 from .scoring_model import ScoringModel
 
+NOT_OF_NEXT_TOKENS = "its own loss is not the cross-entropy of the next tokens"
+
+
+@torch.no_grad()
+def own_loss_differs(model: nn.Module) -> str | None:
+    """Return how a model's own loss differs from the mean next-token cross-entropy of its logits; None: not at all.
+
+    Decoders of translation models (BART, Marian, Whisper) compare each token with the logits at its own position, not
+    with those before it. Mixtures of experts may add a loss of their routers.
+    """
+    config = base_of(model).config.get_text_config()  # type: ignore[operator, union-attr]
+    ids = torch.arange(16, device=next(model.parameters()).device).view(2, 8) % config.vocab_size
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
+    except (RuntimeError, ValueError, TypeError, IndexError):  # GIT counts the positions of an image, also without one
+        return NOT_OF_NEXT_TOKENS
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if getattr(output, "aux_loss", None) is not None:
+        return "its own loss adds one of the routers of its experts"
+    wanted = nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+    limit = 1e-3 if all(p.dtype == torch.float32 for p in model.parameters()) else 5e-2
+    same = not wanted.isfinite() or float((output.loss - wanted).abs()) <= limit * float(wanted.abs())
+    return None if same else NOT_OF_NEXT_TOKENS
+
 
 def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | None = None) -> None:
     """Make a model return its loss without logits when the logits would take more than `budget` bytes in float32.
+
+    A model whose own loss is another one (`own_loss_differs`) returns the cross-entropy of the next tokens in any case:
+    it is what selectors measure.
 
     Patches the `forward` of the transformers model below any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
     Only calls with labels change; generation does not. With `token_weights` (lm/tokens/batch.py) the loss is
@@ -36,6 +68,8 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
     """
     base = base_of(scoring_model.model)
     original = base.forward
+    if reason := own_loss_differs(scoring_model.model):
+        LOGGER.warning(f"{type(base).__name__} trains on the cross-entropy of the next tokens: {reason}.")
 
     @functools.wraps(original)
     def forward(
@@ -46,7 +80,7 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
         **kwargs: Any,
     ) -> Any:
         packer = packing.now if packing is not None else None
-        small = labels is None or labels.numel() * scoring_model.head.vocab_size * 4 <= budget
+        small = labels is None or (not reason and labels.numel() * scoring_model.head.vocab_size * 4 <= budget)
         if labels is None or (small and token_weights is None and packer is None):
             if labels is not None:
                 kwargs["labels"] = labels

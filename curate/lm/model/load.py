@@ -250,10 +250,10 @@ def train_all(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def not_adaptable(model: nn.Module) -> list[str]:
-    """Return the names of linear layers whose output is not one tensor, such as routers of experts.
+    """Return the names of linear layers that do not map one row to one row, such as routers that give several tensors.
 
     They are classes of transformers' models with a `forward` of their own. PEFT would add the adapter's output to that
-    of the layer, which needs a tensor. Each is called with one row of zeros.
+    of the layer. Each is called with one row of zeros.
     """
     found = []
     for name, module in model.named_modules():
@@ -262,7 +262,11 @@ def not_adaptable(model: nn.Module) -> list[str]:
         )
         if isinstance(module, nn.Linear) and own:
             row = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
-            if not isinstance(module(row), torch.Tensor):
+            try:
+                output = module(row)
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                output = None
+            if not isinstance(output, torch.Tensor) or output.shape != (1, module.out_features):
                 found.append(name)
     return found
 
@@ -288,7 +292,7 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
         targets = [name.strip() for name in target_modules.split(",")]
     elif excluded := not_adaptable(model):
         say_once(
-            f"The adapter leaves out {len(excluded)} modules that give more than one tensor, such as {excluded[0]}."
+            f"The adapter leaves out {len(excluded)} modules that are no plain linear layers, such as {excluded[0]}."
         )
     config = LoraConfig(
         r=r,

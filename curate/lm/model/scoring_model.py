@@ -183,12 +183,18 @@ def _scale_of(config: Any) -> float:
     return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
+HALF_ALONE = 0.3
+"""Limit of the relative difference between a text's logits in a batch and alone, in half precision: rounding also sends
+single tokens to other experts. Models that read padding differ by more."""
+
+
 @torch.no_grad()
 def verify_head(scoring_model: ScoringModel) -> ScoringModel:
     """Check that hidden states and the factored head give the model's own logits, and return the scoring model.
 
     The check uses two short texts of different length. The model's own logits are computed with the padding masked, the
     others without a mask. The limit of the relative difference is 0.01 % if all weights are float32, else 2 %.
+    The shorter text's own logits must also be the same without the other text (`HALF_ALONE` in half precision).
 
     Raises:
         ModelError: the logits differ by more than the limit.
@@ -199,16 +205,24 @@ def verify_head(scoring_model: ScoringModel) -> ScoringModel:
     mask = torch.arange(8, device=device) < torch.tensor([[8], [5]], device=device)
     with scoring_model.eval_mode():
         ours = scoring_model.head.logits(replace(scoring_model, autocast=None).hidden(ids, mask))[mask]
-        theirs = scoring_model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[mask].float()
+        whole = scoring_model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        alone = scoring_model.model(input_ids=ids[1:, :5], use_cache=False).logits
+    theirs = whole[mask].float()
     exact = all(p.dtype == torch.float32 for p in scoring_model.model.parameters())
     limit = 1e-4 if exact else 2e-2
     comparable = ours.shape == theirs.shape
+    name = type(base_of(scoring_model.model)).__name__
     if theirs.isfinite().all() and not (comparable and (ours - theirs).norm() <= limit * theirs.norm()):
-        name = type(base_of(scoring_model.model)).__name__
         differ = f"they differ by {(ours - theirs).norm() / theirs.norm():.2%}" if comparable else "their shapes differ"
         raise ModelError(
             f"Cannot compute the logits of {name} from its hidden states: {differ} (limit {limit:.2%}). The model "
             "probably transforms its logits in a way that curate does not support. "
+            "Selectors that need no logits work: --selector random or full."
+        )
+    change = (whole[1, :5].float() - alone[0].float()).norm() / alone.float().norm()
+    if change > (limit if exact else HALF_ALONE):
+        raise ModelError(
+            f"{name} reads padding: the logits of a text change by {change:.2%} if a longer text is in its batch. "
             "Selectors that need no logits work: --selector random or full."
         )
     return scoring_model

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.lm.model.chunked_loss import summed_loss
+from curate.lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, chunk_loss, own_loss_differs, summed_loss
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, backbone_of, load_model, not_adaptable
 from curate.lm.model.scoring_batch import size_in
@@ -234,3 +234,31 @@ def test_a_soft_cap_of_any_name_is_read(kind: str) -> None:
     scoring_model = make_scoring_model(model)
     assert scoring_model.head.softcap == 30.0
     verify_head(scoring_model)
+
+
+def test_a_model_whose_own_loss_is_another_one_trains_on_the_next_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    import transformers
+
+    from tests.families.registry import build
+
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True}
+    mixture = transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZE, **experts))
+    assert own_loss_differs(model_of("llama")) is None
+    for model, reason in ((build("bart"), NOT_OF_NEXT_TOKENS), (mixture, "its own loss adds one of the routers")):
+        assert str(own_loss_differs(model)).startswith(reason)
+        ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+        logits = model(input_ids=ids, use_cache=False).logits
+        wanted = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        assert abs(model(input_ids=ids, labels=ids, use_cache=False).loss - wanted) > 1e-3
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="curate"):
+            chunk_loss(make_scoring_model(model), 64 << 20)
+        assert "trains on the cross-entropy of the next tokens" in caplog.text
+        torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, wanted)
+
+
+def test_a_model_that_reads_padding_is_an_error() -> None:
+    from tests.families.registry import build
+
+    with pytest.raises(ModelError, match="reads padding: the logits of a text change by"):
+        verify_head(make_scoring_model(build("cpmant")))
