@@ -135,7 +135,12 @@ def test_an_optimizer_that_cannot_be_used_is_refused_before_a_model_is_loaded(po
 def test_full_fine_tuning_selects_by_all_weights_or_by_those_of_linear_layers(pools: Store, tiny: str) -> None:
     shape = {"selector": "greats", "target": "target", "full": True}
     assert train(pools, tiny, **shape).rows == 20
-    assert train(pools, tiny, gradient_coverage="linear", **shape).rows == 20
+    linear = train(pools, tiny, gradient_coverage="linear", **shape)
+    assert linear.rows == 20
+    left_out = linear.summary["weights not measured"]
+    assert "model.embed_tokens.weight, model.layers.*.input_layernorm.weight (2)" in left_out
+    card = (make(pools, "export", name="kept", run="run").files / "README.md").read_text()
+    assert "Trained weights that the selection did not measure: model.embed" in card
     with pytest.raises(ModelError, match=r"without an update.*embed_tokens\.weight.*--update rerun"):
         train(pools, tiny, gradient_coverage="linear", update="reuse", **shape)
 
