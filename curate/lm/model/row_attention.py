@@ -53,7 +53,7 @@ class Segment:
 @dataclass
 class _Row:
     segments: tuple[Segment, ...]
-    masks: dict[tuple[int, int, int | None, torch.device], Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     layers: int = 0
 
 
@@ -153,7 +153,7 @@ def by_segments(
     for segment in row.segments:
         own = query[:, :, segment.begin : segment.end]
         keys, values = (_along(x, segment.path) for x in (key, value))
-        mask = _mask_of(row, segment, sliding_window, query.device)
+        mask = _mask_of(row, segment, sliding_window, query)
         if softcap is None and s_aux is None:
             out.append(
                 nn.functional.scaled_dot_product_attention(
@@ -180,16 +180,20 @@ def _along(states: Tensor, path: tuple[tuple[int, int], ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def _mask_of(row: _Row, segment: Segment, window: int | None, device: torch.device) -> Tensor | None:
-    """Return which keys (columns) each token (rows) sees, bool; None if that is just the causal triangle."""
+def _mask_of(row: _Row, segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
+    """Return 0 where a token (row) sees a key (column) and -inf elsewhere; None if that is just the causal triangle.
+
+    A mask is made once for all layers, in the dtype of `like`: torch would convert one of bool in each call.
+    """
     size, total = segment.end - segment.begin, segment.end - segment.begin + segment.start
     window = window if window is not None and total > window else None
     if not segment.start and window is None:
         return None
-    name = (size, total, window, device)
-    if name not in row.masks:
-        mask = torch.ones(size, total, dtype=torch.bool, device=device).tril(segment.start)
-        row.masks[name] = mask if window is None else mask.triu(segment.start - window + 1)
+    name = (size, total, window)
+    if name not in row.masks or row.masks[name].dtype != like.dtype:
+        seen = torch.ones(size, total, dtype=torch.bool, device=like.device).tril(segment.start)
+        seen = seen if window is None else seen.triu(segment.start - window + 1)
+        row.masks[name] = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
     return row.masks[name]
 
 
@@ -210,8 +214,8 @@ def _explicit(
     if softcap is not None:
         products = softcap * torch.tanh(products / softcap)
     if mask is None:
-        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()
-    products = products.masked_fill(~mask, torch.finfo(products.dtype).min)
+        mask = torch.full((size, size), -torch.inf, dtype=products.dtype, device=query.device).triu(1)
+    products = products + mask
     if sinks is not None:
         products = torch.cat([products, sinks.to(products).reshape(1, -1, 1, 1).expand(-1, -1, size, 1)], -1)
     weights = products.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : key.shape[2]]

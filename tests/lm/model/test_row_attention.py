@@ -157,7 +157,7 @@ def test_a_window_that_the_attention_is_not_told_of_is_found(monkeypatch: pytest
     scoring_model = make_scoring_model(family("qwen3"))
     assert with_packing(scoring_model, 40).packer is not None
     own = rows._mask_of
-    monkeypatch.setattr(rows, "_mask_of", lambda row, segment, window, device: own(row, segment, None, device))
+    monkeypatch.setattr(rows, "_mask_of", lambda row, segment, window, like: own(row, segment, None, like))
     assert with_packing(scoring_model, 40).packer is None
     assert with_packing(scoring_model, WINDOW).packer is not None  # no text is longer than the window
 
