@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from json.encoder import encode_basestring
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,11 @@ class Sample:
         """Id of the whole conversation: BLAKE2b hash (128 bits) of its messages and tools, as 32 hexadecimal digits."""
         if self.conversation:
             return self.conversation
-        content = [[_without_nulls(message) for message in self.messages], list(self.tools) if self.tools else None]
-        return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
+        text = None if self.tools else _plain_json(self.messages)
+        if text is None:
+            content = [[_without_nulls(message) for message in self.messages], list(self.tools) if self.tools else None]
+            text = to_json(content)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def sample_id(self) -> str:
@@ -97,7 +101,7 @@ class Sample:
     @property
     def characters(self) -> int:
         """Number of characters of all messages."""
-        return sum(len(message.get("content") or "") for message in self.messages)
+        return sum([len(message.get("content") or "") for message in self.messages])
 
     @property
     def is_text(self) -> bool:
@@ -144,6 +148,21 @@ ORIGINAL = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=t
 def to_json(value: Any, *, sort_keys: bool = True) -> str:
     """Return canonical JSON: sorted keys, no spaces, text not escaped; other values (dates) as text."""
     return ENCODERS[sort_keys].encode(value)
+
+
+def _plain_json(messages: Sequence[Message]) -> str | None:
+    """Return the text that is hashed for messages with role and content alone and without tools, or None for others.
+
+    It is the text of `to_json`, in half the time: the encoder of `json` is made for each call, which takes longer than
+    to write two short messages.
+    """
+    written = []
+    for message in messages:
+        content = message.get("content")
+        if message.keys() != PLAIN_KEYS or type(content) is not str or type(message["role"]) is not str:
+            return None
+        written.append(f'{{"content":{encode_basestring(content)},"role":{encode_basestring(message["role"])}}}')
+    return f"[[{','.join(written)}],null]"
 
 
 def _without_nulls(message: Message) -> Message:

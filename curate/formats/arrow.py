@@ -94,7 +94,8 @@ def arrow_rows(file: str, batches: Iterable[Any]) -> Iterator[Row]:
                 yield Row(file, number, None, values)
                 continue
             try:
-                values |= {name: _plain(values[name], kind) for name, kind in nested.items()}
+                if nested:
+                    values |= {name: _plain(values[name], kind) for name, kind in nested.items()}
                 yield Row(file, number, values, types=types)
             except (ValueError, RecursionError):
                 yield Row(file, number, None, "not JSON in a column that must be")

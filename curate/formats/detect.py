@@ -104,6 +104,11 @@ class Layout:
         return frozenset(column for columns in self.columns.values() for column in columns)
 
     @cached_property
+    def matter(self) -> tuple[tuple[str, str], ...]:
+        """Part and column of what a question is about, in the order in which it follows the question."""
+        return tuple((part, column) for part in QUESTION_PARTS for column in self.columns.get(part, ()))
+
+    @cached_property
     def simple(self) -> bool:
         """True if no column can refuse a row: neither images nor preferences nor labels."""
         return not self.media and self.label is None and self.format != "preference"

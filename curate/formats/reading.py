@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..samples import Sample
 
@@ -16,11 +16,11 @@ MOST_NOTES = 200
 MANY = "and further notes of these kinds"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row: `values`, or None and the `reason` why it is rejected. `number` counts lines (JSONL) or rows from 1.
 
-    `types` has the Arrow types of the columns that JSON has no type for (decimals, times), if the file has any.
+    `types` has the Arrow types of the columns that JSON has no type for (decimals, times), if the file has any. A named
+    tuple is made in half the time of a frozen dataclass.
     """
 
     file: str
@@ -206,6 +206,8 @@ def looks_like_content(value: Any) -> bool:
     if isinstance(value, str):
         text = value[:400]
         return (not text.isascii() or len(text.split(None, 3)) > 3) and _has_sentence(text)
+    if value is None or isinstance(value, (bool, int, float)):  # most other columns; asking for a Mapping is slow
+        return False
     if not isinstance(value, (Mapping, list, tuple)):
         return False
     left, looked = [value], 0

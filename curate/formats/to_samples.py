@@ -12,7 +12,7 @@ from typing import Any
 
 from ..samples import PLAIN_KEYS, TEXT_ROLE, Sample
 from .answers import CHOSEN, PREFERENCE, check_label, is_number_label, only_answer, preferred, transcript, untrained
-from .detect import LABEL_COLUMNS, MULTIPLE, QUESTION_PARTS, Layout
+from .detect import LABEL_COLUMNS, MULTIPLE, Layout
 from .flags import FLAG_KEYS, Message
 from .parts.calls import from_json, tool_list
 from .parts.questions import with_matter
@@ -145,6 +145,9 @@ class _Parts:
 
     def text(self, part: str) -> str:
         """Return a part that is text, or a number or truth value as text; "" if there is none."""
+        columns = self.layout.columns.get(part)
+        if columns is not None and len(columns) == 1 and isinstance(value := self.row.get(columns[0]), str):
+            return value  # most parts
         column = self.column(part)
         if column is None:
             return ""
@@ -228,8 +231,7 @@ def _history(parts: _Parts) -> list[Message]:
 
 def _question(parts: _Parts, question: str) -> str:
     """Return a question with its context, documents, input and choices below it."""
-    columns = parts.layout.columns
-    matter = [(part, column, parts.row.get(column)) for part in QUESTION_PARTS for column in columns.get(part, ())]
+    matter = [(part, column, parts.row.get(column)) for part, column in parts.layout.matter]
     return with_matter(question, matter, parts.reading.notes)
 
 
@@ -376,11 +378,13 @@ def _tools(parts: _Parts) -> list[Any] | None:
     Raises:
         Unusable: they differ in two places.
     """
+    part = WITH_SYSTEM.get(parts.layout.format)
+    if part is None and "tools" not in parts.layout.columns:
+        return None
     found = []
     if "tools" in parts.layout.columns:
         value = parts.get("tools")
         found = [tool_list(value, parts.wrong("tools"), parts.reading)] if value is not None else []
-    part = WITH_SYSTEM.get(parts.layout.format)
     if part is not None and not isinstance(parts.get(part), str):
         found += [tool_list(value, parts.wrong(part), parts.reading) for value in tools_within(parts.get(part))]
     found = [tools for tools in found if tools]

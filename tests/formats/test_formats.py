@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from curate.errors import ConfigError, DataError
 from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, to_rows, to_sample
-from curate.samples import Sample, from_row, to_table
+from curate.samples import Sample, from_row, to_json, to_table
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
 ANSWER = {"role": "assistant", "content": "4"}
@@ -276,3 +277,29 @@ def test_what_is_written_and_read_again_is_the_same_conversation(chat: list[tupl
         )
         return
     assert read(json.loads(json.dumps(rows[0]))).sample_id == sample.sample_id
+
+
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool"]), "content": st.none() | st.text()},
+        optional={"name": st.none() | st.text(), "train": st.just(False)},
+    )
+    | st.fixed_dictionaries({"role": st.just("user"), "content": st.text()}),
+    max_size=3,
+)
+
+
+@given(messages=MESSAGES, tools=st.sampled_from([None, [], [{"name": "f"}]]))
+@settings(deadline=None)
+def test_an_id_is_the_hash_of_the_canonical_json_of_messages_and_tools(messages: Any, tools: Any) -> None:
+    dense = [{key: value for key, value in each.items() if value is not None or key == "content"} for each in messages]
+    text = to_json([dense, tools or None])
+    assert Sample(messages, tools).sample_id == hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("text", ['"\\/\b\n\x00\x1f\x7f', "\u2028 \u00e9 \U0001f600", ""])
+def test_an_id_escapes_as_json_does(text: str) -> None:
+    content = [[{"role": "user", "content": text}], None]
+    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.blake2b(written.encode(), digest_size=16).hexdigest()
+    assert Sample([{"role": "user", "content": text}]).sample_id == digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -251,3 +252,26 @@ def test_another_weight_is_another_pool(tmp_path: Path, store: Store) -> None:
     first = ingest(store, write_jsonl(tmp_path / "a.jsonl", [one]))
     second = ingest(store, write_jsonl(tmp_path / "a.jsonl", [other]))
     assert first.fingerprint != second.fingerprint
+
+
+def test_the_garbage_collector_works_as_before_after_an_ingest_and_after_its_error(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from curate.stages import ingest
+
+    during = []
+    to_sample = ingest.to_sample
+
+    def watched(*args: Any) -> Any:
+        during.append(gc.get_threshold()[0])
+        return to_sample(*args)
+
+    monkeypatch.setattr(ingest, "to_sample", watched)
+    before = gc.get_threshold()
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n')
+    make(store, "ingest", data=str(path), name="p")
+    assert gc.get_threshold() == before and min(during) == ingest.FEW_COLLECTIONS > before[0]
+    with pytest.raises(DataError):
+        make(store, "ingest", data=str(path), name="q", strict=True)
+    assert gc.get_threshold() == before

@@ -27,7 +27,7 @@ def with_matter(question: str, matter: Iterable[tuple[str, str, Any]], notes: No
             listed = _listed(part, column, value, notes)
             if part != "choices" or not _lists_already("\n".join(texts), value):
                 texts.append(listed)
-    return "\n\n".join(text for text in texts if text.strip())
+    return "\n\n".join([text for text in texts if text.strip()])
 
 
 def _lists_already(question: str, choices: Any) -> bool:
