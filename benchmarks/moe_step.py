@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,17 +177,7 @@ def loop_engine(engine: Any) -> Any:
     return twin
 
 
-class NoLedger:
-    """A ledger that keeps nothing."""
-
-    def append(self, step: int, columns: Any) -> None:
-        """Drop the rows."""
-
-    def commit(self, step: int) -> None:
-        """Do nothing."""
-
-    def rewind(self, step: int) -> None:
-        """Do nothing."""
+NO_LEDGER: Any = SimpleNamespace(append=lambda step, columns: None, commit=lambda step: None, rewind=lambda step: None)
 
 
 def train_with(
@@ -224,7 +215,7 @@ def train_with(
         return add_lora(make(), r=args.rank, alpha=2 * args.rank, dropout=0.0, target_modules="all-linear")
 
     with tempfile.TemporaryDirectory() as folder:
-        result = watched.run(lambda: train(job, build, tokenizer, NoLedger(), Path(folder)))
+        result = watched.run(lambda: train(job, build, tokenizer, NO_LEDGER, Path(folder)))
     return result, watched
 
 
