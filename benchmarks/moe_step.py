@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,17 +177,7 @@ def loop_engine(engine: Any) -> Any:
     return twin
 
 
-class NoLedger:
-    """A ledger that keeps nothing."""
-
-    def append(self, step: int, columns: Any) -> None:
-        """Drop the rows."""
-
-    def commit(self, step: int) -> None:
-        """Do nothing."""
-
-    def rewind(self, step: int) -> None:
-        """Do nothing."""
+NO_LEDGER: Any = SimpleNamespace(append=lambda step, columns: None, commit=lambda step: None, rewind=lambda step: None)
 
 
 def train_with(
@@ -224,7 +215,7 @@ def train_with(
         return add_lora(make(), r=args.rank, alpha=2 * args.rank, dropout=0.0, target_modules="all-linear")
 
     with tempfile.TemporaryDirectory() as folder:
-        result = watched.run(lambda: train(job, build, tokenizer, NoLedger(), Path(folder)))
+        result = watched.run(lambda: train(job, build, tokenizer, NO_LEDGER, Path(folder)))
     return result, watched
 
 
@@ -236,9 +227,9 @@ def less(args: argparse.Namespace, result: Any, data: Any) -> dict[str, Any]:
 
     _, pool, target = data
     engine, sketch = result.selection.engine, SignHash(2048, 0)
-    adam, rows = engine.adam(), list(range(args.candidates * 2))
+    adam, rows, aims = engine.adam(), list(range(args.candidates * 2)), list(range(min(8, len(target.table))))
     maker = GradientFeatures(engine, sketch)
-    ours = maker.features(pool, rows) @ maker.features(target.table, list(range(8)), target=True).T
+    ours = maker.features(pool, rows) @ maker.features(target.table, aims, target=True).T
 
     def of_loop(table: Any, chosen: list[int], update: bool) -> Tensor:
         batch = collate([table[row] for row in chosen], 0)
@@ -249,7 +240,7 @@ def less(args: argparse.Namespace, result: Any, data: Any) -> dict[str, Any]:
             sketch.add(name, adam.update(name, block) if update else block, out)
         return nn.functional.normalize(out, dim=1)
 
-    loop = of_loop(pool, rows, True) @ of_loop(target.table, list(range(8)), False).T
+    loop = of_loop(pool, rows, True) @ of_loop(target.table, aims, False).T
     best = [set(scores.mean(1).topk(args.keep * 2).indices.tolist()) for scores in (ours, loop)]
     return {"equal": best[0] == best[1], "error": float((ours - loop).norm() / loop.norm())}
 
@@ -288,7 +279,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pool = table_of(pq.read_table(args.pool).to_pylist()[:600], tokenizer, args.length)
-    aims = table_of(pq.read_table(args.targets).to_pylist()[:200], tokenizer, args.length)
+    aims = table_of(pq.read_table(args.targets).to_pylist(), tokenizer, args.length)
     target = TargetSampler(aims, [range(len(aims))], size=4, seed=0, pad_token_id=int(tokenizer.pad_token_id))
     found = []
     base = dense(args.model, args.layers)
@@ -301,6 +292,7 @@ def main() -> None:
             result, watched = train_with(args, make, selector, (tokenizer, pool, target))
             line: dict[str, Any] = {"model": name, "selector": selector, "steps": watched.steps, "equal": watched.equal}
             line |= {"error": watched.error, "B not zero": trained_share(result.trainer.model)}
+            print(line, flush=True)
             if selector == "greats":
                 line["less"] = less(args, result, (tokenizer, pool, target))
             line["seconds"] = round(time.perf_counter() - began, 1)

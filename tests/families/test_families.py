@@ -15,9 +15,12 @@ from .__main__ import BAD
 from .cells import Cell, cell, row_of
 from .workers import rows
 
-FAMILIES = ("llama", "gpt2", "gemma2", "falcon", "zamba2", "mamba", "recurrent_gemma", "bert")
-"""Grouped heads, Conv1D, windows and soft-caps, a fused projection, a block used twice, state spaces, a recurrence, and
-a head that is refused."""
+FAMILIES = (
+    *("llama", "gpt2", "gemma2", "falcon", "zamba2", "mamba", "recurrent_gemma", "bert"),
+    *("mixtral", "deepseek_v3", "opt", "bart"),
+)
+"""Grouped heads, Conv1D, windows and soft-caps, a fused projection, a block used twice, state spaces, a recurrence, a
+head that is refused; experts, latent attention, inputs of two dimensions, and a loss that is not of the next tokens."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,8 +13,8 @@ from typing import Any
 
 from .cells import Cell, row_of
 
-SECONDS = 240.0
-"""Longest time of a family. A tiny model takes a few seconds; the machine may be busy."""
+SECONDS = 900.0
+"""Longest time of a family. A tiny model takes a few seconds on an idle machine."""
 
 
 @dataclass

@@ -248,15 +248,22 @@ def train_all(model: nn.Module) -> nn.Module:
     return model.requires_grad_(True)
 
 
+MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Models of which PEFT refuses to adapt `out_proj`: their fast path reads its weight and would pass by the adapter."""
+
+
 @torch.no_grad()
 def not_adaptable(model: nn.Module) -> list[str]:
     """Return the names of linear layers that do not map one row to one row, such as routers that give several tensors.
 
     They are classes of transformers' models with a `forward` of their own. PEFT would add the adapter's output to that
-    of the layer. Each is called with one row of zeros.
+    of the layer. Each is called with one row of zeros. `out_proj` of `MAMBA` models counts too.
     """
     found = []
+    mamba = getattr(base_of(model).config, "model_type", "") in MAMBA
     for name, module in model.named_modules():
+        if mamba and name.endswith(".out_proj"):
+            found.append(name)
         own = (
             type(module).__module__.startswith("transformers.models.") and type(module).forward is not nn.Linear.forward
         )
@@ -291,9 +298,7 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, dropout: float, target_mod
     if target_modules != "all-linear":
         targets = [name.strip() for name in target_modules.split(",")]
     elif excluded := not_adaptable(model):
-        say_once(
-            f"The adapter leaves out {len(excluded)} modules that are no plain linear layers, such as {excluded[0]}."
-        )
+        say_once(f"The adapter leaves out {len(excluded)} modules, which cannot have one, such as {excluded[0]}.")
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,

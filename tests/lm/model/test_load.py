@@ -204,11 +204,16 @@ def test_hidden_states_come_from_the_part_below_the_head_even_if_its_class_names
 def test_an_adapter_leaves_out_layers_whose_output_is_not_one_tensor() -> None:
     import transformers
 
+    from tests.families.registry import build
+
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 1, "vocab_size": 200}
     model = transformers.PhimoeForCausalLM(transformers.PhimoeConfig(**sizes, **experts))
     assert not_adaptable(model) == ["model.layers.0.mlp.router"]
     assert not_adaptable(model_of("llama")) == []
+    mamba = build("mamba")
+    assert not_adaptable(mamba) == ["backbone.layers.0.mixer.out_proj", "backbone.layers.1.mixer.out_proj"]
+    add_lora(mamba, r=2, alpha=4, dropout=0.0, target_modules="all-linear")
     adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear")
     trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
     assert trained and not any("router" in name for name in trained)
