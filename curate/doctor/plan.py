@@ -1,7 +1,8 @@
 """Estimates of the memory and disk that a planned training run needs, compared with the available memory and disk.
 
 The estimates use the config of the model, the options and the size of the pool. They load no weights and use no
-network. They are for one process and assume that every text has --max-length tokens.
+network. They are for one process and assume that every text has --max-length tokens and shares none of them: packed
+runs with less padding or common beginnings take less.
 """
 
 from __future__ import annotations
