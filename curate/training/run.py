@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from ..errors import ConfigError, ModelError, TrainingError
 from ..lm.input_limits import InputLimits
-from ..lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, chunk_loss, own_loss_differs, weigh_loss
+from ..lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, ROUTER_LOSS, chunk_loss, own_loss_differs, weigh_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.load import base_of
 from ..lm.model.packing import LossPacking
@@ -329,10 +329,29 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
         )
 
     if selection.selector.gradients is not None:
-        selection.engine = make_engine(selection.ranks, keep=job.reuse)
+        selection.engine = make_engine(selection.ranks, keep=_reuse(job.reuse, selection.scoring_model))
     if job.rounds is not None:
         own = make_engine(ProcessGroup(per_rank=True)) if job.epochs_by_gradients else None
         trainer.add_callback(ReselectCallback(job.rounds, own, selection.timer))
+
+
+def _reuse(asked: bool | None, scoring_model: ScoringModel) -> bool | None:
+    """Return whether a step reuses the candidates' gradients; None: if all parameters are measured.
+
+    Raises:
+        ModelError: it is asked for, and the model's own loss has a part that is not measured.
+    """
+    if asked is False or own_loss_differs(scoring_model.model) is None:
+        return asked
+    if asked:
+        raise ModelError(
+            f"--update reuse would leave out a part of the loss of {type(base_of(scoring_model.model)).__name__}: "
+            f"{ROUTER_LOSS}. Give --update rerun, or set output_router_logits to false in the model's config.json."
+        )
+    LOGGER.info(
+        "The loss has a part of the routers of experts that selectors do not measure: each step makes a second pass."
+    )
+    return False
 
 
 def restore(job: TrainingJob, trainer: CurateTrainer, ledger: RunLedger, folder: Path) -> Path | None:

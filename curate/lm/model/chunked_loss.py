@@ -18,11 +18,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...log import LOGGER
 from ...numerics.losses import IGNORE, next_token_labels, next_token_weights
-from .load import base_of
+from .load import base_of, say_once
 from .packing import LossPacking
 from .scoring_model import ScoringModel
 
 NOT_OF_NEXT_TOKENS = "its own loss is not the cross-entropy of the next tokens"
+ROUTER_LOSS = "its own loss adds one of the routers of its experts"
 
 
 @torch.no_grad()
@@ -44,7 +45,7 @@ def own_loss_differs(model: nn.Module) -> str | None:
         for module, training in modes.items():
             module.training = training
     if getattr(output, "aux_loss", None) is not None:
-        return "its own loss adds one of the routers of its experts"
+        return ROUTER_LOSS
     wanted = nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
     limit = 1e-3 if all(p.dtype == torch.float32 for p in model.parameters()) else 5e-2
     same = not wanted.isfinite() or float((output.loss - wanted).abs()) <= limit * float(wanted.abs())
@@ -54,8 +55,9 @@ def own_loss_differs(model: nn.Module) -> str | None:
 def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | None = None) -> None:
     """Make a model return its loss without logits when the logits would take more than `budget` bytes in float32.
 
-    A model whose own loss is another one (`own_loss_differs`) returns the cross-entropy of the next tokens in any case:
-    it is what selectors measure.
+    A model whose own loss compares other tokens (`own_loss_differs`) returns the cross-entropy of the next tokens in
+    any case: it is what selectors measure. A loss of routers stays a part of the loss where the model's own forward
+    runs; otherwise a message says that it is left out.
 
     Patches the `forward` of the transformers model below any adapter, so that wrappers (PEFT, DDP, FSDP) stay in place.
     Only calls with labels change; generation does not. With `token_weights` (lm/tokens/batch.py) the loss is
@@ -68,7 +70,8 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
     """
     base = base_of(scoring_model.model)
     original = base.forward
-    if reason := own_loss_differs(scoring_model.model):
+    reason = own_loss_differs(scoring_model.model)
+    if reason == NOT_OF_NEXT_TOKENS:
         LOGGER.warning(f"{type(base).__name__} trains on the cross-entropy of the next tokens: {reason}.")
 
     @functools.wraps(original)
@@ -80,13 +83,20 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
         **kwargs: Any,
     ) -> Any:
         packer = packing.now if packing is not None else None
-        small = labels is None or (not reason and labels.numel() * scoring_model.head.vocab_size * 4 <= budget)
+        small = labels is None or (
+            reason != NOT_OF_NEXT_TOKENS and labels.numel() * scoring_model.head.vocab_size * 4 <= budget
+        )
         if labels is None or (small and token_weights is None and packer is None):
             if labels is not None:
                 kwargs["labels"] = labels
             if num_items_in_batch is not None:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return original(*args, **kwargs)
+        if reason == ROUTER_LOSS:
+            say_once(
+                f"The loss of the routers of {type(base).__name__} is left out where losses have weights or logits "
+                "are above --logits-budget-mb."
+            )
         kwargs["use_cache"] = False
         if packer is None:
             hidden = scoring_model.backbone(*args, **kwargs).last_hidden_state

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, chunk_loss, own_loss_differs, summed_loss
+from curate.lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, ROUTER_LOSS, chunk_loss, own_loss_differs, summed_loss
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, backbone_of, load_model, not_adaptable
 from curate.lm.model.scoring_batch import size_in
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.numerics.spectral import nuclear_norm
 from curate.signals import Entropy, Loss, MeanHidden, ScoreBudget, Utility, measure
+from curate.training.run import _reuse
 
 SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 200}
 SIZE |= {
@@ -242,24 +243,40 @@ def test_a_soft_cap_of_any_name_is_read(kind: str) -> None:
 
 
 def test_a_model_whose_own_loss_is_another_one_trains_on_the_next_tokens(caplog: pytest.LogCaptureFixture) -> None:
-    import transformers
-
     from tests.families.registry import build
 
-    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True}
-    mixture = transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZE, **experts))
     assert own_loss_differs(model_of("llama")) is None
-    for model, reason in ((build("bart"), NOT_OF_NEXT_TOKENS), (mixture, "its own loss adds one of the routers")):
-        assert str(own_loss_differs(model)).startswith(reason)
-        ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
-        logits = model(input_ids=ids, use_cache=False).logits
-        wanted = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-        assert abs(model(input_ids=ids, labels=ids, use_cache=False).loss - wanted) > 1e-3
-        caplog.clear()
-        with caplog.at_level("WARNING", logger="curate"):
-            chunk_loss(make_scoring_model(model), 64 << 20)
-        assert "trains on the cross-entropy of the next tokens" in caplog.text
-        torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, wanted)
+    model = build("bart")
+    assert own_loss_differs(model) == NOT_OF_NEXT_TOKENS
+    ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    logits = model(input_ids=ids, use_cache=False).logits
+    wanted = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert abs(model(input_ids=ids, labels=ids, use_cache=False).loss - wanted) > 1e-3
+    with caplog.at_level("WARNING", logger="curate"):
+        chunk_loss(make_scoring_model(model), 64 << 20)
+    assert "trains on the cross-entropy of the next tokens" in caplog.text
+    torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, wanted)
+
+
+def test_a_loss_of_routers_is_trained_on_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    import transformers
+
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True}
+    model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZE, **experts))
+    assert own_loss_differs(model) == ROUTER_LOSS
+    ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    own = model(input_ids=ids, labels=ids, use_cache=False).loss
+    chunk_loss(make_scoring_model(model), 64 << 20)
+    torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, own, rtol=0, atol=0)
+    with caplog.at_level("INFO", logger="curate"):
+        model(input_ids=ids, labels=ids, token_weights=torch.ones(2, 9))
+    assert "The loss of the routers of MixtralForCausalLM is left out where losses have weights" in caplog.text
+    scoring_model = make_scoring_model(model)
+    assert _reuse(None, scoring_model) is False and _reuse(False, scoring_model) is False
+    with pytest.raises(ModelError, match=r"adds one of the routers of its experts\. Give --update rerun"):
+        _reuse(True, scoring_model)
+    plain = make_scoring_model(model_of("llama"))
+    assert _reuse(None, plain) is None and _reuse(True, plain) is True
 
 
 def test_a_model_that_reads_padding_is_an_error() -> None:
