@@ -202,8 +202,12 @@ class Family:
         )
 
     def gradients(self, model: nn.Module) -> tuple[float, str]:
-        """Compare per-sample gradients of every trained parameter with the loop."""
+        """Compare per-sample gradients of every trained parameter with the loop, both as in training.
+
+        Gemma 3n reads one weight past its adapter in training only.
+        """
         engine = self.engine(model, keep=True, micro_batch=3)
+        model.train()
         kept = engine.pass_over(self.batch, GradientRequest(keep=True)).kept
         return oracle.worst(kept, self.wanted(model))
 
