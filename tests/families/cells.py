@@ -14,11 +14,15 @@ import torch
 from torch import nn
 
 from curate.errors import CurateError
+from curate.lm.model.chunked_loss import chunk_loss
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, not_adaptable
+from curate.lm.model.packing import LossPacking
+from curate.lm.model.row_proof import packer_for_training
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
 from curate.log import LOGGER, Stopwatch
 from curate.numerics.gradients import GradientRequest
+from curate.numerics.losses import IGNORE
 from curate.selectors import GradientNeeds
 from curate.training.gradients.engine import GradientEngine
 from curate.training.gradients.optimizers import OptimizerState
@@ -115,7 +119,7 @@ class Family:
             "lora": cell(lambda: self.gradients(self.lora())),
             "lora products": cell(lambda: self.products(self.lora())),
             "lora reuse": cell(lambda: self.reuse(self.lora)),
-            "packed": Cell("none"),
+            "packed": cell(self.packed),
         }
         cells |= self.of_experts(cells) if experts_of(self.model) else dict.fromkeys(EXPERTS, Cell("none"))
         return {name: cells[name] for name in COLUMNS}
@@ -228,6 +232,22 @@ class Family:
             ]
         return max(errors)
 
+    def packed(self) -> tuple[float, str]:
+        """Compare the gradient of a packed row with the mean over tokens of the loop's; refuse what is not proved."""
+        model, packing = self.full(), LossPacking()
+        scoring_model = verify_head(make_scoring_model(model))
+        chunk_loss(scoring_model, 64 << 20, packing)
+        packing.packer = packer_for_training(scoring_model, packing, max(LENGTHS))
+        if packing.packer is None:
+            raise NotPacked("The proof at the start does not pass: batches are sorted or padded.")
+        model.train()
+        with packing.on():
+            model(**self.batch).loss.backward()
+        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        tokens = (self.batch["labels"][:, 1:] != IGNORE).sum(1)
+        wanted = oracle.weighted(self.wanted(self.full()), tokens / tokens.sum())
+        return oracle.worst(found, wanted)
+
     def reuse(self, make: Callable[[], nn.Module]) -> tuple[float, str]:
         """Compare all parameters after one step of `--update reuse` with those after one step of `--update rerun`."""
         before = {name: p.detach().clone() for name, p in make().named_parameters() if p.requires_grad}
@@ -237,6 +257,10 @@ class Family:
         }
         moved = {u: {name: p[name] - before[name] for name in before} for u, p in after.items()}
         return oracle.worst(moved["reuse"], moved["rerun"])
+
+
+class NotPacked(CurateError):
+    """The texts of a family do not share a row."""
 
 
 class PeftRefused(CurateError):

@@ -51,9 +51,9 @@ def gradients(model: nn.Module, batch: Batch) -> Blocks:
     }
 
 
-def mean(blocks: Blocks) -> Blocks:
-    """Return the mean gradient of the samples."""
-    return {name: block.mean(0) for name, block in blocks.items()}
+def weighted(blocks: Blocks, weights: Tensor) -> Blocks:
+    """Return Σ w_i G_i by parameter, from gradients (n, ...) and weights (n,)."""
+    return {name: torch.tensordot(weights.to(block), block, dims=1) for name, block in blocks.items()}
 
 
 def flat(blocks: Blocks) -> Tensor:
