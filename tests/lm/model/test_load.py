@@ -256,6 +256,8 @@ def test_a_model_whose_own_loss_is_another_one_trains_on_the_next_tokens(caplog:
         chunk_loss(make_scoring_model(model), 64 << 20)
     assert "trains on the cross-entropy of the next tokens" in caplog.text
     torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, wanted)
+    assert own_loss_differs(model) is None, "it is now the cross-entropy of the next tokens"
+    assert _reuse(True, make_scoring_model(model)) is True
 
 
 def test_a_loss_of_routers_is_trained_on_and_told(caplog: pytest.LogCaptureFixture) -> None:
