@@ -217,14 +217,15 @@ class Family:
 
     def products(self, model: nn.Module) -> tuple[float, str]:
         """Compare Gram matrix, alignment and norms with the loop, where gradients are held and where they are not."""
+        needs = GradientNeeds(metric="plain", target=True, gram=True, norms=True)
+        measured = {}
+        for held in ("held", "not held"):
+            engine = self.engine(model, keep=held == "held", micro_batch=99)
+            measured[held] = engine.measure(self.batch, needs, 1, Stopwatch())
         vectors = oracle.flat(self.wanted(model))
         aim = vectors[1:3].mean(0)
-        needs = GradientNeeds(metric="plain", target=True, gram=True, norms=True)
         errors = []
-        for keep in (False, True):
-            engine = self.engine(model, keep=keep, micro_batch=99)
-            found = engine.measure(self.batch, needs, 1, Stopwatch())
-            held = "held" if keep else "not held"
+        for held, found in measured.items():
             errors += [
                 (oracle.relative(found.pairs["gram"], vectors @ vectors.T), f"Gram, {held}"),
                 (oracle.relative(found.values["grad_norm"], vectors.norm(dim=1)), f"norms, {held}"),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from curate.errors import ModelError
 from curate.lm.model.load import add_lora
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.numerics.gradients import Blocks, GradientRequest, SignHash
@@ -149,3 +150,16 @@ def test_all_that_is_measured_equals_a_loop_of_autograd(family: str, mode: str) 
     norm = float(torch.stack([gradient.norm() for gradient in rerun.values()]).norm())
     for name, gradient in rerun.items():
         assert float((reused[name] - gradient).norm()) < 2e-6 * max(float(gradient.norm()), 0.01 * norm), name
+
+
+def test_a_model_that_takes_no_such_texts_or_cuts_gradients_off_is_one_sentence() -> None:
+    from tests.families.registry import build
+
+    batch = {"input_ids": torch.arange(5, 15).view(2, 5), "attention_mask": torch.ones(2, 5, dtype=torch.int64)}
+    batch["labels"] = batch["input_ids"]
+    model = build("reformer")
+    with pytest.raises(ModelError, match=r"ReformerModelWithLMHead cannot be trained on these texts: .*chunk_length"):
+        engine_of(model.train()).pass_over(batch, GradientRequest(keep=True))
+    adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear").eval()
+    with pytest.raises(ModelError, match="No gradient reaches the trained weights of ReformerModelWithLMHead"):
+        engine_of(adapted).pass_over(batch, GradientRequest(keep=True))

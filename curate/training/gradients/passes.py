@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError
 from ...lm.model.chunked_loss import mean_losses
+from ...lm.model.load import base_of
 from ...lm.model.scoring_model import ScoringModel
 from ...lm.tokens.batch import Batch, take_rows
 from ...log import LOGGER
@@ -215,8 +216,21 @@ class GradientPasses:
         return loss.detach(), recorder.finish()
 
     def losses(self, batch: Batch) -> Tensor:
-        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once."""
-        hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
+        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once.
+
+        Raises:
+            ModelError: the model does not take these texts in training, or no trained weight changes its states.
+        """
+        name = type(base_of(self.scoring_model.model)).__name__
+        try:
+            hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
+        except ValueError as error:  # a model's own check: Reformer takes multiples of a chunk
+            raise ModelError(f"{name} cannot be trained on these texts: {' '.join(str(error).split())}") from None
+        if not hidden.requires_grad and self.scoring_model.head.frozen:
+            raise ModelError(
+                f"No gradient reaches the trained weights of {name}: its layers cut it off below weights that are not "
+                "trained. Train all weights with --full, or select without gradients."
+            )
         if self.scoring_model.head.frozen:
             cpu_budget = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
             budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
