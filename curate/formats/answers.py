@@ -12,8 +12,8 @@ from typing import Any
 
 from ..samples import to_json
 from .detect import Layout
-from .flags import Message
 from .parts.calls import calling, from_json
+from .parts.flags import Message
 from .reading import ReadOptions, Unusable, is_missing, shortened
 from .turns import ROLE_KEYS, turn
 

@@ -13,8 +13,8 @@ from typing import Any
 from ..samples import PLAIN_KEYS, TEXT_ROLE, Sample
 from .answers import CHOSEN, PREFERENCE, check_label, is_number_label, only_answer, preferred, transcript, untrained
 from .detect import LABEL_COLUMNS, MULTIPLE, Layout
-from .flags import FLAG_KEYS, Message
 from .parts.calls import from_json, tool_list
+from .parts.flags import FLAG_KEYS, Message
 from .parts.questions import with_matter
 from .reading import ReadOptions, Unusable, as_text, check_storable, is_missing, looks_like_content, plain, shortened
 from .turns import REASONING, ROLES, SPEAKERS, by_item, tools_within, turn, turns

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..samples import to_json
-from .flags import FLAG_KEYS, Message, detail_of, flag_of, with_flags
 from .parts.calls import CALL_ITEMS, call_item, calling, tool_calls
+from .parts.flags import FLAG_KEYS, Message, detail_of, flag_of, with_flags
 from .reading import ReadOptions, Unusable, as_text, is_missing, looks_like_content, plain, shortened
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -15,9 +15,9 @@ import torch
 
 from ..errors import ConfigError
 from ..lm.model.load import base_of
-from ..lm.model.packing import LossPacking
 from ..lm.model.row_proof import can_split, is_compiled, packer_for_training
 from ..lm.model.scoring_model import ScoringModel
+from ..lm.packing.packed import LossPacking
 from ..lm.tokens.batch import Batch, take_rows
 from ..log import LOGGER
 

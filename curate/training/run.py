@@ -22,10 +22,10 @@ from ..lm.input_limits import InputLimits
 from ..lm.model.chunked_loss import NOT_OF_NEXT_TOKENS, ROUTER_LOSS, chunk_loss, own_loss_differs, weigh_loss
 from ..lm.model.fsdp import shard
 from ..lm.model.load import base_of
-from ..lm.model.packing import LossPacking
 from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
+from ..lm.packing.packed import LossPacking
 from ..lm.tokens.batch import collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER

@@ -17,9 +17,9 @@ from curate.errors import CurateError
 from curate.lm.model.chunked_loss import chunk_loss
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, not_adaptable
-from curate.lm.model.packing import LossPacking
 from curate.lm.model.row_proof import packer_for_training
 from curate.lm.model.scoring_model import make_scoring_model, verify_head
+from curate.lm.packing.packed import LossPacking
 from curate.log import LOGGER, Stopwatch
 from curate.numerics.gradients import GradientRequest
 from curate.numerics.losses import IGNORE

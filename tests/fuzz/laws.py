@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 from curate.errors import CurateError, DataError
+from curate.formats import EXPORT_FORMATS
 from curate.formats.locations import printable
 from curate.samples import to_json
 from curate.stages import make
-from curate.stages.export.stage import Format
 from curate.stages.pools import pool_samples
 from curate.store import Artifact, Store
 
@@ -72,7 +72,7 @@ def check_file(seed: str, folder: Path, count: int, *, exports: bool) -> Tally:
         tally.breaks("crashes", f"{seed} {made.format} read back: {type(error).__name__}: {str(error)[:200]}")
         return tally
     if exports and pool.rows:
-        for form in rng.sample(get_args(Format), 2):
+        for form in rng.sample(EXPORT_FORMATS, 2):
             _round_trip(tally, store, pool, form, rng.choice(["hf", "jsonl", "parquet"]), f"{seed} {made.format}")
     return tally
 

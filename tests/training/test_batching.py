@@ -14,8 +14,8 @@ import torch
 from curate import Artifact, Store, make
 from curate.errors import ConfigError
 from curate.lm.model.chunked_loss import chunk_loss
-from curate.lm.model.packing import LossPacking
 from curate.lm.model.scoring_model import make_scoring_model
+from curate.lm.packing.packed import LossPacking
 from curate.log import LOGGER
 from curate.training import batching
 from curate.training.batching import Batching, choose, split

@@ -18,8 +18,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ...log import LOGGER
 from ...numerics.losses import IGNORE, next_token_labels, next_token_weights
+from ..packing.packed import LossPacking
 from .load import base_of, say_once
-from .packing import LossPacking
 from .scoring_model import ScoringModel
 
 NOT_OF_NEXT_TOKENS = "its own loss is not the cross-entropy of the next tokens"
@@ -94,7 +94,7 @@ def chunk_loss(scoring_model: ScoringModel, budget: int, packing: LossPacking | 
             if num_items_in_batch is not None:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return original(*args, **kwargs)
-        if reason == ROUTER_LOSS:
+        if reason == ROUTER_LOSS and packer is None:  # a packer is only tried, and not proved
             say_once(
                 f"The loss of the routers of {type(base).__name__} is left out where losses have weights or logits "
                 "are above --logits-budget-mb."

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from ...numerics.losses import IGNORE, next_token_labels
+from ..packing.attention import RowAttention, RowError
+from ..packing.packed import LEAST, LossPacking, Packed, Packer
 from .load import backbone_of, base_of, say_once
-from .packing import LEAST, LossPacking, Packed, Packer
-from .row_attention import RowAttention, RowError
 from .scoring_model import ScoringModel
 
 EXACT, ROUNDED = 1e-4, 2e-2

@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from ...errors import ModelError
 from ...numerics.head import Head
+from ..packing.packed import Packer, can_pack
 from .load import backbone_of, base_of
-from .packing import Packer, can_pack
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ScoringModel:
         projection: the head as a module.
         head: the factors of the head.
         autocast: lower precision for computing hidden states, or None.
-        packs: remove padding from scoring passes with flash attention (`packing.py`).
+        packs: remove padding from scoring passes with flash attention (`lm/packing`).
         packer: removes padding and repeated beginnings from scoring passes; None: not proved for this model
             (`row_proof.py`).
     """

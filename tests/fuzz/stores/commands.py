@@ -84,6 +84,7 @@ SHARED = (
     _line("export", "export --run run --as hf --to out --name it", 1),
     _line("export by SQL", "export --sql WHERE --pool pool --as jsonl --to out --name it", 1),
     _line("evaluate", STAGES["evaluate"], 1),
+    _line("merge", "merge --model run --name it", 0.5),
     _line("select", STAGES["select"], 0.7),
     _line("select tfidf", "select --method tfidf --pool pool --target held --budget 6 --name it", 0.7),
     _line("select k_center", "select --method k_center --pool pool --features feats --budget 6 --name it", 0.7),
@@ -124,7 +125,18 @@ EVERY = tuple(
     for each in (*ALWAYS, *QUERIES, *SHARED)
 )
 READ_BY: Mapping[str, Sequence[str]] = {
-    "model": ("inspect", "inspect a model", "embed", "train", "train a folder", "evaluate", "select", "plan", "run"),
+    "model": (
+        "inspect",
+        "inspect a model",
+        "embed",
+        "train",
+        "train a folder",
+        "evaluate",
+        "select",
+        "plan",
+        "run",
+        "merge",
+    ),
     "checkpoints": ("resume part", "train part", "select", "evaluate", "repair", "gc --yes --drafts"),
     "drafts": ("resume part", "resume half", "gc --yes --drafts", "gc --drafts", "train part", "complete"),
     "catalogue": ("query", "question", "report", "export by SQL", "repair", "curriculum", "ingest"),

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from curate.errors import ModelError
 from curate.lm.model.load import add_lora
-from curate.lm.model.packing import Packed, can_pack
 from curate.lm.model.scoring_batch import bytes_per_token, default_score_tokens, fitting_tokens
 from curate.lm.model.scoring_model import ScoringModel, make_scoring_model, verify_head
+from curate.lm.packing.packed import Packed, can_pack
 from curate.signals import Loss, ScoreBudget, Sketch, Utility, measure
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -177,7 +177,7 @@ def test_columns_of_mixed_types_need_jsonl(store: Store) -> None:
 
 
 def test_the_config_offers_exactly_the_formats_there_are() -> None:
-    assert Format.__args__ == EXPORT_FORMATS
+    assert Format.__args__ == (*EXPORT_FORMATS, "auto")
     flag = ExportConfig.model_fields["file_format"].json_schema_extra
     assert flag == {"flag": "as"}
 

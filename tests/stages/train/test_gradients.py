@@ -123,8 +123,8 @@ def test_a_run_with_another_optimizer_selects_and_resumes(
 def test_an_optimizer_that_cannot_be_used_is_refused_before_a_model_is_loaded(pools: Store) -> None:
     shape = {"selector": "filter_weight", "target": "target"}
     for optim, selector, said in (
-        ("lomo", "uds", "cannot train with --optim lomo: it updates the weights in the backward pass"),
-        ("adamw", "uds", "cannot train with --optim adamw. Did you mean"),
+        ("lomo", "uds", "Training with --optim lomo is not possible: it updates the weights in the backward pass"),
+        ("adamw", "uds", "Training with --optim adamw is not possible. Did you mean"),
         ("schedule_free_adamw", "uds", "averages weights"),
         ("lion_8bit", "filter_weight", "needs the package bitsandbytes|lion_8bit has no metric .* a sign"),
     ):

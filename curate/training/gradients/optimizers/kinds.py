@@ -207,7 +207,7 @@ def require_trainable(name: str) -> None:
         reason = f": {TRAINER[name]}" if name in TRAINER else ""
         hint = "" if name in TRAINER else did_you_mean(name, PACKAGES)
         raise ConfigError(
-            f"curate train cannot train with --optim {name}{reason}.{hint} It can with {', '.join(PACKAGES)}."
+            f"Training with --optim {name} is not possible{reason}.{hint} It is with {', '.join(PACKAGES)}."
         )
     module = PACKAGES[name]
     if importlib.util.find_spec(module) is None:

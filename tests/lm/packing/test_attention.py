@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from curate.lm.model.chunked_loss import chunk_loss
 from curate.lm.model.load import add_lora
-from curate.lm.model.packing import LossPacking, Packed, Packer, row_of
-from curate.lm.model.row_attention import RowAttention
 from curate.lm.model.row_proof import can_split, packer_for_training, with_packing
 from curate.lm.model.scoring_model import ScoringModel, make_scoring_model
+from curate.lm.packing.attention import RowAttention
+from curate.lm.packing.packed import LossPacking, Packed, Packer, row_of
 from curate.lm.tokens.batch import weigh
 from curate.signals import Loss, ScoreBudget, Utility, measure
 from tests.support.families import MIXED, PACKED, WINDOW, family
@@ -152,7 +152,7 @@ def test_a_loss_that_depends_on_the_batch_is_neither_packed_nor_split() -> None:
 
 def test_a_window_that_the_attention_is_not_told_of_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Families whose windows are in the mask only would see everything in a row."""
-    import curate.lm.model.row_attention as rows
+    import curate.lm.packing.attention as rows
 
     scoring_model = make_scoring_model(family("qwen3"))
     assert with_packing(scoring_model, 40).packer is not None

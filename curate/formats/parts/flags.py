@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .reading import Notes, Unusable, is_missing
+from ..reading import Notes, Unusable, is_missing
 
 Message = dict[str, Any]
 

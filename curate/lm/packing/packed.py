@@ -1,7 +1,7 @@
 """Pack texts without padding: all real tokens in one row, with positions that start from 0 at every text.
 
 Flash attention receives the boundaries of the texts and never computes a padded position. Elsewhere the row has an
-attention function of its own (`row_attention.py`), which also computes the beginnings that texts share only once.
+attention function of its own (`attention.py`), which also computes the beginnings that texts share only once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import is_flash_attention_requested
 
-from .row_attention import RowAttention, Segment
+from .attention import RowAttention, Segment
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layer types that keep the texts of one row separate. Others (state spaces, convolutions) carry state from one text to

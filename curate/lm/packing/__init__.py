@@ -1,0 +1,1 @@
+"""Put texts into one row without padding, and keep them apart there."""
