@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
+from ...numerics.gradients import restored_gradients
 from ...numerics.losses import IGNORE, next_token_labels
 from ..packing.attention import RowAttention, RowError
 from ..packing.packed import LEAST, LossPacking, Packed, Packer
@@ -188,7 +189,7 @@ def _gradients_agree(
 
     count = _targets(whole)
     try:
-        with scoring_model.eval_mode(refresh=False), torch.enable_grad(), _own_gradients(model):
+        with scoring_model.eval_mode(refresh=False), torch.enable_grad(), restored_gradients(model):
             backward(whole, 1.0)
             wanted = square()
             for part in parts():
@@ -208,20 +209,6 @@ def _drops(model: nn.Module) -> bool:
     rates = (value for module in model.modules() for name, value in vars(module).items() if "drop" in name)
     modules = (module.p for module in model.modules() if isinstance(module, nn.Dropout))
     return any(isinstance(rate, (int, float)) and rate > 0 for rate in (*rates, *modules))
-
-
-@contextmanager
-def _own_gradients(model: nn.Module) -> Iterator[None]:
-    """Clear the `.grad` of all parameters, and restore it on exit."""
-    parameters = list(model.parameters())
-    before = [p.grad for p in parameters]
-    for p in parameters:
-        p.grad = None
-    try:
-        yield
-    finally:
-        for p, grad in zip(parameters, before, strict=True):
-            p.grad = grad
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Experts, embeddings, norms and other small modules have their own forms (`sites`
 summed over the parameters while the backward pass runs (`recorder`); the G_i themselves are kept only on request.
 """
 
-from .capture import Sites, capture, find_sites
+from .capture import Sites, capture, find_sites, restored_gradients
 from .products import Blocks, dots_of, gram_of, squares_of, weighted_sum
 from .recorder import GradientRequest, GradientResult, Recorder
 from .sketch import SignHash
@@ -24,6 +24,7 @@ __all__ = [
     "dots_of",
     "find_sites",
     "gram_of",
+    "restored_gradients",
     "squares_of",
     "weighted_sum",
 ]

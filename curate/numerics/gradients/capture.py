@@ -190,3 +190,17 @@ class _Calls:
         """Run a site's experts."""
         self.recorder.expect(site.captured)
         return site.forward(self.recorder, hidden_states, top_k_index, top_k_weights)
+
+
+@contextmanager
+def restored_gradients(model: nn.Module) -> Iterator[None]:
+    """Clear the `.grad` of all parameters, and restore it on exit."""
+    parameters = list(model.parameters())
+    before = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    try:
+        yield
+    finally:
+        for p, grad in zip(parameters, before, strict=True):
+            p.grad = grad

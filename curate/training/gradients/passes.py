@@ -31,6 +31,7 @@ from ...numerics.gradients import (
     capture,
     find_sites,
     gram_of,
+    restored_gradients,
 )
 from ...numerics.losses import IGNORE, next_token_labels
 from ..process_group import ProcessGroup
@@ -127,7 +128,7 @@ class GradientPasses:
         if rows[0] == rows[1]:
             rows = torch.arange(2, device=rows.device)
         pair = take_rows(batch, rows)
-        with self._restored_gradients(), torch.compiler.set_stance("force_eager"):
+        with restored_gradients(self.scoring_model.model), torch.compiler.set_stance("force_eager"):
             reason = difference(self, pair, step)
             if reason is not None and "reentrant" in reason:  # these checkpoints need the whole backward pass
                 self._reentrant = True
@@ -170,7 +171,7 @@ class GradientPasses:
     def _run(self, batch: Batch, request: GradientRequest, micro_batch: int, step: int) -> CandidateMeasurements:
         order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
         losses, results = [], []
-        with self._restored_gradients(), self.seeded_dropout(step):
+        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step):
             for rows in torch.split(order, micro_batch):
                 self.clear()
                 texts = take_rows(batch, rows)
@@ -241,7 +242,7 @@ class GradientPasses:
 
     def sum_of_gradients(self, batches: Sequence[Batch], scale: float, step: int) -> Blocks:
         """Return the sum of the gradients of all texts' losses times `scale`, of the measured parameters."""
-        with self._restored_gradients(), self.seeded_dropout(step):
+        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step):
             for batch in batches:
                 torch.autograd.backward(self.losses(batch).sum() * scale)
             return {name: p.grad.float() for name, p in self.measured.items() if p.grad is not None}
@@ -250,18 +251,6 @@ class GradientPasses:
         """Clear the `.grad` of all parameters."""
         for p in self.scoring_model.model.parameters():
             p.grad = None
-
-    @contextmanager
-    def _restored_gradients(self) -> Iterator[None]:
-        """Clear the `.grad` of all parameters, and restore it on exit."""
-        parameters = list(self.scoring_model.model.parameters())
-        before = [p.grad for p in parameters]
-        self.clear()
-        try:
-            yield
-        finally:
-            for p, grad in zip(parameters, before, strict=True):
-                p.grad = grad
 
     @contextmanager
     def seeded_dropout(self, step: int) -> Iterator[None]:
