@@ -12,6 +12,7 @@ import torch
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, DataError
 from curate.prescreens import Candidates, Line, Screening
+from tests.support.reports import page_content
 from tests.support.steps import Texts, step_of
 from tests.support.training import interrupted_at, rows, weights
 
@@ -102,6 +103,9 @@ def test_a_run_has_a_row_for_every_candidate_and_resumes_to_the_bit(
     metrics = {row["metric"]: row["value"] for row in rows(store, "SELECT metric, value FROM metrics")}
     assert metrics["prescreen_audited"] == sum(row["audited"] for row in counts)
     assert metrics["prescreen_missed_low"] <= metrics["prescreen_missed"] <= metrics["prescreen_missed_high"] <= 1
+    (shown,) = page_content(store, "run")["runs"]
+    assert shown["prescreen"]["share"] == 0.5
+    assert shown["prescreen"]["missed"] == pytest.approx(metrics["prescreen_missed"], rel=1e-4)
 
     other = Store(tmp_path / "other")
     make(other, "ingest", name="pool", data=[str(pool.config["data"][0])])

@@ -102,7 +102,7 @@ def test_the_number_of_missed_candidates_is_estimated_without_bias(kind: type[Se
     values = torch.randn(COUNT, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     selector = kind(info=INFO)
     estimates = []
-    for seed in range(300):
+    for seed in range(120):
         screening = Screening(LastScore(100), share=0.5, seed=seed)
         screening.prescreen.learn(known, values + 2 * torch.randn(COUNT, generator=torch.Generator().manual_seed(7)))
         screened = screening.screen(1, known, known.rows, KEEP)
@@ -183,9 +183,9 @@ def test_a_prescreen_that_misses_too_much_opens_up_to_the_exact_step() -> None:
 
 
 def test_the_interval_of_a_run_covers_what_was_missed() -> None:
-    """400 runs of 20 steps, each with 2 of 8 ruled-out candidates audited; 1 in 16 is missed."""
+    """200 runs of 20 steps, each with 2 of 8 ruled-out candidates audited; 1 in 16 is missed."""
     draw, covered = np.random.default_rng(0), 0
-    for _ in range(400):
+    for _ in range(200):
         estimate, count = MissEstimate(1), 0
         for _ in range(20):
             wrong = draw.random(8) < 1 / 16
@@ -193,4 +193,4 @@ def test_the_interval_of_a_run_covers_what_was_missed() -> None:
             estimate.add(0, int(wrong[:2].sum()), 2, 8, KEEP)
         found = estimate.of_run()
         covered += found.low <= count <= found.high
-    assert covered >= 0.95 * 400
+    assert covered >= 0.95 * 200
