@@ -99,6 +99,8 @@ class GradientPasses:
         self.sites = sites if coverage == "all" else sites.only(sites.linear)
         self.one_by_one = False
         self._compared = False
+        head = {id(p) for p in scoring_model.projection.parameters()}
+        self._measures_head = any(id(p) in head for p in self.measured.values())
         self._forms_weights = True
         """True while passes form the parameters' own gradients, too: until a pass has shown that none is missed."""
         self._reentrant = False
@@ -217,7 +219,9 @@ class GradientPasses:
         return loss.detach(), recorder.finish()
 
     def losses(self, batch: Batch) -> Tensor:
-        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once.
+        """Return ℓ_i of each text. Logits are formed in chunks, and only where a token is predicted.
+
+        A head that is measured must see samples as rows, so all its logits are formed at once.
 
         Raises:
             ModelError: the model does not take these texts in training, or no trained weight changes its states.
@@ -232,10 +236,10 @@ class GradientPasses:
                 f"No gradient reaches the trained weights of {name}: its layers cut it off below weights that are not "
                 "trained. Train all weights with --full, or select without gradients."
             )
-        if self.scoring_model.head.frozen:
+        if not self._measures_head:
             cpu_budget = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
             budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
-            return mean_losses(self.scoring_model, hidden, batch["labels"], budget)
+            return mean_losses(self.scoring_model, hidden, batch["labels"], budget, frozen_head=True)
         targets = next_token_labels(batch["labels"])
         losses = nn.functional.cross_entropy(self.scoring_model.project(hidden).mT, targets, reduction="none")
         return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
