@@ -17,7 +17,8 @@ class TwoSided:
     """A projection of each matrix gradient from both sides: φ = P G Qᵀ, with p² numbers for each matrix.
 
     A linear map with inputs A (T×d) and output gradients B (T×o) has G = BᵀA, so φ = (B Pᵀ)ᵀ(A Qᵀ) costs
-    T·p·(d + o + p) instead of T·d·o. The entries of P (r×o) and Q (c×d) are ±1/√r and ±1/√c, so E[PᵀP] = 1 and E⟨φ, φ'⟩ = ⟨G, G'⟩.
+    T·p·(d + o + p) instead of T·d·o. The entries of P (r×o) and Q (c×d) are ±1/√r and ±1/√c, so E[PᵀP] = 1 and
+    E⟨φ, φ'⟩ = ⟨G, G'⟩.
     A side that is at most p long is not projected: its coordinates get random signs, and the other side gets more of
     the p² numbers. A matrix with at most p² entries is therefore kept exactly.
 

@@ -18,16 +18,17 @@ CPU_ROWS = 256
 """Positions whose logits are formed at once on a CPU. Products that fit into its cache are faster than large ones."""
 
 
-def losses_of(scoring_model: ScoringModel, batch: Batch, packer: Packer | None) -> Tensor:
+def losses_of(scoring_model: ScoringModel, batch: Batch, packer: Packer | None, *, measures_head: bool) -> Tensor:
     """Return ℓ_i of each text, the mean over its targets, differentiable: (b,); 0 without targets.
 
-    The rows of a trainable head must belong to samples, so all logits are formed at once: at padded positions, too, if
-    nothing packs.
+    Logits are formed in chunks, and only where a token is predicted. The rows of a head that is measured must belong to
+    samples, so all its logits are formed at once: at padded positions, too, if nothing packs.
 
     Args:
         scoring_model: the model.
         batch: the texts, on the model's device.
         packer: puts them in one row; None: they are padded.
+        measures_head: whether gradients of the head's weights are measured; if not, none are formed.
 
     Raises:
         ModelError: the model does not take these texts in training, or no trained weight changes its states.
@@ -46,11 +47,11 @@ def losses_of(scoring_model: ScoringModel, batch: Batch, packer: Packer | None) 
             f"No gradient reaches the trained weights of {name}: its layers cut it off below weights that are not "
             "trained. Train all weights with --full, or select without gradients."
         )
-    if model.head.frozen:
+    if not measures_head:
         hidden = hidden if packed is None else packed.unpack(hidden)
         cpu_budget = CPU_ROWS * 4 * model.head.vocab_size
         budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
-        return mean_losses(model, hidden, batch["labels"], budget)
+        return mean_losses(model, hidden, batch["labels"], budget, frozen_head=True)
     targets = next_token_labels(batch["labels"])
     own = targets if packed is None else targets.flatten()[packed.indices][None]
     losses = nn.functional.cross_entropy(model.project(hidden).mT, own, reduction="none")

@@ -77,6 +77,8 @@ class GradientPasses:
         self.sites = sites if coverage == "all" else sites.only(sites.linear)
         self.one_by_one = False
         self._compared = False
+        head = {id(p) for p in scoring_model.projection.parameters()}
+        self._measures_head = any(id(p) in head for p in self.measured.values())
         self._forms_weights = True
         """True while passes form the parameters' own gradients, too: until a pass has shown that none is missed."""
         self._reentrant = False
@@ -238,7 +240,7 @@ class GradientPasses:
 
     def losses(self, batch: Batch) -> Tensor:
         """Return ℓ_i of each text, differentiable; see `losses_of`."""
-        return losses_of(self.scoring_model, batch, self.packer)
+        return losses_of(self.scoring_model, batch, self.packer, measures_head=self._measures_head)
 
     def sum_of_gradients(self, batch: Batch, scale: float, micro_batch: int, step: int) -> Blocks:
         """Return the sum of the gradients of all texts' losses times `scale`, of the measured parameters.
