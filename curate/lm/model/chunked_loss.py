@@ -211,7 +211,8 @@ def _cross_entropy(
     options = nn.LinearCrossEntropyOptions(
         batch_chunk_size=chunk, chunking_method=None, acc_dtype=torch.float32 if rows.dtype != torch.float32 else None
     )
-    weight, bias = scoring_model.projection.weight, scoring_model.projection.bias
+    weight: Tensor = scoring_model.projection.weight
+    bias: Tensor | None = scoring_model.projection.bias
     if frozen_head:
         weight, bias = weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(rows.device.type, enabled=False):
