@@ -96,8 +96,8 @@ def joined(names: Sequence[str], given: Mapping[str, Sequence[float]], count: in
 
 
 APART = (
-    "a row does not say which candidate a token belongs to. Set {}=False and give Selective(..., batching='packed'): then the "
-    "kept samples are trained in one row without padding, as fast"
+    "a row does not say which candidate a token belongs to. Set {}=False and give Selective(..., batching='packed'): "
+    "then the kept samples are trained in one row without padding, as fast"
 )
 
 SETTINGS = {
