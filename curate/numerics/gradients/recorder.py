@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .division import CaptureError, Division
 from .products import Blocks, products
-from .sketch import SignHash
+from .sketch import Sketch
 from .uses import Dense, Use
 
 
@@ -28,7 +28,7 @@ class GradientRequest:
         transform: f(parameter name, G_i (n, ...)), such as √Q∘G_i for a metric Q; None for no transform.
         gram: whether to compute K_ij = ⟨f(G_i), f(G_j)⟩ among the samples of one pass.
         norms: whether to compute ‖f(G_i)‖², in `GradientResult.squares`.
-        sketch: the hash with which to sketch f(G_i); None for no sketch.
+        sketch: the projection with which to sketch f(G_i); None for no sketch.
         keep: whether to keep the G_i themselves.
     """
 
@@ -36,7 +36,7 @@ class GradientRequest:
     transform: Callable[[str, Tensor], Tensor] | None = None
     gram: bool = False
     norms: bool = False
-    sketch: SignHash | None = None
+    sketch: Sketch | None = None
     keep: bool = False
 
 
@@ -88,6 +88,8 @@ class Recorder:
         self._expected: Counter[str] = Counter()
         self._waiting: Blocks = {}
         self._running = False
+        self._sketches_uses = request.transform is None and not (request.gram or request.norms or request.keep)
+        """True if only sketches of plain gradients are requested: being linear, they add up use by use."""
         zeros = torch.zeros(count, device=device)
         self.result = GradientResult(
             dots=zeros.clone() if request.target is not None else None,
@@ -128,6 +130,10 @@ class Recorder:
         if request.target is not None and self.result.dots is not None and name in request.target:
             self.result.dots += use.dot(request.target[name])
         if not (request.gram or request.norms or request.sketch or request.keep):
+            return
+        if uses >= 1 and self._sketches_uses and request.sketch is not None and self.result.sketch is not None:
+            self._expected[name] = uses - 1
+            request.sketch.add_use(name, use, self.result.sketch)
             return
         if first and uses == 1:
             self._expected[name] = 0
