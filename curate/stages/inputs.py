@@ -170,7 +170,7 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),
     "clusters": ("cluster",),
-    "subset": ("select", "curriculum"),
+    **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "export")),
 }
 """Field -> the stages that make the artifact it names."""
 
