@@ -186,6 +186,7 @@ NEEDED = {
     "select": {"pool": "pool", "method": "random", "budget": "2"},
     "train": {"pool": "pool", "model": "nothing/there", "selector": "random"},
     "curriculum": {"from": "uds"},
+    "subset": {"pool": "pool"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},
