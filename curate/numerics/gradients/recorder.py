@@ -7,15 +7,16 @@ all its uses add up before a product is taken, because products of sums are not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .division import CaptureError, Division
 from .products import Blocks, products
 from .sketch import Sketch
-from .uses import CaptureError, Dense, Use
+from .uses import Dense, Use
 
 
 @dataclass
@@ -67,16 +68,21 @@ class Recorder:
         request: the quantities to compute.
         count: the number of samples n in the pass.
         device: the device of the results.
+        lengths: number of tokens of each sample, if the pass is over one packed row; None: over padded samples.
 
     Attributes:
+        division: how the rows of the pass are divided among the samples.
         result: the sums over the parameters recorded so far.
         seen: names of the parameters of which at least one use was added.
         anchor: () a leaf on which all captured outputs depend, so that a backward pass to it alone passes them all.
     """
 
-    def __init__(self, request: GradientRequest, count: int, device: torch.device) -> None:
+    def __init__(
+        self, request: GradientRequest, count: int, device: torch.device, lengths: Sequence[int] | None = None
+    ) -> None:
         self.request = request
         self.count = count
+        self.division = Division.of(count, lengths)
         self.seen: set[str] = set()
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self._expected: Counter[str] = Counter()
