@@ -11,6 +11,10 @@ measure are null. `parts` has the seconds by part.
     git worktree add ../earlier f6b2650
     python benchmarks/real_step.py --earlier ../earlier --model SmolLM2-135M-Instruct --data pool6k
     python benchmarks/real_step.py ... --only random,uds --steps 3 --turns 2 --device cuda
+    python benchmarks/real_step.py --only features --bergson ENVIRONMENT/bin/python --model base2m --data pool.parquet
+
+`features` runs `features.py`, which needs no earlier checkout: `features_vs_bergson` is features a second, ours with
+two-sided projections over those of bergson in the Python of `--bergson`, and null without it.
 """
 
 from __future__ import annotations
@@ -134,6 +138,20 @@ def compare(what: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def features(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `features.py` measures."""
+    script = Path(__file__).with_name("features.py")
+    data = args.data if args.data.is_file() else sorted(args.data.rglob("*.parquet"))[0]
+    command = [sys.executable, str(script), "--model", args.model, "--data", str(data), "--turns", str(args.turns)]
+    given = {"--rows": args.feature_rows, "--threads": args.threads, "--bergson": args.bergson}
+    given |= {"--earlier": args.earlier}
+    command += [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(args.ours.resolve())}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def median_parts(measured: list[dict[str, float]]) -> dict[str, float]:
     """Return the median seconds of each part."""
     names = {name for seconds in measured for name in seconds}
@@ -160,6 +178,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--keep", type=int, default=8)
     parser.add_argument("--embed-rows", type=int, default=1500)
+    parser.add_argument("--feature-rows", type=int, default=1000)
+    parser.add_argument("--bergson", help="Python with bergson 2.5.1, for features")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--scratch", type=Path, help="folder for the stores")
@@ -167,10 +187,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.work:
         return work(args)
-    if args.earlier is None:
+    wanted = args.only.split(",")
+    if args.earlier is None and wanted != ["features"]:
         parser.error("--earlier is missing")
     before = machine(args.device)
-    found = {what: compare(what, args) for what in args.only.split(",")}
+    of_features = features(args) if "features" in wanted else {}
+    found = {what: compare(what, args) for what in wanted if what != "features"}
     print("| | ours / earlier | of each turn | memory |")
     print("|---|---:|---|---:|")
     for what, result in found.items():
@@ -178,10 +200,11 @@ def main() -> None:
         print(f"| {what} | {result['ratio']:.2f} | {turns} | {result['memory']:.2f} |")
     line: dict[str, Any] = dict.fromkeys(KEYS)
     line |= {what: result["ratio"] for what, result in found.items()}
-    line["memory"] = max(result["memory"] for result in found.values())
+    line["memory"] = max((result["memory"] for result in found.values()), default=None)
+    line["features_vs_bergson"] = of_features.get("bergson_ratio")
     line |= {
         "machine": f"{before}; at the end {machine(args.device)}",
-        "parts": {w: r["parts"] for w, r in found.items()},
+        "parts": {w: r["parts"] for w, r in found.items()} | ({"features": of_features} if of_features else {}),
     }
     print(json.dumps(line))
 

@@ -50,6 +50,11 @@ WHERE list_contains($runs, run) AND starts_with(metric, 'seconds_') AND isfinite
 GROUP BY run, metric ORDER BY run, seconds DESC
 """
 
+PRESCREEN = """
+SELECT run, metric, arg_max(value, step) AS value FROM metrics
+WHERE list_contains($runs, run) AND starts_with(metric, 'prescreen_') AND isfinite(value) GROUP BY run, metric
+"""
+
 HISTOGRAM = """
 WITH scores AS (
     SELECT run, kept, {column} AS value FROM ledger WHERE list_contains($runs, run) AND isfinite({column})
@@ -84,6 +89,7 @@ def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str,
     metrics = _by_run(context.rows(METRICS, **wanted))
     seconds = _by_run(context.rows(SECONDS, runs=context.run_labels))
     distributions = _distributions(context, columns)
+    prescreens = _by_run(context.rows(PRESCREEN, runs=context.run_labels))
     found = []
     for run in context.runs:
         own = totals.get(run.label) or dict.fromkeys(("steps", "offered", "kept", "tokens", "target_tokens"), 0)
@@ -98,6 +104,7 @@ def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str,
                 {"part": row["metric"].removeprefix("seconds_").replace("_", " "), "seconds": row["seconds"]}
                 for row in seconds.get(run.label, ())
             ],
+            "prescreen": _prescreen(context, run, prescreens.get(run.label, ())),
         }
         found.append(content | {"missing": _missing(run, content)})
     return found
@@ -129,6 +136,22 @@ def _by_run(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _curve(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
     own = [row for row in rows if row["metric"] == metric]
     return {"step": [row["step"] for row in own], "value": [row["value"] for row in own]} if own else None
+
+
+def _prescreen(context: ReportContext, run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what the run's prescreen missed, and add a note; None without a prescreen.
+
+    Keys: `share` that passes at the end, `missed` share of the kept samples, its interval `missed_low` and
+    `missed_high`, and `audited` candidates.
+    """
+    found = {row["metric"].removeprefix("prescreen_"): row["value"] for row in rows}
+    if not found.keys() >= {"missed", "missed_low", "missed_high", "share"}:
+        return None
+    context.notes.append(
+        f"The run {run.name} rules out candidates before they are scored. It misses about {found['missed']:.1%} of "
+        f"what is kept (95 % interval {found['missed_low']:.1%} to {found['missed_high']:.1%})."
+    )
+    return found
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

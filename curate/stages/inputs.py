@@ -169,6 +169,7 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["features", "target_features"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),
+    "prescreen_from": ("train",),
     "clusters": ("cluster",),
     "subset": ("select", "curriculum"),
 }

@@ -38,6 +38,9 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int, batching: Batch
     state = {name: tensor.cpu().contiguous() for name, tensor in selection.selector.state_dict().items()}
     if state and not selection.ranks.rank:
         save_file(state, require_file(checkpoint / f"selector-{rank}.safetensors"))
+    if selection.screening is not None and not selection.ranks.rank:
+        learned = {name: tensor.contiguous() for name, tensor in selection.screening.state_dict().items()}
+        save_file(learned, require_file(checkpoint / f"prescreen-{rank}.safetensors"))
     content = {
         "tally": asdict(selection.recorder.counters),
         "seconds": selection.timer.seconds,
@@ -67,6 +70,10 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
     if state.exists():
         with _reading(state):
             selection.selector.load_state_dict(load_file(require_file(state)))
+    if selection.screening is not None:
+        state = checkpoint / f"prescreen-{rank - selection.ranks.rank}.safetensors"
+        with _reading(state):
+            selection.screening.load_state_dict(load_file(require_file(state)))
     for file in checkpoint.glob("tally-*.json"):
         with _reading(file):
             writer = int(file.stem.removeprefix("tally-"))

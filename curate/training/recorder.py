@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER
+from ..prescreens import Screened
 from ..selectors import Scores
 from ..selectors.memory import Memory
 
@@ -36,6 +37,7 @@ class Counters:
     Attributes:
         tokens_kept, tokens_seen: number of tokens of kept samples, and of candidates.
         samples_kept, samples_seen: number of kept samples, and of candidates.
+        samples_ruled_out: number of candidates that a prescreen ruled out and that were not scored.
         near_ties: number of selections whose last kept and first rejected score are nearly equal.
         bad: ids of samples with a loss or score that was not finite.
     """
@@ -44,12 +46,13 @@ class Counters:
     tokens_seen: int = 0
     samples_kept: int = 0
     samples_seen: int = 0
+    samples_ruled_out: int = 0
     near_ties: int = 0
     bad: list[str] = field(default_factory=list)
 
     def add(self, other: Counters) -> None:
         """Add the counters of another process."""
-        for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen", "near_ties"):
+        for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen", "samples_ruled_out", "near_ties"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bad += [sample_id for sample_id in other.bad if sample_id not in self.bad]
 
@@ -95,6 +98,7 @@ class StepRecorder:
         kept: npt.NDArray[np.int64],
         scores: Scores | None,
         loss: Tensor | None,
+        screened: Screened | None = None,
     ) -> None:
         """Record the candidates of a step.
 
@@ -105,6 +109,7 @@ class StepRecorder:
             kept: (k,) indices into `rows` of the kept candidates.
             scores: scores of the candidates, with the weights that the loss of the step has; None without a score.
             loss: (B,) losses before the step; None if they were not measured.
+            screened: which candidates a prescreen has ruled out; None without one.
         """
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
@@ -119,6 +124,8 @@ class StepRecorder:
                 "weight": None if scores is None or scores.weights is None else _column(scores.weights),
                 "loss": None if loss is None else _column(loss),
                 "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
+                "stage": None if screened is None else screened.stages.numpy(),
+                "predicted": None if screened is None else _column(screened.predicted),
                 "tokens": lengths,
                 "target_tokens": table.target_tokens[rows],
                 "parts": {} if scores is None else {name: _column(value) for name, value in scores.parts.items()},
@@ -128,6 +135,8 @@ class StepRecorder:
         self.counters.tokens_kept += int(lengths[mask].sum())
         self.counters.samples_seen += len(rows)
         self.counters.samples_kept += int(mask.sum())
+        if screened is not None:
+            self.counters.samples_ruled_out += len(rows) - len(screened.scored)
 
     def cut(self, total: Tensor, count: int) -> None:
         """Count a selection of the `count` highest scores (B,) if its cut is nearly a tie; NaN is no score."""

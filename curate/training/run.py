@@ -29,6 +29,7 @@ from ..lm.packing.packed import LossPacking
 from ..lm.tokens.batch import collate
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER
+from ..prescreens import Screening
 from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
@@ -77,6 +78,7 @@ class TrainingJob:
         score_batch_size: maximum number of texts measured at once; None: in backward passes `BACKWARD_TEXTS`.
         batching: how texts reach the model, see `batching.py`; auto: the fastest way that it is proved to support.
         train_batch_tokens: maximum number of tokens in a pass of training; None: what suits the device.
+        screening: function that returns what rules out candidates before they are scored; None: all are scored.
     """
 
     label: str
@@ -102,6 +104,7 @@ class TrainingJob:
     score_batch_size: int | None = None
     batching: batching.Requested = "auto"
     train_batch_tokens: int | None = None
+    screening: Callable[[], Screening] | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -205,6 +208,7 @@ def prepare(
         ranks=ProcessGroup(per_rank=job.per_rank),
         trained=ProcessGroup(),
         budget=_score_budget(job, model, arguments.device),
+        screening=job.screening() if job.screening else None,
     )
     trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments, batches)
     add_gradient_engines(job, trainer)
@@ -326,6 +330,7 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
             micro_batch=job.score_batch_size or BACKWARD_TEXTS,
             seed=trainer.args.seed,
             ranks=ranks,
+            batching=trainer.batching,
         )
 
     if selection.selector.gradients is not None:

@@ -17,8 +17,9 @@ from ..errors import TrainingError
 from ..lm.model.scoring_model import ScoringModel
 from ..lm.tokens.batch import Batch, collate
 from ..lm.tokens.token_table import TokenTable
-from ..log import Stopwatch
+from ..log import LOGGER, Stopwatch
 from ..numerics.gradients import Blocks
+from ..prescreens import Candidates, Screened, Screening, missed
 from ..selectors import CandidateBatch, Scores, Selector, check_kept, checked_scores, checked_update, choose, no_score
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
@@ -45,6 +46,10 @@ class SelectionPlan:
     group: int | None = None
     refresh_every: int = 1
     losses: bool = True
+
+    def kept_of(self, candidates: int) -> int:
+        """Return how many of so many candidates are kept: the same share as of a whole step, at least one."""
+        return max(1, candidates * self.keep // self.candidates)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class BatchSelection:
         budget: maximum number of tokens and texts that are scored at once; it shrinks if memory runs out.
         engine: measures gradients; required by selectors that need them.
         timer: collects seconds by part of a step.
+        screening: rules out candidates before they are scored; None: all are scored.
     """
 
     def __init__(
@@ -134,6 +140,7 @@ class BatchSelection:
         budget: ScoreBudget | None = None,
         engine: GradientEngine | None = None,
         timer: Stopwatch | None = None,
+        screening: Screening | None = None,
     ) -> None:
         self.selector = selector
         self.scoring_model = scoring_model
@@ -144,6 +151,7 @@ class BatchSelection:
         self.budget = budget or ScoreBudget()
         self.engine = engine
         self.timer = timer or Stopwatch()
+        self.screening = screening
 
     def select(self, batch: StepCandidates) -> Selected:
         """Score a step's candidates, keep the best and record the step.
@@ -158,21 +166,53 @@ class BatchSelection:
             selected = Selected(candidates, kept, self._weights(batch.table, candidates, None))
             self._record(batch, selected)
             return selected
+        screened = self._screen(batch, candidates)
+        rows = candidates if screened is None else candidates[screened.scored]
+        if screened is not None:
+            batch = replace(batch, rows=rows.tensor_split(self.ranks.size)[self.ranks.rank].tolist())
         measured = self._measure(batch)
-        scored = self._candidate_batch(batch, candidates, measured)
+        scored = self._candidate_batch(batch, rows, measured)
         with self.timer.part("score_arithmetic"):
             finite = finite_rows(scored)
-            kept, scores = self._choose(scored, finite, batch.plan)
+            hits = self._missed(scored, finite, screened, batch.plan)
+            kept, scores = self._choose(scored, finite, batch.plan, len(candidates))
             given = None if scores.weights is None else scores.weights[kept]
-            weights = self._weights(batch.table, candidates[kept], given)
-            tokens = torch.from_numpy(batch.table.target_tokens[candidates[kept].numpy()])
-            selected = Selected(candidates, kept, weights, self._update_of(measured, kept, weights, tokens))
+            weights = self._weights(batch.table, rows[kept], given)
+            tokens = torch.from_numpy(batch.table.target_tokens[rows[kept].numpy()])
+            selected = Selected(rows, kept, weights, self._update_of(measured, kept, weights, tokens))
             if given is not None:
-                scores = replace(scores, weights=_at(kept, weights, len(candidates)))
-        self._record(batch, selected, scores, measured.values.get("loss"))
+                scores = replace(scores, weights=_at(kept, weights, len(rows)))
+        loss = measured.values.get("loss")
+        if screened is not None:
+            self._learn(batch, candidates, screened, scores, hits)
+            selected = replace(selected, candidates=candidates, kept=screened.scored[kept])
+            scores, loss = screened.spread_scores(scores), None if loss is None else screened.spread(loss)
+        self._record(batch, selected, scores, loss, screened)
         if not self.ranks.rank:
-            self.recorder.bad([batch.table.ids[row] for row in candidates[~finite].tolist()])
+            self.recorder.bad([batch.table.ids[row] for row in rows[~finite].tolist()])
         return selected
+
+    def _screen(self, batch: StepCandidates, candidates: Tensor) -> Screened | None:
+        """Rule out candidates of all processes before they are scored; None without a prescreen."""
+        if self.screening is None:
+            return None
+        least = max(batch.plan.kept_of(len(candidates)), self.ranks.size)
+        positions = torch.from_numpy(batch.table.numbers(candidates.numpy()))
+        return self.screening.screen(batch.step, _known(batch.table, candidates), positions, least)
+
+    def _missed(self, scored: CandidateBatch, finite: Tensor, screened: Screened | None, plan: SelectionPlan) -> int:
+        """Count the audited candidates that the prescreen has missed, before the memory is updated."""
+        if screened is None:
+            return 0
+        return missed(self.selector, scored, finite, screened, plan.kept_of(len(screened.predicted)))
+
+    def _learn(self, batch: StepCandidates, candidates: Tensor, screened: Screened, scores: Scores, hits: int) -> None:
+        """Let the prescreen learn from the scored candidates, and say so if it opens up."""
+        assert self.screening is not None
+        count = batch.plan.kept_of(len(candidates))
+        opened = self.screening.record(batch.step, _known(batch.table, candidates), screened, scores, hits, count)
+        if opened is not None and not self.ranks.rank:
+            LOGGER.warning(opened)
 
     def _weights(self, table: TokenTable, rows: Tensor, given: Tensor | None) -> Tensor | None:
         """Return the factors u_i of kept rows, (k,), see `mean_weights`; None without weights of any kind.
@@ -195,13 +235,18 @@ class BatchSelection:
         return rows if self.ranks.size == 1 else self.ranks.gather(rows.to(self.device)).cpu()
 
     def _record(
-        self, batch: StepCandidates, selected: Selected, scores: Scores | None = None, loss: Tensor | None = None
+        self,
+        batch: StepCandidates,
+        selected: Selected,
+        scores: Scores | None = None,
+        loss: Tensor | None = None,
+        screened: Screened | None = None,
     ) -> None:
         """Record a step, on the first of the processes that select together."""
         if not self.ranks.rank:
             with self.timer.part("ledger"):
                 rows, kept = selected.candidates.numpy(), selected.kept.numpy()
-                self.recorder.step(batch.step, batch.table, rows, kept, scores, loss)
+                self.recorder.step(batch.step, batch.table, rows, kept, scores, loss, screened)
 
     @property
     def device(self) -> torch.device:
@@ -265,8 +310,17 @@ class BatchSelection:
         loss = (measured.values["loss"][kept] * weights.to(measured.values["loss"])).sum()
         return Update(self.engine.combine(measured.kept, kept, weights), loss)
 
-    def _choose(self, batch: CandidateBatch, finite: Tensor, plan: SelectionPlan) -> tuple[Tensor, Scores]:
-        """Score and keep, group by group. A group's kept samples enter the memory before the next group is scored."""
+    def _choose(
+        self, batch: CandidateBatch, finite: Tensor, plan: SelectionPlan, offered: int
+    ) -> tuple[Tensor, Scores]:
+        """Score and keep, group by group. A group's kept samples enter the memory before the next group is scored.
+
+        Args:
+            batch: the scored candidates.
+            finite: (S,) bool, which of them have only finite measurements.
+            plan: sizes of the selection.
+            offered: B, number of candidates of the step, of which some may not be scored.
+        """
         group = plan.group or len(batch)
         kept, scored = [], []
         for rows in torch.split(torch.arange(len(batch)), group):
@@ -274,7 +328,7 @@ class BatchSelection:
             scores = checked_scores(self.selector, part)
             total = scores.total.where(finite[rows], torch.nan)
             scores = replace(scores, total=total)
-            count = max(1, len(rows) * plan.keep // plan.candidates)
+            count = plan.kept_of(len(rows) if plan.group else offered)
             picked = choose(total, count, part.chances(self.selector.info.seed))
             if not self.ranks.rank:
                 self.recorder.cut(total, count)
@@ -291,6 +345,12 @@ class BatchSelection:
                 "and run again under another --name."
             )
         return whole, _concatenate(scored)
+
+
+def _known(table: TokenTable, rows: Tensor) -> Candidates:
+    """Return what is known of candidates before a pass."""
+    index = rows.numpy()
+    return Candidates(rows, torch.from_numpy(table.lengths[index]), torch.from_numpy(table.target_tokens[index]))
 
 
 def finite_rows(batch: CandidateBatch) -> Tensor:

@@ -26,7 +26,12 @@ def test_an_older_catalogue_is_backed_up_and_migrated_in_one_transaction(
 ) -> None:
     store.make("toy", fill, Toy(name="a"))
     with duckdb.connect(str(store.catalog.path)) as connection:
-        for table, column in (("subsets", "epoch"), ("samples", "weight"), ("ledger", "sample_weight")):
+        for table, column in (
+            ("subsets", "epoch"),
+            ("samples", "weight"),
+            ("ledger", "sample_weight"),
+            ("ledger", "stage"),
+        ):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("UPDATE layout SET digest = 'older'")
     statements, digest = module._layout()
@@ -38,7 +43,7 @@ def test_an_older_catalogue_is_backed_up_and_migrated_in_one_transaction(
     assert ("epoch",) not in columns, "nothing of it was done"
     assert store.query("SELECT epoch FROM subsets").num_rows == 0
     assert store.query("SELECT sample_id, weight FROM samples")["weight"].to_pylist() == [None, None]
-    assert store.query("SELECT sample_weight FROM ledger").num_rows == 0
+    assert store.query("SELECT sample_weight, stage, predicted FROM ledger").num_rows == 0
     (backup,) = store.root.glob("catalog.duckdb.layout-1-*")
     with duckdb.connect(str(backup), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM samples").fetchall() == [(2,)]

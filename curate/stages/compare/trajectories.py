@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEPS = """
 SELECT step, count(*) FILTER (kept) AS samples, coalesce(sum(tokens) FILTER (kept), 0)::DOUBLE AS tokens,
        coalesce(sum(target_tokens) FILTER (kept), 0)::DOUBLE AS target_tokens,
-       sum(tokens)::DOUBLE AS candidate_tokens
+       coalesce(sum(tokens) FILTER (stage IS DISTINCT FROM 'prescreen'), 0)::DOUBLE AS candidate_tokens
 FROM ledger WHERE run = $run GROUP BY step ORDER BY step
 """
 
@@ -176,7 +176,7 @@ def _flops(run: Artifact, weights: int, kept: Floats, candidates: Floats, parts:
         run: the artifact of the run.
         weights: number of weights of the model.
         kept: (steps + 1,) kept tokens, cumulative.
-        candidates: (steps + 1,) tokens of the candidates, cumulative.
+        candidates: (steps + 1,) tokens of the candidates that were scored, cumulative.
         parts: names of the metrics of seconds that the run recorded.
     """
     from ...lm.model.parameter_count import count_adapter

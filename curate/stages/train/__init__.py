@@ -34,10 +34,12 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
 
 
 def check(config: TrainConfig) -> None:
-    """Raise `ConfigError` if the selector needs an artifact that no option names."""
+    """Raise `ConfigError` if the selector needs an artifact that no option names, or cannot have a prescreen."""
     from .joined_features import check_requirements
+    from .prescreening import check_prescreen
 
     check_requirements(config)
+    check_prescreen(config)
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:

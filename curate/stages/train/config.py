@@ -87,7 +87,57 @@ class ReselectionOptions(Options):
         return make_pool_selector(self.pool_selector, self.pool_selector_args, seed, option="pool_selector_args")
 
 
-class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
+class PrescreenOptions(Options):
+    """Options that rule out candidates before the scoring pass."""
+
+    prescreen: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the candidates that is scored, such as 0.5; the others are ruled out by what is known "
+        "without a pass. One of eight of these is scored all the same, to estimate what is missed.",
+    )
+    prescreen_by: str = Field(
+        "auto",
+        description="What rules candidates out: their length (length), their score when they were scored last "
+        "(last_score), both (auto), or a numeric column of --features (feature:COLUMN).",
+    )
+    prescreen_from: Ref | None = Field(
+        None,
+        description="Earlier run with the same selector, for the last scores of samples that this run has not scored.",
+    )
+    prescreen_miss: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of the kept samples that may be missed. If the run estimates more, it doubles --prescreen.",
+    )
+
+    @model_validator(mode="after")
+    def _has_prescreen(self) -> PrescreenOptions:
+        kind, _, column = self.prescreen_by.partition(":")
+        if self.prescreen_by not in ("auto", "length", "last_score") and not (kind == "feature" and column):
+            raise ConfigError(
+                "--prescreen-by must be auto, length, last_score or feature:COLUMN, such as feature:loss."
+            )
+        fields = PrescreenOptions.model_fields
+        for name, field in fields.items():
+            if self.prescreen is None and getattr(self, name) != field.default:
+                raise ConfigError(
+                    f"--{flag_of(name, field)} is an option of --prescreen: give --prescreen, such as 0.5."
+                )
+        if self.prescreen_from is not None and self.prescreen_by not in ("auto", "last_score"):
+            raise ConfigError("--prescreen-from has last scores: give --prescreen-by auto or last_score.")
+        return self
+
+    @property
+    def prescreen_column(self) -> str | None:
+        """The column of --features that rules candidates out, or None."""
+        kind, _, column = self.prescreen_by.partition(":")
+        return column if self.prescreen is not None and kind == "feature" else None
+
+
+class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSettings, Config):
     """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
     BEFORE: ClassVar[Mapping[str, Any]] = {
@@ -95,6 +145,9 @@ class TrainConfig(LaunchOptions, ReselectionOptions, ModelSettings, Config):
         "batching": "auto",
         "train_batch_tokens": None,
         "optim": "adamw_torch_fused",
+        "prescreen": None,
+        "prescreen_by": "auto",
+        "prescreen_miss": 0.05,
     }
 
     pool: Ref = Field(description="Name of the pool to train on.")

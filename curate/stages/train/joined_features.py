@@ -63,7 +63,8 @@ def check_requirements(config: TrainConfig) -> None:
     from ...selectors import requirements_of
 
     required = requirements_of(config.selector, config.selector_args)
-    if config.features is not None and SOURCES.keys() >= set(required.features):
+    unused = SOURCES.keys() >= set(required.features) and config.prescreen_column is None
+    if config.features is not None and unused:
         raise ConfigError(f"Selector {config.selector} does not use --features {config.features}: leave it out.")
     for feature in required.features:
         _source(feature, config)
@@ -86,13 +87,17 @@ def check_requirements(config: TrainConfig) -> None:
 
 def _source(feature: str, config: TrainConfig) -> Source:
     """Return the source of a feature; `ConfigError` if its option is not given."""
-    hint = f"features of the pool with a column '{feature}'. Make them: curate embed, or see curate query --list"
-    source = SOURCES.get(feature, Source("features", "features", feature, hint))
+    source = SOURCES.get(feature) or _column_of_features(feature)
     if getattr(config, source.option) is None:
         raise ConfigError(
             f"Selector {config.selector} needs --{source.option} NAME: {source.hint.format(pool=config.pool)}."
         )
     return source
+
+
+def _column_of_features(column: str) -> Source:
+    hint = f"features of the pool with a column '{column}'. Make them: curate embed, or see curate query --list"
+    return Source("features", "features", column, hint)
 
 
 def joined_features(
@@ -124,10 +129,29 @@ def _joined_feature(
     values = _column(inputs, artifact, source)
     if feature == "cluster":
         return torch.tensor([values.get(sample_id, -1) for sample_id in table.ids])
+    return _numbers(values, source.column, name, config, table)
+
+
+def joined_column(column: str, config: TrainConfig, inputs: Inputs, table: TokenTable) -> Tensor:
+    """Read a column of --features for every sample of the table, (n,) float64.
+
+    Raises:
+        ConfigError: the artifact does not have the column.
+        DataError: a sample of the pool has no value.
+    """
+    artifact = inputs.artifacts["features"]
+    values = _column(inputs, artifact, _column_of_features(column))
+    return _numbers(values, column, artifact.name, config, table)
+
+
+def _numbers(values: dict[str, Any], column: str, name: str, config: TrainConfig, table: TokenTable) -> Tensor:
+    """Return the value of every sample of the table, (n,) float64; `DataError` if one has none."""
+    import torch
+
     missing = [sample_id for sample_id in table.ids if values.get(sample_id) is None]
     if missing:
         raise DataError(
-            f"'{name}' has no {source.column} for {len(missing)} samples, {missing[0]} among them. Make it from the "
+            f"'{name}' has no {column} for {len(missing)} samples, {missing[0]} among them. Make it from the "
             f"pool '{config.pool}', with that column and the --turns of this run."
         )
     return torch.tensor([float(values[sample_id]) for sample_id in table.ids], dtype=torch.float64)
@@ -152,7 +176,8 @@ def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any
     ]
     if source.column not in numeric:
         raise ConfigError(
-            f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)}"
+            f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)} "
+            "Its columns are the --signals that curate embed was given."
         )
     return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
 

@@ -18,6 +18,7 @@ from ..stage import NOT_MEASURED
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
+from .prescreening import prescreen_results, screening_of
 from .reselection import EpochSubsets
 from .sampling_order import sampling_order
 
@@ -139,6 +140,7 @@ def job_of(
         score_batch_size=config.score_batch_size,
         batching=config.batching,
         train_batch_tokens=config.train_batch_tokens,
+        screening=screening_of(config, inputs, table),
     )
 
 
@@ -203,7 +205,11 @@ def _write_shared_results(
     step = result.trainer.state.global_step
     totals = {f"seconds_{part}": spent for part, spent in seconds.items()}
     totals |= {name: count for name, count in counts.items() if name != "bad"}
-    draft.add("metrics", _metrics([*result.history, *((step, name, float(value)) for name, value in totals.items())]))
+    screened, of_prescreen = prescreen_results(result.selection.screening, counts, step)
+    draft.add(
+        "metrics",
+        _metrics([*result.history, *screened, *((step, name, float(value)) for name, value in totals.items())]),
+    )
     draft.reject(pool.rejected)
     losses = [value for _, metric, value in result.history if metric == "eval_loss"]
     draft.rows = counts["samples_kept"]
@@ -212,6 +218,7 @@ def _write_shared_results(
         **pool.expansion.summary(),
         "selector": config.selector,
         "kept": f"{counts['samples_kept']} of {counts['samples_seen']} candidates",
+        **of_prescreen,
         "tokens trained on": counts["tokens_kept"],
         "held-out loss": round(losses[-1], 4) if losses else None,
         **TokenizationReport.counts(read_from, pool.rejected),

@@ -21,7 +21,7 @@ from ..artifacts.safe_files import remove_tree, rename
 from .objects import base_columns, refuse_others
 from .sql import quote
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of the tables. Raise it if an older curate would misread the changed tables: it then stops with an error."""
 
 

@@ -29,7 +29,7 @@ from .writer_thread import WriterThread
 TABLE = "ledger"
 MAX_ROWS = 200_000
 """Number of rows after which a fragment is closed."""
-DICTIONARY_COLUMNS = ["step", "rank", "parts.key_value.key"]
+DICTIONARY_COLUMNS = ["step", "rank", "stage", "parts.key_value.key"]
 """Columns that are smaller with Parquet's dictionary encoding. For the others it costs more time than writing them."""
 PARTS = ["parts.key_value.key", "parts.key_value.value"]
 COMPRESSION = dict.fromkeys([name for name in SCHEMA.names if name not in ("sample_id", "parts")] + PARTS, "lz4")

@@ -30,13 +30,17 @@ SCHEMA = pa.schema(
         ("target_tokens", pa.int32()),
         ("parts", pa.map_(pa.string(), pa.float64())),
         ("sample_weight", pa.float64()),
+        ("stage", pa.string()),
+        ("predicted", pa.float64()),
     ]
 )
 DTYPES: dict[str, type[np.generic]] = {
     **{"rank": np.int32, "slot": np.int32, "position": np.int64, "kept": np.bool_},
     **{"score": np.float64, "weight": np.float64, "sample_weight": np.float64, "loss": np.float64},
-    **{"tokens": np.int32, "target_tokens": np.int32},
+    **{"tokens": np.int32, "target_tokens": np.int32, "stage": np.int8, "predicted": np.float64},
 }
+STAGES = ("prescreen", "audit", "scored")
+"""Values of the column `stage`, which a buffer has as numbers from 1; 0 is null."""
 """Columns that are arrays of numbers or booleans, and their types."""
 
 
@@ -91,13 +95,14 @@ class RowBuffer:
                 of one dictionary for the whole run are fastest); `position`, `kept`, `score`, `weight`, `loss`,
                 `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, means null;
                 `parts`, a mapping from names to (n,) floats, where NaN omits the entry. Optional: `rank` (n,), if the
-                rows are candidates of several processes, `slot` (n,), 0..n-1 by default, and `sample_weight` (n,).
+                rows are candidates of several processes, `slot` (n,), 0..n-1 by default, `sample_weight` (n,), `stage`
+                (n,), indices of `STAGES` plus 1, and `predicted` (n,).
             rank: rank of the process, for rows without a `rank`.
 
         Raises:
             ValueError: a column has another length, is missing, or is not a column of the ledger; nothing is appended.
         """
-        given = {"rank": rank, "slot": None, "sample_weight": None, **columns}
+        given = {"rank": rank, **dict.fromkeys(("slot", "sample_weight", "stage", "predicted")), **columns}
         ids = given.pop("sample_id")
         ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
         parts = given.pop("parts")
@@ -177,7 +182,10 @@ def to_table(rows: Sequence[Rows]) -> pa.Table:
     }
     for name in DTYPES:
         values = np.concatenate([part.columns[name] for part in rows])
-        columns[name] = pa.array(values, SCHEMA.field(name).type, from_pandas=True)  # NaN becomes null
+        # NaN becomes null
+        columns[name] = (
+            _stages(values) if name == "stage" else pa.array(values, SCHEMA.field(name).type, from_pandas=True)
+        )
     columns["parts"] = pa.concat_arrays([_maps(part) for part in rows])
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
@@ -189,6 +197,8 @@ def _fill(name: str, target: Array, values: Any) -> None:
     """Copy a column of a step into its place in a block."""
     if values is None and target.dtype == np.float64:
         target.fill(np.nan)
+    elif values is None and name == "stage":
+        target.fill(0)
     elif values is None and name == "slot":
         target[:] = _SLOTS[: len(target)] if len(target) <= len(_SLOTS) else np.arange(len(target))
     elif isinstance(values, int):
@@ -197,6 +207,14 @@ def _fill(name: str, target: Array, values: Any) -> None:
         raise ValueError(f"The ledger's column {name} has the shape {shape}, but there are {len(target)} sample ids.")
     else:
         target[:] = values
+
+
+def _stages(numbers: Array) -> pa.Array:
+    """Return the names of stages, null for 0."""
+    if not numbers.any():
+        return pa.nulls(len(numbers), pa.string())
+    index = pa.array(numbers - 1, mask=numbers == 0)
+    return pa.DictionaryArray.from_arrays(index, pa.array(STAGES)).dictionary_decode()
 
 
 def _ids(arrays: Sequence[pa.Array]) -> pa.Array:
