@@ -24,7 +24,12 @@ from curate.stages import STAGES
 from curate.stages.stage import Stage
 from curate.store import Draft, Store
 
-pytest_plugins = ["tests.support.models", "tests.support.report_pages"]
+pytest_plugins = [
+    "tests.support.memory_folder",
+    "tests.support.models",
+    "tests.support.report_pages",
+    "tests.support.schedule",
+]
 
 
 @pytest.fixture

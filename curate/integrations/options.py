@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..store import Store
+from .kept_row import BatchesOf
 from .requirements import Coverage
 
 
@@ -41,6 +42,9 @@ class Selective:
         coverage: for gradient selectors. `all` measures all trainable weights, `linear` only those of linear layers and
             experts.
         score_batch_tokens: number of padded tokens to score at once; None: as many as the device's memory holds.
+        batching: `padded`: the trainer's collator pads the kept samples, and keeping all is the trainer's own training
+            bit for bit. `packed`: the kept samples of a micro-batch share one row without padding, with the same
+            gradient up to rounding; an error if the model cannot keep them apart.
     """
 
     selector: str
@@ -55,6 +59,7 @@ class Selective:
     features: Mapping[str, Sequence[float]] = field(default_factory=dict)
     coverage: Coverage = "all"
     score_batch_tokens: int | None = None
+    batching: BatchesOf = "padded"
 
     def ratio(self, kept: int) -> int:
         """Return the number of candidates per kept sample.

@@ -95,10 +95,14 @@ def joined(names: Sequence[str], given: Mapping[str, Sequence[float]], count: in
     return features
 
 
+APART = (
+    "a row does not say which candidate a token belongs to. Set {}=False and give Selective(..., batching='packed'): "
+    "then the kept samples are trained in one row without padding, as fast"
+)
+
 SETTINGS = {
-    "packing": "several samples become one row, but a selector keeps or drops whole rows. Set packing=False, or use "
-    "curate train, which packs what was kept",
-    "padding_free": "all samples become one row, but a selector keeps or drops whole rows. Set padding_free=False",
+    "packing": APART.format("packing"),
+    "padding_free": APART.format("padding_free"),
     "auto_find_batch_size": "it changes the number of kept samples. Set per_device_train_batch_size yourself",
 }
 """Boolean setting of a Trainer that must be off -> the reason, and the fix."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..errors import ConfigError, TrainingError
 from ..formats import WEIGHT
 from ..lm.tokens.batch import empty_batch
+from ..numerics.losses import IGNORE
 from ..runtime.checksums import CHECKPOINT_MARKER
 from ..selectors import check_args
 from ..store.artifacts.files import read_json
@@ -31,6 +33,7 @@ from ..training.process_group import ProcessGroup
 from .batch import table_of
 from .batch_selector import BatchSelector
 from .kept_batch import token_losses, weighted_loss
+from .kept_row import SEGMENTS, by_text, in_one_row, kept_rows
 from .options import Selective
 from .requirements import refuse_arguments, refuse_optimizer, refuse_parallelism
 from .row_ids import ROW, SampleIds, no_collate, with_row_ids
@@ -75,6 +78,9 @@ class SelectiveMixin(Base):
         self._row_weights = RowWeights(data)
         self._ratio = selection.ratio(self._kept_per_process * self.args.world_size)
         self.batch_selector = self._make_batch_selector()
+        self._rows = kept_rows(
+            selection.batching, self.batch_selector.selection.scoring_model, self.batch_selector.max_length
+        )
         self.add_callback(_CheckpointCallback(self))
 
     @property
@@ -203,9 +209,16 @@ class SelectiveMixin(Base):
     def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None) -> Any:
         """Collate some kept samples; without any, return a text without targets, because other processes wait."""
         batch = self._collated(features) if features else empty_batch(0)
+        if self._rows is not None:
+            batch = in_one_row(batch)
         if weights is not None:
             batch["loss_weights"] = weights.float() if features else torch.zeros(1)
         return batch
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Make the Trainer's step; the texts of a row attend to themselves only."""
+        with self._rows.over(inputs[SEGMENTS]) if self._rows is not None else nullcontext():
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def _collated(self, features: Sequence[Mapping[str, Any]]) -> Any:
         rows = [{key: value for key, value in row.items() if key not in (ROW, WEIGHT)} for row in features]
@@ -225,7 +238,7 @@ class SelectiveMixin(Base):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the Trainer's own loss, or Σ w_i ℓ_i if the selector or the data weights the kept samples."""
-        weights = inputs.pop("loss_weights", None)
+        weights, segments = inputs.pop("loss_weights", None), inputs.pop(SEGMENTS, None)
         if weights is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for option, given in (("compute_loss_func", self.compute_loss_func), ("label smoothing", self.label_smoother)):
@@ -234,8 +247,12 @@ class SelectiveMixin(Base):
                     f"The losses of the kept samples are weighted, by selector {self.selection.selector} or by the "
                     f"column weight of the data, which does not work with {option}: switch it off."
                 )
-        outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
-        loss = weighted_loss(*token_losses(outputs.logits, inputs["labels"]), weights)
+        outputs = model(**{**{key: value for key, value in inputs.items() if key != "labels"}, "use_cache": False})
+        losses, targets = token_losses(outputs.logits, inputs["labels"])
+        if segments is not None:
+            is_target = by_text(targets != IGNORE, segments)
+            losses, targets = by_text(losses, segments), is_target.long().masked_fill(~is_target, IGNORE)
+        loss = weighted_loss(losses, targets, weights)
         if not self._scaled(num_items_in_batch):
             loss = loss * self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss

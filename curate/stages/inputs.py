@@ -171,7 +171,7 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     "warmup": ("train",),
     "prescreen_from": ("train",),
     "clusters": ("cluster",),
-    "subset": ("select", "curriculum"),
+    **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "export")),
 }
 """Field -> the stages that make the artifact it names."""
 

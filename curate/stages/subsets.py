@@ -1,4 +1,4 @@
-"""Subsets of a pool as rows of the table `subsets`: written by select, curriculum and export, read by train."""
+"""Subsets of a pool as rows of the table `subsets`: written by several stages, read by train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from ..errors import DataError
 from ..pool_selectors import Candidates, Draws, Ranking
 from ..pool_selectors.candidates import Ints
-from ..store import Artifact
+from ..store import Artifact, Store
 
 
 def subset_of(pool: Artifact, subset: Artifact | None) -> set[str] | None:
@@ -24,7 +24,27 @@ def subset_of(pool: Artifact, subset: Artifact | None) -> set[str] | None:
         raise DataError(
             f"The subset '{subset.name}' is not of the pool '{pool.name}' as it is now: make the subset again."
         )
-    return set(subset.table(["sample_id"])["sample_id"].to_pylist())
+    return set(records_of(subset)["sample_id"].to_pylist())
+
+
+def records_of(subset: Artifact) -> pa.Table:
+    """Return the samples of a subset, or of an export that a query or a subset selected, in order.
+
+    Raises:
+        DataError: it is the export of a run, whose weights are factors of losses and say nothing of drawing.
+    """
+    if subset.stage != "export":
+        return subset.table()
+    if subset.config.get("run") is not None:
+        raise DataError(
+            f"The export '{subset.name}' has the samples that a run kept, and the weights of their losses, which are "
+            "no weights to draw samples by: select the samples with a query instead."
+        )
+    store = Store(subset.path.parents[2])
+    return store.query(RECORDS, {"name": store.display_names()[subset.fingerprint]})
+
+
+RECORDS = 'SELECT sample_id, "rank", score, weight, epoch FROM subsets WHERE subset = $name ORDER BY "rank"'
 
 
 SUBSETS = pa.schema({"sample_id": pa.string(), "rank": pa.int64(), "score": pa.float64(), "weight": pa.float64()})

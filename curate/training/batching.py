@@ -12,12 +12,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..lm.model.load import base_of
 from ..lm.model.row_proof import can_split, is_compiled, packer_for_training
 from ..lm.model.scoring_model import ScoringModel
-from ..lm.packing.packed import LossPacking
+from ..lm.packing.packed import LossPacking, Packer
 from ..lm.tokens.batch import Batch, take_rows
 from ..log import LOGGER
 
@@ -60,10 +61,24 @@ class Batching:
         """Split a padded micro-batch into the batches of its passes: as few as `tokens` allows, longest texts first."""
         if self.route == "padded" or self.tokens is None:
             return [batch]
-        lengths = batch["attention_mask"].sum(1).cpu()
+        parts = self.rows(batch["attention_mask"].sum(1).cpu())
+        return [batch] if len(parts) == 1 else [take_rows(batch, part) for part in parts]
+
+    def rows(self, lengths: Tensor, texts: int | None = None) -> list[Tensor]:
+        """Return the texts of each pass over texts that need not be padded to the longest: longest texts first.
+
+        Args:
+            lengths: (b,) tokens of each text, on the CPU.
+            texts: maximum number of texts of a pass; None: any.
+        """
         order = torch.argsort(lengths, descending=True, stable=True)
-        parts = split(lengths[order].tolist(), self.tokens, padded=self.route == "sorted")
-        return [batch] if len(parts) == 1 else [take_rows(batch, order[part.start : part.stop]) for part in parts]
+        parts = split(lengths[order].tolist(), self.tokens, padded=self.route == "sorted", texts=texts)
+        return [order[part.start : part.stop] for part in parts]
+
+    def packer_of_gradients(self) -> Packer | None:
+        """Return what packs texts whose gradients are measured one by one, so that no two texts share a token."""
+        packer = self.packing.packer if self.route == "packed" and self.packing else None
+        return None if packer is None else Packer(packer.attention, None)
 
     @contextmanager
     def forward_and_backward(self) -> Iterator[None]:
@@ -76,19 +91,21 @@ class Batching:
         return {"route": self.route, "tokens": self.tokens, "scoring": self.scoring}
 
 
-def split(lengths: Sequence[int], tokens: int, *, padded: bool) -> list[range]:
+def split(lengths: Sequence[int], tokens: int | None, *, padded: bool, texts: int | None = None) -> list[range]:
     """Split texts, longest first, into stretches of at most `tokens` tokens; a longer text is alone.
 
     Args:
         lengths: tokens of each text, descending.
-        tokens: the limit.
+        tokens: the limit; None: any number.
         padded: count each text as the longest of its stretch.
+        texts: maximum number of texts of a stretch; None: any.
     """
     parts: list[range] = []
     first = total = 0
     for at, length in enumerate(lengths):
         counted = lengths[first] if padded else length
-        if at > first and total + counted > tokens:
+        full = (tokens is not None and total + counted > tokens) or at - first == texts
+        if at > first and full:
             parts.append(range(first, at))
             first, total, counted = at, 0, length
         total += counted

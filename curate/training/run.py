@@ -330,6 +330,7 @@ def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:
             micro_batch=job.score_batch_size or BACKWARD_TEXTS,
             seed=trainer.args.seed,
             ranks=ranks,
+            batching=trainer.batching,
         )
 
     if selection.selector.gradients is not None:

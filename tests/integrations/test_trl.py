@@ -13,7 +13,9 @@ import torch
 from curate import Store, make
 from curate.cli.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
+from curate.integrations.kept_row import SEGMENTS, by_text, in_one_row, kept_rows
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
+from curate.lm.model.scoring_model import make_scoring_model
 from tests.support.reports import page_content
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]
@@ -67,6 +69,12 @@ def lora() -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear")
+
+
+def lora_exact() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=4, target_modules="all-linear")
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
@@ -252,7 +260,11 @@ def test_gradient_selectors_choose_in_trl(tiny: str, tmp_path: Path, selector: s
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"packing": True}, {}, "packing=True does not work with a selector"),
+        (
+            {"packing": True},
+            {},
+            r"packing=True does not .* packing=False and give Selective\(\.\.\., batching=.packed.\)",
+        ),
         ({"padding_free": True}, {}, "padding_free=True does not work with a selector"),
         ({"auto_find_batch_size": True}, {}, "auto_find_batch_size=True does not work"),
         ({}, {"candidates": 6}, "candidates=6 is not a multiple of the 4 samples"),
@@ -269,6 +281,63 @@ def test_what_cannot_work_is_refused_by_name(
     selection = Selective(**{"selector": "uds", "candidates": 8, **options})
     with pytest.raises(ConfigError, match=said):
         trainer_of(tiny, tmp_path / "out", selection, arguments=changes)
+
+
+@pytest.mark.parametrize("selector", ["full", "max_loss", "filter_weight"])
+def test_kept_samples_in_one_row_train_as_padded_ones_do(tiny: str, tmp_path: Path, selector: str) -> None:
+    """`filter_weight` weights what it keeps, so the losses of a row are divided among its texts again."""
+    target = [{"input_ids": [5, 6, 7, 8], "labels": [-100, 6, 7, 8]}]
+    trained = {}
+    for batching in ("padded", "packed"):
+        selection = Selective(
+            selector, candidates=4 if selector == "full" else 8, batching=batching, target=target, target_batch_size=1
+        )  # type: ignore[arg-type]
+        config = {"max_steps": 3, "learning_rate": 1e-4, "gradient_checkpointing": selector == "max_loss"}
+        trained[batching] = trainer_of(tiny, tmp_path / "out", selection, arguments=config, peft_config=lora_exact())
+        shapes: list[tuple[int, ...]] = []
+        step = trained[batching].compute_loss
+
+        def watching(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            shapes.append(tuple(inputs["input_ids"].shape))  # noqa: B023
+            return step(model, inputs, *args, **kwargs)  # noqa: B023
+
+        trained[batching].compute_loss = watching
+        trained[batching].train()
+        assert (max(shape[0] for shape in shapes) == 1) == (batching == "packed")
+    logs = {name: each.state.log_history[:-1] for name, each in trained.items()}
+    for packed, padded in zip(logs["packed"], logs["padded"], strict=True):
+        assert packed.get("num_tokens") == padded.get("num_tokens")
+        for value in ("loss", "grad_norm"):
+            assert packed[value] == pytest.approx(padded[value], rel=2e-5)
+    off = [(value - weights(trained["packed"])[name]).norm() for name, value in weights(trained["padded"]).items()]
+    assert sum(off) < 1e-4 * sum(value.norm() for value in weights(trained["padded"]).values())
+    configs = {
+        module.config._attn_implementation for module in trained["packed"].model.modules() if hasattr(module, "config")
+    }
+    assert configs == {"sdpa"}
+
+
+def test_a_model_that_mixes_texts_of_a_row_is_refused_before_the_first_step(tiny: str, tmp_path: Path) -> None:
+    from tests.support.families import family
+
+    with pytest.raises(ConfigError, match=r"MambaForCausalLM cannot keep the texts .* Leave out batching='packed'"):
+        kept_rows("packed", make_scoring_model(family("mamba")), 40)
+    with pytest.raises(ConfigError, match="batching must be 'padded' or 'packed', not 'sorted'"):
+        trainer_of(tiny, tmp_path, Selective("random", candidates=8, batching="sorted"))  # type: ignore[arg-type]
+
+
+def test_a_row_holds_the_real_tokens_of_texts_padded_on_either_side() -> None:
+    batch = {
+        "input_ids": torch.tensor([[0, 0, 4, 5], [6, 7, 8, 0]]),
+        "attention_mask": torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]]),
+        "labels": torch.tensor([[-100, -100, 4, 5], [6, 7, 8, -100]]),
+    }
+    row = in_one_row(batch)
+    assert row["input_ids"].tolist() == [[4, 5, 6, 7, 8]] and row["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
+    assert row["labels"].tolist() == [[-100, 5, -100, 7, 8]]
+    assert by_text(row["labels"], row[SEGMENTS]).tolist() == [[-100, 5, 0], [-100, 7, 8]]
+    with pytest.raises(ConfigError, match="a collator that adds 'token_type_ids'"):
+        in_one_row({**batch, "token_type_ids": batch["labels"]})
 
 
 def test_a_stream_is_refused(tiny: str, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def check_markdown(text: str) -> None:
 
 
 @pytest.fixture
+def tmp_path(memory_folder: Path) -> Path:
+    """The folder of a test is in memory: each test copies and removes many stores."""
+    return memory_folder
+
+
+@pytest.fixture
 def world(curate: Call, tmp_path: Path) -> Store:
     """A store with a pool of a hostile label, of a hostile file, with hostile columns; a run; a draft."""
     store = Store("store")
@@ -186,6 +192,7 @@ NEEDED = {
     "select": {"pool": "pool", "method": "random", "budget": "2"},
     "train": {"pool": "pool", "model": "nothing/there", "selector": "random"},
     "curriculum": {"from": "uds"},
+    "subset": {"pool": "pool"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},

@@ -32,20 +32,21 @@ CONFIGS: dict[str, type[Options]] = {
 }
 
 NAMES = """
-adam_beta1 adam_beta2 answer_column apply_chat_template as_json at attn_implementation backend batch_size batching bf16
-budget budget_tokens by candidate_losses candidates choices_column columns controls d1 d2 date deduplicate
-default_tasks dtype duplicates engine eps_mode eval_steps even feature_precision file file_format format fsdp full
-generate_batch_size gradient_budget gradient_checkpointing gradient_coverage head_refresh_steps heads hidden_size index
-iterations jobs k keep layers learning_rate licence limit load_in_4bit logging_steps logits_budget_mb lora_alpha
-lora_dropout lora_r lora_target_modules loss_on lr_scheduler_type max_bad_samples max_grad_norm max_length
-max_new_tokens max_steps memory metadata_columns method method_args metric min_times_kept n_clusters name nearest
-never_offered noise num_fewshot num_train_epochs on optim order pad_token params per_device_train_batch_size
-per_source_quota pool_selector pool_selector_args pool_selectors positions precision_steps prescreen prescreen_by
-prescreen_miss process_timeout redo representatives reselect roles rounds rows sample sample_id samples save_steps
-save_total_limit scope score_batch_size score_batch_tokens seed seeds selection_budget selector selector_args selectors
-sequence sequence_length shard_rows signals silhouette_sample size sketch_dim sketch_seed split sql steps strict subset
-subset_budget take target_batch_size tasks timeout torch_compile train train_batch_tokens trainer turns update
-vocab_size warmup warmup_steps weight_column weight_decay weights workers
+adam_beta1 adam_beta2 answer_column apply_chat_template as_json at attn_implementation backend batch_size batching
+bf16 budget budget_tokens by candidate_losses candidates choices_column columns controls d1 d2 date deduplicate
+default_tasks direction dtype duplicates engine eps_mode eval_steps even feature_precision file file_format format
+fsdp full generate_batch_size gradient_budget gradient_checkpointing gradient_coverage head_refresh_steps heads
+hidden_size index iterations jobs k keep layers learning_rate licence limit load_in_4bit logging_steps
+logits_budget_mb lora_alpha lora_dropout lora_r lora_target_modules loss_on lr_scheduler_type max_bad_samples
+max_grad_norm max_length max_new_tokens max_steps memory metadata_columns method method_args metric min_times_kept
+n_clusters name nearest never_offered noise num_fewshot num_train_epochs on optim order pad_token params
+per_device_train_batch_size per_source_quota pool_selector pool_selector_args pool_selectors positions precision_steps
+prescreen prescreen_by prescreen_miss process_timeout projection projection_dim redo representatives reselect roles
+rounds rows sample sample_id samples save_steps save_total_limit scope score_batch_size score_batch_tokens seed seeds
+selection_budget selector selector_args selectors sequence sequence_length shard_rows signals silhouette_sample size
+sketch_dim sketch_seed split sql steps strict subset subset_budget take target_batch_size tasks timeout torch_compile
+train train_batch_tokens trainer turns update vocab_size warmup warmup_steps weight_column weight_decay weights
+workers
 """
 WITHOUT_POWER = set(NAMES.split())
 """Fields that were looked at and found to give no power: they run no foreign code that is not installed, and neither

@@ -49,6 +49,12 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def tmp_path(memory_folder: Path) -> Path:
+    """The folder of a test is in memory: each test copies and removes many stores."""
+    return memory_folder
+
+
 @contextmanager
 def received(honest: Path, folder: Path) -> Iterator[Store]:
     """Copy the store to an empty folder, and remove it afterwards."""

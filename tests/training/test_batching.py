@@ -60,6 +60,23 @@ def test_packed_sorted_and_padded_runs_end_with_the_same_weights(
         assert rows(store, f"SELECT value FROM metrics WHERE metric = 'loss' AND run = '{run.name}'") != []
 
 
+@pytest.mark.parametrize("selector", ["greats", "filter_weight", "max_grad"])
+def test_gradient_selection_keeps_and_learns_the_same_without_padding(
+    store: Store, pool: Artifact, tiny: str, selector: str
+) -> None:
+    make(store, "ingest", name="target", data=[str(pool.config["data"][0])])
+    args = {"selector_args": {"approximation": "parameters"}} if selector == "max_grad" else {"target": "target"}
+    options = {"selector": selector, "max_steps": 3, "learning_rate": 1e-4, **args}
+    runs = {name: train(store, tiny, name, batching=name, **options) for name in ("padded", "packed", "sorted")}
+    split_up = train(store, tiny, "split", train_batch_tokens=64, update="rerun", **options)
+    for run in (runs["packed"], runs["sorted"], split_up):
+        require_same(run, runs["padded"], 1e-5)
+    kept = [
+        rows(store, f"SELECT step, sample_id FROM ledger WHERE kept AND run = '{name}' ORDER BY ALL") for name in runs
+    ]
+    assert kept[0] and kept[0] == kept[1] == kept[2]
+
+
 def test_by_default_a_run_packs_and_has_the_fingerprint_of_before(store: Store, pool: Artifact, tiny: str) -> None:
     run = train(store, tiny, "auto", **FAST)
     assert run.summary["batches"] == "packed"

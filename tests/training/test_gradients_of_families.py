@@ -12,7 +12,10 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from curate.errors import ModelError
 from curate.lm.model.load import add_lora
 from curate.lm.model.scoring_model import make_scoring_model
+from curate.lm.packing.attention import RowAttention
+from curate.lm.packing.packed import LossPacking, Packer
 from curate.numerics.gradients import Blocks, GradientRequest, SignHash
+from curate.training.batching import Batching
 from curate.training.gradients.engine import GradientEngine
 from curate.training.gradients.optimizers import OptimizerState
 
@@ -163,3 +166,43 @@ def test_a_model_that_takes_no_such_texts_or_cuts_gradients_off_is_one_sentence(
     adapted = add_lora(model, r=2, alpha=4, dropout=0.0, target_modules="all-linear").eval()
     with pytest.raises(ModelError, match="No gradient reaches the trained weights of ReformerModelWithLMHead"):
         engine_of(adapted).pass_over(batch, GradientRequest(keep=True))
+
+
+IN_A_ROW = {"llama", "gemma2", "gpt2", "mixtral", "qwen3_moe", "qwen2_moe", "gpt_oss", "deepseek_v3", "phimoe", "opt"}
+"""Families whose attention can keep the texts of a row apart."""
+
+
+@pytest.mark.parametrize(("family", "mode"), CASES, ids=lambda value: str(value))
+def test_gradients_from_a_packed_row_equal_a_loop_and_else_texts_are_sorted(family: str, mode: str) -> None:
+    model, batch = model_of(family, mode), batch_of()
+    engine = engine_of(model, batching=packed_batching(model, tokens=35))
+    wanted = loop(model, batch)
+    check(engine, batch, wanted)
+    passes = engine.passes
+    packs = family in IN_A_ROW and (family, mode) not in ONE_BY_ONE
+    assert (passes.packer is not None) == packs
+    assert passes.one_by_one == ((family, mode) in ONE_BY_ONE)
+    assert passes.batching.route == ("packed" if packs or passes.one_by_one else "sorted")
+    sums = passes.sum_of_gradients(batch, 0.5, 16, step=1)
+    near(flat({n: g[None] for n, g in sums.items()}, list(wanted)), 0.5 * flat(wanted, list(wanted)).sum(0)[None])
+
+
+def test_a_text_that_is_not_finite_does_not_touch_the_others_of_its_row() -> None:
+    model, batch = model_of("llama", "full"), batch_of()
+    wanted = loop(model, batch)
+    engine = engine_of(model, batching=packed_batching(model, tokens=None))
+    engine.pass_over(batch, GradientRequest(norms=True))
+    with torch.no_grad():
+        bad = int(batch["input_ids"][1, 0])
+        assert not (batch["input_ids"][[0, 2, 3, 4]] == bad).any()
+        model.get_input_embeddings().weight[bad] = torch.nan  # type: ignore[operator]
+    kept = engine.pass_over(batch, GradientRequest(keep=True)).kept
+    names = [name for name in wanted if "embed" not in name]
+    near(flat(kept, names)[[0, 2, 3, 4]], flat(wanted, names)[[0, 2, 3, 4]])
+    assert flat(kept, names)[1].isnan().any()
+
+
+def packed_batching(model: nn.Module, tokens: int | None) -> Batching:
+    packing = LossPacking()
+    packing.packer = Packer(RowAttention(model))
+    return Batching("packed", tokens, packing)

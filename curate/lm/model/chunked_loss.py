@@ -167,18 +167,31 @@ def summed_loss(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, bud
     return total, has_target.sum()
 
 
-def mean_losses(scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int) -> Tensor:
-    """Return each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 without targets."""
+def mean_losses(
+    scoring_model: ScoringModel, hidden: Tensor, labels: Tensor, budget: int, *, frozen_head: bool = False
+) -> Tensor:
+    """Return each text's mean cross-entropy ℓ_i over its own targets, differentiable: (b,); 0 without targets.
+
+    With `frozen_head` no gradients of the head's weights are formed, as torch's kernel does in the forward pass.
+    """
     targets = next_token_labels(labels)
     has_target = targets != IGNORE
-    losses = _cross_entropy(scoring_model, hidden[has_target], targets[has_target], budget, "none")
+    losses = _cross_entropy(
+        scoring_model, hidden[has_target], targets[has_target], budget, "none", frozen_head=frozen_head
+    )
     text = has_target.nonzero()[:, 0]
     share = 1 / has_target.sum(1)[text]
     return torch.zeros(len(labels), device=losses.device).index_add(0, text, losses.float() * share)
 
 
 def _cross_entropy(
-    scoring_model: ScoringModel, rows: Tensor, targets: Tensor, budget: int, reduction: Literal["sum", "none"]
+    scoring_model: ScoringModel,
+    rows: Tensor,
+    targets: Tensor,
+    budget: int,
+    reduction: Literal["sum", "none"],
+    *,
+    frozen_head: bool = False,
 ) -> Tensor:
     """Compute the loss with the current weights of the head.
 
@@ -198,7 +211,10 @@ def _cross_entropy(
     options = nn.LinearCrossEntropyOptions(
         batch_chunk_size=chunk, chunking_method=None, acc_dtype=torch.float32 if rows.dtype != torch.float32 else None
     )
-    weight, bias = scoring_model.projection.weight, scoring_model.projection.bias
+    weight: Tensor = scoring_model.projection.weight
+    bias: Tensor | None = scoring_model.projection.bias
+    if frozen_head:
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(rows.device.type, enabled=False):
         return nn.functional.linear_cross_entropy(
             rows * head.scale,

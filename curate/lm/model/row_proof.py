@@ -78,6 +78,29 @@ def packer_for_training(scoring_model: ScoringModel, packing: LossPacking, longe
     return None
 
 
+def attention_of_rows(scoring_model: ScoringModel, longest: int) -> RowAttention | None:
+    """Return the attention for rows of texts whose loss the model computes itself; None if its gradient differs.
+
+    The model gets a row as it gets a batch of one text: by its own forward, with positions that begin again.
+
+    Args:
+        scoring_model: the model.
+        longest: number of tokens of the longest text.
+    """
+    if scoring_model.sharded or is_compiled(scoring_model):
+        return None
+    texts, attention = _texts(scoring_model, longest), RowAttention(scoring_model.model)
+    ids, mask = texts["input_ids"], texts["attention_mask"]
+    packed = Packed.in_segments(ids, mask, ids.device, least=None)
+    labels = texts["labels"].clone()
+    labels[:, 0] = IGNORE
+    row = {**packed.inputs, "labels": labels[mask.bool()][None], "use_cache": False}
+    agree = _states_agree(scoring_model, Packer(attention, None), texts) and _gradients_agree(
+        scoring_model, lambda: [row], texts, lambda: attention.over(packed.segments)
+    )
+    return attention if agree else None
+
+
 def can_split(scoring_model: ScoringModel, longest: int) -> bool:
     """Return whether the gradients of texts in several batches add up to that of one padded batch.
 

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ...errors import ModelError
 from ...numerics.head import Head
-from ..packing.packed import Packer, can_pack
+from ..packing.packed import Packed, Packer, can_pack
 from .load import backbone_of, base_of
 
 
@@ -63,6 +63,12 @@ class ScoringModel:
             if packer is not None and (padded or (packer.shares and len(input_ids) > 1)):
                 return packer.states(self._call, input_ids, attention_mask, device)
             return self._states(input_ids=input_ids.to(device, non_blocking=True))
+
+    def row(self, packer: Packer, input_ids: Tensor, attention_mask: Tensor) -> tuple[Packed, Tensor]:
+        """Return texts in one row, and its last hidden states (1, n, d), with or without gradients; see `hidden`."""
+        device = self.head.weight.device
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
+            return packer.row(self._call, input_ids, attention_mask, device)
 
     def _states(self, **inputs: Any) -> Tensor:
         """Return the last hidden states."""

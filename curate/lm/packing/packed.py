@@ -195,13 +195,25 @@ class Packer:
             attention_mask: (b, L), on any device.
             device: device of the model.
         """
+        packed, row = self.row(backbone, input_ids, attention_mask, device)
+        return packed.unpack(row)
+
+    def row(
+        self, backbone: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor, device: torch.device
+    ) -> tuple[Packed, Tensor]:
+        """Return texts in one row, and its last hidden states (1, n, d); see `states`."""
         if self.attention is None:
             packed = Packed.of(input_ids.to(device), attention_mask)
-            return packed.unpack(backbone(**packed.inputs, use_cache=False).last_hidden_state)
+            return packed, backbone(**packed.inputs, use_cache=False).last_hidden_state
         packed = Packed.in_segments(input_ids, attention_mask, device, least=self.least)
         with self.attention.over(packed.segments):
-            states = backbone(**packed.inputs, use_cache=False).last_hidden_state
-        return packed.unpack(states)
+            return packed, backbone(**packed.inputs, use_cache=False).last_hidden_state
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a row's attention until its backward pass in this block is done."""
+        with self.attention.held() if self.attention else nullcontext():
+            yield
 
 
 class LossPacking:
@@ -224,9 +236,8 @@ class LossPacking:
     def on(self) -> Iterator[None]:
         """Pack, and keep a row's attention until the backward pass in this block is done."""
         self._on = True
-        attention = self.packer.attention if self.packer else None
         try:
-            with attention.held() if attention else nullcontext():
+            with self.packer.held() if self.packer else nullcontext():
                 yield
         finally:
             self._on = False

@@ -6,10 +6,12 @@ summed over the parameters while the backward pass runs (`recorder`); the G_i th
 """
 
 from .capture import Sites, capture, find_sites, restored_gradients
+from .division import CaptureError
 from .products import Blocks, dots_of, gram_of, squares_of, weighted_sum
 from .recorder import GradientRequest, GradientResult, Recorder
-from .sketch import SignHash
-from .uses import CaptureError, Dense
+from .sketch import SignHash, Sketch
+from .two_sided import TwoSided
+from .uses import Dense
 
 __all__ = [
     "Blocks",
@@ -20,6 +22,8 @@ __all__ = [
     "Recorder",
     "SignHash",
     "Sites",
+    "Sketch",
+    "TwoSided",
     "capture",
     "dots_of",
     "find_sites",

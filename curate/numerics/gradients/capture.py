@@ -130,7 +130,8 @@ def capture(sites: Sites, recorder: Recorder) -> Iterator[None]:
 
     Args:
         sites: where to capture.
-        recorder: receives the uses; its count is the number of samples n, which stand in order in all inputs.
+        recorder: receives the uses; its division says which rows of all inputs belong to
+            which sample.
     """
     handles: list[Any] = []
     replaced: list[nn.Module] = []
@@ -165,7 +166,7 @@ class _Calls:
         if self.busy:
             return output
         self.recorder.expect(site.captured)
-        output = site.divided(args, kwargs, output, self.recorder.count)
+        output = site.divided(args, kwargs, output, self.recorder.division)
         tensors, indices, leaves, spec = floats(output)
         if not any(tensor.requires_grad for tensor in tensors):
             return output
@@ -176,7 +177,7 @@ class _Calls:
                 return
             self.busy = True
             try:
-                for name, use in site.uses(inputs, rest, gradients, self.recorder.count):
+                for name, use in site.uses(inputs, rest, gradients, self.recorder.division):
                     self.recorder.take(name, use)
             finally:
                 self.busy = False

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .division import CaptureError
 from .lowrank import LowRank
 from .recorder import Recorder
-from .uses import CaptureError, Routed, RoutedSum, Routing, grouped
+from .uses import Routed, RoutedSum, Routing, grouped
 
 
 class _Grouped(torch.autograd.Function):
@@ -109,7 +110,7 @@ class ExpertsSite:
         """Run the experts on tokens, and add each use of a parameter to a recorder in the backward pass.
 
         Args:
-            recorder: receives the uses; its count is the number of samples n.
+            recorder: receives the uses; its division tells the n samples of the tokens.
             hidden: (N, d) tokens, sample after sample.
             experts: (N, k) experts of each token.
             weights: (N, k) their weights.
@@ -120,7 +121,7 @@ class ExpertsSite:
         if hidden.dim() != 2 or experts.shape != weights.shape or len(hidden) != len(experts):
             raise CaptureError(f"{self.path} gives its experts an input of the shape {tuple(hidden.shape)}")
         module, k = self.module, experts.shape[-1]
-        routing, order = Routing.of(experts, recorder.count, int(module.num_experts))  # type: ignore[arg-type]
+        routing, order = Routing.of(experts, recorder.division, int(module.num_experts))  # type: ignore[arg-type]
         rows = hidden[order // k]
         inner = self._project("gate_up_proj" if module.has_gate else "up_proj", rows, routing, recorder)
         inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)  # type: ignore[operator]

@@ -7,15 +7,16 @@ all its uses add up before a product is taken, because products of sums are not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .division import CaptureError, Division
 from .products import Blocks, products
-from .sketch import SignHash
-from .uses import CaptureError, Dense, Use
+from .sketch import Sketch
+from .uses import Dense, Use
 
 
 @dataclass
@@ -27,7 +28,7 @@ class GradientRequest:
         transform: f(parameter name, G_i (n, ...)), such as √Q∘G_i for a metric Q; None for no transform.
         gram: whether to compute K_ij = ⟨f(G_i), f(G_j)⟩ among the samples of one pass.
         norms: whether to compute ‖f(G_i)‖², in `GradientResult.squares`.
-        sketch: the hash with which to sketch f(G_i); None for no sketch.
+        sketch: the projection with which to sketch f(G_i); None for no sketch.
         keep: whether to keep the G_i themselves.
     """
 
@@ -35,7 +36,7 @@ class GradientRequest:
     transform: Callable[[str, Tensor], Tensor] | None = None
     gram: bool = False
     norms: bool = False
-    sketch: SignHash | None = None
+    sketch: Sketch | None = None
     keep: bool = False
 
 
@@ -67,21 +68,28 @@ class Recorder:
         request: the quantities to compute.
         count: the number of samples n in the pass.
         device: the device of the results.
+        lengths: number of tokens of each sample, if the pass is over one packed row; None: over padded samples.
 
     Attributes:
+        division: how the rows of the pass are divided among the samples.
         result: the sums over the parameters recorded so far.
         seen: names of the parameters of which at least one use was added.
         anchor: () a leaf on which all captured outputs depend, so that a backward pass to it alone passes them all.
     """
 
-    def __init__(self, request: GradientRequest, count: int, device: torch.device) -> None:
+    def __init__(
+        self, request: GradientRequest, count: int, device: torch.device, lengths: Sequence[int] | None = None
+    ) -> None:
         self.request = request
         self.count = count
+        self.division = Division.of(count, lengths)
         self.seen: set[str] = set()
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self._expected: Counter[str] = Counter()
         self._waiting: Blocks = {}
         self._running = False
+        self._sketches_uses = request.transform is None and not (request.gram or request.norms or request.keep)
+        """True if only sketches of plain gradients are requested: being linear, they add up use by use."""
         zeros = torch.zeros(count, device=device)
         self.result = GradientResult(
             dots=zeros.clone() if request.target is not None else None,
@@ -122,6 +130,10 @@ class Recorder:
         if request.target is not None and self.result.dots is not None and name in request.target:
             self.result.dots += use.dot(request.target[name])
         if not (request.gram or request.norms or request.sketch or request.keep):
+            return
+        if uses >= 1 and self._sketches_uses and request.sketch is not None and self.result.sketch is not None:
+            self._expected[name] = uses - 1
+            request.sketch.add_use(name, use, self.result.sketch)
             return
         if first and uses == 1:
             self._expected[name] = 0

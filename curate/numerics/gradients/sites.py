@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .division import CaptureError, Division
 from .lowrank import LowRank
-from .uses import CaptureError, Dense, Lookup, Product, Use, by_sample
+from .uses import Dense, Lookup, Product, Use
 
 Named = list[tuple[str, Use]]
 
@@ -48,7 +49,7 @@ class Site:
         """Names of the parameters that are captured."""
         return list(self.names.values())
 
-    def divided(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, count: int) -> Any:
+    def divided(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, division: Division) -> Any:
         """Return a call's output with a row for each sample, where it has one for all."""
         return output
 
@@ -57,13 +58,13 @@ class Site:
         first = args[0] if args else next(iter(kwargs.values()))
         return [first], None
 
-    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], count: int) -> Named:
+    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], division: Division) -> Named:
         """Return the uses of the parameters in a call, by name.
 
         Args:
             saved, rest: what `saved` returned.
             gradients: gradients of the tensors in the output, None where there is none.
-            count: number of samples.
+            division: which rows belong to which sample.
         """
         raise NotImplementedError
 
@@ -78,14 +79,14 @@ class LinearSite(Site):
         """Return whether the module computes exactly W x + b."""
         return type(module).forward is nn.Linear.forward or _is_conv1d(module)
 
-    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], count: int) -> Named:
+    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], division: Division) -> Named:
         (b,) = gradients
         if b is None:
             return []
-        b = by_sample(b, count)
+        b = division.by_sample(b, gradients=True)
         out: Named = []
         if "weight" in self.names:
-            a = by_sample(saved[0], count)
+            a = division.by_sample(saved[0])
             out.append((self.names["weight"], Product(a, b, transposed=_is_conv1d(self.module))))
         if "bias" in self.names:
             out.append((self.names["bias"], Sum(b)))
@@ -110,25 +111,32 @@ class LookupSite(Site):
             and not module.scale_grad_by_freq
         )
 
-    def divided(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, count: int) -> Any:
+    def divided(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, division: Division) -> Any:
         """Repeat rows that all samples share, such as positions (1, T): a shared row has one gradient, their sum."""
         ids = self.saved(args, kwargs)[0][0]
-        shared = ids.dim() == 1 or len(ids) == 1
-        return output.expand(count, *output.shape[-2:]) if shared and count > 1 else output
+        shared = (ids.dim() == 1 or len(ids) == 1) and not division.packed
+        return output.expand(division.count, *output.shape[-2:]) if shared and division.count > 1 else output
 
-    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], count: int) -> Named:
+    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], division: Division) -> Named:
         (b,), ids, module = gradients, saved[0], self.module
         assert isinstance(module, nn.Embedding)
         if b is None:
             return []
-        b = by_sample(b, count)
-        ids = ids.expand(count, -1) if ids.dim() == 1 or len(ids) == 1 else ids
+        b = division.by_sample(b, gradients=True)
+        ids = self._divided_ids(ids, division)
         if ids.numel() != b[..., 0].numel():
-            raise CaptureError(f"{self.path} looks up rows that cannot be divided among {count} samples")
-        ids = ids.reshape(count, -1)
+            raise CaptureError(f"{self.path} looks up rows that cannot be divided among {division.count} samples")
+        ids = ids.reshape(division.count, -1)
         if module.padding_idx is not None:
             b = b.masked_fill((ids == module.padding_idx)[..., None], 0)
         return [(self.names["weight"], Lookup(ids, b, module.num_embeddings))]
+
+    @staticmethod
+    def _divided_ids(ids: Tensor, division: Division) -> Tensor:
+        """Return the rows that each sample looks up; those that all samples share are repeated."""
+        if division.packed:
+            return division.parts(ids)
+        return ids.expand(division.count, -1) if ids.dim() == 1 or len(ids) == 1 else ids
 
 
 @dataclass(frozen=True)
@@ -158,12 +166,12 @@ class OwnSite(Site):
         rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return [leaves[i] for i in indices], (rest, indices, spec)
 
-    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], count: int) -> Named:
+    def uses(self, saved: Sequence[Tensor], rest: Any, gradients: Sequence[Tensor | None], division: Division) -> Named:
         weights = self._weights()
         wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        divided = [len(gradients) + i for i, x in enumerate(saved) if x.dim() and x.shape[0] and not len(x) % count]
+        divided = [len(gradients) + i for i, x in enumerate(saved) if division.fits(x)]
         tensors = [*gradients, *saved]
-        parts = [_parts(tensors[place], count) for place in [*wanted, *divided]]
+        parts = [division.parts(_present(tensors[place]), gradients=place in wanted) for place in [*wanted, *divided]]
 
         def values_of(parts: Sequence[Tensor]) -> list[Any]:
             values = list(tensors)
@@ -190,7 +198,7 @@ class OwnSite(Site):
         try:
             blocks = torch.vmap(one)(parts)
         except RuntimeError:  # functorch does not know an operation of the module
-            rows = [plain([part[i] for part in parts]) for i in range(count)]
+            rows = [plain([part[i] for part in parts]) for i in range(division.count)]
             blocks = {name: torch.stack([row[name] for row in rows]) for name in weights}
         out: Named = [(self.names[local], Dense(blocks[local])) for local in self.names]
         for local, adapter in self.adapters.items():
@@ -214,12 +222,9 @@ class OwnSite(Site):
         return [found[i] for i in wanted]
 
 
-def _parts(rows: Tensor | None, count: int) -> Tensor:
-    """Return the rows (n·k, ...) as (n, k, ...)."""
-    assert rows is not None
-    if not rows.dim() or len(rows) % count:
-        raise CaptureError(f"an output of the shape {tuple(rows.shape)} cannot be divided among {count} samples")
-    return rows.reshape(count, -1, *rows.shape[1:])
+def _present(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
 
 
 def floats(output: Any) -> tuple[list[Tensor], list[int], list[Any], Any]:

@@ -1,12 +1,32 @@
-"""Sketches of whole gradients, by hashing their coordinates."""
+"""Sketches of gradients: the interface of a projection, and the hash of a gradient's coordinates."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from .uses import Use
+
+
+class Sketch(Protocol):
+    """A random linear map of whole gradients to D numbers with E⟨φ, φ'⟩ = ⟨g, g'⟩."""
+
+    @property
+    def size(self) -> int:
+        """D, the length of a sketch."""
+        ...
+
+    def add(self, name: str, block: Tensor, into: Tensor) -> None:
+        """Add the gradients of the parameter `name`, (n, ...) float32, to the sketches `into`, (n, D), in place."""
+        ...
+
+    def add_use(self, name: str, use: Use, into: Tensor) -> None:
+        """Add the gradients of one use of a parameter to the sketches `into`, (n, D), in place; linear in the use."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,16 +55,23 @@ class SignHash:
         buckets, signs = self._cache[key]
         into.index_add_(1, buckets, flat * signs)
 
+    def add_use(self, name: str, use: Use, into: Tensor) -> None:
+        """Add the gradients of one use of a parameter to the sketches `into`, (n, D), in place; linear in the use."""
+        self.add(name, use.block(), into)
+
     def _draw(self, name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        start = int.from_bytes(
-            hashlib.blake2b(f"{self.seed}:{name}".encode(), digest_size=8).digest(), "little", signed=True
-        )
-        x = torch.arange(count, device=device) * -7046029254386353131 + start
-        for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-            x = (x ^ _right(x, shift)) * factor
-        x = x ^ _right(x, 31)
-        signs = ((x & 1) * 2 - 1).to(torch.float32)
-        return _right(x, 1) % self.size, signs
+        bits = random_bits(self.seed, name, count, device)
+        signs = ((bits & 1) * 2 - 1).to(torch.float32)
+        return _right(bits, 1) % self.size, signs
+
+
+def random_bits(seed: int, name: str, count: int, device: torch.device) -> Tensor:
+    """Return (count,) int64 of random bits, hashed from (seed, name, index)."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    x = torch.arange(count, device=device) * -7046029254386353131 + int.from_bytes(digest, "little", signed=True)
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ _right(x, shift)) * factor
+    return x ^ _right(x, 31)
 
 
 def _right(x: Tensor, shift: int) -> Tensor:

@@ -13,12 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .division import CaptureError, Division
 from .products import products
-
-
-class CaptureError(Exception):
-    """The rows of a use cannot be divided among the samples."""
-
 
 Coordinates = tuple[Tensor | None, Tensor]
 """Samples (s,), None for all; and some coordinates of their gradients, (s, m) float32."""
@@ -38,17 +34,6 @@ class Use(Protocol):
     def pieces(self) -> Iterator[Coordinates]:
         """Yield the G_i in parts of their coordinates, for products among them; parts that are 0 may be missing."""
         ...
-
-
-def by_sample(rows: Tensor, count: int) -> Tensor:
-    """Return rows (n·m, ..., d), sample after sample, as (n, T, d).
-
-    Raises:
-        CaptureError: the first dimension is not a multiple of the number of samples.
-    """
-    if rows.dim() < 2 or len(rows) % count:
-        raise CaptureError(f"an input of the shape {tuple(rows.shape)} cannot be divided among {count} samples")
-    return rows.reshape(count, -1, rows.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -149,21 +134,20 @@ class Routing:
     ends: Tensor
 
     @classmethod
-    def of(cls, experts: Tensor, count: int, total: int) -> tuple[Routing, Tensor]:
+    def of(cls, experts: Tensor, division: Division, total: int) -> tuple[Routing, Tensor]:
         """Sort the rows of N tokens, of which each goes to k of `total` experts, by expert and sample.
 
         Args:
             experts: (N, k) expert of each row; the tokens stand sample after sample.
-            count: number of samples.
+            division: samples of the tokens.
             total: number of experts.
 
         Returns:
             The routing, and (S,) the index of each sorted row among the N·k rows.
         """
         tokens, k = experts.shape
-        if tokens % count:
-            raise CaptureError(f"{tokens} routed tokens cannot be divided among {count} samples")
-        sample = torch.arange(tokens * k, device=experts.device) // (k * (tokens // count))
+        count = division.count
+        sample = division.samples(tokens, experts.device).repeat_interleave(k)
         key, order = torch.sort(experts.reshape(-1) * count + sample, stable=True)
         table = torch.bincount(key, minlength=total * count)
         if len(table) != total * count:

@@ -157,6 +157,8 @@ def _selection(config: Mapping[str, Any], store: Store, pool: Artifact, made_by:
         lines.append(
             table(["option of the selection", "value"], [[key, text(_public(value))] for key, value in options.items()])
         )
+    if query := made_by.config.get("sql") if made_by.stage == "subset" else None:
+        lines.append(f"The subset has the samples that this query returned:\n\n{fenced(query, 'sql')}")
     if left_out := made_by.summary.get(NOT_MEASURED):
         lines.append(f"Trained weights that the selection did not measure: {text(left_out)}.")
     return "\n\n".join(lines)

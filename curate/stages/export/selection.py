@@ -19,6 +19,7 @@ from ...store.catalog.limits import Limits
 from ...store.rows.out_of_core import first_of_each, positions_of
 from ..inputs import Inputs
 from ..pools import pool_of
+from ..subsets import records_of
 from ..tokens.turns import origins
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def choose(config: ExportRequest, inputs: Inputs) -> ChosenSamples:
     if config.sql is not None:
         rows, problem = inputs.store.query(config.sql, (), config.limits), "The query returns no sample."
     elif config.subset is not None:
-        rows, problem = inputs.artifacts["subset"].table(), f"The subset '{config.subset}' is empty."
+        rows, problem = records_of(inputs.artifacts["subset"]), f"The subset '{config.subset}' is empty."
     else:
         rows = _kept(inputs.store, inputs.artifacts["run"], config.min_times_kept)
         problem = f"The run '{config.run}' kept no sample {config.min_times_kept} times or more."

@@ -71,7 +71,7 @@ class ExportConfig(QueryOptions, NamedConfig):
         None, description="Export the samples that this run kept, in the order in which it first kept them."
     )
     subset: Ref | None = Field(
-        None, description="Export this subset (made by curate select or curate curriculum), in its order."
+        None, description="Export this subset (made by curate select, curriculum or subset), in its order."
     )
     sql: str | None = Field(
         None, description="Export the samples that this query returns, in its order; it must return a sample_id."

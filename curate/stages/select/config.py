@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -16,6 +16,9 @@ from ...pool_selectors import (
     make_pool_selector,
     parse_quota,
 )
+
+if TYPE_CHECKING:
+    from ...numerics.gradients import Sketch
 
 FIELDS = {
     "clusters": ("clusters",),
@@ -45,6 +48,8 @@ def _as_text(value: Any) -> Any:
 
 class SelectConfig(ExecutionOptions, NamedConfig):
     """Configuration of `curate select`."""
+
+    BEFORE: ClassVar[Mapping[str, Any]] = {"projection": "count", "projection_dim": 16, "direction": "update"}
 
     method: str = Field(description="Pool selector: less, cluster_ucb, rds, k_center, tfidf or random.")
     method_args: dict[str, Any] = Field(
@@ -92,6 +97,19 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     )
     sketch_dim: int = Field(8192, ge=8, description="Number of dimensions that a gradient is sketched to.")
     sketch_seed: int = Field(0, description="Seed of the gradient sketch.")
+    projection: Literal["count", "two_sided"] = Field(
+        "count",
+        description="How gradients are sketched: by hashing their entries (count), or by projecting inputs and output "
+        "gradients of each linear layer before their product (two_sided), which is faster.",
+    )
+    projection_dim: int = Field(
+        16, ge=1, le=256, description="p of two_sided: each weight matrix gives p × p numbers of the sketch."
+    )
+    direction: Literal["update", "gradient"] = Field(
+        "update",
+        description="Feature of a sample of the pool: the update that the optimizer makes of its gradient, as LESS has "
+        "it (update), or the gradient itself (gradient).",
+    )
     feature_precision: Literal["fp16", "int8", "1bit"] = Field(
         "fp16", description="Precision of the cached gradient features."
     )
@@ -118,7 +136,24 @@ class SelectConfig(ExecutionOptions, NamedConfig):
                 raise ConfigError(f"Method '{self.method}' does not use {flag}: leave it out.")
         if self.engine == "ray" and "rewards" not in needs:
             raise ConfigError(f"Method '{self.method}' computes no gradients to distribute: leave --engine ray out.")
+        if self.projection == "two_sided" and self.sketch_dim % self.projection_dim**2:
+            block = self.projection_dim**2
+            raise ConfigError(
+                f"--sketch-dim {self.sketch_dim} does not hold whole blocks of {self.projection_dim} × "
+                f"{self.projection_dim} numbers: give a multiple of {block}, such as "
+                f"{max(1, round(self.sketch_dim / block)) * block}, or another --projection-dim."
+            )
+        if self.projection != "two_sided" and self.projection_dim != 16:
+            raise ConfigError("--projection-dim belongs to --projection two_sided: give both, or leave it out.")
         return self
+
+    def sketch(self) -> Sketch:
+        """Return the projection that sketches gradients."""
+        from ...numerics.gradients import SignHash, TwoSided
+
+        if self.projection == "two_sided":
+            return TwoSided(self.sketch_dim, self.sketch_seed, self.projection_dim)
+        return SignHash(self.sketch_dim, self.sketch_seed)
 
     def selector(self) -> PoolSelector:
         """Return the pool selector of `method`, with its arguments checked."""

@@ -90,12 +90,11 @@ class Features:
 
     def open(self) -> Worker[Chunk]:
         """Load the model and the optimizer's state, on the current device."""
-        from ...numerics.gradients import SignHash
         from ...training.gradients.features import GradientFeatures
 
         features = GradientFeatures.at(
             self.settings.options(str(self.checkpoint)),
-            SignHash(self.config.sketch_dim, self.config.sketch_seed),
+            self.config.sketch(),
             eps_mode=self.config.eps_mode,
             coverage=self.coverage,
             micro_batch=self.config.score_batch_size,
@@ -106,7 +105,8 @@ class Features:
             lacking = set(cache.missing(task.ids))
             own = [(sample_id, row) for sample_id, row in zip(task.ids, task.rows, strict=True) if sample_id in lacking]
             rows = [row for _, row in own]
-            vectors = features.features(task.table, rows, target=task.target)  # type: ignore[arg-type]
+            plain = task.target or self.config.direction == "gradient"
+            vectors = features.features(task.table, rows, target=plain)  # type: ignore[arg-type]
             cache.add([sample_id for sample_id, _ in own], vectors.numpy())
             advance(len(task.ids))
             return {}

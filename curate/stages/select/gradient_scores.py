@@ -139,9 +139,12 @@ class CheckpointGradients:
         coverage: str,
     ) -> None:
         key = [digest_of(checkpoint), digest, config.sketch_dim, config.sketch_seed, config.feature_precision]
+        if config.projection != "count":
+            key += [config.projection, config.projection_dim]
+        of_pool = config.eps_mode if config.direction == "update" else "gradient"
         folders = {
             target: store.root / "cache" / "gradients" / fingerprint_of("gradients", {"of": [*key, mode]}, {})[3:19]
-            for target, mode in ((False, config.eps_mode), (True, "target"))
+            for target, mode in ((False, of_pool), (True, "target"))
         }
         self.config = config
         self.work = Features(config, settings, checkpoint, folders, coverage)
@@ -172,6 +175,8 @@ class CheckpointGradients:
             yield np.stack([cached[sample_id] for sample_id in ids])
 
     def _chunks(self, samples: Sequence[tuple[TokenTable, int]], *, target: bool) -> list[Chunk]:
+        """Cut a request into chunks of samples of similar length, so that a pass has little padding."""
+        samples = sorted(samples, key=lambda sample: int(sample[0].lengths[sample[1]]))
         size = min(CHUNK, max(self.config.score_batch_size, -(-len(samples) // PARTS)))
         parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         return [

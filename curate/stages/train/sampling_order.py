@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ...errors import ConfigError, DataError
 from ...store import Artifact
 from ..inputs import Inputs
+from ..subsets import records_of
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sampling_order(
     subset = inputs.artifacts.get("subset")
     if subset is None:
         return None
-    records = subset.table()
+    records = records_of(subset)
     records, rows = _rows_of(records, table, conversations)
     rounds = _rounds(records, rows)
     weights = None if config.sequence else _weights(subset, records, rows, len(table))

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from ...errors import ModelError, TrainingError
 from ...lm.model.scoring_model import ScoringModel
-from ...lm.tokens.batch import Batch, take_rows
+from ...lm.tokens.batch import Batch
 from ...log import LOGGER, Stopwatch
 from ...numerics.gradients import Blocks, GradientRequest, dots_of, gram_of, squares_of, weighted_sum
 from ...selectors import GradientNeeds
+from ..batching import Batching
 from ..process_group import ProcessGroup
 from ..target_sampler import TargetSampler
+from .measurements import CandidateMeasurements
 from .optimizers import Moments, OptimizerState, cross_of
-from .passes import CandidateMeasurements, GradientPasses
+from .passes import GradientPasses
 
 __all__ = ["CandidateMeasurements", "GradientEngine"]
 
@@ -39,6 +41,7 @@ class GradientEngine:
         seed: seed of dropout.
         ranks: processes that measure their candidates together. They share the target's gradient and E[G²]. For a Gram
             matrix, per-sample gradients are gathered layer by layer.
+        batching: how texts reach the model; None: padded.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class GradientEngine:
         micro_batch: int = 16,
         seed: int = 0,
         ranks: ProcessGroup | None = None,
+        batching: Batching | None = None,
     ) -> None:
-        self.passes = GradientPasses(scoring_model, coverage, seed)
+        self.passes = GradientPasses(scoring_model, coverage, seed, batching)
         if keep and self.passes.left_out:
             raise ModelError(
                 f"--update reuse would leave {len(self.passes.left_out)} trained parameters without an update, because "
@@ -196,8 +200,7 @@ class GradientEngine:
         """Return g_T, the mean gradient of the mean losses of a target batch, for the measured parameters."""
         assert self.target is not None
         batch = self._on_device(self.target.batch(step, rank=self.ranks.rank, ranks=self.ranks.size))
-        rows = torch.split(torch.arange(len(batch["input_ids"])), self.micro_batch)
-        found = self.passes.sum_of_gradients([take_rows(batch, part) for part in rows], 1 / self.target.size, -step)
+        found = self.passes.sum_of_gradients(batch, 1 / self.target.size, self.micro_batch, -step)
         return {name: self.ranks.sum(block) for name, block in self._of_all_processes(found, ()).items()}
 
     def _of_all_processes(self, found: Blocks, leading: tuple[int, ...]) -> Blocks:

@@ -25,7 +25,7 @@ from ...lm.model.load import load_model
 from ...lm.model.scoring_model import make_scoring_model
 from ...lm.tokens.batch import collate
 from ...lm.tokens.token_table import TokenTable
-from ...numerics.gradients import GradientRequest, SignHash
+from ...numerics.gradients import GradientRequest, Sketch
 from ...store.artifacts.safe_files import read_text
 from ..checkpoint_files import read_state
 from .engine import GradientEngine
@@ -46,14 +46,14 @@ class GradientFeatures:
         eps_mode: `adam` or `less`, see `OptimizerState.update`.
     """
 
-    def __init__(self, engine: GradientEngine, sketch: SignHash, *, eps_mode: str = "adam") -> None:
+    def __init__(self, engine: GradientEngine, sketch: Sketch, *, eps_mode: str = "adam") -> None:
         self.engine = engine
         self.sketch = sketch
         self.eps_mode = eps_mode
 
     @classmethod
     def at(
-        cls, options: ModelOptions, sketch: SignHash, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
+        cls, options: ModelOptions, sketch: Sketch, *, eps_mode: str, coverage: str = "all", micro_batch: int = 16
     ) -> GradientFeatures:
         """Load a checkpoint of a run and compute features with its model and optimizer.
 

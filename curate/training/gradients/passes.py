@@ -8,16 +8,14 @@ pass one at a time, and their gradients are what autograd leaves in the paramete
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ModelError
-from ...lm.model.chunked_loss import mean_losses
-from ...lm.model.load import base_of
 from ...lm.model.scoring_model import ScoringModel
 from ...lm.tokens.batch import Batch, take_rows
 from ...log import LOGGER
@@ -33,38 +31,11 @@ from ...numerics.gradients import (
     gram_of,
     restored_gradients,
 )
-from ...numerics.losses import IGNORE, next_token_labels
+from ..batching import ROUTES, Batching
 from ..process_group import ProcessGroup
+from .losses import losses_of
+from .measurements import CandidateMeasurements, joined
 from .proof import difference
-
-LOGITS_BUDGET = 64 << 20  # bytes
-
-CPU_ROWS = 256
-"""Positions whose logits are formed at once on a CPU. Products that fit into its cache are faster than large ones."""
-
-
-@dataclass
-class CandidateMeasurements:
-    """Result of a backward pass over the candidates of a step.
-
-    Attributes:
-        values, pairs, scalars: by name, numbers per candidate (n, ...), per pair of candidates (n, n), and per step.
-        kept: per-sample gradients by parameter name, for the update.
-    """
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    pairs: dict[str, Tensor] = field(default_factory=dict)
-    scalars: dict[str, float] = field(default_factory=dict)
-    kept: Blocks = field(default_factory=dict)
-
-    def first(self, count: int) -> CandidateMeasurements:
-        """Return the measurements of the first `count` candidates."""
-        return CandidateMeasurements(
-            {name: value[:count] for name, value in self.values.items()},
-            {name: value[:count, :count] for name, value in self.pairs.items()},
-            self.scalars,
-            {name: block[:count] for name, block in self.kept.items()},
-        )
 
 
 class GradientPasses:
@@ -74,19 +45,26 @@ class GradientPasses:
         scoring_model: the model.
         coverage: `all` measures every trained parameter; `linear` those that only linear layers and experts use.
         seed: seed of dropout.
+        batching: how texts reach the model; None: padded.
 
     Attributes:
         measured: names of the parameters that are measured, in the model's order.
         left_out: names of the other trained parameters: none with `all`.
         one_by_one: True if the texts pass one at a time.
+        batching: how texts reach the model now.
+        packer: puts the texts of a pass in one row; None: they are padded.
 
     Raises:
         ModelError: no parameter is trained, or none that is to be measured.
     """
 
-    def __init__(self, scoring_model: ScoringModel, coverage: str = "all", seed: int = 0) -> None:
+    def __init__(
+        self, scoring_model: ScoringModel, coverage: str = "all", seed: int = 0, batching: Batching | None = None
+    ) -> None:
         self.scoring_model = scoring_model
         self.seed = seed
+        self.batching = batching or Batching()
+        self.packer = self.batching.packer_of_gradients()
         sites = find_sites(scoring_model.model)
         trained = {name: p for name, p in scoring_model.model.named_parameters() if p.requires_grad}
         self.measured = {name: p for name, p in trained.items() if coverage == "all" or name in sites.linear}
@@ -99,6 +77,8 @@ class GradientPasses:
         self.sites = sites if coverage == "all" else sites.only(sites.linear)
         self.one_by_one = False
         self._compared = False
+        head = {id(p) for p in scoring_model.projection.parameters()}
+        self._measures_head = any(id(p) in head for p in self.measured.values())
         self._forms_weights = True
         """True while passes form the parameters' own gradients, too: until a pass has shown that none is missed."""
         self._reentrant = False
@@ -107,7 +87,7 @@ class GradientPasses:
 
     def _give_up(self, reason: str) -> None:
         """Take the texts one at a time from now on."""
-        self.one_by_one = True
+        self.one_by_one, self.packer = True, None
         LOGGER.warning(
             f"Gradients are measured one text at a time: {reason}. The numbers are exact, but a pass over the "
             "candidates takes about as long as a pass over each of them."
@@ -115,6 +95,8 @@ class GradientPasses:
 
     def check(self, batch: Batch, step: int) -> None:
         """Compare captured gradients with autograd's for two texts of a batch, once; a difference ends capturing.
+
+        A difference in a packed row ends packing only: the texts are then padded and compared once more.
 
         Args:
             batch: at least two texts, else nothing is compared; on the model's device.
@@ -129,18 +111,54 @@ class GradientPasses:
             rows = torch.arange(2, device=rows.device)
         pair = take_rows(batch, rows)
         with restored_gradients(self.scoring_model.model), torch.compiler.set_stance("force_eager"):
-            reason = difference(self, pair, step)
-            if reason is not None and "reentrant" in reason:  # these checkpoints need the whole backward pass
-                self._reentrant = True
-                reason = difference(self, pair, step)
+            reason = self._difference_in_a_row(pair, step) if self.packer else self._difference(pair, step)
+            if reason is not None and self.packer is not None:
+                self._sort_instead(reason)
+                reason = self._difference(pair, step)
         if self.scoring_model.sharded:  # all processes must call the model equally often
             failed = ProcessGroup().sum(torch.tensor(float(reason is not None), device=rows.device))
             reason = "another process found a difference" if failed and reason is None else reason
         if reason is not None:
             self._give_up(reason)
 
+    def _difference(self, pair: Batch, step: int) -> str | None:
+        """Return where captured gradients of two texts differ from autograd's; None: nowhere."""
+        reason = difference(self, pair, step)
+        if reason is not None and "reentrant" in reason:  # these checkpoints need the whole backward pass
+            self._reentrant = True
+            reason = difference(self, pair, step)
+        return reason
+
+    def _difference_in_a_row(self, pair: Batch, step: int) -> str | None:
+        """Return the same for two texts in one row; a model that cannot take them is one more reason."""
+        try:
+            with self._row_held():
+                return self._difference(pair, step)
+        except torch.OutOfMemoryError:
+            raise
+        except (ModelError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            return f"the model does not take them ({type(error).__name__}: {str(error).splitlines()[0]})"
+
+    def _sort_instead(self, reason: str) -> None:
+        """Sort texts by length from now on, because one row does not keep their gradients apart."""
+        self.packer, self.batching, self._reentrant = None, Batching("sorted", self.batching.tokens), False
+        LOGGER.info(f"Gradients of candidates are measured in batches {ROUTES['sorted']}: in one row {reason}.")
+
+    @contextmanager
+    def _row_held(self) -> Iterator[None]:
+        """Keep the attention of packed rows for the backward passes in this block."""
+        with self.packer.held() if self.packer else nullcontext():
+            yield
+
+    def _groups(self, batch: Batch, micro_batch: int) -> list[Tensor]:
+        """Return the texts of each pass: padded ones with the shortest first, others as `Batching.rows` has them."""
+        lengths = batch["attention_mask"].sum(1)
+        if self.batching.route == "padded" or micro_batch == 1:
+            return list(torch.split(torch.argsort(lengths, stable=True), micro_batch))
+        return [rows.to(lengths.device) for rows in self.batching.rows(lengths.cpu(), micro_batch)]
+
     def run(self, batch: Batch, request: GradientRequest, micro_batch: int, step: int = 0) -> CandidateMeasurements:
-        """Run one forward and backward pass over texts, shortest first, in micro-batches.
+        """Run one forward and backward pass over texts, in micro-batches of similar length.
 
         The results are in the order of the texts. The `.grad` of the parameters and the random state do not change. A
         Gram matrix needs all texts in one micro-batch, or their gradients are kept until it is formed.
@@ -148,13 +166,13 @@ class GradientPasses:
         Args:
             batch: texts, on the model's device.
             request: the quantities to measure.
-            micro_batch: number of texts in a pass.
+            micro_batch: maximum number of texts in a pass.
             step: step on which dropout depends.
         """
         self.check(batch, step)
         if not self.one_by_one:
             try:
-                found = self._run(batch, request, len(batch["input_ids"]) if request.gram else micro_batch, step)
+                found = self._run(batch, request, None if request.gram else micro_batch, step)
             except CaptureError as error:
                 self._give_up(str(error))
             else:
@@ -168,11 +186,14 @@ class GradientPasses:
             found.kept = found.kept if request.keep else {}
         return found
 
-    def _run(self, batch: Batch, request: GradientRequest, micro_batch: int, step: int) -> CandidateMeasurements:
-        order = torch.argsort(batch["attention_mask"].sum(1), stable=True)
+    def _run(self, batch: Batch, request: GradientRequest, micro_batch: int | None, step: int) -> CandidateMeasurements:
+        """Run passes over micro-batches; None: over all texts at once, in the order of their lengths."""
+        groups = [torch.argsort(batch["attention_mask"].sum(1), stable=True)]
+        if micro_batch is not None:
+            groups = self._groups(batch, micro_batch)
         losses, results = [], []
-        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step):
-            for rows in torch.split(order, micro_batch):
+        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step), self._row_held():
+            for rows in groups:
                 self.clear()
                 texts = take_rows(batch, rows)
                 if self.one_by_one:
@@ -181,7 +202,7 @@ class GradientPasses:
                     loss, result = self.captured(texts, request, weights=self._forms_weights)
                 losses.append(loss)
                 results.append(result)
-        return _joined(losses, results, order.argsort(), self.measured)
+        return joined(losses, results, torch.cat(groups).argsort(), self.measured)
 
     def captured(
         self, texts: Batch, request: GradientRequest, *, weights: bool = False
@@ -196,7 +217,8 @@ class GradientPasses:
         Raises:
             CaptureError: a measured parameter has a gradient that no site captured.
         """
-        recorder = Recorder(request, len(texts["input_ids"]), texts["input_ids"].device)
+        lengths = texts["attention_mask"].sum(1).tolist() if self.packer else None
+        recorder = Recorder(request, len(texts["input_ids"]), texts["input_ids"].device, lengths)
         with capture(self.sites, recorder):
             loss = self.losses(texts)
             recorder.backward(loss.sum(), weights=weights or self._reentrant)
@@ -217,34 +239,24 @@ class GradientPasses:
         return loss.detach(), recorder.finish()
 
     def losses(self, batch: Batch) -> Tensor:
-        """Return ℓ_i of each text. A trainable head must see samples as rows, so all logits are formed at once.
+        """Return ℓ_i of each text, differentiable; see `losses_of`."""
+        return losses_of(self.scoring_model, batch, self.packer, measures_head=self._measures_head)
 
-        Raises:
-            ModelError: the model does not take these texts in training, or no trained weight changes its states.
+    def sum_of_gradients(self, batch: Batch, scale: float, micro_batch: int, step: int) -> Blocks:
+        """Return the sum of the gradients of all texts' losses times `scale`, of the measured parameters.
+
+        Args:
+            batch: the texts, on the model's device.
+            scale: factor of each loss.
+            micro_batch: maximum number of texts in a pass.
+            step: step on which dropout depends.
         """
-        name = type(base_of(self.scoring_model.model)).__name__
-        try:
-            hidden = self.scoring_model.hidden(batch["input_ids"], batch["attention_mask"])
-        except ValueError as error:  # a model's own check: Reformer takes multiples of a chunk
-            raise ModelError(f"{name} cannot be trained on these texts: {' '.join(str(error).split())}") from None
-        if not hidden.requires_grad and self.scoring_model.head.frozen:
-            raise ModelError(
-                f"No gradient reaches the trained weights of {name}: its layers cut it off below weights that are not "
-                "trained. Train all weights with --full, or select without gradients."
-            )
-        if self.scoring_model.head.frozen:
-            cpu_budget = CPU_ROWS * 4 * self.scoring_model.head.vocab_size
-            budget = LOGITS_BUDGET if hidden.is_cuda else min(LOGITS_BUDGET, cpu_budget)
-            return mean_losses(self.scoring_model, hidden, batch["labels"], budget)
-        targets = next_token_labels(batch["labels"])
-        losses = nn.functional.cross_entropy(self.scoring_model.project(hidden).mT, targets, reduction="none")
-        return losses.sum(1) / (targets != IGNORE).sum(1).clamp_min(1)
-
-    def sum_of_gradients(self, batches: Sequence[Batch], scale: float, step: int) -> Blocks:
-        """Return the sum of the gradients of all texts' losses times `scale`, of the measured parameters."""
-        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step):
-            for batch in batches:
-                torch.autograd.backward(self.losses(batch).sum() * scale)
+        order = torch.arange(len(batch["input_ids"]))
+        padded = self.batching.route == "padded"
+        groups = torch.split(order, micro_batch) if padded else self._groups(batch, micro_batch)
+        with restored_gradients(self.scoring_model.model), self.seeded_dropout(step), self._row_held():
+            for rows in groups:
+                torch.autograd.backward(self.losses(take_rows(batch, rows)).sum() * scale)
             return {name: p.grad.float() for name, p in self.measured.items() if p.grad is not None}
 
     def clear(self) -> None:
@@ -259,38 +271,6 @@ class GradientPasses:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield
-
-
-def _joined(
-    losses: Sequence[Tensor], results: Sequence[GradientResult], back: Tensor, order: Iterable[str]
-) -> CandidateMeasurements:
-    """Join the results of micro-batches in the order of the texts."""
-    out = CandidateMeasurements({"loss": torch.cat(list(losses))[back]})
-    used = {name for result in results for name in result.kept}
-    for name in order:
-        if name in used:
-            like = next(result.kept[name] for result in results if name in result.kept)
-            blocks = [
-                result.kept[name] if name in result.kept else like.new_zeros(len(loss), *like.shape[1:])
-                for loss, result in zip(losses, results, strict=True)
-            ]
-            out.kept[name] = (blocks[0] if len(blocks) == 1 else torch.cat(blocks))[back]
-            for result in results:
-                result.kept.pop(name, None)
-    fields: dict[str, Callable[[GradientResult], Tensor | None]] = {
-        "alignment": lambda result: result.dots,
-        "squares": lambda result: result.squares,
-        "sketch": lambda result: result.sketch,
-    }
-    for name, of in fields.items():
-        parts = [part for result in results if (part := of(result)) is not None]
-        if parts:
-            out.values[name] = torch.cat(parts)[back]
-    if results[0].gram is not None:
-        out.pairs["gram"] = results[0].gram[back][:, back]
-    if "squares" in out.values:
-        out.values["grad_norm"] = out.values.pop("squares").sqrt()
-    return out
 
 
 def by_pattern(names: Sequence[str]) -> str:

@@ -90,6 +90,8 @@ SHARED = (
     _line("select k_center", "select --method k_center --pool pool --features feats --budget 6 --name it", 0.7),
     _line("cluster", STAGES["cluster"], 1),
     _line("curriculum", STAGES["curriculum"], 1),
+    _line("subset", "subset --pool pool --from few --union order --name it", 1),
+    _line("subset by SQL", "subset --pool pool --sql WHERE --name it", 0.7),
     _line("embed", STAGES["embed"], 0.7),
     _line("ingest", STAGES["ingest"], 0.7),
     _line("demo-pool", STAGES["demo-pool"], 0.3),

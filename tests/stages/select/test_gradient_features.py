@@ -15,6 +15,7 @@ import torch
 from curate import Store, make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
+from curate.numerics.gradients import SignHash, Sketch, TwoSided
 from curate.stages.inputs import resolve
 from curate.stages.select.candidates import read_candidates
 from curate.stages.select.config import SelectConfig
@@ -106,25 +107,39 @@ def slow_vectors(checkpoint: Path, table: Any, rows: list[int], *, eps_mode: str
     return torch.stack(out)
 
 
-def sketched(vectors: torch.Tensor, checkpoint: Path, dim: int) -> torch.Tensor:
+def sketched(vectors: torch.Tensor, checkpoint: Path, hash_: Sketch) -> torch.Tensor:
     from curate.lm.model.config_checks import ModelOptions
     from curate.lm.model.load import load_model
-    from curate.numerics.gradients import SignHash
 
-    hash_, into, at = SignHash(dim, 0), torch.zeros(len(vectors), dim), 0
+    into, at = torch.zeros(len(vectors), hash_.size), 0
     for name, p in load_model(ModelOptions(str(checkpoint)), trainable=True).named_parameters():
         if p.requires_grad:
-            hash_.add(name, vectors[:, at : at + p.numel()].float(), into)
+            hash_.add(name, vectors[:, at : at + p.numel()].float().unflatten(1, p.shape), into)
             at += p.numel()
     assert at == vectors.shape[1]
     return into.double()
 
 
-@pytest.mark.parametrize(("eps_mode", "dim"), [("adam", 256), ("less", 256), ("adam", 65536)])
+TWO_SIDED = {"projection": "two_sided", "projection_dim": 8}
+
+
+@pytest.mark.parametrize(
+    ("values", "dim"),
+    [
+        ({}, 256),
+        ({"eps_mode": "less"}, 256),
+        ({}, 65536),
+        (TWO_SIDED, 256),
+        (TWO_SIDED | {"direction": "gradient"}, 256),
+        ({"direction": "gradient"}, 256),
+    ],
+)
 def test_the_score_is_that_of_a_loop_over_samples_checkpoints_and_subtasks(
-    fresh: Store, eps_mode: str, dim: int
+    fresh: Store, values: dict[str, Any], dim: int
 ) -> None:
-    found, _ = scorer(fresh, eps_mode=eps_mode, sketch_dim=dim)
+    found, _ = scorer(fresh, sketch_dim=dim, **values)
+    eps_mode = None if "direction" in values else values.get("eps_mode", "adam")
+    hash_ = TwoSided(dim, 0, 8) if "projection" in values else SignHash(dim, 0)
     run = whole_checkpoints(fresh.get("warm").path / "checkpoints")
     assert len(run) == 3
     total = torch.zeros(6, 5, dtype=torch.float64)
@@ -133,7 +148,7 @@ def test_the_score_is_that_of_a_loop_over_samples_checkpoints_and_subtasks(
         ours = slow_vectors(checkpoint, pool[0][0], [row for _, row in pool], eps_mode=eps_mode)
         theirs = slow_vectors(checkpoint, target[0][0], [row for _, row in target], eps_mode=None)
         if dim < 1000:
-            ours, theirs = sketched(ours, checkpoint, dim), sketched(theirs, checkpoint, dim)
+            ours, theirs = sketched(ours, checkpoint, hash_), sketched(theirs, checkpoint, hash_)
         normal = torch.nn.functional.normalize
         total += weight * (normal(ours, dim=1) @ normal(theirs, dim=1).T)
     by_subtask = [total[:, [s == name for s in SUBTASKS]].mean(1) for name in ("letters", "sums")]
@@ -204,7 +219,9 @@ def test_features_are_kept_by_content(fresh: Store, made: list[int], tmp_path: P
     make(fresh, "ingest", name="fewer", data=[str(tmp_path / "fewer.jsonl")])
     made.clear()
     assert np.isfinite(rewards(fresh, range(2), pool="fewer")).all() and made == []
-    for values in ({"sketch_seed": 1}, {"sketch_dim": 128}, {"feature_precision": "int8"}, {"eps_mode": "less"}):
+    others: list[dict[str, Any]] = [{"sketch_seed": 1}, {"sketch_dim": 128}, {"feature_precision": "int8"}]
+    others += [{"eps_mode": "less"}, {"direction": "gradient"}, {"projection": "two_sided"}, TWO_SIDED]
+    for values in others:
         assert news(**values) == 12, values
     checkpoints = scorer(fresh)[0].checkpoints
     assert len({checkpoint.work.folders[False] for checkpoint in checkpoints}) == 3
@@ -296,3 +313,18 @@ def test_a_target_with_nothing_to_train_on_is_refused(fresh: Store, tmp_path: Pa
     make(fresh, "ingest", name="masked", data=[str(tmp_path / "long.jsonl")])
     with pytest.raises(DataError, match="No sample of 'masked' has anything to train on: raise the warm-up run's"):
         rewards(fresh, target="masked")
+
+
+def test_blocks_that_do_not_fill_the_sketch_and_a_size_without_projection_are_refused() -> None:
+    shape = {"method": "less", "pool": "p", "target": "t", "warmup": "w", "budget": 5}
+    with pytest.raises(ConfigError, match="give a multiple of 144, such as 8208"):
+        build(SelectConfig, {**shape, "projection": "two_sided", "projection_dim": 12})
+    with pytest.raises(ConfigError, match="--projection-dim belongs to --projection two_sided"):
+        build(SelectConfig, {**shape, "projection_dim": 12})
+
+
+def test_the_new_options_leave_the_fingerprints_of_older_subsets() -> None:
+    config = build(SelectConfig, {"method": "less", "pool": "p", "target": "t", "warmup": "w", "budget": 5})
+    assert not {"projection", "projection_dim", "direction"} & config.identity().keys()
+    chosen = config.model_copy(update={"projection": "two_sided", "direction": "gradient"})
+    assert {"projection", "direction"} <= chosen.identity().keys()

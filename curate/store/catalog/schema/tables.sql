@@ -108,8 +108,8 @@ COMMENT ON COLUMN metrics.value IS 'Value of the metric.';
 
 CREATE TABLE IF NOT EXISTS subsets (artifact VARCHAR, sample_id VARCHAR, rank BIGINT, score DOUBLE, weight DOUBLE);
 ALTER TABLE subsets ADD COLUMN IF NOT EXISTS epoch INTEGER;  -- older catalogues do not have this column
-COMMENT ON TABLE subsets IS 'The samples of a subset (curate select), an export, a curriculum, or an epoch of a run with a pool selector, in order.';
-COMMENT ON COLUMN subsets.artifact IS 'The subset (curate select, curate curriculum), the export or the run.';
+COMMENT ON TABLE subsets IS 'The samples of a subset (curate select, curate subset), an export, a curriculum, or an epoch of a run with a pool selector, in order.';
+COMMENT ON COLUMN subsets.artifact IS 'The subset (curate select, curate subset, curate curriculum), the export or the run.';
 COMMENT ON COLUMN subsets.epoch IS 'For a run: the epoch that the subset was selected for, from 1 (with --reselect once: this and all later epochs). For a curriculum with rounds: the round, from 1. Otherwise null.';
 COMMENT ON COLUMN subsets.sample_id IS 'The sample.';
 COMMENT ON COLUMN subsets.rank IS 'Index in the subset, from 0; for a curriculum the index in its order, the same in every round.';
