@@ -72,7 +72,7 @@ def work(args: argparse.Namespace) -> None:
 def answer(what: str, turn: int, store: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Measure one thing; `missing` is true if this checkout has no such option."""
     from curate import make
-    from curate.stages.train.config import TrainConfig
+    from curate.stages.train import TrainConfig
 
     common = {"model": args.model, "dtype": "float32", "max_length": args.length}
     if what == "embed":
