@@ -217,7 +217,9 @@ def compare_tokens(what: str, args: argparse.Namespace) -> dict[str, Any]:
         turns["trl"].append(sides["trl"].measure(f"{TRL[what]} {turns['ours'][-1]['rows']}"))
         for name, measured in turns.items():
             tell(what, turn, name, measured[-1])
-    return closed(sides, of_turns(turns["trl"], turns["ours"]) | {"memory": None})
+    found = of_turns(turns["trl"], turns["ours"])
+    parts = {"ours": found["parts"]["earlier"], "trl": found["parts"]["ours"]}
+    return closed(sides, found | {"parts": parts, "memory": None})
 
 
 def same(args: argparse.Namespace) -> dict[str, Any]:
