@@ -72,7 +72,7 @@ def work(args: argparse.Namespace) -> None:
 def answer(what: str, turn: int, store: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Measure one thing; `missing` is true if this checkout has no such option."""
     from curate import make
-    from curate.stages.train.config import TrainConfig
+    from curate.stages.train import TrainConfig
 
     common = {"model": args.model, "dtype": "float32", "max_length": args.length}
     if what == "embed":
@@ -217,7 +217,9 @@ def compare_tokens(what: str, args: argparse.Namespace) -> dict[str, Any]:
         turns["trl"].append(sides["trl"].measure(f"{TRL[what]} {turns['ours'][-1]['rows']}"))
         for name, measured in turns.items():
             tell(what, turn, name, measured[-1])
-    return closed(sides, of_turns(turns["trl"], turns["ours"]) | {"memory": None})
+    found = of_turns(turns["trl"], turns["ours"])
+    parts = {"ours": found["parts"]["earlier"], "trl": found["parts"]["ours"]}
+    return closed(sides, found | {"parts": parts, "memory": None})
 
 
 def same(args: argparse.Namespace) -> dict[str, Any]:

@@ -32,6 +32,12 @@ SELECT = {"pool": "pool", "target": "pool", "warmup": "run", "method": "less"}
 Curate = Callable[..., Outcome]
 
 
+@pytest.fixture
+def tmp_path(memory_folder: Path) -> Path:
+    """The folder of a test is in memory: each test copies and removes many stores."""
+    return memory_folder
+
+
 @pytest.fixture(scope="module")
 def world(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store that holds a file of every kind: runs, a draft with a checkpoint, an index, a cache."""

@@ -220,10 +220,14 @@ def test_features_are_kept_by_content(fresh: Store, made: list[int], tmp_path: P
     made.clear()
     assert np.isfinite(rewards(fresh, range(2), pool="fewer")).all() and made == []
     others: list[dict[str, Any]] = [{"sketch_seed": 1}, {"sketch_dim": 128}, {"feature_precision": "int8"}]
-    others += [{"eps_mode": "less"}, {"direction": "gradient"}, {"projection": "two_sided"}, TWO_SIDED]
+    others += [{"eps_mode": "less"}, {"projection": "two_sided"}, TWO_SIDED]
     for values in others:
         assert news(**values) == 12, values
     checkpoints = scorer(fresh)[0].checkpoints
+    plain = scorer(fresh, direction="gradient")[0].checkpoints
+    for update, gradient in zip(checkpoints, plain, strict=True):
+        assert update.work.folders[False] != gradient.work.folders[False]
+        assert update.work.folders[True] == gradient.work.folders[True]
     assert len({checkpoint.work.folders[False] for checkpoint in checkpoints}) == 3
 
 
