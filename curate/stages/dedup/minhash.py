@@ -118,12 +118,12 @@ def candidates(parts: list[Sets], labels: Hashes, threshold: float) -> Ints:
     alone = np.zeros(count, bool)
     alone[first[sizes == 1]] = True
     chosen = np.flatnonzero(~alone)
-    places = signatures(parts, chosen)
+    minima = signatures(parts, chosen)
     keys = np.zeros(0, np.int64)
     for start in range(0, FUNCTIONS - rows + 1, rows):
         bucket = labels[chosen]
         for place in range(start, start + rows):
-            bucket = mix(bucket * np.uint64(0x9E3779B97F4A7C15) + places[place])
+            bucket = mix(bucket * np.uint64(0x9E3779B97F4A7C15) + minima[place])
         keys = np.union1d(keys, _pairs_within(bucket, chosen, count))
     return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
 

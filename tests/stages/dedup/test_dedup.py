@@ -232,7 +232,7 @@ def test_a_subset_is_trained_on_and_combined_like_others(store: Store) -> None:
     dedup(store)
     make(store, "subset", name="less", pool="pool", base=["c"])
     assert kept(store, ids, "less") == [0, 2]
-    assert make(store, "export", name="out", subset="c", format="jsonl").rows == 2
+    assert make(store, "export", name="out", subset="c", file_format="jsonl").rows == 2
 
 
 def test_calls_of_tools_and_turns_are_part_of_the_prompt() -> None:
