@@ -165,13 +165,13 @@ RUNS = ("train", SCRIPT)
 """Stages that make runs."""
 
 MADE_BY: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(["pool", "eval_pool", "target"], ("ingest",)),
+    **dict.fromkeys(["pool", "eval_pool", "target", "against"], ("ingest",)),
     **dict.fromkeys(["features", "target_features"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),
     "prescreen_from": ("train",),
     "clusters": ("cluster",),
-    **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "export")),
+    **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "dedup", "export")),
 }
 """Field -> the stages that make the artifact it names."""
 

@@ -50,6 +50,8 @@ STAGES: Mapping[str, str] = {
     "select": "select --method less --pool pool --target held --warmup run --budget 6 --sketch-dim 64 --name it",
     "train": f"train --pool pool --eval-pool held --name it {UDS} {STEPS} --max-steps 5 --seed 1",
     "curriculum": "curriculum --from run --name it",
+    "subset": "subset --pool pool --name it --sql FROM/**/features/**/ORDER/**/BY/**/ALL",
+    "dedup": "dedup --pool pool --against held --threshold 0.5 --name it",
     "evaluate": "evaluate --model run --pool held --metric exact_match --max-new-tokens 2 --shard-rows 4 --name it "
     f"{SHORT}",
     "export": "export --run run --as hf --to out --name it",
@@ -67,6 +69,7 @@ INPUTS: Mapping[str, Mapping[str, str]] = {
     "train": {"pool": "part-00001.parquet", "held": "part-00000.parquet", "base": "files/model.safetensors"},
     "evaluate": {"held": "part-00000.parquet", "run": "files/adapter_model.safetensors"},
     "export": {"pool": "part-00001.parquet"},
+    "dedup": {"pool": "part-00001.parquet", "held": "part-00000.parquet"},
     "report": {"pool": "part-00001.parquet"},
     "compare": {"base": "files/model.safetensors", "pool": "part-00001.parquet"},
 }

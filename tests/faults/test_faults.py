@@ -41,6 +41,8 @@ SAMPLE = [
     ("train", "cut off"),
     ("curriculum", "gone"),
     ("curriculum", "during training"),
+    ("subset", "kill -9"),
+    ("dedup", "disk full"),
     ("evaluate", "Ctrl-C twice"),
     ("evaluate", "/dev/shm full"),
     ("export", "read-only"),

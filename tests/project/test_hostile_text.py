@@ -193,6 +193,7 @@ NEEDED = {
     "train": {"pool": "pool", "model": "nothing/there", "selector": "random"},
     "curriculum": {"from": "uds"},
     "subset": {"pool": "pool"},
+    "dedup": {"pool": "pool"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},

@@ -41,6 +41,7 @@ NAME_COLUMNS = {
     "metrics": "run",
     "subsets": "subset",
     "draws": "subset",
+    "duplicates": "subset",
     "comparisons": "comparison",
     "evaluations": "evaluation",
     "answers": "evaluation",

@@ -131,6 +131,16 @@ COMMENT ON COLUMN draws.position IS 'Row of the sample in the pool, from 0; its 
 COMMENT ON COLUMN draws.index_value IS 'The arm''s index when it was selected, mean + beta * deviation; null in the cold start.';
 COMMENT ON COLUMN draws.reward IS 'The reward: the value of the sample''s gradient for the target; null if it was not finite.';
 
+CREATE TABLE IF NOT EXISTS duplicates (
+    artifact VARCHAR, sample_id VARCHAR, other_id VARCHAR, across BOOLEAN, kind VARCHAR, jaccard DOUBLE);
+COMMENT ON TABLE duplicates IS 'The pairs of samples that curate dedup found: copies, and answers that contradict each other.';
+COMMENT ON COLUMN duplicates.artifact IS 'The subset.';
+COMMENT ON COLUMN duplicates.sample_id IS 'The sample of the pool. It is left out if it is no contradiction and the subset does not have it.';
+COMMENT ON COLUMN duplicates.other_id IS 'The sample that it is a copy of, or whose answer it contradicts.';
+COMMENT ON COLUMN duplicates.across IS 'True if other_id is a sample of the other pool.';
+COMMENT ON COLUMN duplicates.kind IS 'exact (the same normalized text), near (similar text, the same numbers) or contradiction (the same prompt, another answer, and neither is left out for it).';
+COMMENT ON COLUMN duplicates.jaccard IS 'Jaccard similarity of the texts that were compared. Null for a contradiction.';
+
 CREATE TABLE IF NOT EXISTS comparisons (
     artifact VARCHAR, method VARCHAR, kind VARCHAR, seed BIGINT, fingerprint VARCHAR, axis VARCHAR, budget DOUBLE,
     loss DOUBLE, difference DOUBLE, samples DOUBLE, tokens DOUBLE, target_tokens DOUBLE, seconds DOUBLE, flops DOUBLE);
