@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow as pa
 from ..errors import DataError
 from ..pool_selectors import Candidates, Draws, Ranking
 from ..pool_selectors.candidates import Ints
-from ..store import Artifact, Store
+from ..store import Artifact, Draft, Store
 
 
 def subset_of(pool: Artifact, subset: Artifact | None) -> set[str] | None:
@@ -48,6 +50,19 @@ RECORDS = 'SELECT sample_id, "rank", score, weight, epoch FROM subsets WHERE sub
 
 
 SUBSETS = pa.schema({"sample_id": pa.string(), "rank": pa.int64(), "score": pa.float64(), "weight": pa.float64()})
+
+
+def write_subset(
+    draft: Draft, ids: Sequence[str] | pa.ChunkedArray, scores: pa.Array | None = None, weights: pa.Array | None = None
+) -> None:
+    """Write a subset in order: as the artifact's data, and as records of the table `subsets`."""
+    nothing = pa.nulls(len(ids), pa.float64())
+    columns = {"sample_id": ids, "rank": pa.array(range(len(ids)), pa.int64())}
+    columns |= {"score": nothing if scores is None else scores, "weight": nothing if weights is None else weights}
+    subset = pa.table(columns, schema=SUBSETS)
+    draft.write(0, subset)
+    draft.add("subsets", subset)
+    draft.rows = len(subset)
 
 
 def subset_table(ranking: Ranking, candidates: Candidates) -> pa.Table:

@@ -6,15 +6,12 @@ sample that is kept, in the order of the pool. The table `duplicates` has the pa
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
-
 from ...errors import ConfigError, DataError
 from ...runtime.terminal import cell
 from ...store import Draft
 from ..inputs import Inputs
 from ..stage import Stage
-from ..subsets import SUBSETS
+from ..subsets import write_subset
 from .config import DedupConfig
 from .groups import Groups, Rows, group
 from .texts import rows_of
@@ -43,13 +40,8 @@ def run(config: DedupConfig, inputs: Inputs, draft: Draft) -> None:
             f"Each of the {len(rows.ids) - rows.other} samples has a copy in the other pool: there is nothing to keep."
         )
     ids = [rows.ids[row] for row in found.kept.tolist()]
-    nothing = pa.nulls(len(ids), pa.float64())
-    columns = {"sample_id": ids, "rank": np.arange(len(ids)), "score": nothing, "weight": nothing}
-    subset = pa.table(columns, schema=SUBSETS)
-    draft.write(0, subset)
-    draft.add("subsets", subset)
+    write_subset(draft, ids)
     draft.add("duplicates", found.pairs)
-    draft.rows = len(ids)
     draft.summary = {"samples": len(ids), "of the rows of the pool": pool.rows, **_summary(rows, found)}
 
 

@@ -16,7 +16,7 @@ from ...store import Artifact, Draft
 from ..export.selection import ChosenSamples, digest
 from ..inputs import Inputs
 from ..stage import Stage
-from ..subsets import SUBSETS, records_of, subset_of
+from ..subsets import records_of, subset_of, write_subset
 from .config import SubsetConfig
 from .members import MEMBERS, check, from_file, from_rows, from_subsets, join
 
@@ -53,18 +53,14 @@ def run(config: SubsetConfig, inputs: Inputs, draft: Draft) -> None:
     check(members, "The result")
     chosen = ChosenSamples.of(pool, members, inputs.store)
     chosen.positions(draft.path)
-    columns = {"sample_id": members["sample_id"], "rank": pa.array(range(len(members)), pa.int64())}
-    subset = pa.table({**columns, "score": members["score"], "weight": members["weight"]}, schema=SUBSETS)
-    draft.write(0, subset)
-    draft.add("subsets", subset)
+    write_subset(draft, members["sample_id"], members["score"], members["weight"])
     if len(chosen.answers):
         draft.add("turn_samples", chosen.answers)
-    draft.rows = len(subset)
-    draft.summary = {"samples": len(subset), "of the rows of the pool": pool.rows}
+    draft.summary = {"samples": len(members), "of the rows of the pool": pool.rows}
     if config.minus:
-        draft.summary["left out by --minus"] = found - len(subset)
-    if subset["weight"].null_count < len(subset):
-        span = pc.min_max(subset["weight"]).as_py()
+        draft.summary["left out by --minus"] = found - len(members)
+    if members["weight"].null_count < len(members):
+        span = pc.min_max(members["weight"]).as_py()
         draft.summary["weights"] = f"{span['min']:.4g} to {span['max']:.4g}"
 
 
