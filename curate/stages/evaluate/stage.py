@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...errors import ConfigError, DataError, did_you_mean
+from ...errors import ConfigError, CurateError, DataError, did_you_mean
 from ...executors.options import executor_for
 from ...log import LOGGER
 from ...store import Artifact, Draft
-from ..decontaminate.check import report, trained_on
+from ..decontaminate.check import Contact, report, trained_on
 from ..inputs import Inputs
 from ..pools import samples_between
 from ..stage import Stage
@@ -55,7 +55,7 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     """Evaluate on the pool shard by shard, then on the tasks, and write the records of both to `evaluations`."""
     pool = inputs.artifacts.get("pool")
-    contacts = trained_on(inputs.store, inputs.fingerprints["model"], pool) if pool and not draft.rank else []
+    contacts = _contacts(inputs, pool) if pool and not draft.rank else []
     report(contacts, strict=False)
     seconds = _evaluate_pool(config, inputs, draft, pool) if pool else {}
     if draft.rank:
@@ -74,6 +74,15 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     draft.summary = _summary(draft, results, seconds)
     if contacts:
         draft.summary["trained on held-out rows"] = [each.sentence for each in contacts]
+
+
+def _contacts(inputs: Inputs, pool: Artifact) -> list[Contact]:
+    """Return which rows that the model was trained on hold held-out rows; warn if they cannot be read any more."""
+    try:
+        return trained_on(inputs.store, inputs.fingerprints["model"], pool)
+    except CurateError as error:
+        LOGGER.warning(f"Whether the model was trained on rows of '{pool.name}' is not known: {error}")
+        return []
 
 
 def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
