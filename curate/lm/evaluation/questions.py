@@ -18,7 +18,7 @@ class Question:
     Attributes:
         task: name of the task.
         number: number of the question in the part of the task that is measured, from 0.
-        question: text that the model is asked, without examples, and the possible answers below it, if there are some.
+        question: text that the model is asked, without examples; possible answers only if they are part of that text.
         answer: the correct answer.
     """
 
@@ -71,8 +71,6 @@ def _questions(name: str, task: Any) -> Iterator[Question]:
         choices = list(task.doc_to_choice(doc)) if task.config.doc_to_choice is not None else []
         if isinstance(text, int):  # the choices are beginnings of one sentence
             text, choices = "\n".join(map(str, choices)), []
-        if choices and not all(str(choice).strip() in str(text) for choice in choices):
-            text = "\n".join([str(text), *(f"({chr(65 + place)}) {choice}" for place, choice in enumerate(choices))])
         if isinstance(target, (list, tuple)):
             target = target[0] if target else ""
         if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
