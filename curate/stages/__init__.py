@@ -31,6 +31,7 @@ STAGES = {
     "curriculum": "Order and weight the samples of a pool by the ledgers of past runs.",
     "subset": "Keep the samples of a pool that a query, a file of ids or other subsets name.",
     "dedup": "Keep one sample of each group of copies in a pool.",
+    "decontaminate": "Leave out the samples of a pool that hold held-out rows.",
     "merge": "Merge the adapter of a model into its weights.",
     "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",

@@ -106,8 +106,8 @@ def base_fingerprint(key: str, location: str, fingerprint: str) -> dict[str, str
 
 
 def kind_of(field: str) -> str:
-    """Return what an external field names: a `model`, a `template` or a `dataset`."""
-    return {"model": "model", "chat_template": "template"}.get(field, "dataset")
+    """Return what an external field names: a `model`, a `template`, a `file` or a `dataset`."""
+    return {"model": "model", "chat_template": "template", "ids": "file"}.get(field, "dataset")
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -171,7 +171,9 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     "warmup": ("train",),
     **dict.fromkeys(["prescreen_from", "lengths_of"], ("train",)),
     "clusters": ("cluster",),
-    **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "dedup", "export")),
+    **dict.fromkeys(
+        ["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "dedup", "decontaminate", "export")
+    ),
 }
 """Field -> the stages that make the artifact it names."""
 
@@ -187,7 +189,7 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
     Args:
         store: the store to look for an artifact of this name.
         text: `[label=]path`, a URL, the name of an artifact, or a Hub id.
-        kind: `model`, `dataset` or `template`.
+        kind: `model`, `dataset`, `file` (on this machine) or `template`.
 
     Raises:
         ModelError: there is no such model or chat template.
@@ -211,6 +213,8 @@ def locate(store: Store, text: str, *, kind: str) -> tuple[str, str]:
         artifact = store.get(text)
         require_no_links(artifact.files)
         return str(artifact.files), artifact.fingerprint
+    if kind == "file":
+        raise DataError(f"There is no file {printable(path)}: check the path.")
     return text, _hub_revision(text, kind, store)
 
 

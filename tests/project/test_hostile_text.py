@@ -194,6 +194,7 @@ NEEDED = {
     "curriculum": {"from": "uds"},
     "subset": {"pool": "pool"},
     "dedup": {"pool": "pool"},
+    "decontaminate": {"pool": "pool", "against": "pool"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},

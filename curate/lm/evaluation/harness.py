@@ -78,13 +78,13 @@ def run_tasks(
         ConfigError: the harness is not installed, a task does not exist, or a task's data, template or metric fails.
     """
     harness_version()
-    with _quiet():
+    with quiet():
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
         manager = TaskManager(include_path=tasks.folder, include_defaults=tasks.defaults or tasks.folder is None)
-        names = _matched_names(tasks, manager)
+        names = matched_names(tasks, manager)
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=tasks.batch_size)
         _limit_template(wrapped, tokenizer)
         try:
@@ -117,7 +117,7 @@ def _limit_template(wrapped: Any, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Redirect the harness's prints to stderr, and let it log only errors."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
@@ -134,7 +134,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _matched_names(tasks: Tasks, manager: Any) -> list[str]:
+def matched_names(tasks: Tasks, manager: Any) -> list[str]:
     """Return the task names that the patterns match; raise `ConfigError` for a pattern without a match."""
     for name in tasks.names:
         if not manager.match_tasks([name]):

@@ -113,6 +113,9 @@ class CompareConfig(Config):
     """Options of `curate compare`: methods, pools, seeds and the budget."""
 
     pool: Ref = Field(description="The pool to select from, by the name given at ingest.")
+    subset: Ref | None = Field(
+        None, description="Subset of the pool that batch selectors and controls choose from, instead of the whole pool."
+    )
     eval_pool: Ref = Field(description="A held-out pool; methods are compared by their loss on it.")
     model: Annotated[str, EXTERNAL] = Field(
         description="Model that every run starts from: a folder, a Hub id, or a name in the store."
@@ -156,6 +159,9 @@ class CompareConfig(Config):
     jobs: Annotated[int, NOT_HASHED] = Field(
         1, ge=1, description="Number of runs at a time, each in its own process; 1 trains in this process."
     )
+    strict: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Stop with an error if the pool or the target holds rows of the held-out pool."
+    )
     format: Annotated[Literal["table", "csv", "json", "markdown"], NOT_HASHED] = Field(
         "table", description="Format of the result on stdout."
     )
@@ -178,6 +184,11 @@ class CompareConfig(Config):
             _check_keys(values, TrainConfig, SET_FOR_TRAIN, where)
         if not self.selectors and not self.pool_selectors:
             raise ConfigError("There is no method to compare: give --selectors or --pool-selectors.")
+        if self.subset is not None and self.pool_selectors:
+            raise ConfigError(
+                "A pool selector selects from the whole pool, so its runs would not be on --subset: leave out "
+                "--pool-selectors, or make a pool of the subset (curate export, then curate ingest)."
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(
                 f"The seeds {', '.join(map(str, self.seeds))} contain one twice, and it would count twice: remove it."

@@ -103,6 +103,7 @@ def _run(planned: ComparisonPlan, name: str, seed: int, values: Mapping[str, Any
     config = planned.config
     shared: dict[str, Any] = {"pool": config.pool, "eval_pool": config.eval_pool, "model": config.model}
     shared |= {**_date(config), **config.train, "eval_steps": config.eval_steps, "seed": seed}
+    shared["subset"] = config.subset
     return planned.add("train", f"{name}-s{seed}", {**shared, **values}, needs)
 
 
@@ -119,7 +120,7 @@ def _keep_all(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]
 def _control(planned: ComparisonPlan, control: str, seed: int) -> str:
     if control == "random":
         return _run(planned, control, seed, {"selector": "random"})
-    pool = {"pool": planned.config.target} if control == "target_only" else {}
+    pool = {"pool": planned.config.target, "subset": None} if control == "target_only" else {}
     return _run(planned, control, seed, {**_keep_all(planned.config, {}), **pool})
 
 

@@ -17,8 +17,12 @@ from ...errors import TrainingError
 from ...log import LOGGER
 from ...store import Artifact, Draft
 from ...store.artifacts.files import read_json, write_json, write_text
+from ..decontaminate.check import Contact, contact
+from ..decontaminate.check import report as report_contacts
 from ..inputs import Inputs, locate
 from ..stage import Stage
+from ..subsets import subset_of
+from ..tokens.turns import conversations_of
 from .chart import Line, chart
 from .config import CompareConfig
 from .format import as_csv, report
@@ -47,8 +51,11 @@ def check(config: CompareConfig) -> None:
 def more_inputs(config: CompareConfig, inputs: Inputs) -> dict[str, str]:
     """Return the fingerprints of artifacts and chat templates that single runs name.
 
-    Artifacts that the comparison makes itself are not among them.
+    Artifacts that the comparison makes itself are not among them. With `--strict` a pool that holds held-out rows is an
+    error, also if the comparison was made before.
     """
+    if config.strict:
+        report_contacts(contacts_of(inputs), strict=True)
     planned = plan(config)
     named = {name for task in planned.tasks.values() for name in task.config.refs().values()}
     own = set(planned.tasks) | set(config.refs().values())
@@ -68,6 +75,8 @@ def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     Raises:
         TrainingError: a run failed.
     """
+    contacts = [] if config.strict else contacts_of(inputs)
+    report_contacts(contacts, strict=False)
     planned = plan(config)
     weights = weights_of(config, inputs.locations["model"])
     progress = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
@@ -77,7 +86,20 @@ def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     if progress.failed:
         LOGGER.info(report(result, output_format="table"))
         _fail(config, progress)
+    result["notes"] = [*result["notes"], *(each.sentence for each in contacts)]
     _write(draft, config, result, at_budget)
+
+
+def contacts_of(inputs: Inputs) -> list[Contact]:
+    """Return which rows that the runs may be trained on hold held-out rows, for the pool and for the target."""
+    pool, held = inputs.artifacts["pool"], inputs.artifacts["eval_pool"]
+    subset, chosen = inputs.artifacts.get("subset"), None
+    if subset is not None:
+        chosen = set(conversations_of(inputs.store, subset, subset_of(pool, subset) or ()))
+    found = [contact(pool, held, chosen)]
+    if "target" in inputs.artifacts:
+        found.append(contact(inputs.artifacts["target"], held))
+    return [each for each in found if each.rows]
 
 
 def show(config: CompareConfig, artifact: Artifact) -> str:

@@ -8,7 +8,7 @@ a band is chosen so that a pair at the threshold is missed with a probability be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -62,14 +62,21 @@ def _word_hash(word: str) -> int:
 
 def shingles(text: str) -> Hashes:
     """Return the hashes (64 bits) of all sequences of three words of a text, ascending, each once; none for no text."""
-    words = np.array([_word_hash(word) for word in WORD.findall(text)], np.uint64)
-    if not len(words):
-        return words
-    length = min(SHINGLE, len(words))
-    mixed = np.full(len(words) - length + 1, length, np.uint64)
-    for place in range(length):
-        mixed = mix(mixed * np.uint64(0x9E3779B97F4A7C15) + words[place : len(words) - length + 1 + place])
-    return np.unique(mixed)
+    return shingles_of([WORD.findall(text)], SHINGLE)
+
+
+def shingles_of(texts: Sequence[Sequence[str]], length: int) -> Hashes:
+    """Return the hashes of all sequences of `length` words of texts, ascending, each once; a shorter text is one."""
+    found = [np.zeros(0, np.uint64)]
+    for text in texts:
+        words = np.array([_word_hash(word) for word in text], np.uint64)
+        if len(words):
+            size = min(length, len(words))
+            mixed = np.full(len(words) - size + 1, size, np.uint64)
+            for place in range(size):
+                mixed = mix(mixed * np.uint64(0x9E3779B97F4A7C15) + words[place : len(words) - size + 1 + place])
+            found.append(mixed)
+    return np.unique(np.concatenate(found))
 
 
 def mix(values: Hashes) -> Hashes:

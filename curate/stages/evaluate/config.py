@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..settings import ModelSettings
 
-POOL_OPTIONS = ("by", "metric", "answer_column", "choices_column", "max_new_tokens")
+POOL_OPTIONS = ("subset", "by", "metric", "answer_column", "choices_column", "max_new_tokens")
 """Options that have an effect only with `pool`."""
 
 
@@ -25,6 +25,9 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
 
     pool: Ref | None = Field(
         None, description="A held-out pool, by the name given at ingest; its loss is always measured."
+    )
+    subset: Ref | None = Field(
+        None, description="Subset of the pool: only its samples are measured, each once; weights do not count."
     )
     by: tuple[str, ...] = Field(
         ("source",), description="Columns of the pool to report results for as well, value by value: source,domain."
@@ -55,7 +58,7 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
     )
     apply_chat_template: bool = Field(False, description="Format the tasks' questions as chat turns.")
     limit: int | None = Field(
-        None, ge=1, description="Number of samples to use: the first of the pool and the first of each task."
+        None, ge=1, description="Number of samples to use: the first of the pool or subset, and the first of each task."
     )
     score_batch_tokens: Annotated[int, NOT_HASHED] = Field(
         4096, ge=1, description="Most tokens, padding included, that are measured at once."
@@ -71,8 +74,8 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
     )
 
     def obvious_name(self) -> str:
-        """Return a name made of the model's and the pool's."""
-        return f"{Path(self.model).name}-on-{self.pool or 'tasks'}"
+        """Return a name made of the model's and the subset's or pool's."""
+        return f"{Path(self.model).name}-on-{self.subset or self.pool or 'tasks'}"
 
     @model_validator(mode="after")
     def _check(self) -> EvaluateConfig:

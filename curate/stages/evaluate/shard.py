@@ -21,6 +21,7 @@ from ..pools import samples_between
 from ..tokens.tokenization import make_encoder
 from ..tokens.turns import Expansion
 from .answer_checks import RULES, Choices, NotScorable
+from .chosen import Chosen
 from .results import ANSWER, CHOICE, CHOICE_NORM, LOSS, schema
 
 if TYPE_CHECKING:
@@ -151,7 +152,13 @@ class Evaluator:
         timer, rows = Stopwatch(), self.work.rows(task)
         read = samples_between(self.pool, rows.start, rows.stop, originals=True)
         expansion = Expansion(self.encoder)
-        samples = [each for position, sample in read for each in _evaluated(position, sample, expansion.split(sample))]
+        samples = [
+            each
+            for position, sample in read
+            if self.work.chosen is None or sample.sample_id in self.work.chosen.conversations
+            for each in _evaluated(position, sample, expansion.split(sample))
+            if self.work.chosen is None or self.work.chosen.has(sample, each.sample)
+        ]
         count = _in_rows(advance, len(rows), len(samples))
         generated_metrics = [metric for metric in self.work.config.metric if metric in RULES]
         with timer.part("loss"):
@@ -325,8 +332,15 @@ class Evaluator:
         }
 
 
+@dataclass(frozen=True)
 class EvaluationPass(ShardedPass["EvaluateConfig"]):
-    """The evaluation of a model on a pool, shard by shard."""
+    """The evaluation of a model on a pool, shard by shard.
+
+    Attributes:
+        chosen: the samples that are measured; None for all.
+    """
+
+    chosen: Chosen | None = None
 
     def open(self) -> Worker[int]:
         """Load the model on the current device, and return the worker that evaluates shards with it."""

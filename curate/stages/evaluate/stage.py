@@ -11,13 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...errors import ConfigError, DataError, did_you_mean
+from ...errors import ConfigError, CurateError, DataError, did_you_mean
 from ...executors.options import executor_for
 from ...log import LOGGER
 from ...store import Artifact, Draft
+from ..decontaminate.check import Contact, report, trained_on
 from ..inputs import Inputs
 from ..pools import samples_between
 from ..stage import Stage
+from .chosen import Chosen
 from .config import EvaluateConfig
 from .results import ANSWER, CHOICE, LOSS, RESULTS, Row, pool_results, schema
 from .shard import EvaluationPass
@@ -37,7 +39,12 @@ SHOWN = 30
 
 
 def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
-    """Return the version of the harness if tasks are given: a task can differ between versions."""
+    """Return the version of the harness if tasks are given: a task can differ between versions.
+
+    With `--strict` a model that was trained on held-out rows is an error, also if it was evaluated before.
+    """
+    if config.strict and "pool" in inputs.artifacts:
+        report(trained_on(inputs.store, inputs.fingerprints["model"], inputs.artifacts["pool"]), strict=True)
     if not config.tasks:
         return {}
     from ...lm.evaluation.harness import harness_version
@@ -48,6 +55,8 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
 def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     """Evaluate on the pool shard by shard, then on the tasks, and write the records of both to `evaluations`."""
     pool = inputs.artifacts.get("pool")
+    contacts = _contacts(inputs, pool) if pool and not draft.rank else []
+    report(contacts, strict=False)
     seconds = _evaluate_pool(config, inputs, draft, pool) if pool else {}
     if draft.rank:
         return
@@ -63,6 +72,17 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
     draft.add("evaluations", pa.Table.from_pylist(records, schema=RESULTS))
     draft.rows = sum(len(answers) for answers in draft.added("answers", ["sample_id"]))
     draft.summary = _summary(draft, results, seconds)
+    if contacts:
+        draft.summary["trained on held-out rows"] = [each.sentence for each in contacts]
+
+
+def _contacts(inputs: Inputs, pool: Artifact) -> list[Contact]:
+    """Return which rows that the model was trained on hold held-out rows; warn if they cannot be read any more."""
+    try:
+        return trained_on(inputs.store, inputs.fingerprints["model"], pool)
+    except CurateError as error:
+        LOGGER.warning(f"Whether the model was trained on rows of '{pool.name}' is not known: {error}")
+        return []
 
 
 def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: Artifact) -> Mapping[str, float]:
@@ -75,7 +95,9 @@ def _evaluate_pool(config: EvaluateConfig, inputs: Inputs, draft: Draft, pool: A
     elif config.answer_column:
         columns.append(config.answer_column)
     _check_columns(rows, columns, pool)
-    work = EvaluationPass(config, inputs.locations["model"], pool, min(len(rows), config.limit or len(rows)), draft)
+    chosen = Chosen.of(inputs, pool)
+    total = min(len(rows), config.limit or len(rows)) if chosen is None else chosen.rows(pool, config.limit)
+    work = EvaluationPass(config, inputs.locations["model"], pool, total, draft, chosen=chosen)
     with config.session():
         return executor_for(work, config, once=True).make(work.shards, label=f"evaluate {pool.name}")
 

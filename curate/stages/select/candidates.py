@@ -56,7 +56,7 @@ def read_candidates(
     pool, features, store = inputs.artifacts["pool"], inputs.artifacts.get("features"), inputs.store
     lengths = None
     if features is not None:
-        _check_pool(features, pool, "features")
+        check_pool(features, pool, "features")
         lengths = _records(store, features, "features", "tokens")
     rows = _first_rows(pool, None if lengths is None else lengths["sample_id"], answers)
     ids: list[str] = rows["sample_id"].to_pylist()
@@ -82,8 +82,8 @@ def read_target(inputs: Inputs, needs: Collection[str], on: str) -> Target:
         texts = [text_of(sample) for sample in samples] if "target_texts" in needs else None
         return Target(subtasks_of(samples, pool.name), texts=texts)
     if pool is not None:
-        _check_pool(features, pool, "target features")
-    _check_comparable(inputs.artifacts["features"], features, on)
+        check_pool(features, pool, "target features")
+    check_comparable(inputs.artifacts["features"], features, on)
     return Target(vectors=_loaded(features, on).matrix)
 
 
@@ -274,11 +274,12 @@ def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[
             f"The features that the clusters '{clusters.name}' were made from are no longer in the store: embed and "
             "cluster the pool again."
         )
-    _check_pool(features, pool, "clusters", clusters.name)
+    check_pool(features, pool, "clusters", clusters.name)
     return _aligned(_records(store, clusters, "clusters", "cluster"), "cluster", pa.array(ids, pa.string()))
 
 
-def _check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = None) -> None:
+def check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = None) -> None:
+    """Raise `DataError` unless an artifact was made from this pool."""
     if made.inputs.get("pool") != pool.fingerprint:
         raise DataError(
             f"The {kind} '{name or made.name}' are not of the pool '{pool.name}' as it is now: make them again from "
@@ -286,7 +287,7 @@ def _check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = No
         )
 
 
-def _check_comparable(features: Artifact, target: Artifact, on: str) -> None:
+def check_comparable(features: Artifact, target: Artifact, on: str) -> None:
     """Raise `DataError` unless the same model measured both with the same options: only then are vectors comparable."""
     problem = f"The features '{features.name}' and the target features '{target.name}' cannot be compared"
     if features.inputs.get("model") != target.inputs.get("model"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ...config import EXTERNAL, Config, Ref
+from ...config import EXTERNAL, Config, Ref, flag_of
 from ...errors import ConfigError
 from ..query_options import QueryOptions
 
@@ -40,4 +40,7 @@ class SubsetConfig(QueryOptions, Config):
             raise ConfigError("Give only one of --sql, --ids and --from: --union adds subsets to it.")
         if not any(starts) and not self.union:
             raise ConfigError("Nothing names the samples to keep: give --sql, --ids, --from or --union.")
+        for name, field in QueryOptions.model_fields.items():
+            if self.sql is None and getattr(self, name) != field.default:
+                raise ConfigError(f"--{flag_of(name, field)} limits a query: it has an effect only with --sql.")
         return self

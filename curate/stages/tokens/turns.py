@@ -126,6 +126,12 @@ def answers_of(store: Store, reader: Artifact) -> Answers:
     return {sample_id: (conversation, turn) for sample_id, conversation, turn in zip(*columns, strict=True)}
 
 
+def conversations_of(store: Store, reader: Artifact, ids: Iterable[str]) -> list[str]:
+    """Return for each sample that an artifact read the id of its conversation, which is its own if it is no answer."""
+    answers = answers_of(store, reader)
+    return [answers[each][0] if each in answers else each for each in ids]
+
+
 def origins(store: Store, ids: pa.ChunkedArray) -> pa.Table:
     """Return `sample_id`, `conversation_id` and `turn` of those samples that are answers, in any artifact's reading."""
     known = store.query("SELECT DISTINCT sample_id, conversation_id, turn FROM turn_samples")

@@ -153,8 +153,9 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
     pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(
         None,
-        description="Subset of the pool to train on, made by select, subset, curriculum or an export by SQL. Each "
-        "sample is a candidate once per epoch, or as often as the subset's weights say; rounds follow each other.",
+        description="Subset of the pool to train on: of select, subset, dedup, decontaminate or curriculum, or an "
+        "export by SQL. Each sample is a candidate once per epoch, or as often as the subset's weights say; rounds "
+        "follow each other.",
     )
     sequence: bool = Field(
         False,

@@ -42,6 +42,7 @@ NAME_COLUMNS = {
     "subsets": "subset",
     "draws": "subset",
     "duplicates": "subset",
+    "leaks": "subset",
     "comparisons": "comparison",
     "evaluations": "evaluation",
     "answers": "evaluation",

@@ -93,6 +93,7 @@ SHARED = (
     _line("subset", "subset --pool pool --from few --union order --name it", 1),
     _line("subset by SQL", "subset --pool pool --sql WHERE --name it", 0.7),
     _line("dedup", STAGES["dedup"], 0.7),
+    _line("decontaminate", STAGES["decontaminate"], 0.7),
     _line("dedup against", "dedup --pool pool --against held --by exact --on answer --name it", 0.5),
     _line("embed", STAGES["embed"], 0.7),
     _line("ingest", STAGES["ingest"], 0.7),

@@ -22,7 +22,7 @@ import pytest
 
 from curate import Artifact, Store, make
 from curate.config import build
-from curate.errors import TrainingError
+from curate.errors import ConfigError, DataError, TrainingError
 from curate.numerics.flops import token_cost
 from curate.stages import stage_of
 from curate.stages import train as train_package
@@ -30,6 +30,8 @@ from curate.stages.compare import runner
 from curate.stages.compare.config import CompareConfig
 from curate.stages.compare.plan import Task, plan
 from curate.stages.compare.runner import make_all
+from curate.stages.compare.stage import contacts_of
+from curate.stages.inputs import resolve
 
 Call = Callable[..., Any]
 
@@ -248,6 +250,32 @@ def test_a_run_of_a_pool_selector_trains_on_a_subset_of_its_own_seed(pools: Stor
         )["sample_id"].to_pylist()
         assert set(kept) <= set(subset.table(["sample_id"])["sample_id"].to_pylist())
         assert runs[f"p-subset-random-s{seed}"]["spent"]["samples"] == 16
+
+
+def test_a_subset_is_what_runs_choose_from_and_held_out_rows_in_it_are_named(
+    pools: Store, tiny: str, pool_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    held = pools.get("held").table(["sample_id"])["sample_id"].to_pylist()
+    make(pools, "ingest", name="leaky", data=[str(pool_file)])
+    clean = [each for each in pools.get("leaky").table()["sample_id"].to_pylist() if each not in held]
+    Path("clean.txt").write_text("\n".join(clean))
+    make(pools, "subset", name="clean", pool="leaky", ids="clean.txt")
+    options = {**COMMON, "pool": "leaky", "model": tiny, "selectors": ["max_loss"], "name": "c"}
+    with pytest.raises(DataError, match="16 rows of 'leaky' hold 16 of the 16 rows of 'held'"):
+        make(pools, "compare", strict=True, **options)
+    (found,) = contacts_of(resolve(pools, build(CompareConfig, options)))
+    assert found.rows == 16
+    config = build(CompareConfig, {**options, "subset": "clean", "target": "target", "controls": ["target_only"]})
+    assert contacts_of(resolve(pools, config)) == []
+    runs = {name: task.config.refs() for name, task in plan(config).tasks.items()}
+    assert {name: refs.get("subset") for name, refs in runs.items() if name.endswith("s0")} == {
+        "c-random-s0": "clean",
+        "c-target_only-s0": None,
+        "c-max_loss-s0": "clean",
+    }
+    with pytest.raises(ConfigError, match="A pool selector selects from the whole pool"):
+        build(CompareConfig, {**options, "subset": "clean", "pool_selectors": ["random"]})
 
 
 def test_an_interrupted_comparison_ends_its_processes_first(

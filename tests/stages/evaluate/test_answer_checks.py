@@ -77,7 +77,7 @@ def test_generated_answers_are_right_where_the_model_knows_them(world: Store, ti
 
 
 def test_the_reference_may_be_a_column_and_samples_without_one_are_rejected(
-    world: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    world: Store, tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (dict([fact]) for fact in list(FACTS.items())[1:3])
     data = [write(tmp_path / "x.jsonl", first, number=1200.5), write(tmp_path / "y.jsonl", second, number=None)]
@@ -88,8 +88,12 @@ def test_the_reference_may_be_a_column_and_samples_without_one_are_rejected(
     found = results(world, "columns")
     assert (found["last_number"]["value"], found["last_number"]["samples"]) == (1, 1) and found["loss"]["samples"] == 3
     assert "nothing in column number (1), no assistant turn at the end (1)" in caplog.text
+    assert "2 rows of 'known' hold 2 of the 3 rows of 'numbers'" in caplog.text
+    with pytest.raises(DataError, match=r"2 rows of 'known' hold 2 of the 3 rows of 'numbers'.*Without --strict"):
+        make(world, "evaluate", name="columns", answer_column="number", strict=True, **options)
+    untrained = {**options, "model": tiny, "by": ["number"]}
     with pytest.raises(DataError, match=r"cannot be measured: nothing in column number \(1\).*Without --strict"):
-        make(world, "evaluate", name="strict", answer_column="number", strict=True, by=["number"], **options)
+        make(world, "evaluate", name="strict", answer_column="number", strict=True, **untrained)
     with pytest.raises(ConfigError, match=r"has no column 'numer'\. Did you mean 'number'"):
         make(world, "evaluate", name="none", answer_column="numer", **options)
     with pytest.raises(
@@ -236,3 +240,17 @@ def test_the_processes_of_a_launch_share_out_an_evaluation(world: Store, tmp_pat
     two = stores[1].get("e")
     assert two.fingerprint == one.fingerprint and results(stores[1], "e") == results(stores[0], "e")
     assert [path.read_bytes() for path in two.shards()] == [path.read_bytes() for path in one.shards()]
+
+
+def test_the_questions_of_tasks_are_held_out(world: Store, tasks: Path, tmp_path: Path) -> None:
+    (ask, say), (other, _) = list(FACTS.items())[:2]
+    data = write(tmp_path / "mixed.jsonl", {f"{ask}  ": "x", other.upper(): "y", "Nothing of the kind": say})
+    make(world, "ingest", name="mixed", data=data)
+    options = {"pool": "mixed", "against": ["task:recall", "task:choose"], "task_folder": str(tasks)}
+    made = make(world, "decontaminate", name="clean", **options)
+    assert made.rows == 1 and made.summary["held-out rows"] == 2 * len(FACTS)
+    leaks = world.query("SELECT position, against, against_sample_id FROM leaks ORDER BY ALL").to_pylist()
+    expected = [(n, f"task:{task}", f"{task}/{n}") for n in (0, 1) for task in ("choose", "recall")]
+    assert [tuple(leak.values()) for leak in leaks] == expected
+    with pytest.raises(ConfigError, match=r"There is no task 'recal'.* Did you mean 'recall'"):
+        make(world, "decontaminate", name="no", **{**options, "against": ["task:recal"]})

@@ -195,12 +195,17 @@ def test_a_file_that_cannot_be_used_is_an_error(store: Store, name: str) -> None
     Path("bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         subset(store, ids="bytes.txt")
+    with pytest.raises(DataError, match=r"^There is no file missing\.txt: check the path\.$"):
+        subset(store, ids="missing.txt")
 
 
 def test_options_that_do_not_go_together_are_an_error(store: Store) -> None:
     of(store, "a", 1, 2)
     with pytest.raises(ConfigError, match="only one of --sql, --ids and --from"):
         subset(store, sql=ALL, base=["a"])
+    for name, value in {"timeout": 3.0, "memory": "1GB", "allow_files": True}.items():
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} limits a query: .* only with --sql"):
+            subset(store, base=["a"], **{name: value})
     with pytest.raises(ConfigError, match="Nothing names the samples to keep"):
         subset(store)
     with pytest.raises(DataError, match="Nothing is left of the 2 samples"):

@@ -141,6 +141,22 @@ COMMENT ON COLUMN duplicates.across IS 'True if other_id is a sample of the othe
 COMMENT ON COLUMN duplicates.kind IS 'exact (the same normalized text), near (similar text, the same numbers) or contradiction (the same prompt, another answer, and neither is left out for it).';
 COMMENT ON COLUMN duplicates.jaccard IS 'Jaccard similarity of the texts that were compared. Null for a contradiction.';
 
+CREATE TABLE IF NOT EXISTS leaks (
+    artifact VARCHAR, pool VARCHAR, sample_id VARCHAR, position BIGINT, against VARCHAR, against_sample_id VARCHAR,
+    against_position BIGINT, kind VARCHAR, score DOUBLE, evidence DOUBLE, passage VARCHAR);
+COMMENT ON TABLE leaks IS 'The pairs of a row of a pool and a held-out row in it that curate decontaminate found.';
+COMMENT ON COLUMN leaks.artifact IS 'The subset, which has none of these samples.';
+COMMENT ON COLUMN leaks.pool IS 'Name of the pool when the subset was made.';
+COMMENT ON COLUMN leaks.sample_id IS 'The sample that is left out.';
+COMMENT ON COLUMN leaks.position IS 'Row of the sample in the pool, from 0.';
+COMMENT ON COLUMN leaks.against IS 'Name of the held-out pool when the subset was made, or task: and the name of a task.';
+COMMENT ON COLUMN leaks.against_sample_id IS 'The held-out sample; for a task, its name and the number of the question.';
+COMMENT ON COLUMN leaks.against_position IS 'Row of the held-out sample in its pool, or number of the question in its task, from 0.';
+COMMENT ON COLUMN leaks.kind IS 'exact, contained, reworded, neighbour, truncated or answer.';
+COMMENT ON COLUMN leaks.score IS 'Share of the held-out question, weighted by rarity, that is in the sample; for answer that of the answer, for neighbour that of the words, for truncated the share of the sample''s question that is in the held-out one.';
+COMMENT ON COLUMN leaks.evidence IS 'Sum of the weights of what both have: a sequence of words that only these two texts have counts 1.';
+COMMENT ON COLUMN leaks.passage IS 'Longest sequence of words that both have, at most 40 of them, normalized.';
+
 CREATE TABLE IF NOT EXISTS comparisons (
     artifact VARCHAR, method VARCHAR, kind VARCHAR, seed BIGINT, fingerprint VARCHAR, axis VARCHAR, budget DOUBLE,
     loss DOUBLE, difference DOUBLE, samples DOUBLE, tokens DOUBLE, target_tokens DOUBLE, seconds DOUBLE, flops DOUBLE);
