@@ -106,8 +106,8 @@ def two_way_interval(
     - Seeds are too few to bootstrap: with two seeds, resampling them gives an interval that misses in half of all
       cases. Their half width is that of Student's t with seeds - 1 degrees of freedom, for normal differences.
     - Rows are many, unequal in weight, and their differences are skewed. They are resampled, all seeds of a row
-      together, for a bootstrap-t interval: the quantiles of (mean* - mean) / error*, with the linearised
-      standard error of a resample, times that of the data. It is no shorter than Student's t with n - 1 degrees of freedom, where
+      together, for a bootstrap-t interval: the quantiles of (mean* - mean) / error*, with the linearised standard error
+      of a resample, times that of the data. It is no shorter than Student's t with n - 1 degrees of freedom, where
       n = (Σw)² / Σw² is the effective number of rows.
     - Each side's half widths are combined as √(h_a² + h_b²).
 
