@@ -43,8 +43,13 @@ def _copies(race: Race) -> Iterator[Note]:
     parts = {part: race.maker.made[race.tasks.name(part)] for part in race.tasks.pools()}
     found = parts["train"].summary
     pool = race.config.pool
-    if groups := int(found.get("groups of copies", 0)):
-        yield Note("duplicates", groups, f"{groups} groups of rows of '{pool}' are copies of each other, or nearly so.")
+    repeats, groups = int(found.get("rows that hold a sample again", 0)), int(found.get("groups of copies", 0))
+    if repeats + groups:
+        detail = (
+            f"{repeats} rows of '{pool}' hold a sample again, and {groups} groups of samples are copies of each "
+            "other, or nearly so."
+        )
+        yield Note("duplicates", repeats + groups, detail)
     if leaks := int(found.get("samples with a copy in the other pool", 0)):
         other = race.config.eval_pool or race.config.target
         yield Note(

@@ -21,6 +21,8 @@ SEEDS = {16: ((2, 8), (2, 6)), 8: ((2, 6), (2, 4), (2, 3), (1, 3), (1, 2)), 4: (
 """Unit -> seeds of the first round and of the verdict, most first; a larger unit has the seeds of 16."""
 LARGEST_UNIT = 1 << 14
 MOST_ROWS, FEWEST_ROWS = 256, 16
+SPEED_STEPS, PROBE_STEPS = 4, 3
+"""Steps of the run of random that prices a token, and of the runs that measure the steps of other methods."""
 SCALE = 10**9
 """Whole units that a race's share of the budget is divided into."""
 
@@ -104,18 +106,33 @@ def _rounds(
     step, run = costs.step(CONTROLS[RANDOM]) * whole, costs.measuring(rows) * whole
     if step * unit > SCALE:
         return None
-    once = {name: cost for method in candidates for name, cost in costs.once(method).items()}
-    shared = [Cost(max(1, math.ceil(step)), math.ceil(run)) for _ in candidates]
-    controls = [Cost(max(1, math.ceil(step)), math.ceil(run), math.ceil(sum(once.values()) * whole))]
-    controls += [Cost(max(1, math.ceil(step)), math.ceil(run)) for _ in (FULL, AS_LONG)]
+    once = sum({name: cost for method in candidates for name, cost in costs.once(method).items()}.values())
+    once += _probing(candidates, costs, rows)
+    each = Cost(max(1, math.ceil(step)), math.ceil(run))
+    controls = (RANDOM, AS_LONG) if len(candidates) == 1 else (RANDOM, AS_LONG, FULL)  # full is in no verdict
+    first_control = Cost(each.step, each.run, math.ceil(once * whole))
     first, verdict = seeds
     try:
         rounds = halving(
-            shared, controls, SCALE, first_seeds=first, verdict_seeds=verdict, least_steps=unit, most_steps=unit
+            [each for _ in candidates],
+            [first_control, *(each for _ in controls[1:])],
+            SCALE,
+            first_seeds=first,
+            verdict_seeds=verdict,
+            least_steps=unit,
+            most_steps=unit,
         )
     except ValueError:  # too small a budget
         return None
     return rounds if len(rounds[-1].new) == verdict else None
+
+
+def _probing(candidates: Sequence[Method], costs: Costs, rows: int) -> float:
+    """Return what is spent before the first round, beside preparations: short runs that measure the cost of a step."""
+    random = costs.step(CONTROLS[RANDOM])
+    steps = SPEED_STEPS * random + sum(PROBE_STEPS * costs.step(method) for method in candidates)
+    loading = costs.prices.run * (1 + len(candidates)) if costs.prices.counts_measuring else 0.0
+    return steps + loading + 2 * costs.measuring(rows)
 
 
 def _too_small(config: AdviseConfig, left: Sequence[Method], costs: Costs, rows: int) -> ConfigError:
@@ -141,7 +158,8 @@ def _too_small(config: AdviseConfig, left: Sequence[Method], costs: Costs, rows:
 def _up(value: float, digits: int = 2) -> str:
     """Return a number rounded up to a few digits."""
     step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return f"{math.ceil(value / step) * step:.{digits}g}"
+    up = math.ceil(value / step) * step
+    return f"{up:.0f}" if 1 <= up < 1e9 else f"{up:.{digits}g}"
 
 
 def amount(value: float, axis: str) -> str:

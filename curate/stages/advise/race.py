@@ -19,13 +19,11 @@ from .estimate import full_budget, prices_without_clock, weights_of
 from .losses import HeldOut, Spent, held_out, spent_by
 from .maker import Maker
 from .methods import AS_LONG, CONTROLS, FULL, RANDOM, Method, candidates_of
-from .plan import RacePlan, amount, plan_race
+from .plan import PROBE_STEPS, SPEED_STEPS, RacePlan, amount, plan_race
 from .tasks import FIRST_VERDICT_SEED, Tasks
 
 LEAST_ROWS = 8
 """Rows that a held-out part needs."""
-SPEED_STEPS, PROBE_STEPS = 4, 3
-"""Steps of the run of random that prices a token, and of the runs that measure the steps of other methods."""
 FIRST_LOOK = 32
 """Held-out rows that the model is measured on before the plan, which prices a forward pass."""
 

@@ -115,8 +115,8 @@ def _check_inputs(config: AdviseConfig, inputs: Inputs) -> None:
         if field in found and _inside(eval_pool, found[field]):
             name = found[field].name
             raise DataError(
-                f"All samples of the held-out pool '{config.eval_pool}' are in the {field} '{name}', so none is held out. "
-                f"Leave --eval-pool out, and rows of '{name}' are held out; or give a pool without them."
+                f"All samples of the held-out pool '{config.eval_pool}' are in the {field} '{name}', so none is held "
+                f"out. Leave --eval-pool out, and rows of '{name}' are held out; or give a pool without them."
             )
 
 
@@ -138,7 +138,7 @@ def _check_free(config: AdviseConfig, store: Store) -> None:
     own = taken.stage == "train" and taken.config.get("pool") in (train, f"{config.name}-target")
     if not own:
         raise ConfigError(
-            f"--apply {name}: the store has a {taken.stage} of this name. Give another name; nothing has been made."
+            f"--apply {name} is the name of another artifact, made by {taken.stage}: give another one. Nothing is made."
         )
 
 

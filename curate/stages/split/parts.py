@@ -22,9 +22,10 @@ class Parts:
 
     Attributes:
         samples: part -> the ids of its samples, in the order of their groups; of the largest part all samples, of
-            every other part the first of each group.
+            every other part one of each group.
         largest: name of the largest part.
-        counts: what was found: groups of copies, samples with a copy in the other pool, samples left out as copies.
+        counts: what was found: rows that hold a sample again, groups of copies of distinct samples, samples with a copy
+            in the other pool, samples left out as copies, contradictions.
     """
 
     samples: Mapping[str, Sequence[str]]
@@ -55,9 +56,10 @@ def assign(
         leaks += label in elsewhere
         if label not in elsewhere:
             members.setdefault(label, []).append(rows.ids[number])
-    groups = sorted(members.values(), key=lambda ids: _place(seed, min(ids)))
+    groups = sorted(map(sorted, members.values()), key=lambda ids: _place(seed, ids[0]))
     samples, copies = _fill(groups, shares)
     counts = {
+        "rows that hold a sample again": rows.repeats,
         "groups of copies": int((np.unique(found.group[rows.other :], return_counts=True)[1] > 1).sum()),
         "samples with a copy in the other pool": leaks,
         "samples left out as copies": copies,
