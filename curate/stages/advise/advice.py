@@ -9,6 +9,7 @@ from typing import Any
 from ...store import Artifact, Store
 from ...store.artifacts.files import read_json
 from .. import build_config, run_stage
+from ..compare.race_chart import advice_html
 from .show import show_result
 from .stage import RESULT
 
@@ -62,6 +63,10 @@ class Advice:
 
     def __str__(self) -> str:
         return show_result(self.result, "table")
+
+    def _repr_html_(self) -> str:
+        """Return the verdict, the race as a picture, and the full run as HTML, for notebooks."""
+        return advice_html(self.result)
 
 
 def advise(store: Store, **values: Any) -> Advice:
