@@ -43,6 +43,7 @@ SAMPLE = [
     ("curriculum", "during training"),
     ("subset", "kill -9"),
     ("dedup", "disk full"),
+    ("split", "kill -9"),
     ("evaluate", "Ctrl-C twice"),
     ("evaluate", "/dev/shm full"),
     ("export", "read-only"),

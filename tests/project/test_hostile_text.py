@@ -194,6 +194,8 @@ NEEDED = {
     "curriculum": {"from": "uds"},
     "subset": {"pool": "pool"},
     "dedup": {"pool": "pool"},
+    "split": {"pool": "pool", "shares": "a=1", "part": "a"},
+    "advise": {"pool": "pool", "model": "nothing/there", "tokens": "9"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},

@@ -16,7 +16,7 @@ from .stage import RESULT
 
 @dataclass(frozen=True)
 class Advice:
-    """Which data and which selector to use, and why.
+    """Advice about data and selectors, with the race that it rests on.
 
     Attributes:
         artifact: the artifact of the advice.
@@ -53,7 +53,7 @@ class Advice:
 
     @property
     def notes(self) -> Sequence[Mapping[str, Any]]:
-        """What was seen in the data, as rows of the table `advice_notes`."""
+        """Observations in the data, as rows of the table `advice_notes`."""
         return list(self.result["notes"])
 
     @property

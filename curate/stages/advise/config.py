@@ -113,7 +113,7 @@ class AdviseConfig(Config):
 
     @property
     def axis(self) -> Axis:
-        """What the budget counts."""
+        """Quantity that the budget counts."""
         return next(axis for option, axis in AXES.items() if getattr(self, option) is not None)
 
     @property

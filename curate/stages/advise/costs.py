@@ -1,4 +1,4 @@
-"""What methods cost, on the axis of the budget: estimated from prices of a token, then measured in short runs.
+"""Costs of methods on the axis of the budget: estimated from prices of a token, then measured in short runs.
 
 A step trains on the kept samples, and may take a pass over the candidates. The estimate counts these passes alone. What
 a method needs once, such as features of the pool, is charged to its runs in the proportion in which the full run will

@@ -56,7 +56,7 @@ def held_out(evaluations: Sequence[Artifact]) -> HeldOut:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a run has spent: seconds of training and scoring, tokens trained on, operations, samples and steps."""
+    """Amounts that a run has spent: steps, samples and tokens trained on, seconds with scoring, operations."""
 
     steps: int
     samples: int

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...errors import ConfigError, did_you_mean
-from ...pool_selectors import POOL_SELECTORS, make_pool_selector
-from ...selectors import SELECTORS, requirements_of
+from ...pool_selectors import POOL_SELECTORS, make_pool_selector, pool_selector_class
 from ..select.config import FIELDS
 
 Scoring = Literal["none", "forward", "gradients"]
@@ -57,8 +56,6 @@ OWN = {
 }
 """Methods that are not the name of a selector."""
 
-KNOWN_FEATURES = ("clusters", "features", "target_features", "target", "warmup")
-
 
 def method_of(label: str) -> Method:
     """Return a method by its name: one of this module, a selector, or a pool selector.
@@ -66,6 +63,8 @@ def method_of(label: str) -> Method:
     Raises:
         ConfigError: there is no such method, it is a control, or it needs something that advise cannot make.
     """
+    from ...selectors import SELECTORS
+
     if label in (RANDOM, FULL, AS_LONG):
         raise ConfigError(f"'{label}' is a control and races anyway: remove it from --methods.")
     if label in OWN:
@@ -81,8 +80,6 @@ def method_of(label: str) -> Method:
 
 
 def _is_pool_selector(label: str) -> bool:
-    from ...pool_selectors import pool_selector_class
-
     try:
         pool_selector_class(label)
     except ConfigError:
@@ -91,6 +88,8 @@ def _is_pool_selector(label: str) -> bool:
 
 
 def _of_selector(label: str) -> Method:
+    from ...selectors import SELECTORS, requirements_of
+
     try:
         required = requirements_of(label, {})
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What advice saw in the data beside the race: copies, leaks, long rows, sources, and candidates that did not race."""
+"""Observations in the data: copies, leaks, long rows, sources, and candidates that did not race."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import RacePlan
 from .race import Race
 
 LEAST_OF_SOURCE = 8
-"""Held-out rows of a source below which nothing is said about it."""
+"""Held-out rows of a source below which it gets no note."""
 
 LONG = """
 SELECT count(DISTINCT sample_id) AS offered, count(DISTINCT sample_id) FILTER (tokens >= $longest) AS long
@@ -40,7 +40,7 @@ def notes_of(race: Race, plan: RacePlan, winner: str) -> list[Note]:
 
 
 def _copies(race: Race) -> Iterator[Note]:
-    parts = {part: race.maker.made[race.tasks.name(part)] for part in race.tasks.pools()}
+    parts = {part: race.artifacts.made[race.tasks.name(part)] for part in race.tasks.pools()}
     found = parts["train"].summary
     pool = race.config.pool
     repeats, groups = int(found.get("rows that hold a sample again", 0)), int(found.get("groups of copies", 0))
@@ -70,7 +70,7 @@ def _copies(race: Race) -> Iterator[Note]:
 
 def _long(race: Race) -> Iterator[Note]:
     """Yield how many of the samples that runs were offered reach --max-length, and how many were rejected."""
-    runs = [each for each in race.maker.made.values() if each.stage == "train"]
+    runs = [each for each in race.artifacts.made.values() if each.stage == "train"]
     longest = int(runs[0].config["max_length"])
     parameters = {"longest": longest, "runs": [run.fingerprint for run in runs]}
     row = race.inputs.store.query(LONG, parameters).to_pylist()[0]
@@ -119,7 +119,7 @@ def _means(race: Race, label: str) -> Mapping[str, float]:
     for run in race.runs:
         if run.stage == "verdict" and run.method == label:
             name = race.name_of(run)
-            for source, (loss, _) in _by_source(race, race.maker.made[f"{name}-verdict"]).items():
+            for source, (loss, _) in _by_source(race, race.artifacts.made[f"{name}-verdict"]).items():
                 found.setdefault(source, []).append(loss)
     return {source: float(np.mean(losses)) for source, losses in found.items()}
 

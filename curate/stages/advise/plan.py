@@ -128,7 +128,7 @@ def _rounds(
 
 
 def _probing(candidates: Sequence[Method], costs: Costs, rows: int) -> float:
-    """Return what is spent before the first round, beside preparations: short runs that measure the cost of a step."""
+    """Return what is spent before the first round, without preparations: short runs that measure the cost of a step."""
     random = costs.step(CONTROLS[RANDOM])
     steps = SPEED_STEPS * random + sum(PROBE_STEPS * costs.step(method) for method in candidates)
     loading = costs.prices.run * (1 + len(candidates)) if costs.prices.counts_measuring else 0.0

@@ -17,7 +17,7 @@ from .config import AdviseConfig
 from .costs import Costs, Prices
 from .estimate import full_budget, prices_without_clock, weights_of
 from .losses import HeldOut, Spent, held_out, spent_by
-from .maker import Maker
+from .making import Artifacts
 from .methods import AS_LONG, CONTROLS, FULL, RANDOM, Method, candidates_of
 from .plan import PROBE_STEPS, SPEED_STEPS, RacePlan, amount, plan_race
 from .tasks import FIRST_VERDICT_SEED, Tasks
@@ -80,7 +80,7 @@ class Race:
     Attributes:
         config: options of the advice.
         inputs: its inputs.
-        maker: makes the artifacts.
+        artifacts: makes the artifacts.
         tasks: the tasks of the advice.
         weights: number of weights of the model, if they can be counted.
         costs: what methods cost.
@@ -90,7 +90,7 @@ class Race:
 
     config: AdviseConfig
     inputs: Inputs
-    maker: Maker
+    artifacts: Artifacts
     tasks: Tasks
     weights: int | None
     costs: Costs
@@ -105,48 +105,50 @@ class Race:
         Raises:
             DataError: there are too few held-out rows.
         """
-        maker = Maker(inputs.store, draft.path)
+        artifacts = Artifacts(inputs.store, draft.path)
         for part, task in tasks.pools().items():
-            pool = maker.make(tasks.name(part), task)
+            pool = artifacts.make(tasks.name(part), task)
             if part in ("race", "verdict") and (pool.rows or 0) < LEAST_ROWS:
                 raise DataError(
                     f"Only {pool.rows} rows can be held out for the {part}, and it needs {LEAST_ROWS}: name an "
                     "--eval-pool with more rows."
                 )
-        look, task = tasks.evaluation(config.model, "race", min(FIRST_LOOK, maker.made[tasks.name("race")].rows or 0))
-        maker.make(look, task)
+        look, task = tasks.evaluation(
+            config.model, "race", min(FIRST_LOOK, artifacts.made[tasks.name("race")].rows or 0)
+        )
+        artifacts.make(look, task)
         weights = weights_of(config, inputs.locations["model"])
         speed, task = tasks.run(CONTROLS[RANDOM], SPEED_STEPS, config.seed)
-        run = maker.make(speed, task)
+        run = artifacts.make(speed, task)
         spent = spent_by(inputs.store, run, weights)
         name = inputs.store.display_names()[run.fingerprint]
         length = float(inputs.store.query(LENGTH, {"run": name})["length"][0].as_py())
         if config.axis == "seconds":
-            measured = maker.made[look]
+            measured = artifacts.made[look]
             forward = float(measured.summary["seconds"]["loss"]) / ((measured.rows or 1) * length)
-            overhead = max(maker.overhead(speed), maker.overhead(look))
+            overhead = max(artifacts.overhead(speed), artifacts.overhead(look))
             prices = Prices(spent.seconds / spent.tokens, forward, overhead)
         else:
             prices = prices_without_clock(config, weights)
-        target = maker.made.get(tasks.name("target"))
-        rows = maker.made[tasks.name("train")].rows or 0
+        target = artifacts.made.get(tasks.name("target"))
+        rows = artifacts.made[tasks.name("train")].rows or 0
         target_rows = (target.rows or 0) if target else 0
         costs = Costs(prices, length, rows, target_rows, tasks.keep, tasks.candidates, full_budget(config))
-        race = cls(config, inputs, maker, tasks, weights, costs)
+        race = cls(config, inputs, artifacts, tasks, weights, costs)
         race._measure([(CONTROLS[RANDOM], spent)])
         return race
 
     def plan(self) -> RacePlan:
         """Plan the race: first from prices, then from a few steps of each candidate."""
         candidates = candidates_of(self.config.methods, with_target=self.config.target is not None)
-        rows = min(self.maker.made[self.tasks.name(part)].rows or 0 for part in ("race", "verdict"))
+        rows = min(self.artifacts.made[self.tasks.name(part)].rows or 0 for part in ("race", "verdict"))
         first = plan_race(self.config, candidates, self.costs, rows)
         spent = []
         for method in first.candidates:
             for name, task in self.tasks.preparations(method, self.inputs.store):
-                self.maker.make(name, task)
+                self.artifacts.make(name, task)
             name, task = self.tasks.run(method, PROBE_STEPS, self.config.seed)
-            spent.append((method, spent_by(self.inputs.store, self.maker.make(name, task), self.weights)))
+            spent.append((method, spent_by(self.inputs.store, self.artifacts.make(name, task), self.weights)))
         self._measure(spent)
         planned = plan_race(self.config, first.candidates, self.costs, rows)
         return replace(planned, left_out=first.left_out | planned.left_out)
@@ -187,8 +189,8 @@ class Race:
             method.label: [self._measured(method, plan, self.config.seed + seed, "race")[1] for seed in planned.seeds]
             for method in methods
         }
-        everything = held_out([each for own in evaluations.values() for each in own])
-        means = everything.means().reshape(len(methods), len(planned.seeds))
+        together = held_out([each for own in evaluations.values() for each in own])
+        means = together.means().reshape(len(methods), len(planned.seeds))
         order = np.argsort(means[2:].mean(1), kind="stable")
         kept = [left[place] for place in order[:survive].tolist()]
         for row, method in enumerate(methods):
@@ -221,8 +223,8 @@ class Race:
     ) -> tuple[Artifact, Artifact]:
         """Return a run, and its held-out losses on the race or the verdict rows."""
         name, task = self._names(method, plan, seed, as_long=as_long)
-        run = self.maker.make(name, task)
-        return run, self.maker.make(*self.tasks.evaluation(name, part, plan.rows))
+        run = self.artifacts.make(name, task)
+        return run, self.artifacts.make(*self.tasks.evaluation(name, part, plan.rows))
 
     def _record(
         self,
@@ -236,7 +238,7 @@ class Race:
         leader: Method | None = None,
     ) -> None:
         name, _ = self._names(leader or method, plan, seed, as_long=leader is not None)
-        run = self.maker.made[name]
+        run = self.artifacts.made[name]
         spent = spent_by(self.inputs.store, run, self.weights)
         self.runs.append(ShortRun(stage, number, method.label, method.role, seed, run, spent, loss, kept))
 
@@ -244,7 +246,7 @@ class Race:
         """Train the winner and the controls on new seeds, and compare them on rows that no round used."""
         seeds = [self.config.seed + FIRST_VERDICT_SEED + place for place in range(len(planned.new))]
         name, task = self.tasks.evaluation(self.config.model, "verdict", plan.rows)
-        self.start = self.maker.make(name, task)
+        self.start = self.artifacts.make(name, task)
         labels = [(winner, None), (CONTROLS[RANDOM], None), (CONTROLS[AS_LONG], winner)]
         evaluations = [self.start]
         for method, leader in labels:
@@ -282,13 +284,13 @@ class Race:
 
     def name_of(self, run: ShortRun) -> str:
         """Return the name under which the race made a run."""
-        return next(name for name, made in self.maker.made.items() if made.fingerprint == run.run.fingerprint)
+        return next(name for name, made in self.artifacts.made.items() if made.fingerprint == run.run.fingerprint)
 
     def choosing(self, axis: str) -> float:
-        """Return what the advice has spent: seconds of everything, tokens that runs trained on, or operations."""
+        """Return what the advice has spent: seconds of together, tokens that runs trained on, or operations."""
         if axis == "seconds":
-            return sum(self.maker.seconds[name] for name in self.maker.made)
-        runs = [artifact for artifact in self.maker.made.values() if artifact.stage == "train"]
+            return sum(self.artifacts.seconds[name] for name in self.artifacts.made)
+        runs = [artifact for artifact in self.artifacts.made.values() if artifact.stage == "train"]
         return sum(spent_by(self.inputs.store, run, self.weights).on(axis) for run in runs)
 
     def tell(self, plan: RacePlan) -> None:

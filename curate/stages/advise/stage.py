@@ -74,7 +74,7 @@ def run(config: AdviseConfig, inputs: Inputs, draft: Draft) -> None:
         race.tell(plan)
         winner = race.run(plan)
     finally:
-        race.maker.close()
+        race.artifacts.close()
     result = result_of(race, plan, winner, notes_of(race, plan, winner.label))
     write_json(draft.files / RESULT, result)
     write_text(draft.files / "advice.md", show_result(result, "markdown") + "\n")

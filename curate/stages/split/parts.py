@@ -78,7 +78,7 @@ def _fill(groups: Sequence[Sequence[str]], shares: Mapping[str, float]) -> tuple
     largest = max(shares, key=lambda part: shares[part])
     room = {part: round(shares[part] * total) for part in sorted(shares, key=lambda part: shares[part])}
     del room[largest]
-    everything = sum(shares.values()) > 1 - 1e-9
+    complete = sum(shares.values()) > 1 - 1e-9
     samples: dict[str, list[str]] = {part: [] for part in shares}
     copies = 0
     for ids in groups:
@@ -87,6 +87,6 @@ def _fill(groups: Sequence[Sequence[str]], shares: Mapping[str, float]) -> tuple
             room[part] -= len(ids)
             samples[part].append(ids[0])
             copies += len(ids) - 1
-        elif everything or len(samples[largest]) + len(ids) <= round(shares[largest] * total):
+        elif complete or len(samples[largest]) + len(ids) <= round(shares[largest] * total):
             samples[largest] += ids
     return samples, copies

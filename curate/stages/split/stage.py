@@ -1,7 +1,7 @@
 """`curate split`: split a pool into parts for training and for held-out rows, without copies across.
 
-Each part is a pool of its own, so whatever reads it can read no row of another part. Rows are copied as they are: the
-same samples have the same ids, columns and weights.
+Each part is a pool of its own, so a stage that reads it can read no row of another part. Rows are copied as they are:
+the same samples have the same ids, columns and weights.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool_file: Path, tiny: str) -
     ingest(store, pool_file, folder)
     values = {**COMMON, "name": "a", "model": tiny, "tokens": SMALL}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.stages.advise.maker.run_stage", stopping_at("a-low_loss", "train", after=2))
+        patch.setattr("curate.stages.advise.making.run_stage", stopping_at("a-low_loss", "train", after=2))
         with pytest.raises(KeyboardInterrupt):
             advise(store, **values)
     before = [artifact.fingerprint for artifact in store.artifacts()]

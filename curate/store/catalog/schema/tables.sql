@@ -197,7 +197,7 @@ COMMENT ON COLUMN advice_verdicts.tokens_saved IS 'Tokens that a full run of the
 COMMENT ON COLUMN advice_verdicts.seconds_saved IS 'The same in seconds.';
 
 CREATE TABLE IF NOT EXISTS advice_notes (artifact VARCHAR, kind VARCHAR, count BIGINT, detail VARCHAR);
-COMMENT ON TABLE advice_notes IS 'What a piece of advice saw in the data beside the race.';
+COMMENT ON TABLE advice_notes IS 'Observations in the data of a piece of advice.';
 COMMENT ON COLUMN advice_notes.artifact IS 'The advice.';
 COMMENT ON COLUMN advice_notes.kind IS 'duplicates, leak, contradictions, long, rejected, source or left out.';
 COMMENT ON COLUMN advice_notes.count IS 'Number of samples, groups or rows; null if nothing was counted.';

@@ -16,7 +16,7 @@ SECONDS_FILE = "seconds.json"
 
 
 @dataclass
-class Maker:
+class Artifacts:
     """Makes artifacts, or finds them.
 
     Attributes:
@@ -67,7 +67,7 @@ class Maker:
         self.progress.close()
 
     def overhead(self, name: str) -> float:
-        """Return the seconds that an artifact took beside those that it recorded: loading and reading."""
+        """Return the seconds that an artifact took in addition to those that it recorded: loading and reading."""
         return max(0.0, self.seconds[name] - recorded_seconds(self.made[name]))
 
 
