@@ -67,12 +67,12 @@ def full_payload(
 
 def advised_payload(samples: int) -> Payload:
     """Return a report with the advice of a race: two rounds, a verdict, and hostile names and notes."""
+    rounds = {("race", 1): (0,), ("race", 2): (1,), ("verdict", 3): (1000, 1001)}
+    methods = {"random": ("control", 0.0), "tfidf": ("candidate", -0.25), "max_loss <b>": ("candidate", 0.5)}
     runs = [
         {"stage": stage, "round": number, "method": method, "role": role, "seed": seed, "loss": 2 + loss + seed / 100,
          "kept_for_next": method != "max_loss <b>"}
-        for stage, number, seeds in (("race", 1, (0,)), ("race", 2, (1,)), ("verdict", 3, (1000, 1001)))
-        for method, role, loss in (("random", "control", 0.0), ("tfidf", "candidate", -0.25), ("max_loss <b>", "candidate", 0.5))
-        for seed in seeds
+        for (stage, number), seeds in rounds.items() for method, (role, loss) in methods.items() for seed in seeds
         if number == 1 or method != "max_loss <b>"
     ]  # fmt: skip
     table = race_table(runs)

@@ -95,7 +95,11 @@ def race_chart(table: RaceTable, interval: tuple[str, float, float] | None = Non
         interval: the winner, and the interval of its difference to random in the verdict.
         title: what the drawing shows, for readers who do not see it.
     """
-    extremes = [0.0, *(value for cell in table.cells for value in cell.by_seed), *(interval[1:] if interval else ())]
+    extremes: list[float] = [
+        0.0,
+        *(value for cell in table.cells for value in cell.by_seed),
+        *(interval[1:] if interval else ()),
+    ]
     low, high = min(extremes), max(extremes)
     high = high if high > low else low + 1.0
     width = LEFT + len(table.rounds) * (CELL + GAP)
