@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..log import LOGGER
 from ..runtime.terminal import say, summary
-from ..stages import run_stage, stage_of
+from ..stages import check_config, run_stage, stage_of
 
 if TYPE_CHECKING:
     from ..store import Artifact, Store
@@ -22,6 +22,10 @@ def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bo
 
 def make_and_print(store: Store, stage: str, config: Config) -> None:
     """Run one stage. Print its summary to stdout and the path of the artifact to stderr."""
+    if (preview := stage_of(stage).preview) is not None and (text := preview(config, store)) is not None:
+        check_config(stage, config)
+        say(text)
+        return
     artifact, fresh = make_or_find(store, stage, config)
     if "name" not in config.model_fields_set:
         LOGGER.info(f"The result is named '{config.name}'; --name gives it another name.")

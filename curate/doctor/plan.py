@@ -193,10 +193,12 @@ def load_of(config: PlannedRun, shape: ModelShape, device: Device) -> Load:
 
 def rows_of(config: PlannedRun, store: Store) -> tuple[int | None, Finding | None]:
     """Return the number of samples in an epoch, and a finding about the pool. Both are None if no pool is given."""
+    from ..store import POOLS
+
     if config.pool is None:
         return None, None
     try:
-        pool = store.get(config.pool, "ingest")
+        pool = store.get(config.pool, *POOLS)
         rows = (store.get(config.subset) if config.subset else pool).rows or 0
     except ArtifactNotFound as error:
         return None, Finding("pool", one_line(error, 500), "wrong")

@@ -65,8 +65,10 @@ def _outside(outside: dict[str, int], limits: InputLimits, store: Store, pool: s
 
 def _first_with(tokens: Sequence[str], store: Store, pool: str | None) -> str | None:
     """Return the id of the first sample of a pool with one of the tokens in its text."""
+    from ..store import POOLS
+
     try:
-        samples = pool_samples(store.get(pool, "ingest")) if pool is not None else ()
+        samples = pool_samples(store.get(pool, *POOLS)) if pool is not None else ()
     except ArtifactNotFound:  # another finding says so
         return None
     for _, sample in samples:

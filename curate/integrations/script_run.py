@@ -19,7 +19,7 @@ from pydantic import Field
 from ..config import Config, Ref, build
 from ..log import LOGGER
 from ..selectors.memory import Memory
-from ..store import SCRIPT, Draft, Store
+from ..store import POOLS, SCRIPT, Draft, Store
 from ..store.ledger.ledger import Ledger
 from ..training.recorder import memory_table
 from .row_ids import PoolPositions
@@ -61,7 +61,7 @@ class ExternalRun:
         self.values = {**values, "run": values["name"]}
         build(ExternalRunConfig, self.values)
         pool = self.values.get("pool")
-        self.pool = None if pool is None else self.store.get(pool, "ingest")
+        self.pool = None if pool is None else self.store.get(pool, *POOLS)
         self.positions = None if self.pool is None else PoolPositions(self.pool)
         self.attempt: int | None = None
         self._open = ExitStack()

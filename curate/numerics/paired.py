@@ -1,12 +1,13 @@
-"""Compare two selection methods from few runs: bootstrap the differences of runs with the same seed.
+"""Compare two selection methods from few runs with the same seeds, and with the same held-out rows.
 
 Runs with the same seed start from the same weights and see the same candidates in the same order, so their difference
-varies less by chance than either run does. The confidence interval is for the mean of these differences over seeds; the
-seeds that were used are treated as a random sample of all seeds.
+varies less by chance than either run does. `interval` is for the mean of these differences over seeds; the seeds that
+were used are treated as a random sample of all seeds. `two_way_interval` treats the held-out rows as a sample, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,21 @@ CONFIDENCE = 0.95
 
 RESAMPLES = 9999
 """Number of bootstrap resamples."""
+
+LEVEL = 0.9
+"""Coverage of the interval over seeds and rows: it is below zero by chance in at most 5 % of all cases."""
+
+ROW_RESAMPLES = 2000
+"""Number of bootstrap resamples of the rows."""
+
+LEAST_SEEDS = 2
+"""Number of seeds below which there is no interval: one difference says nothing about how differences vary."""
+
+CHUNK = 2**20
+"""Number of resampled rows in memory at a time."""
+
+Losses = Sequence[Sequence[float]] | np.ndarray
+Weights = Sequence[float] | np.ndarray
 
 
 def interval(differences: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
@@ -76,3 +92,124 @@ def chance_of_a_verdict(n: int) -> float:
 def spread(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation over seeds (divisor n − 1); None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def two_way_interval(
+    method: Losses, control: Losses, weights: Weights, *, level: float = LEVEL,
+    resamples: int = ROW_RESAMPLES, seed: int = 0,
+) -> tuple[float, float]:  # fmt: skip
+    """Return an interval of a difference of token-weighted mean losses, over seeds and held-out rows at once.
+
+    Both are samples: other seeds would give another difference, and so would other rows. The difference is d + a + b,
+    where a varies with the seeds and b with the rows.
+
+    - Seeds are too few to bootstrap: with two seeds, resampling them gives an interval that misses in half of all
+      cases. Their half width is that of Student's t with seeds - 1 degrees of freedom, for normal differences.
+    - Rows are many, unequal in weight, and their differences are skewed. They are resampled, all seeds of a row
+      together, for a bootstrap-t interval: the quantiles of (mean* - mean) / error*, with the linearised standard error
+      of a resample, times that of the data. It is no shorter than Student's t with n - 1 degrees of freedom, where
+      n = (Σw)² / Σw² is the effective number of rows.
+    - Each side's half widths are combined as √(h_a² + h_b²).
+
+    For normal a and b this covers at least the level for any ratio of their variances: the distribution function of the
+    square of a normal value is concave, so the coverage is at least the mean of those of both parts, weighted by their
+    variances. Intervals with Satterthwaite's degrees of freedom cover less with two or three seeds. What varies
+    with seed and row together (a row that one run alone learnt) is in both parts, which makes the interval wider.
+
+    Sources: Banerjee, Approximate confidence interval for linear functions of means of k populations when the
+    population variances are not equal, 1960 (coverage); Zou and Donner, Construction of confidence limits about effect
+    measures, 2008 (sides that differ); Hall, Theoretical comparison of bootstrap confidence intervals, 1988
+    (bootstrap-t); Owen and Eckles, Bootstrapping data arrays of arbitrary order, 2012 (crossed seeds and rows).
+
+    Args:
+        method: (seeds, rows) mean loss of each row, in nats per token.
+        control: (seeds, rows) the same for the control.
+        weights: (rows,) number of target tokens of each row.
+        level: coverage of the interval.
+        resamples: number of bootstrap resamples of the rows.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: shapes differ, a loss is not finite, a weight is negative, or fewer than two seeds, or fewer than
+            two rows with a weight are given.
+    """
+    from scipy.stats import t
+
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(
+            f"level is {level} and resamples {resamples}: give a level between 0 and 1 and resamples >= 1."
+        )
+    differences, weight = _checked(method, control, weights)
+    tail = 1 - (1 - level) / 2
+    means = differences @ weight / weight.sum()
+    centre, seeds = float(means.mean()), len(means)
+    of_seeds = t.ppf(tail, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
+    mean_row, effective = differences.mean(0), weight.sum() ** 2 / (weight**2).sum()
+    far = _studentized(mean_row, weight, resamples, np.random.default_rng(seed))
+    least = t.ppf(tail, effective - 1)
+    below = _row_error(mean_row, weight) * max(least, np.quantile(far, tail, method="higher"))
+    above = _row_error(mean_row, weight) * max(least, -np.quantile(far, 1 - tail, method="lower"))
+    return centre - math.hypot(of_seeds, below), centre + math.hypot(of_seeds, above)
+
+
+def two_way_errors(method: Losses, control: Losses, weights: Weights) -> tuple[float, float]:
+    """Return the standard errors of the same difference that come from the seeds and from the rows.
+
+    That of the rows is linearised: a mean weighted by tokens is a ratio of two sums over rows.
+
+    Args, Raises: see `two_way_interval`.
+    """
+    differences, weight = _checked(method, control, weights)
+    means = differences @ weight / weight.sum()
+    return float(means.std(ddof=1) / math.sqrt(len(means))), _row_error(differences.mean(0), weight)
+
+
+def _row_error(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the linearised standard error of a weighted mean over rows."""
+    residuals = weights * (values - np.average(values, weights=weights))
+    return float(np.sqrt(len(values) / (len(values) - 1) * (residuals**2).sum()) / weights.sum())
+
+
+def _studentized(values: np.ndarray, weights: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Return (resamples,) errors of weighted means of rows drawn with replacement, in their own standard errors.
+
+    A resample whose values are all equal has no standard error. It counts as infinitely far off, on its own side.
+    """
+    rows, centre = len(values), np.average(values, weights=weights)
+    centred = values - centre
+    sums = np.stack([weights, weights * centred, weights**2, weights**2 * centred, (weights * centred) ** 2], 1)
+    parts = []
+    for begin in range(0, resamples, step := max(1, CHUNK // rows)):
+        count = min(step, resamples - begin)
+        drawn = generator.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
+        total, first, squares, cross, second = (counts @ sums).T
+        error = first / total
+        variance = rows / (rows - 1) * (second - 2 * error * cross + error**2 * squares) / total**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = error / np.sqrt(np.maximum(variance, 0))
+        parts.append(np.where(error == 0, 0.0, far))
+    return np.concatenate(parts)
+
+
+def _checked(method: Losses, control: Losses, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Return differences (seeds, rows) and weights (rows,) of the rows that have a weight, as float64."""
+    a, b, weight = (np.asarray(each, np.float64) for each in (method, control, weights))
+    if a.ndim != 2 or a.shape != b.shape or weight.shape != a.shape[1:]:
+        raise ValueError(
+            f"Losses have the shapes {a.shape} and {b.shape} and weights {weight.shape}: give (seeds, rows) twice, for "
+            "the same seeds and rows, and (rows,)."
+        )
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        raise ValueError("A weight is negative or not a number: give the number of target tokens of each row.")
+    used = weight > 0
+    differences, weight = (a - b)[:, used], weight[used]
+    if not np.isfinite(differences).all():
+        seed, row = np.argwhere(~np.isfinite(a - b) & used)[0]
+        raise ValueError(f"The loss of row {row} with seed number {seed} is not finite: leave the row out in all runs.")
+    if len(differences) < LEAST_SEEDS or len(weight) < 2:
+        raise ValueError(
+            f"There are {len(differences)} seeds and {len(weight)} rows with target tokens: an interval needs "
+            f"{LEAST_SEEDS} of each."
+        )
+    return differences, weight

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..version import __version__
+from .advice import advice
 from .agreement import agreement
 from .curves import curves, score_columns
 from .embedding_map import embedding_map
@@ -39,6 +40,7 @@ def payload(context: ReportContext) -> dict[str, Any]:
         "agreement": agreement(context),
         "map": embedding_map(context, shown["id"]),
         "samples": shown,
+        "advice": advice(context),
         "comparisons": comparisons(context),
         "evaluations": evaluations(context),
     }

@@ -32,9 +32,11 @@ STAGES = {
     "subset": "Keep the samples of a pool that a query, a file of ids or other subsets name.",
     "dedup": "Keep one sample of each group of copies in a pool.",
     "decontaminate": "Leave out the samples of a pool that hold held-out rows.",
+    "split": "Split a pool into parts for training and for held-out rows, without copies across.",
     "merge": "Merge the adapter of a model into its weights.",
     "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",
+    "advise": "Advise which data and which selector to use within a budget, and whether it is worth it.",
     "export": "Write a curated subset as a Hugging Face dataset.",
 }
 """Stage -> its description in one line."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..config import EXTERNAL, Config, Options
 from ..errors import DataError, ModelError, did_you_mean
 from ..formats.locations import digest_url, is_url, label_and_location, local, printable, shown
-from ..store import SCRIPT, Artifact, Store
+from ..store import POOLS, SCRIPT, Artifact, Store
 from ..store.artifacts.files import digest_path
 from ..store.artifacts.path_checks import require_no_links
 from .consent import OWN_TEMPLATES
@@ -165,7 +165,7 @@ RUNS = ("train", SCRIPT)
 """Stages that make runs."""
 
 MADE_BY: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(["pool", "eval_pool", "target", "against"], ("ingest",)),
+    **dict.fromkeys(["pool", "eval_pool", "target", "against"], POOLS),
     **dict.fromkeys(["features", "target_features"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),

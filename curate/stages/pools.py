@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ..errors import ArtifactNotFound, DataError
 from ..log import LOGGER
 from ..samples import Sample, from_row
-from ..store import Artifact, Store
+from ..store import POOLS, Artifact, Store
 
 if TYPE_CHECKING:
     from ..store.rows.pool_rows import PoolRows
@@ -43,7 +43,7 @@ def pool_of(store: Store, makers: Sequence[Artifact], given: Artifact | None = N
     """
     if given is not None:
         return given
-    pools = [artifact for artifact in store.artifacts() if artifact.stage == "ingest"]
+    pools = [artifact for artifact in store.artifacts() if artifact.stage in POOLS]
     makers_by_pool = {maker.inputs["pool"]: maker for maker in makers if "pool" in maker.inputs}
     if len(makers_by_pool) > 1:
         names = " and ".join(maker.name for maker in makers_by_pool.values())

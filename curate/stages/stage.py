@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `curate --help` lists the stages without importing pydantic or duckdb
     from ..config import Config
-    from ..store import Artifact, Draft
+    from ..store import Artifact, Draft, Store
     from .inputs import Inputs
 
 NOT_MEASURED = "weights not measured"
@@ -37,6 +37,8 @@ class Stage:
             for every config that is built from a file or from flags.
         show: `show(config, artifact)` returns the text that the command prints; without it the artifact's summary is
             printed.
+        preview: `preview(config, store)` returns the text that the command prints instead of making anything, or None
+            to make the artifact.
         deliver: `deliver(config, artifact)` copies the result to a location outside the store, also when the artifact
             existed before.
     """
@@ -49,3 +51,4 @@ class Stage:
     check: Callable[[Any], None] | None = None
     show: Callable[[Any, Artifact], str] | None = None
     deliver: Callable[[Any, Artifact], None] | None = None
+    preview: Callable[[Any, Store], str | None] | None = None

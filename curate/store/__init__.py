@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .artifacts.artifact import SCRIPT, Artifact
+    from .artifacts.artifact import POOLS, SCRIPT, Artifact
     from .artifacts.draft import Draft
     from .store import Store
 
-__all__ = ["SCRIPT", "Artifact", "Draft", "Store"]
+__all__ = ["POOLS", "SCRIPT", "Artifact", "Draft", "Store"]
 
-HOMES = {"SCRIPT": ".artifacts.artifact", "Artifact": ".artifacts.artifact", "Draft": ".artifacts.draft"}
+HOMES = {
+    "POOLS": ".artifacts.artifact",
+    "SCRIPT": ".artifacts.artifact",
+    "Artifact": ".artifacts.artifact",
+    "Draft": ".artifacts.draft",
+}
 
 
 def __getattr__(name: str) -> Any:

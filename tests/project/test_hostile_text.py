@@ -195,6 +195,8 @@ NEEDED = {
     "subset": {"pool": "pool"},
     "dedup": {"pool": "pool"},
     "decontaminate": {"pool": "pool", "against": "pool"},
+    "split": {"pool": "pool", "shares": "a=1", "part": "a"},
+    "advise": {"pool": "pool", "model": "nothing/there", "tokens": "9"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},

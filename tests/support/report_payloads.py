@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from curate.stages.compare.race_chart import race_table
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",
@@ -60,6 +63,32 @@ def full_payload(
             for metric, value in (("loss", round(float(chance.uniform(2, 4)), 4)), ("exact_match", 0.25))
         ],
     }
+
+
+def advised_payload(samples: int) -> Payload:
+    """Return a report with the advice of a race: two rounds, a verdict, and hostile names and notes."""
+    rounds = {("race", 1): (0,), ("race", 2): (1,), ("verdict", 3): (1000, 1001)}
+    methods = {"random": ("control", 0.0), "tfidf": ("candidate", -0.25), "max_loss <b>": ("candidate", 0.5)}
+    runs = [
+        {"stage": stage, "round": number, "method": method, "role": role, "seed": seed, "loss": 2 + loss + seed / 100,
+         "kept_for_next": method != "max_loss <b>"}
+        for (stage, number), seeds in rounds.items() for method, (role, loss) in methods.items() for seed in seeds
+        if number == 1 or method != "max_loss <b>"
+    ]  # fmt: skip
+    table = race_table(runs)
+    verdict = {"method": "tfidf", "control": "random", "rows": 128, "seeds": 2, "difference": -0.25, "low": -0.3}
+    verdict |= {"high": -0.125, "level": 0.9, "verdict": "better", "tokens_saved": None, "seconds_saved": 1250.0}
+    advice = {
+        "name": "advice",
+        "advised": "tfidf",
+        "sentence": "Use tfidf. At equal time its loss differs from that of random by -0.2500 (-0.3000 to -0.1250).",
+        "command": "curate train --pool advice-train --subset advice-tfidf-chosen --name advice-full",
+        **asdict(table),
+        "cells": [asdict(cell) | {"mean": cell.mean} for cell in table.cells],
+        "verdicts": [verdict],
+        "notes": [{"kind": "duplicates", "count": 12, "detail": HOSTILE[0]}],
+    }
+    return full_payload(samples, runs=1) | {"advice": [advice]}
 
 
 def bare_payload() -> Payload:

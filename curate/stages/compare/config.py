@@ -49,7 +49,7 @@ class BatchSelectorSpec(Options):
 
     @model_validator(mode="after")
     def _set_label(self) -> Self:
-        _check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.selector}")
+        check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.selector}")
         object.__setattr__(self, "label", self.label or _label(self.selector, self.selector_args, self.train))
         return self
 
@@ -73,8 +73,8 @@ class PoolSelectorSpec(Options):
 
     @model_validator(mode="after")
     def _set_label(self) -> Self:
-        _check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.method}")
-        _check_keys(self.select, SelectConfig, SET_FOR_SELECT, f"select of {self.method}")
+        check_keys(self.train, TrainConfig, SET_FOR_TRAIN, f"train of {self.method}")
+        check_keys(self.select, SelectConfig, SET_FOR_SELECT, f"select of {self.method}")
         args = {**self.method_args, **self.select}
         object.__setattr__(self, "label", self.label or _label(f"subset-{self.method}", args, self.train))
         return self
@@ -86,11 +86,13 @@ def _label(name: str, *options: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join([name, *parts]))
 
 
-def _check_keys(values: Mapping[str, Any], cls: type[Options], set_here: tuple[str, ...], where: str) -> None:
-    """Raise `ConfigError` for a key that the comparison sets itself (`set_here`), or that `cls` does not have."""
+def check_keys(
+    values: Mapping[str, Any], cls: type[Options], set_here: tuple[str, ...], where: str, who: str = "The comparison"
+) -> None:
+    """Raise `ConfigError` for a key that `who` sets itself (`set_here`), or that `cls` does not have."""
     for key in values:
         if key in set_here:
-            raise ConfigError(f"The comparison sets '{key}' itself: remove it from {where}.")
+            raise ConfigError(f"{who} sets '{key}' itself: remove it from {where}.")
         if key not in cls.model_fields:
             raise ConfigError(f"Unknown key '{key}' in {where}.{did_you_mean(key, cls.model_fields)}")
 
@@ -173,7 +175,7 @@ class CompareConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """Return the part of the config that decides the result; chat templates count by their content."""
-        values: dict[str, Any] = _without_templates(super().identity())
+        values: dict[str, Any] = without_templates(super().identity())
         return values
 
     @model_validator(mode="after")
@@ -181,7 +183,7 @@ class CompareConfig(Config):
         if size() > 1:
             raise ConfigError("curate compare starts the runs itself: run it without torchrun, and give --jobs.")
         for where, values in (("train", self.train), ("warmup", self.warmup)):
-            _check_keys(values, TrainConfig, SET_FOR_TRAIN, where)
+            check_keys(values, TrainConfig, SET_FOR_TRAIN, where)
         if not self.selectors and not self.pool_selectors:
             raise ConfigError("There is no method to compare: give --selectors or --pool-selectors.")
         if self.subset is not None and self.pool_selectors:
@@ -201,11 +203,11 @@ class CompareConfig(Config):
         return self
 
 
-def _without_templates(value: Any) -> Any:
+def without_templates(value: Any) -> Any:
     """Return nested options without chat templates: the comparison's inputs hold a hash of each."""
     if isinstance(value, dict):
-        return {key: _without_templates(part) for key, part in value.items() if key != "chat_template"}
-    return [_without_templates(part) for part in value] if isinstance(value, list) else value
+        return {key: without_templates(part) for key, part in value.items() if key != "chat_template"}
+    return [without_templates(part) for part in value] if isinstance(value, list) else value
 
 
 def _controls_of(config: CompareConfig) -> tuple[Control, ...]:

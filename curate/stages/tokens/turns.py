@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ...errors import DataError
 from ...samples import Sample, answer_id, answer_turns, expand
-from ...store import Artifact, Draft, Store
+from ...store import POOLS, Artifact, Draft, Store
 
 if TYPE_CHECKING:
     from ...lm.tokens.chat import MaskError
@@ -112,7 +112,7 @@ def have_several_answers(artifacts: Iterable[Artifact]) -> bool:
     """Return whether one of the pools among these artifacts has a conversation with several answers."""
     from ...store.rows.pool_rows import any_repeats_role
 
-    pools = [artifact for artifact in artifacts if artifact.stage == "ingest"]
+    pools = [artifact for artifact in artifacts if artifact.stage in POOLS]
     return any(any_repeats_role(pool.shards(), "assistant") for pool in pools)
 
 

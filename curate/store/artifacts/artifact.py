@@ -24,6 +24,8 @@ from .path_checks import require_no_links
 
 SCRIPT = "script"
 """Stage of a run that a user's own script made (`curate.integrations`). Only that script can resume the run."""
+POOLS = ("ingest", "split")
+"""Stages that make pools."""
 MAX_NAME_LENGTH = 200
 """Names must be shorter than this number of characters."""
 STAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")

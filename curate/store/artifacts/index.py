@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import ArtifactNotFound, StoreError, did_you_mean
 from ...runtime.terminal import command
-from .artifact import SCRIPT, Artifact, is_name
+from .artifact import POOLS, SCRIPT, Artifact, is_name
 from .files import REMEDY, read_json, write_json
 from .path_checks import require_file, require_folder
 
@@ -51,7 +51,9 @@ class ArtifactIndex:
             names = [path.stem for path in self.pointers()]
             hint = did_you_mean(name, names) if names else ""
             commands = " or ".join(
-                f"{command('curate', stage, '--name', name)} ..." for stage in stages if stage != SCRIPT
+                f"{command('curate', stage, '--name', name)} ..."
+                for stage in stages
+                if stage not in (SCRIPT, *POOLS[1:])
             )
             make = f" Make it: {commands}" if commands else ""
             raise ArtifactNotFound(f"There is nothing named '{name}' in the store {self.root}.{hint}{make}")

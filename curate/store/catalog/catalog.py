@@ -44,12 +44,15 @@ NAME_COLUMNS = {
     "duplicates": "subset",
     "leaks": "subset",
     "comparisons": "comparison",
+    "advice_runs": "advice",
+    "advice_verdicts": "advice",
+    "advice_notes": "advice",
     "evaluations": "evaluation",
     "answers": "evaluation",
 }
 """Table of records -> the column of its view that shows the artifact's name."""
 
-LINK_COLUMNS = {"evaluations": "run"}
+LINK_COLUMNS = {"evaluations": "run", "advice_runs": "run"}
 """Table of records -> its column with the fingerprint of another artifact; the view shows that artifact's name."""
 
 

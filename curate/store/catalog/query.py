@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from ...errors import QueryError, StoreError
+from ..artifacts.artifact import POOLS
 from ..artifacts.files import REMEDY
 from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog
 from .execution import interruptible
@@ -137,7 +138,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, c
         for table, name_column in NAME_COLUMNS.items():
             connection.execute(_record_view(table, name_column, waiting))
         for stage, (view, name_column) in VECTORS.items():
-            connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage == stage]))
+            makers = POOLS if stage in POOLS else (stage,)
+            connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage in makers]))
 
 
 @contextmanager

@@ -95,6 +95,13 @@ SHARED = (
     _line("dedup", STAGES["dedup"], 0.7),
     _line("decontaminate", STAGES["decontaminate"], 0.7),
     _line("dedup against", "dedup --pool pool --against held --by exact --on answer --name it", 0.5),
+    _line("split", STAGES["split"], 0.5),
+    _line(
+        "advise",
+        "advise --pool pool --model base --tokens 4e4 --dry-run --train max_length=48 --name it",
+        0.2,
+        **READING,
+    ),
     _line("embed", STAGES["embed"], 0.7),
     _line("ingest", STAGES["ingest"], 0.7),
     _line("demo-pool", STAGES["demo-pool"], 0.3),

@@ -176,6 +176,49 @@ COMMENT ON COLUMN comparisons.target_tokens IS 'Number of tokens in these sample
 COMMENT ON COLUMN comparisons.seconds IS 'Seconds of training and scoring up to the budget.';
 COMMENT ON COLUMN comparisons.flops IS 'Floating-point operations up to the budget, as curate/numerics/flops.py counts them.';
 
+CREATE TABLE IF NOT EXISTS advice_runs (
+    artifact VARCHAR, stage VARCHAR, round BIGINT, method VARCHAR, role VARCHAR, seed BIGINT, run VARCHAR, steps BIGINT,
+    samples BIGINT, tokens BIGINT, seconds DOUBLE, flops DOUBLE, loss DOUBLE, kept_for_next BOOLEAN);
+COMMENT ON TABLE advice_runs IS 'The short runs that a piece of advice rests on (curate advise): one row per run.';
+COMMENT ON COLUMN advice_runs.artifact IS 'The advice.';
+COMMENT ON COLUMN advice_runs.stage IS 'race, in which candidates are dropped, or verdict, on seeds and held-out rows that the race did not have.';
+COMMENT ON COLUMN advice_runs.round IS 'Number of the round that made the run, from 1; the verdict is the last one.';
+COMMENT ON COLUMN advice_runs.method IS 'Name of the selection method.';
+COMMENT ON COLUMN advice_runs.role IS 'control or candidate.';
+COMMENT ON COLUMN advice_runs.seed IS 'Seed of the run.';
+COMMENT ON COLUMN advice_runs.run IS 'The run.';
+COMMENT ON COLUMN advice_runs.steps IS 'Number of optimizer steps.';
+COMMENT ON COLUMN advice_runs.samples IS 'Number of samples trained on.';
+COMMENT ON COLUMN advice_runs.tokens IS 'Number of tokens in these samples.';
+COMMENT ON COLUMN advice_runs.seconds IS 'Seconds of training and scoring.';
+COMMENT ON COLUMN advice_runs.flops IS 'Floating-point operations, as curate/numerics/flops.py counts them; null if the weights cannot be counted.';
+COMMENT ON COLUMN advice_runs.loss IS 'Held-out loss of the run on the rows of the race or of the verdict, in nats per target token.';
+COMMENT ON COLUMN advice_runs.kept_for_next IS 'True if the method is in the next round. Controls always are.';
+
+CREATE TABLE IF NOT EXISTS advice_verdicts (
+    artifact VARCHAR, method VARCHAR, control VARCHAR, rows BIGINT, seeds BIGINT, difference DOUBLE, low DOUBLE,
+    high DOUBLE, level DOUBLE, verdict VARCHAR, tokens_saved DOUBLE, seconds_saved DOUBLE);
+COMMENT ON TABLE advice_verdicts IS 'The verdicts of a piece of advice: the winner of the race against each control.';
+COMMENT ON COLUMN advice_verdicts.artifact IS 'The advice.';
+COMMENT ON COLUMN advice_verdicts.method IS 'The winner of the race.';
+COMMENT ON COLUMN advice_verdicts.control IS 'random, at an equal budget; or random as long: random samples as long as those of the winner, in as many steps.';
+COMMENT ON COLUMN advice_verdicts.rows IS 'Number of held-out rows.';
+COMMENT ON COLUMN advice_verdicts.seeds IS 'Number of seeds.';
+COMMENT ON COLUMN advice_verdicts.difference IS 'Loss of the winner minus loss of the control, in nats per target token.';
+COMMENT ON COLUMN advice_verdicts.low IS 'Lower end of the interval of the difference, over seeds and rows.';
+COMMENT ON COLUMN advice_verdicts.high IS 'Upper end of the interval.';
+COMMENT ON COLUMN advice_verdicts.level IS 'Coverage of the interval.';
+COMMENT ON COLUMN advice_verdicts.verdict IS 'better if the interval is below zero, worse if it is above, otherwise tie.';
+COMMENT ON COLUMN advice_verdicts.tokens_saved IS 'Tokens that a full run of the winner saves until it has the loss of a full run of the control, less those of the race; null unless the winner is advised and reached that loss.';
+COMMENT ON COLUMN advice_verdicts.seconds_saved IS 'The same in seconds.';
+
+CREATE TABLE IF NOT EXISTS advice_notes (artifact VARCHAR, kind VARCHAR, count BIGINT, detail VARCHAR);
+COMMENT ON TABLE advice_notes IS 'Observations in the data of a piece of advice.';
+COMMENT ON COLUMN advice_notes.artifact IS 'The advice.';
+COMMENT ON COLUMN advice_notes.kind IS 'duplicates, leak, contradictions, long, rejected, source or left out.';
+COMMENT ON COLUMN advice_notes.count IS 'Number of samples, groups or rows; null if nothing was counted.';
+COMMENT ON COLUMN advice_notes.detail IS 'The observation, as a sentence.';
+
 CREATE TABLE IF NOT EXISTS evaluations (
     artifact VARCHAR, run VARCHAR, task VARCHAR, metric VARCHAR, grouped_by VARCHAR, slice VARCHAR,
     value DOUBLE, stderr DOUBLE, samples BIGINT, tokens BIGINT);

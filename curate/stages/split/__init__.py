@@ -1,0 +1,5 @@
+"""Split a pool into parts without copies across."""
+
+from .stage import STAGE
+
+__all__ = ["STAGE"]
