@@ -251,6 +251,8 @@ def decide(scan: Scan, proposals: Sequence[Proposal], rows: Iterable[Row]) -> li
             each.pairs.tolist(), each.score.tolist(), each.evidence.tolist(), strict=True
         ):
             by_item.setdefault(item, []).append((held, each.kind, min(score, 1.0), evidence))
+    if not by_item:
+        return []
     item_of = dict(zip(scan.positions, scan.items, strict=True))
     leaks: list[Leak] = []
     verdicts: dict[int, list[tuple[int, str, float, float, str]]] = {}

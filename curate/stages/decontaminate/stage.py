@@ -62,7 +62,7 @@ def run(config: DecontaminateConfig, inputs: Inputs, draft: Draft) -> None:
     held = [row for other in others for row in held_rows(other)] + task_rows(config, inputs)
     if not any(row.question.parts for row in held):
         raise DataError("Nothing is held out: none of the rows of --against has a question with words.")
-    ids = [row.sample_id for row in pool_rows(pool)]
+    ids = [sample_id for part in pool.tables(["sample_id"]) for sample_id in part["sample_id"].to_pylist()]
 
     def neighbours(scan: Scan) -> Ints:
         from .neighbours import nearest
