@@ -151,7 +151,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run the races in turns, and write the figures after each turn."""
+    """Run the races in turns, and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
@@ -166,13 +166,14 @@ def main() -> None:
     store = Store(args.store)
     make(store, "demo-model", name="demo-model", seed=1)
     done: dict[str, list[Advice]] = {case: [] for case in args.cases.split(",")}
+    found: dict[str, dict[str, Any]] = {}
+    args.results.parent.mkdir(parents=True, exist_ok=True)
     for number in range(max(args.races, args.planted)):
         for case, races in done.items():
             if number < (args.races if case == "equal" else args.planted):
                 races.append(race(store, case, number, args))
-        found = {case: figures(case, races) for case, races in done.items() if races}
-        args.results.parent.mkdir(parents=True, exist_ok=True)
-        args.results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+                found[case] = figures(case, races)
+                args.results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(table(found))
 
 

@@ -90,6 +90,12 @@ def pool_samples(artifact: Artifact) -> Iterator[tuple[int, Sample]]:
                 yield row["position"], from_row(row)
 
 
+def weight_column_of(pool: Artifact) -> str | None:
+    """Return the column that the weights of a pool's rows were read from, if it was named."""
+    found = pool.config.get("weight_column") or pool.summary.get("weight_column")
+    return None if found is None else str(found)
+
+
 CONVERSATION = ("sample_id", "position", "source", "format", "messages", "tools")
 """Columns of a pool that a sample is built from. The original row, which is the larger part, is not among them."""
 

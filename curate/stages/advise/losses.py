@@ -15,6 +15,9 @@ from ..compare.trajectories import trajectory
 
 Floats = npt.NDArray[np.float64]
 
+LEAST_ROWS = 2
+"""Rows below which there is no interval."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -37,7 +40,7 @@ def held_out(evaluations: Sequence[Artifact]) -> HeldOut:
     """Return the losses of evaluations on the rows that all of them measured.
 
     Raises:
-        DataError: there is no such row.
+        DataError: there are fewer than two such rows.
     """
     columns = ["sample_id", "metric", "loss", "target_tokens"]
     found = []
@@ -45,10 +48,11 @@ def held_out(evaluations: Sequence[Artifact]) -> HeldOut:
         rows = artifact.table(columns).to_pylist()
         found.append({row["sample_id"]: row for row in rows if row["metric"] == "loss" and row["target_tokens"]})
     shared = [sample_id for sample_id in found[0] if all(sample_id in rows for rows in found)]
-    if not shared:
+    if len(shared) < LEAST_ROWS:
         raise DataError(
-            f"No held-out row could be measured in all of {', '.join(each.name for each in evaluations)}: look at the "
-            "table rejects for the reasons."
+            f"Only {len(shared)} held-out rows could be measured in all of "
+            f"{', '.join(each.name for each in evaluations)}, and a comparison needs {LEAST_ROWS}: look at the table "
+            "rejects for the reasons, or name an --eval-pool with more rows."
         )
     losses = np.array([[rows[sample_id]["loss"] for sample_id in shared] for rows in found], np.float64)
     return HeldOut(losses, np.array([found[0][sample_id]["target_tokens"] for sample_id in shared], np.float64))

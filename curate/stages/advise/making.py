@@ -34,6 +34,7 @@ class Artifacts:
 
     def __post_init__(self) -> None:
         self.progress = bar(total=None, label="advise", unit="artifact")
+        self.known = {artifact.fingerprint for artifact in self.store.artifacts()}
         path = self.folder / SECONDS_FILE
         if path.exists():
             self.seconds = {str(name): float(spent) for name, spent in read_json(path).items()}
@@ -47,11 +48,11 @@ class Artifacts:
         """Make the artifact of a task, or find it."""
         if name in self.made:
             return self.made[name]
-        known = {artifact.fingerprint for artifact in self.store.artifacts()}
         start = time.monotonic()
         artifact = run_stage(self.store, task.stage, task.config)
         spent = time.monotonic() - start
-        fresh = artifact.fingerprint not in known
+        fresh = artifact.fingerprint not in self.known
+        self.known.add(artifact.fingerprint)
         if fresh:
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
             write_json(self.folder / SECONDS_FILE, self.seconds)

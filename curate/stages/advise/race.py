@@ -86,6 +86,8 @@ class Race:
         costs: what methods cost.
         runs: the runs so far.
         judged: the verdicts.
+        start: the losses of the model before training, on the rows of the verdict.
+        spent: fingerprint of a run -> what it has spent.
     """
 
     config: AdviseConfig
@@ -97,6 +99,7 @@ class Race:
     runs: list[ShortRun] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     start: Artifact | None = None
+    spent: dict[str, Spent] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, config: AdviseConfig, inputs: Inputs, draft: Draft, tasks: Tasks) -> Race:
@@ -121,6 +124,7 @@ class Race:
         speed, task = tasks.run(CONTROLS[RANDOM], SPEED_STEPS, config.seed)
         run = artifacts.make(speed, task)
         spent = spent_by(inputs.store, run, weights)
+        by_run = {run.fingerprint: spent}
         name = inputs.store.display_names()[run.fingerprint]
         length = float(inputs.store.query(LENGTH, {"run": name})["length"][0].as_py())
         if config.axis == "seconds":
@@ -134,7 +138,7 @@ class Race:
         rows = artifacts.made[tasks.name("train")].rows or 0
         target_rows = (target.rows or 0) if target else 0
         costs = Costs(prices, length, rows, target_rows, tasks.keep, tasks.candidates, full_budget(config))
-        race = cls(config, inputs, artifacts, tasks, weights, costs)
+        race = cls(config, inputs, artifacts, tasks, weights, costs, spent=by_run)
         race._measure([(CONTROLS[RANDOM], spent)])
         return race
 
@@ -148,7 +152,7 @@ class Race:
             for name, task in self.tasks.preparations(method, self.inputs.store):
                 self.artifacts.make(name, task)
             name, task = self.tasks.run(method, PROBE_STEPS, self.config.seed)
-            spent.append((method, spent_by(self.inputs.store, self.artifacts.make(name, task), self.weights)))
+            spent.append((method, self.spent_by(self.artifacts.make(name, task))))
         self._measure(spent)
         planned = plan_race(self.config, first.candidates, self.costs, rows)
         return replace(planned, left_out=first.left_out | planned.left_out)
@@ -239,7 +243,7 @@ class Race:
     ) -> None:
         name, _ = self._names(leader or method, plan, seed, as_long=leader is not None)
         run = self.artifacts.made[name]
-        spent = spent_by(self.inputs.store, run, self.weights)
+        spent = self.spent_by(run)
         self.runs.append(ShortRun(stage, number, method.label, method.role, seed, run, spent, loss, kept))
 
     def _verdict(self, plan: RacePlan, winner: Method, planned: Round) -> None:
@@ -286,12 +290,18 @@ class Race:
         """Return the name under which the race made a run."""
         return next(name for name, made in self.artifacts.made.items() if made.fingerprint == run.run.fingerprint)
 
+    def spent_by(self, run: Artifact) -> Spent:
+        """Return what a run has spent; it is read once."""
+        if run.fingerprint not in self.spent:
+            self.spent[run.fingerprint] = spent_by(self.inputs.store, run, self.weights)
+        return self.spent[run.fingerprint]
+
     def choosing(self, axis: str) -> float:
         """Return what the advice has spent: seconds of together, tokens that runs trained on, or operations."""
         if axis == "seconds":
             return sum(self.artifacts.seconds[name] for name in self.artifacts.made)
         runs = [artifact for artifact in self.artifacts.made.values() if artifact.stage == "train"]
-        return sum(spent_by(self.inputs.store, run, self.weights).on(axis) for run in runs)
+        return sum(self.spent_by(run).on(axis) for run in runs)
 
     def tell(self, plan: RacePlan) -> None:
         """Log the plan before the race begins."""

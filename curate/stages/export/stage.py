@@ -28,6 +28,7 @@ from ...store.artifacts.safe_files import remove
 from ...store.destinations import check_folder
 from ...store.rows.out_of_core import gather, read_batches
 from ..inputs import Inputs
+from ..pools import weight_column_of
 from ..query_options import QueryOptions
 from ..stage import Stage
 from ..subsets import SUBSETS
@@ -163,7 +164,7 @@ def run(config: ExportConfig, inputs: Inputs, draft: Draft) -> None:
     stored, config = config.stored(), _with_format(config, gathered)
     marker = TURN_MARKERS.get((config.trainer or "", config.format))
     maker: Selection = "run" if config.run is not None else "subset" if config.subset is not None else "sql"
-    weights = Weights(maker, selected.pool.config.get("weight_column") or WEIGHT)
+    weights = Weights(maker, weight_column_of(selected.pool) or WEIGHT)
     rows = ChosenRows(gathered, selected.conversations, config.format, config.columns, marker, weights)
     watched = WatchedRows(rows)
     differences = None

@@ -31,8 +31,8 @@ SELECT position, sample_id, source, format, turns, characters, metadata, weight 
 ORDER BY position
 """
 
-KEPT_FACTS = ("licences", "types")
-"""Parts of a pool's summary that exports of its samples use."""
+KEPT_FACTS = ("licences", "types", "weight_column")
+"""Parts of a pool's summary that exports of its samples use; the last one is of parts of pools."""
 
 
 def run(config: SplitConfig, inputs: Inputs, draft: Draft) -> None:
@@ -68,7 +68,8 @@ def run(config: SplitConfig, inputs: Inputs, draft: Draft) -> None:
         del draft.summary["samples with a copy in the other pool"]
     counts = records["source"].value_counts().to_pylist()
     draft.summary["sources"] = {each["values"]: each["counts"] for each in counts}
-    draft.summary |= {name: pool.summary[name] for name in KEPT_FACTS if name in pool.summary}
+    facts = {"weight_column": pool.config.get("weight_column"), **pool.summary}
+    draft.summary |= {name: facts[name] for name in KEPT_FACTS if facts.get(name)}
 
 
 def _positions(pool: Artifact, ids: Sequence[str], *, once: bool) -> np.ndarray:

@@ -193,7 +193,7 @@ def test_the_command_line_shows_the_result_and_applies_it(
     store, advice, _ = made
     train = ",".join(f"{key}={value}" for key, value in TRAIN.items())
     line = ["--pool", "pool", "--methods", "max_loss,low_loss", "--steps", "2", "--train", train, "--name", "a"]
-    line = ["advise", *line, "--model", tiny, "--tokens", str(int(SMALL)), "--store", str(store.root)]
+    line = ["advise", *line, "--model", tiny, "--share", "0.9", "--tokens", str(int(SMALL)), "--store", str(store.root)]
     shown = curate(*line)
     assert shown.code == 0 and advice.sentence[:40] in shown.out and "curate train" in shown.out
     assert json.loads(curate(*line, "--format", "json").out)["advised"] == advice.advised

@@ -151,6 +151,19 @@ def test_what_cannot_be_split_is_told(store: Store, values: dict[str, Any], mess
     assert not store.has("wrong")
 
 
+def test_an_export_of_a_part_has_the_columns_and_the_weights(store: Store, tmp_path: Path) -> None:
+    sql = "SELECT sample_id FROM samples WHERE pool = 'graded-part' ORDER BY sample_id"
+    file = tmp_path / "graded.jsonl"
+    file.write_text("".join(json.dumps({**row, "grade": 1 + at % 2}) + "\n" for at, row in enumerate(rows()[:8])))
+    make(store, "ingest", name="graded", data=[str(file)], weight_column="grade", metadata_columns=["weight"])
+    make(store, "split", pool="graded", shares={"part": 1.0}, part="part", name="graded-part")
+    out = tmp_path / "out"
+    make(store, "export", sql=sql, pool="graded-part", file_format="jsonl", to=str(out), name="out")
+    exported = [json.loads(line) for line in next(out.glob("*.jsonl")).read_text().splitlines()]
+    assert len(exported) == 8 and {row["grade"] for row in exported} == {1, 2}
+    assert {row["messages"][1]["content"] for row in exported} == {row["messages"][1]["content"] for row in rows()[:8]}
+
+
 def test_a_part_is_read_as_any_pool(store: Store) -> None:
     train = store.get("pool-train")
     kept = make(store, "dedup", pool="pool-train", name="once")
