@@ -7,7 +7,8 @@
 
 The key `config` of an entry names a YAML file; the other keys of the entry override it. All entries are checked before
 the first one runs. The stages run in order. A stage finds what is already in the store, so a stopped pipeline resumes
-when it is run again.
+when it is run again. Answers of queries and tables of comparisons are printed. Next to `stages` a pipeline may have
+`next`: lines that are printed at the end, for example the commands to go on with.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..errors import ConfigError, CurateError, did_you_mean
 from ..log import LOGGER
 from ..runtime import bundled
 from ..runtime.terminal import say
-from ..stages import STAGES, build_config
+from ..stages import STAGES, build_config, stage_of
 from ..stages.consent import Consent, check
 from ..stages.query_options import QueryOptions
 from . import completion
@@ -46,6 +47,9 @@ curate run pipelines/uds.yaml --trust-remote-code --allow-files
 """
 
 QUERY = "query"
+NEXT = "next"
+"""Key of a pipeline with the lines that are printed at its end."""
+
 LONGEST = 20
 """Largest number of rows that a pipeline shows of an answer."""
 
@@ -74,6 +78,7 @@ def command(
     from ..store import Store
 
     entries = read(file, sets or (), store)
+    following = next_steps(file)
     allowed = []
     for number, entry in enumerate(entries, 1):
         who = f"{file}, entry {number} ({entry.stage} {entry.label}),"
@@ -81,7 +86,7 @@ def command(
         withheld = check(options.model_dump(), consent, who, flat=True) if options is not None else {}
         config = entry.config.model_copy(update=withheld) if entry.config is not None else None
         allowed.append(replace(entry, config=config))
-    say(*run(Store(store), allowed))
+    say(*run(Store(store), allowed), *following)
 
 
 class QueryEntry(QueryOptions, Options):
@@ -128,14 +133,7 @@ def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> li
     Raises:
         ConfigError: the file, an entry or an override is wrong.
     """
-    given, file = file, bundled.pipeline(file)
-    if not file.exists() and not given.suffix:
-        raise ConfigError(
-            f"There is no file and no pipeline '{given}'.{did_you_mean(given.name, bundled.names('pipelines'))}"
-        )
-    content = read_yaml(file)
-    if unknown := [key for key in content if key != "stages"]:
-        raise ConfigError(f"{file}: unknown key '{unknown[0]}'.{did_you_mean(str(unknown[0]), ['stages'])}")
+    file, content = _content(file)
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
         raise ConfigError(
@@ -144,6 +142,32 @@ def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> li
     raw = [_split(item, f"{file}, entry {number}") for number, item in enumerate(stages, 1)]
     _override(raw, sets, file)
     return [_entry(stage, values, f"{file}, entry {n} ({stage})", root) for n, (stage, values) in enumerate(raw, 1)]
+
+
+def next_steps(file: Path) -> list[str]:
+    """Return the lines that a pipeline prints at its end, below an empty line; none if it has no key `next`.
+
+    Raises:
+        ConfigError: `next` is not a list of texts.
+    """
+    file, content = _content(file)
+    lines = content.get(NEXT, [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ConfigError(f"{file}: {NEXT} needs a list of texts, not {lines!r:.80}.")
+    return ["", *lines] if lines else []
+
+
+def _content(file: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path of a pipeline's file, and its keys."""
+    given, file = file, bundled.pipeline(file)
+    if not file.exists() and not given.suffix:
+        raise ConfigError(
+            f"There is no file and no pipeline '{given}'.{did_you_mean(given.name, bundled.names('pipelines'))}"
+        )
+    content = read_yaml(file)
+    if unknown := [key for key in content if key not in ("stages", NEXT)]:
+        raise ConfigError(f"{file}: unknown key '{unknown[0]}'.{did_you_mean(str(unknown[0]), ['stages', NEXT])}")
+    return file, content
 
 
 def _split(item: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -191,7 +215,7 @@ def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
 
 
 def run(store: Store, entries: Sequence[Entry]) -> list[str]:
-    """Run the entries in order. Log one line per entry to stderr, and print the answers of queries to stdout.
+    """Run the entries in order. Log one line per entry to stderr; print answers and comparisons to stdout.
 
     Returns:
         Lines `name  path`: the folder of every exported dataset, and the folder of the store.
@@ -208,6 +232,8 @@ def run(store: Store, entries: Sequence[Entry]) -> list[str]:
             end = f"made in {time.monotonic() - start:.1f} s" if fresh else "found"
             if destination := getattr(entry.config, "destination", None):
                 outputs[f"dataset {artifact.name}"] = destination
+            if (show := stage_of(entry.stage).show) is not None:
+                say("", show(entry.config, artifact), "")
         LOGGER.info(f"[{number}/{len(entries)}] {entry.stage} {entry.label} ... {end}")
     outputs["store"] = store.root
     width = max(map(len, outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,23 @@ def test_stages_run_in_order_and_answers_go_to_stdout(curate: Call, toy: ModuleT
     assert result.out.splitlines()[:7] == answer
     assert result.out.splitlines()[-1] == "store  store"
     assert Store("store").get("second.v1").config["rate"] == 0.25
+
+
+def test_results_of_stages_are_printed_and_the_next_steps_come_last(
+    curate: Call, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy, "STAGE", replace(toy.STAGE, show=lambda config, artifact: f"{artifact.rows} rows\x1b[2J"))
+    Path("p.yaml").write_text('stages:\n- toy: {name: a}\nnext: [Look at it, "\\e[2J  curate status"]\n')
+    done = curate("run", "p.yaml")
+    assert done.out.splitlines() == [
+        "",
+        r"3 rows\x1b[2J",
+        "",
+        "store  store",
+        "",
+        "Look at it",
+        r"\x1b[2J  curate status",
+    ]
 
 
 def test_a_second_run_finds_everything(curate: Call, toy: ModuleType, pipeline: Path) -> None:
@@ -105,6 +123,8 @@ def test_set_changes_an_option_of_what_is_made_under_a_name(curate: Call, toy: M
         ("stages:\n- toy: 3", "entry 1 (toy): needs keys and values, not 3"),
         ("stages: []", "lists no stages"),
         ("stage: []", "unknown key 'stage'. Did you mean 'stages'?"),
+        ("stages:\n- toy: {name: a}\nnext: curate status", "next needs a list of texts, not 'curate status'"),
+        ("stages:\n- toy: {name: a}\nnext: [{a: b}]", "next needs a list of texts, not [{'a': 'b'}]"),
     ],
 )
 def test_every_entry_is_checked_before_any_is_run(

@@ -133,8 +133,9 @@ def test_the_installed_wheel_runs_from_an_empty_folder(type_in: Callable[..., st
 
 
 SMALL = (
-    *("demo-pool.rows=200", "demo-heldout-raw.rows=40", "demo-model.steps=3", "demo-clusters.k=4"),
-    *("demo-random.max_steps=2", "demo-uds.max_steps=2"),
+    *("demo-pool.rows=200", "demo-heldout-raw.rows=40", "demo-wanted-raw.rows=200", "demo-model.steps=3"),
+    *("demo-reference.max_steps=2", "demo-compared.train.max_steps=2", "demo-compared.eval_steps=1"),
+    "demo-compared.seeds=[0]",
 )
 
 
@@ -143,6 +144,6 @@ def test_the_installed_wheel_goes_the_whole_way(type_in: Callable[..., str], tmp
     assert "dataset demo-curated  exports/demo-curated" in said
     assert (tmp_path / "exports" / "demo-curated" / "README.md").is_file()
     asked = type_in("python", "-m", "curate", "query", "compare_runs", "--param", "runs=demo-*", "--format", "csv")
-    assert "demo-random" in asked and "demo-uds" in asked
+    assert "demo-compared-random-s0" in asked and "demo-compared-rho-s0" in asked
     assert "most_kept" in type_in("curate", "query", "--list")
-    assert "demo-uds" in type_in("curate", "status")
+    assert "demo-compared-rds-s0" in type_in("curate", "status")

@@ -20,6 +20,10 @@ SHARES = ("copies", "duplicates", "noise")
 """Measures that the whole pool has, too: what a random selection keeps."""
 
 
+VERDICTS = {"better": "better than random", "worse": "worse than random", "tie": "not shown to differ from random"}
+"""Verdict of an interval -> the words for it in a sentence."""
+
+
 def _number(style: str) -> Any:
     return lambda value: "" if value is None else format(value, style)
 
@@ -100,6 +104,21 @@ def as_csv(rows: Sequence[Row]) -> str:
     return spreadsheet.as_csv([names, *([row.get(name) for name in names] for row in rows)])[0]
 
 
+def findings(result: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each method that has an interval: by how much its loss differs from that of random."""
+    return [_finding(row, result) for row in result["rows"] if row["low"] is not None]
+
+
+def _finding(row: Row, result: Mapping[str, Any]) -> str:
+    lower = row["difference"] < 0
+    ends = sorted((-row["low"], -row["high"])) if lower else (row["low"], row["high"])
+    return (
+        f"{row['method']} is {VERDICTS[row['verdict']]}: at equal {result['at']} its held-out loss is "
+        f"{abs(row['difference']):.2f} nats per token {'below' if lower else 'above'} that of random "
+        f"(interval {ends[0]:.2f} to {ends[1]:.2f}, {row['seeds']} seeds)."
+    )
+
+
 def _table(result: Mapping[str, Any]) -> str:
     cells = format_rows(result["rows"])
     lines = []
@@ -107,7 +126,8 @@ def _table(result: Mapping[str, Any]) -> str:
         lines += [*table(cells, columns=["method", *(name for name in part if name in cells[0])]), ""]
     for note in _notes(result):
         lines += textwrap.wrap(note, terminal_width())
-    return "\n".join(lines)
+    lines += ["", *(line for each in findings(result) for line in textwrap.wrap(each, terminal_width()))]
+    return "\n".join(lines).rstrip()
 
 
 def _markdown(result: Mapping[str, Any]) -> str:
@@ -115,7 +135,7 @@ def _markdown(result: Mapping[str, Any]) -> str:
     heads = list(cells[0])
     rows = [[markdown.text(row[head] or "–") for head in heads] for row in cells]
     lines = [markdown.table([markdown.text(head) for head in heads], rows, right=[markdown.text(h) for h in heads[1:]])]
-    notes = [f"- {markdown.text(note)}" for note in _notes(result)]
+    notes = [f"- {markdown.text(note)}" for note in (*_notes(result), *findings(result))]
     image = "![held-out loss during training](comparison.svg)"
     return "\n".join([f"# {markdown.text(result['comparison'])}", "", *lines, "", *notes, "", image])
 

@@ -11,6 +11,7 @@ import pytest
 from curate.config import build
 from curate.errors import ConfigError
 from curate.stages.compare.config import CompareConfig
+from curate.stages.compare.format import findings
 from curate.stages.compare.plan import ComparisonRun, plan
 from curate.stages.compare.stage import check
 from curate.stages.compare.table import budget_of, notes_of, rows_of, run_at_budget
@@ -131,6 +132,20 @@ def test_nothing_is_better_whose_interval_includes_zero() -> None:
         "random": "baseline",
     }
     assert rows["lucky"]["difference"] == pytest.approx(-0.49667, abs=1e-4)
+    assert findings({"at": "tokens", "rows": [rows[name] for name in ("lucky", "ahead", "behind", "random")]}) == [
+        "lucky is not shown to differ from random: at equal tokens its held-out loss is 0.50 nats per token below that "
+        "of random (interval -0.01 to 1.00, 3 seeds).",
+        "ahead is better than random: at equal tokens its held-out loss is 0.10 nats per token below that of random "
+        "(interval 0.01 to 0.20, 3 seeds).",
+        "behind is worse than random: at equal tokens its held-out loss is 0.10 nats per token above that of random "
+        "(interval 0.01 to 0.20, 3 seeds).",
+    ]
+
+
+def test_one_seed_is_no_finding() -> None:
+    config = config_of(seeds=[0])
+    runs = [trajectory(name, 0, [1, 2, 3], [5, 4, loss]) for name, loss in (("random", 3), ("ahead", 2))]
+    assert findings({"at": "steps", "rows": list(compared(config, runs).values())}) == []
 
 
 def test_a_note_warns_of_a_falling_learning_rate_unless_the_budget_is_in_steps_or_samples() -> None:
