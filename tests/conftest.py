@@ -27,6 +27,7 @@ from curate.store import Draft, Store
 pytest_plugins = [
     "tests.support.memory_folder",
     "tests.support.models",
+    "tests.support.ranks",
     "tests.support.report_pages",
     "tests.support.schedule",
 ]
