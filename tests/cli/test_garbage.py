@@ -35,6 +35,7 @@ main()
 def searches() -> Iterator[tuple[int, int, int]]:
     """Return the thresholds, and restore everything at the end."""
     before = gc.get_threshold()
+    gc.unfreeze()
     yield before
     gc.set_threshold(*before)
     garbage._usual.clear()
