@@ -55,9 +55,11 @@ def words(tiny: str, **values: Any) -> list[str]:
     return ["train", "--name=run", f"--model={tiny}", *flags]
 
 
-def train(ranks: Ranks, store: Store, tiny: str, **values: Any) -> subprocess.CompletedProcess[str]:
-    """Train in two processes, which are forks: see tests/support/ranks.py."""
-    return ranks.run(store.root.parent, *words(tiny, **values), f"--store={store.root}")
+def train(
+    ranks: Ranks, store: Store, tiny: str, *, processes: int = 2, **values: Any
+) -> subprocess.CompletedProcess[str]:
+    """Train in processes that are forks: see tests/support/ranks.py."""
+    return ranks.run(store.root.parent, *words(tiny, **values), f"--store={store.root}", processes=processes)
 
 
 @pytest.fixture
@@ -267,11 +269,11 @@ def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
-    store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
+    ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
 ) -> None:
     make(alone, "train", name="run", pool=pool, model=tiny, **TRAIN)
     stop(store, tiny, tmp_path, processes=before)
-    done = launch(store, *words(tiny), processes=after)
+    done = train(ranks, store, tiny, processes=after)
     assert done.returncode == 0, done.stderr
     assert "Resuming 'run' at step 4." in done.stderr
     assert_same_run(store, alone)
