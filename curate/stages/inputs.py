@@ -169,7 +169,7 @@ MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["features", "target_features"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),
-    "prescreen_from": ("train",),
+    **dict.fromkeys(["prescreen_from", "lengths_of"], ("train",)),
     "clusters": ("cluster",),
     **dict.fromkeys(["subset", "base", "union", "minus"], ("select", "curriculum", "subset", "dedup", "export")),
 }

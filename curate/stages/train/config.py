@@ -161,6 +161,11 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
         description="With --subset: use each sample once per epoch, in the subset's order, instead of shuffled or by "
         "weight.",
     )
+    lengths_of: Ref | None = Field(
+        None,
+        description="With --selector full: train on random samples as long as those that this run kept, in its order: "
+        "a control that shows what is due to length alone.",
+    )
     eval_pool: Ref | None = Field(None, description="Held-out pool; its loss is measured at the end of the run.")
     target: Ref | None = Field(None, description="Pool with samples of the task that the model should become good at.")
     target_batch_size: int = Field(16, ge=1, description="Number of target samples in each step.")
@@ -297,6 +302,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
         self._check_optimizer()
         if self.sequence and (self.subset is None or self.pool_selector is not None):
             raise ConfigError("--sequence follows the order of a --subset: give --subset, and no --pool-selector.")
+        self._check_lengths_of()
         if self.batching == "padded" and self.train_batch_tokens is not None:
             raise ConfigError("--train-batch-tokens splits packed and sorted batches: leave out --batching padded.")
         if self.selector == "full":
@@ -321,6 +327,15 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
                 "must keep the same whole number"
             )
         return self
+
+    def _check_lengths_of(self) -> None:
+        """Raise `ConfigError` if --lengths-of is given with another option that says what the run trains on."""
+        if self.lengths_of is None:
+            return
+        if self.selector != "full":
+            raise ConfigError("--lengths-of says what the run trains on, and keeps all of it: give --selector full.")
+        if self.subset is not None or self.pool_selector is not None:
+            raise ConfigError("--lengths-of draws from the whole pool: leave out --subset and --pool-selector.")
 
     def _check_optimizer(self) -> None:
         """Raise an error if the optimizer is unknown, or the selection needs a metric that it does not have."""

@@ -18,6 +18,7 @@ from ..stage import NOT_MEASURED
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
+from .matched_lengths import matched_order
 from .prescreening import prescreen_results, screening_of
 from .reselection import EpochSubsets
 from .sampling_order import sampling_order
@@ -133,7 +134,8 @@ def job_of(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=epoch_subsets.dataset() if epoch_subsets else None,
-        order=sampling_order(config, inputs, table, pool.expansion.conversations),
+        order=matched_order(config, inputs, table)
+        or sampling_order(config, inputs, table, pool.expansion.conversations),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
         score_batch_tokens=config.score_batch_tokens,

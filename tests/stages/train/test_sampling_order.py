@@ -7,12 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from curate import Artifact, Store, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
+from curate.stages.train.matched_lengths import rounds_of
 from tests.support.fake_runs import N, Row, curriculum, ids_of, listed, query_file, store_of
 from tests.support.training import interrupted_at
 from tests.training.test_distributed import launch
@@ -109,9 +111,37 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_control_has_the_lengths_of_what_a_run_kept_step_by_step(store: Store, tiny: str) -> None:
+    train(store, tiny, "long", selector="uds", num_train_epochs=3, max_steps=14)
+    train(store, tiny, "control", selector="full", candidates=2, lengths_of="long", max_steps=14)
+    kept = """SELECT step, sample_id, tokens FROM ledger WHERE run = $run AND kept ORDER BY step, rank, slot"""
+    long, control = (store.query(kept, {"run": name}).to_pylist() for name in ("long", "control"))
+    assert [row["step"] for row in control] == [row["step"] for row in long]
+    lengths = {
+        row["sample_id"]: row["tokens"] for row in store.query("SELECT sample_id, tokens FROM ledger").to_pylist()
+    }
+    apart = [abs(ours["tokens"] - theirs["tokens"]) for ours, theirs in zip(control, long, strict=True)]
+    assert sum(apart) / len(apart) < np.mean([abs(a - b) for a in lengths.values() for b in lengths.values()])
+    assert [row["sample_id"] for row in control] != [row["sample_id"] for row in long]
+    rounds = rounds_of([row["sample_id"] for row in long], [row["tokens"] for row in long], N)
+    assert len(rounds) > 1 and [length for part in rounds for length in part] == [row["tokens"] for row in long]
+    again = train(store, tiny, "again", selector="full", candidates=2, lengths_of="long", max_steps=14, seed=1)
+    assert offered(store, "again") != offered(store, "control") and again.inputs["lengths_of"]
+    with pytest.raises(ConfigError, match=r"'long' kept 2 samples in a step, .* give --candidates 2"):
+        train(store, tiny, "other", selector="full", lengths_of="long")
+
+
+def test_a_round_of_lengths_has_no_sample_twice_and_no_more_than_there_are() -> None:
+    assert rounds_of(["a", "b", "a", "b", "c"], [1, 2, 1, 2, 3], 9) == [[1, 2], [1, 2, 3]]
+    assert rounds_of(["a", "b", "c", "d", "e"], [1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"lengths_of": "a"}, "give --selector full"),
+        ({"lengths_of": "a", "selector": "full", "subset": "c"}, "leave out --subset and --pool-selector"),
+        ({"lengths_of": "pool", "selector": "full"}, "made by ingest, not by train"),
         ({"sequence": True}, "--sequence follows the order of a --subset"),
         ({"sequence": True, "subset": "c", "pool_selector": "random", "selection_budget": 3}, "and no --pool-selector"),
         ({"subset": "c", "pool_selector": "random", "selection_budget": 3}, "'c' has weights, and --pool-selector"),
