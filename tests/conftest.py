@@ -25,8 +25,10 @@ from curate.stages.stage import Stage
 from curate.store import Draft, Store
 
 pytest_plugins = [
+    "tests.support.garbage",
     "tests.support.memory_folder",
     "tests.support.models",
+    "tests.support.ranks",
     "tests.support.report_pages",
     "tests.support.schedule",
 ]

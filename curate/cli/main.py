@@ -24,7 +24,9 @@ from typer.main import get_command
 
 from .. import log
 from ..errors import TRACEBACK, did_you_mean
+from ..garbage import search_rarely
 from ..runtime.distributed import rank
+from ..runtime.ending import leave
 from ..runtime.launch_watch import obey_launcher
 from ..runtime.terminal import EscapingStream, say
 from ..stages import STAGES, stage_of
@@ -204,8 +206,13 @@ def _handle_interrupts() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code.
+
+    Args:
+        args: its words. None for those of this process, which is then all curate's own and ends here (`leave`).
+    """
     if args is None:
+        search_rarely()
         _handle_interrupts()
         obey_launcher()
     stdout, stderr, tracebacks = sys.stdout, sys.stderr, os.environ.get(TRACEBACK)
@@ -215,7 +222,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     given = spelled(sys.argv[1:] if args is None else args)
     code = exit_code(lambda: build_app().main(given, "curate", standalone_mode=False))
-    if args is not None:  # called from Python, which goes on
-        sys.stdout, sys.stderr = stdout, stderr
-        os.environ.pop(TRACEBACK, None) if tracebacks is None else os.environ.update({TRACEBACK: tracebacks})
+    if args is None:
+        leave(code)
+    sys.stdout, sys.stderr = stdout, stderr  # called from Python, which goes on
+    os.environ.pop(TRACEBACK, None) if tracebacks is None else os.environ.update({TRACEBACK: tracebacks})
     sys.exit(code)

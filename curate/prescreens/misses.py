@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor, nn
 
 CONFIDENCE = 0.95
@@ -25,8 +25,8 @@ def clopper_pearson(hits: float, count: float, confidence: float = CONFIDENCE) -
     than a binomial one with their mean (Hoeffding 1956), so the interval is rather too wide.
     """
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
     return low, high
 
 

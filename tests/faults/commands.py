@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,13 @@ class Commands:
         self._started.get(timeout=STARTING)
 
     def start(
-        self, folder: Path, *args: str, fault: Fault | None = None, limit: int | None = None, closed: bool = False
+        self,
+        folder: Path,
+        *args: str,
+        fault: Fault | None = None,
+        limit: int | None = None,
+        closed: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> Running:
         """Start `curate ARGS` in a folder.
 
@@ -128,6 +135,7 @@ class Commands:
             fault: the fault of the process.
             limit: the largest size of a file, in bytes.
             closed: the reader of stdout is closed.
+            environment: more variables of the environment.
         """
         self._count += 1
         running = self._running[self._count] = Running(self._count, self.folder)
@@ -135,7 +143,7 @@ class Commands:
             "number": self._count,
             "args": args,
             "folder": str(folder),
-            "environment": QUIET,
+            "environment": {**QUIET, **(environment or {})},
             "out": str(self.folder / f"{self._count}.out"),
             "err": str(self.folder / f"{self._count}.err"),
             "fault": asdict(fault) if fault else None,

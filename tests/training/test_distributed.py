@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from curate import Store, make
 from curate.errors import ConfigError
+from tests.support.ranks import Ranks
 
 pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
 
@@ -45,14 +46,20 @@ def launch(store: Store, *args: str, processes: int = 2, **env: str) -> subproce
     )
 
 
-def train(
-    store: Store, tiny: str, *, processes: int = 2, env: dict[str, str] | None = None, **values: Any
-) -> subprocess.CompletedProcess[str]:
+def words(tiny: str, **values: Any) -> list[str]:
+    """Return the words of `curate train`."""
     options = {"pool": "pool", **TRAIN, **values}
     flags = [
         f"--{key.replace('_', '-')}={value}" if value is not True else f"--{key}" for key, value in options.items()
     ]
-    return launch(store, "train", "--name=run", f"--model={tiny}", *flags, processes=processes, **(env or {}))
+    return ["train", "--name=run", f"--model={tiny}", *flags]
+
+
+def train(
+    ranks: Ranks, store: Store, tiny: str, *, processes: int = 2, **values: Any
+) -> subprocess.CompletedProcess[str]:
+    """Train in processes that are forks: see tests/support/ranks.py."""
+    return ranks.run(store.root.parent, *words(tiny, **values), f"--store={store.root}", processes=processes)
 
 
 @pytest.fixture
@@ -108,10 +115,11 @@ def assert_same_run(one: Store, other: Store) -> None:
     ids=lambda values: values["selector"],
 )
 def test_two_processes_keep_what_one_would_and_end_with_its_weights(
-    store: Store, alone: Store, pool: str, tiny: str, values: dict[str, Any]
+    ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, values: dict[str, Any]
 ) -> None:
     make(alone, "train", name="run", pool=pool, model=tiny, **{**TRAIN, **values})
-    done = train(store, tiny, **values)
+    by_torchrun = values["selector"] == "uds"
+    done = launch(store, *words(tiny, **values)) if by_torchrun else train(ranks, store, tiny, **values)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("selector") == 1 and done.stderr.count("made run (train)") == 1
     assert store.get("run").fingerprint == alone.get("run").fingerprint
@@ -119,12 +127,12 @@ def test_two_processes_keep_what_one_would_and_end_with_its_weights(
 
 
 def test_two_processes_that_pack_in_many_passes_end_with_the_weights_of_one_that_pads(
-    store: Store, alone: Store, pool: str, tiny: str
+    ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str
 ) -> None:
     """Their numbers of passes differ from step to step; gradients are exchanged in the last one only."""
     values = {"selector": "random", "keep": 8, "per_device_train_batch_size": 2}
     make(alone, "train", name="run", pool=pool, model=tiny, batching="padded", **{**TRAIN, **values})
-    done = train(store, tiny, batching="packed", train_batch_tokens=64, **values)
+    done = train(ranks, store, tiny, batching="packed", train_batch_tokens=64, **values)
     assert done.returncode == 0, done.stderr
     assert_same_run(store, alone)
 
@@ -139,7 +147,7 @@ def test_two_processes_that_pack_in_many_passes_end_with_the_weights_of_one_that
     ids=["full", "filter_weight", "apart"],
 )
 def test_weights_of_rows_mean_the_same_in_two_processes(
-    store: Store, alone: Store, tiny: str, values: dict[str, Any], pool_file: Path, tmp_path: Path
+    ranks: Ranks, store: Store, alone: Store, tiny: str, values: dict[str, Any], pool_file: Path, tmp_path: Path
 ) -> None:
     rows = [json.loads(line) for line in pool_file.read_text().splitlines()]
     lines = [json.dumps(row | {"weight": 1 + 7 * (n % 3)}) for n, row in enumerate(rows)]
@@ -147,7 +155,7 @@ def test_weights_of_rows_mean_the_same_in_two_processes(
     for each in (store, alone):
         make(each, "ingest", name="pool", data=[str(tmp_path / "weighted.jsonl")])
     make(alone, "train", name="run", pool="pool", model=tiny, **{**TRAIN, **values})
-    done = train(store, tiny, **values)
+    done = train(ranks, store, tiny, **values)
     assert done.returncode == 0, done.stderr
     given = "SELECT step, position, sample_weight FROM ledger ORDER BY ALL"
     assert table(store, given).equals(table(alone, given)) and table(store, given)["sample_weight"].null_count < 40
@@ -167,7 +175,14 @@ def test_weights_of_rows_mean_the_same_in_two_processes(
     ids=lambda values: values["selector"],
 )
 def test_layers_that_are_shared_out_make_the_same_run(
-    store: Store, alone: Store, pool: str, tiny: str, values: dict[str, Any], pool_file: Path, tmp_path: Path
+    ranks: Ranks,
+    store: Store,
+    alone: Store,
+    pool: str,
+    tiny: str,
+    values: dict[str, Any],
+    pool_file: Path,
+    tmp_path: Path,
 ) -> None:
     lines = pool_file.read_text().splitlines(keepends=True)
     (tmp_path / "odd.jsonl").write_text("".join(lines[:53]))
@@ -176,7 +191,7 @@ def test_layers_that_are_shared_out_make_the_same_run(
     # The last step has 5 candidates: one process measures a stand-in so that both gather layers equally often.
     values = values | {"max_steps": -1, "num_train_epochs": 1, "candidates": 16, "eval_pool": "pool", "pool": "odd"}
     make(alone, "train", name="run", model=tiny, **{**TRAIN, **values})
-    done = train(store, tiny, fsdp=True, **values)
+    done = train(ranks, store, tiny, fsdp=True, **values)
     assert done.returncode == 0, done.stderr
     assert "2 layers, 0 MiB in total, are sharded over 2 processes." in done.stderr
     assert_same_run(store, alone)
@@ -185,8 +200,8 @@ def test_layers_that_are_shared_out_make_the_same_run(
     assert mine == pytest.approx(theirs, rel=0.02), "the Trainer fills up the last batches of an evaluation"
 
 
-def test_apart_each_process_keeps_the_best_of_its_own(store: Store, pool: str, tiny: str) -> None:
-    done = train(store, tiny, scope="rank", candidates=16, keep=8)
+def test_apart_each_process_keeps_the_best_of_its_own(ranks: Ranks, store: Store, pool: str, tiny: str) -> None:
+    done = train(ranks, store, tiny, scope="rank", candidates=16, keep=8)
     assert done.returncode == 0, done.stderr
     run = store.get("run")
     assert run.rows == 6 * 8 and run.inputs["processes"] == "2"
@@ -199,7 +214,7 @@ def test_apart_each_process_keeps_the_best_of_its_own(store: Store, pool: str, t
     memory = "SELECT rank, count(*) n FROM memory GROUP BY 1 ORDER BY 1"
     assert store.query(memory).to_pylist() == [{"rank": 0, "n": 24}, {"rank": 1, "n": 24}]
     assert len(list(run.files.glob("*.safetensors"))) == 1
-    again = train(store, tiny, scope="rank", candidates=16, keep=8)
+    again = train(ranks, store, tiny, scope="rank", candidates=16, keep=8)
     assert again.returncode == 0 and again.stderr.count("found run (train)") == 1
 
 
@@ -228,7 +243,7 @@ def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: A
     (tmp_path / "sitecustomize.py").write_text(STOP)
     path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"  # the sitecustomize imports curate before -m does
     env = {"PYTHONPATH": path, "STOP_RANK": str(processes - 1)}
-    stopped = train(store, tiny, processes=processes, env=env, **values)
+    stopped = launch(store, *words(tiny, **values), processes=processes, **env)
     assert stopped.returncode != 0 and "did not expect" not in stopped.stderr, stopped.stderr
     if processes > 1:
         ends = "torchrun stopped process 0 of 2|The connection to another process of the launch broke"
@@ -238,11 +253,11 @@ def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: A
 
 @pytest.mark.parametrize("values", [{"scope": "rank", "keep": 4}, {"scope": "global"}], ids=lambda v: v["scope"])
 def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
-    store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, values: dict[str, Any]
+    ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, values: dict[str, Any]
 ) -> None:
-    assert train(store, tiny, **values).returncode == 0
+    assert train(ranks, store, tiny, **values).returncode == 0
     stop(alone, tiny, tmp_path, processes=2, **values)
-    done = train(alone, tiny, **values)
+    done = train(ranks, alone, tiny, **values)
     assert done.returncode == 0, done.stderr
     assert "Resuming 'run' at step 4." in done.stderr
     mine, theirs = weights(store), weights(alone)
@@ -254,18 +269,20 @@ def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
-    store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
+    ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
 ) -> None:
     make(alone, "train", name="run", pool=pool, model=tiny, **TRAIN)
     stop(store, tiny, tmp_path, processes=before)
-    done = train(store, tiny, processes=after)
+    done = train(ranks, store, tiny, processes=after)
     assert done.returncode == 0, done.stderr
     assert "Resuming 'run' at step 4." in done.stderr
     assert_same_run(store, alone)
 
 
-def test_processes_that_cannot_share_a_step_evenly_are_refused(store: Store, pool: str, tiny: str) -> None:
-    done = train(store, tiny, keep=3)
+def test_processes_that_cannot_share_a_step_evenly_are_refused(
+    ranks: Ranks, store: Store, pool: str, tiny: str
+) -> None:
+    done = train(ranks, store, tiny, keep=3)
     assert done.returncode != 0 and "must be multiples of the 2 processes" in done.stderr
 
 

@@ -14,15 +14,25 @@ from typing import Any
 import pytest
 
 from curate import Store, make
+from tests.support.ranks import Ranks
 
 STEPS = 40
 OPTIONS = ["--candidates=8", "--keep=4", f"--max-steps={STEPS}", "--num-train-epochs=9", "--max-length=64"]
 OPTIONS += ["--save-steps=6", "--logging-steps=5", "--lora-dropout=0.1", "--per-device-train-batch-size=2"]
 
 
+def words(store: Store, tiny: str) -> list[str]:
+    """Return the words of `curate train`."""
+    return ["train", "--store", str(store.root), "--name=run", "--pool=pool", f"--model={tiny}", *OPTIONS]
+
+
 def start(store: Store, tiny: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "curate", "train", "--store", str(store.root), "--name=run", "--pool=pool"]
-    return subprocess.Popen([*command, f"--model={tiny}", *OPTIONS], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "curate", *words(store, tiny)], stdout=subprocess.DEVNULL)
+
+
+def finish(ranks: Ranks, store: Store, tiny: str) -> None:
+    """Train in a process that is a fork, to the end: see tests/support/ranks.py."""
+    ranks.commands.done(store.root.parent, *words(store, tiny))
 
 
 def prepare(root: Path, pool_file: Path) -> Store:
@@ -45,14 +55,16 @@ def content(store: Store) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny: str, pool_file: Path) -> dict[str, object]:
+def undisturbed(
+    ranks: Ranks, tmp_path_factory: pytest.TempPathFactory, tiny: str, pool_file: Path
+) -> dict[str, object]:
     store = prepare(tmp_path_factory.mktemp("whole") / "store", pool_file)
-    assert start(store, tiny).wait(timeout=300) == 0
+    finish(ranks, store, tiny)
     return content(store)
 
 
 def test_killed_at_three_random_moments_and_rerun_it_is_the_same_to_the_bit(
-    undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
+    ranks: Ranks, undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
 ) -> None:
     seed = int(os.environ.get("CURATE_TEST_SEED", time.time_ns() % 1_000_000))
     print(f"CURATE_TEST_SEED={seed}")
@@ -64,7 +76,7 @@ def test_killed_at_three_random_moments_and_rerun_it_is_the_same_to_the_bit(
         time.sleep(moments.uniform(0, 4))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert start(store, tiny).wait(timeout=300) == 0
+    finish(ranks, store, tiny)
     again = content(store)
     for name, value in undisturbed.items():
         assert again[name] == value, f"{name} differs with CURATE_TEST_SEED={seed}"
@@ -79,13 +91,13 @@ time.sleep(600)
 
 
 def test_another_process_that_holds_the_catalogue_stops_nothing_and_loses_nothing(
-    undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
+    ranks: Ranks, undisturbed: dict[str, object], tmp_path: Path, tiny: str, pool_file: Path
 ) -> None:
     store = prepare(tmp_path / "store", pool_file)
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(store.catalog.path)], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        assert start(store, tiny).wait(timeout=300) == 0
+        finish(ranks, store, tiny)
         assert holder.poll() is None
     finally:
         holder.kill()

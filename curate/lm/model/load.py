@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from ...garbage import search_as_usual
 from ...log import LOGGER
 from ..gguf.model_file import READABLE, alone, dequantized, gguf_file
 from ..templates.clock import freeze_date
@@ -163,6 +164,7 @@ def load_model(options: ModelOptions, *, trainable: bool = False) -> nn.Module:
             model = merge_adapter(model, lower)
         model = load_adapter(model, adapter, base=lower, trainable=trainable and adapter == options.location)
     require_finite(model, options.location)
+    search_as_usual()
     return model
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 from curate import Store, make
 from curate.errors import ConfigError, DataError
 from tests.support.paths import ROOT
+from tests.support.ranks import Ranks
 
 OPTIONS: dict[str, Any] = {"pool": "facts", "max_length": 100, "max_new_tokens": 20}
 FACTS = {
@@ -224,18 +222,15 @@ def test_an_unknown_task_and_a_missing_harness_are_errors(
         make(world, "evaluate", name="no", tasks=["recall"], **options)
 
 
-def test_the_processes_of_a_launch_share_out_an_evaluation(world: Store, tmp_path: Path) -> None:
-    pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
+def test_the_processes_of_a_launch_share_out_an_evaluation(ranks: Ranks, world: Store, tmp_path: Path) -> None:
     model = str(world.get("run").files)
     stores = [Store(tmp_path / name) for name in ("alone", "together")]
     for store in stores:
         make(store, "ingest", name="facts", data=list(world.get("facts").config["data"]))
     one = make(stores[0], "evaluate", name="e", model=model, metric=["exact_match"], shard_rows=2, **OPTIONS)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items()]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "curate"]
-    command = [*launch, "evaluate", "--name=e", "--model", model, "--metric=exact_match", "--shard-rows=2", *flags]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CURATE_STORE": str(stores[1].root)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    command = ["evaluate", "--name=e", "--model", model, "--metric=exact_match", "--shard-rows=2", *flags]
+    done = ranks.run(tmp_path, *command, f"--store={stores[1].root}")
     assert done.returncode == 0, done.stderr
     two = stores[1].get("e")
     assert two.fingerprint == one.fingerprint and results(stores[1], "e") == results(stores[0], "e")
