@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.commands import PATIENCE, Commands
+from tests.faults.commands import Commands
+
+PATIENCE = 300.0
+"""Seconds after which a launch counts as hanging."""
 
 
 class Ranks:
