@@ -85,10 +85,13 @@ class Costs:
 
     def steps(self, method: Method, unit: int, random: Method) -> int:
         """Return the steps of a method that cost as much as `unit` steps of random, its preparations included."""
-        left = max(0.0, 1.0 - sum(self.once(method).values()) / self.full_budget)
+        return max(1, round(unit * self.step(random) * self.left(method) / self.step(method)))
+
+    def left(self, method: Method) -> float:
+        """Return the share of the full budget that is left for training after the preparations, at least 1 %."""
         if not self.prices.counts_measuring:
-            left = 1.0
-        return max(1, round(unit * self.step(random) * left / self.step(method)))
+            return 1.0
+        return max(0.01, 1.0 - sum(self.once(method).values()) / self.full_budget)
 
     def measuring(self, rows: int) -> float:
         """Return the cost of measuring the held-out losses of a run, and of loading models."""

@@ -213,8 +213,10 @@ class Race:
         for seed, loss in zip(seeds, held_out(evaluations).means().tolist(), strict=True):
             self._record("race", number, CONTROLS[AS_LONG], plan, seed, loss, True, leader)
 
-    def _names(self, method: Method, plan: RacePlan, seed: int, *, as_long: bool) -> tuple[str, Any]:
-        steps = self.costs.steps(method, plan.unit, CONTROLS[RANDOM])
+    def _names(
+        self, method: Method, plan: RacePlan, seed: int, *, as_long: bool, steps: int | None = None
+    ) -> tuple[str, Any]:
+        steps = steps or self.costs.steps(method, plan.unit, CONTROLS[RANDOM])
         if not as_long:
             return self.tasks.run(method, steps, seed)
         leader = self.tasks.run_name(method, steps, seed)
@@ -223,10 +225,10 @@ class Race:
         return name, self.tasks.task("train", name, values)
 
     def _measured(
-        self, method: Method, plan: RacePlan, seed: int, part: str, *, as_long: bool = False
+        self, method: Method, plan: RacePlan, seed: int, part: str, *, as_long: bool = False, steps: int | None = None
     ) -> tuple[Artifact, Artifact]:
         """Return a run, and its held-out losses on the race or the verdict rows."""
-        name, task = self._names(method, plan, seed, as_long=as_long)
+        name, task = self._names(method, plan, seed, as_long=as_long, steps=steps)
         run = self.artifacts.make(name, task)
         return run, self.artifacts.make(*self.tasks.evaluation(name, part, plan.rows))
 
@@ -242,7 +244,9 @@ class Race:
         leader: Method | None = None,
     ) -> None:
         name, _ = self._names(leader or method, plan, seed, as_long=leader is not None)
-        run = self.artifacts.made[name]
+        self._add(stage, number, method, seed, self.artifacts.made[name], loss, kept)
+
+    def _add(self, stage: str, number: int, method: Method, seed: int, run: Artifact, loss: float, kept: bool) -> None:
         spent = self.spent_by(run)
         self.runs.append(ShortRun(stage, number, method.label, method.role, seed, run, spent, loss, kept))
 
@@ -251,21 +255,36 @@ class Race:
         seeds = [self.config.seed + FIRST_VERDICT_SEED + place for place in range(len(planned.new))]
         name, task = self.tasks.evaluation(self.config.model, "verdict", plan.rows)
         self.start = self.artifacts.make(name, task)
-        labels = [(winner, None), (CONTROLS[RANDOM], None), (CONTROLS[AS_LONG], winner)]
-        evaluations = [self.start]
-        for method, leader in labels:
-            for seed in seeds:
-                as_long = leader is not None
-                evaluations.append(self._measured(leader or method, plan, seed, "verdict", as_long=as_long)[1])
-        found = held_out(evaluations)
+        random, as_long = CONTROLS[RANDOM], CONTROLS[AS_LONG]
+        own = [self._measured(winner, plan, seed, "verdict") for seed in seeds]
+        others: list[tuple[Artifact, Artifact]] = []
+        for seed, (run, _) in zip(seeds, own, strict=True):
+            steps = self._equal_steps(winner, run, [made for made, _ in others])
+            others.append(self._measured(random, plan, seed, "verdict", steps=steps))
+        matched = [self._measured(winner, plan, seed, "verdict", as_long=True) for seed in seeds]
+        found = held_out([self.start, *(measured for _, measured in (*own, *others, *matched))])
         blocks = [found.losses[1 + place * len(seeds) : 1 + (place + 1) * len(seeds)] for place in range(3)]
-        for (method, leader), losses in zip(labels, blocks, strict=True):
-            for seed, loss in zip(seeds, HeldOut(losses, found.tokens).means().tolist(), strict=True):
-                self._record("verdict", len(plan.rounds), method, plan, seed, loss, True, leader)
+        for method, made, losses in zip((winner, random, as_long), (own, others, matched), blocks, strict=True):
+            means = HeldOut(losses, found.tokens).means().tolist()
+            for seed, (run, _), loss in zip(seeds, made, means, strict=True):
+                self._add("verdict", len(plan.rounds), method, seed, run, loss, True)
         before = float(found.means()[0])
-        for (method, _), control in zip(labels[1:], blocks[1:], strict=True):
+        for method, control in zip((random, as_long), blocks[1:], strict=True):
             comparison = verdict(blocks[0], control, found.tokens, seed=self.config.seed)
             self.judged.append(Judged(method.label, comparison, self._saved(winner.label, method.label, before)))
+
+    def _equal_steps(self, winner: Method, run: Artifact, others: Sequence[Artifact]) -> int:
+        """Return the steps in which random spends as much as a run of the winner, its share of preparations included.
+
+        Args:
+            winner: the winner.
+            run: its run.
+            others: runs of random for the verdict so far; they tell what its steps cost, with those of the race.
+        """
+        spent = [each.spent for each in self.runs if each.method == RANDOM] + [self.spent_by(each) for each in others]
+        axis, steps = self.config.axis, sum(each.steps for each in spent)
+        step = sum(each.on(axis) for each in spent) / steps if steps else self.costs.step(CONTROLS[RANDOM])
+        return max(1, round(self.spent_by(run).on(axis) / self.costs.left(winner) / step))
 
     def _saved(self, method: str, control: str, before: float) -> dict[str, float | None]:
         """Return the share of a control's tokens and seconds that the method does without, mean over seeds.
@@ -295,6 +314,16 @@ class Race:
         if run.fingerprint not in self.spent:
             self.spent[run.fingerprint] = spent_by(self.inputs.store, run, self.weights)
         return self.spent[run.fingerprint]
+
+    def spent_ratio(self, winner: Method) -> float:
+        """Return what random spent in the verdict, as a share of what the winner spent, its preparations included."""
+        totals = {
+            label: sum(
+                run.spent.on(self.config.axis) for run in self.runs if (run.stage, run.method) == ("verdict", label)
+            )
+            for label in (winner.label, RANDOM)
+        }
+        return totals[RANDOM] * self.costs.left(winner) / totals[winner.label]
 
     def choosing(self, axis: str) -> float:
         """Return what the advice has spent: seconds of together, tokens that runs trained on, or operations."""

@@ -62,7 +62,7 @@ def result_of(race: Race, plan: RacePlan, winner: Method, notes: Sequence[Note])
         "notes": [asdict(note) for note in notes],
         "winner": winner.label,
         "advised": advised.label,
-        "sentence": sentence(winner.label, race.judged, config.axis),
+        "sentence": sentence(winner.label, race.judged, config.axis, race.spent_ratio(winner)),
         "full": options,
         "command": command("curate", "train", *words(options), "--name", f"{config.name}-full"),
     }
@@ -111,26 +111,34 @@ def _full(race: Race, axis: str) -> float:
     return race.costs.full_steps(random) * sum(each.on(axis) for each in own) / sum(each.steps for each in own)
 
 
-def sentence(winner: str, judged: Sequence[Judged], axis: str) -> str:
-    """Return the verdict as a sentence for the user."""
+def sentence(winner: str, judged: Sequence[Judged], axis: str, ratio: float) -> str:
+    """Return the verdict as a sentence for the user.
+
+    Args:
+        winner: label of the winner.
+        judged: the verdicts.
+        axis: axis of the budget.
+        ratio: what random spent in the verdict, as a share of what the winner spent, on that axis.
+    """
+    at = f"equal {AT[axis]} (random had {ratio:.2f} times as much)"
     by_control = {each.control: each.comparison for each in judged}
     random, as_long = by_control[RANDOM], by_control[AS_LONG]
     where = f"on {random.rows} held-out rows over {random.seeds} seeds, which no round of the race had"
     difference = f"{random.difference:+.4f} ({random.low:+.4f} to {random.high:+.4f})"
     if random.verdict == "better" and as_long.verdict == "better":
         return (
-            f"Use {winner}. At equal {AT[axis]} its loss differs from that of random by {difference}, and from that of "
+            f"Use {winner}. At {at} its loss differs from that of random by {difference}, and from that of "
             f"random samples as long by {as_long.difference:+.4f} ({as_long.low:+.4f} to {as_long.high:+.4f}), {where}."
         )
     if random.verdict == "better":
         return (
-            f"Use random. {winner} differs from it by {difference} {where}, but from random samples of the same "
-            f"lengths only by {as_long.difference:+.4f} ({as_long.low:+.4f} to {as_long.high:+.4f}): what helps may be "
-            "length alone, which needs no selector."
+            f"Use random. {winner} differs from it by {difference} at {at}, {where}, but from random samples of the "
+            f"same lengths only by {as_long.difference:+.4f} ({as_long.low:+.4f} to {as_long.high:+.4f}): what helps "
+            "may be length alone, which needs no selector."
         )
     how = "is worse" if random.verdict == "worse" else "is not shown to be better"
     return (
-        f"Use random. The best of the race, {winner}, {how} at equal {AT[axis]}: its loss differs by {difference} "
+        f"Use random. The best of the race, {winner}, {how} at {at}: its loss differs by {difference} "
         f"{where}. This is a good answer: random needs no scoring, and no other method is shown to earn its cost here."
     )
 

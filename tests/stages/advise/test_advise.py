@@ -129,9 +129,12 @@ def test_the_tables_hold_the_race(made: tuple[Store, Advice, list[str]]) -> None
     judged = [run for run in runs if run["stage"] == "verdict"]
     assert {run["method"] for run in judged} == {winner, "random", "random as long"}
     tokens = {
-        label: [run["tokens"] for run in judged if run["method"] == label] for label in (winner, "random as long")
+        label: [run["tokens"] for run in judged if run["method"] == label]
+        for label in (winner, "random", "random as long")
     }
     assert np.allclose(tokens[winner], tokens["random as long"], rtol=0.2)
+    ratio = sum(tokens["random"]) / sum(tokens[winner])
+    assert 0.8 < ratio < 1.25 and f"(random had {ratio:.2f} times as much)" in advice.sentence
     assert len(advice.runs) == len(runs) == advice.artifact.rows
 
 
