@@ -2,7 +2,7 @@
 
 A run of every method costs as much as a number of steps of random, the unit. The plan takes the largest unit that
 leaves enough seeds; units are powers of two, so that a larger budget often has the same unit, more seeds, and finds the
-runs that exist. If nothing fits, the dearest candidate is left out.
+runs that exist. If nothing worthwhile fits, the dearest candidates are left out, unless the user named them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .methods import AS_LONG, CONTROLS, FULL, RANDOM, Method
 
 SEEDS = {16: ((2, 8), (2, 6)), 8: ((2, 6), (2, 4), (2, 3), (1, 3), (1, 2)), 4: ((2, 4), (1, 2)), 2: ((1, 2),)}
 """Unit -> seeds of the first round and of the verdict, most first; a larger unit has the seeds of 16."""
+WORTHWHILE = (8, 4)
+"""Least unit and seeds of the verdict for which no candidate is left out to have more: fewer rarely show anything."""
 LARGEST_UNIT = 1 << 14
 MOST_ROWS, FEWEST_ROWS = 256, 16
 SPEED_STEPS, PROBE_STEPS = 4, 3
@@ -63,18 +65,22 @@ def plan_race(config: AdviseConfig, candidates: Sequence[Method], costs: Costs, 
         ConfigError: the share of the budget is too small for two seeds; the message says what would do.
     """
     share = config.share * config.budget
-    left, left_out = list(candidates), dict[str, str]()
-    while True:
-        for unit, seeds in _sizes(config.steps):
-            measured = _rows(unit, costs, rows)
-            if (rounds := _rounds(left, costs, share, unit, seeds, measured)) is not None:
-                cost = sum(each.cost for each in rounds) * share / SCALE
-                return RacePlan(unit, measured, tuple(left), tuple(rounds), cost, left_out)
-        if config.methods or len(left) == 1:
-            raise _too_small(config, left, costs, rows)
-        dearest = max(left, key=lambda method: (_price(method, costs), left.index(method)))
-        left.remove(dearest)
-        left_out[dearest.label] = "too dear to race within the share of the budget"
+    left = list(candidates)
+    for unit_from, seeds_from in (WORTHWHILE, (0, 0)):
+        left, left_out = list(candidates), dict[str, str]()
+        sizes = [(unit, seeds) for unit, seeds in _sizes(config.steps) if unit >= unit_from and seeds[1] >= seeds_from]
+        while left:
+            for unit, seeds in sizes:
+                measured = _rows(unit, costs, rows)
+                if (rounds := _rounds(left, costs, share, unit, seeds, measured)) is not None:
+                    cost = sum(each.cost for each in rounds) * share / SCALE
+                    return RacePlan(unit, measured, tuple(left), tuple(rounds), cost, left_out)
+            if config.methods or len(left) == 1:
+                break
+            dearest = max(left, key=lambda method: (_price(method, costs), left.index(method)))
+            left.remove(dearest)
+            left_out[dearest.label] = "too dear to race within the share of the budget"
+    raise _too_small(config, left, costs, rows)
 
 
 def _price(method: Method, costs: Costs) -> float:

@@ -131,7 +131,7 @@ def sentence(winner: str, judged: Sequence[Judged], axis: str) -> str:
     how = "is worse" if random.verdict == "worse" else "is not shown to be better"
     return (
         f"Use random. The best of the race, {winner}, {how} at equal {AT[axis]}: its loss differs by {difference} "
-        f"{where}. This is a good answer: random costs nothing, and no other method has earned its cost here."
+        f"{where}. This is a good answer: random needs no scoring, and no other method is shown to earn its cost here."
     )
 
 
