@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 curate run demo
 curate run pipelines/demo.yaml
-curate run pipelines/demo.yaml --set demo-uds.learning_rate=1e-4
+curate run pipelines/demo.yaml --set demo-model.seed=2
 curate run pipelines/uds.yaml --trust-remote-code --allow-files
 """
 
