@@ -1,0 +1,218 @@
+"""Print the tables of docs/results.md from what benchmarks/pretrained.py recorded: no store and no model is needed.
+
+    python -m benchmarks.pretrained_tables
+
+Losses are weighted by target tokens. A difference is to `random` (or `--control`) of the same seeds and on the same
+rows; its interval is over seeds and rows (`curate.numerics.paired.two_way_interval`). At equal tokens and seconds the
+control is interpolated to the tokens and seconds that the method's run had spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq
+
+from curate.numerics.paired import LEAST_SEEDS, two_way_interval, verdict
+
+from .pretrained import LOSSES, RESULTS, RUNS, STEPS
+
+Array = npt.NDArray[np.float64]
+
+
+class Results:
+    """The recorded runs and losses.
+
+    Args:
+        folder: folder of the two files.
+    """
+
+    def __init__(self, folder: Path = RESULTS) -> None:
+        self.runs: pd.DataFrame = pq.read_table(folder / RUNS).to_pandas()
+        self.losses: pd.DataFrame = pq.read_table(folder / LOSSES).to_pandas()
+        self._rows = {
+            key: part.set_index("position")["loss"].astype(float)
+            for key, part in self.losses.groupby(["run", "step", "pool"])
+        }
+
+    def seeds(self, method: str, pool: str, rate: float | None = None) -> list[int]:
+        """Return the seeds with which a method's losses on a pool were measured."""
+        runs = self._of(method, rate)
+        return sorted({int(row.seed) for row in runs.itertuples() if (row.run, row.step, pool) in self._rows})
+
+    def weights(self, pool: str) -> Array:
+        """Return the target tokens of a pool's rows, (rows,)."""
+        part = self.losses[self.losses.pool == pool].drop_duplicates("position").sort_values("position")
+        return part.target_tokens.to_numpy(np.float64)
+
+    def at(self, method: str, seed: int, pool: str, axis: str = "step", amount: float = STEPS) -> Array | None:
+        """Return the loss of every row when a run had spent an amount, interpolated between measurements, (rows,).
+
+        Args:
+            method: name of the method.
+            seed: seed of the run.
+            pool: the held-out pool.
+            axis: `step`, `tokens` or `seconds`.
+            amount: the amount. More than the run spent gives None.
+        """
+        runs = self._of(method, None)
+        runs = runs[runs.seed == seed].sort_values("step")
+        points = [(0.0, self._rows[("start", 0, pool)])] if ("start", 0, pool) in self._rows else []
+        for row in runs.itertuples():
+            if (row.run, row.step, pool) in self._rows:
+                points.append((float(getattr(row, axis)), self._rows[(row.run, row.step, pool)]))
+        spent = [point[0] for point in points]
+        if not spent or amount > spent[-1] or amount < spent[0]:
+            return None
+        after = int(np.searchsorted(spent, amount))
+        if spent[after] == amount:
+            return points[after][1].sort_index().to_numpy()
+        share = (amount - spent[after - 1]) / (spent[after] - spent[after - 1])
+        low, high = (points[place][1].sort_index().to_numpy() for place in (after - 1, after))
+        return np.asarray(low + share * (high - low), np.float64)
+
+    def spent(self, method: str, seed: int, axis: str, step: int = STEPS) -> float:
+        """Return what a run had spent after a step: `tokens`, `seconds`, `answer_tokens`, or `noisy` samples."""
+        runs = self._of(method, None)
+        return float(runs[(runs.seed == seed) & (runs.step == step)][axis].iloc[0])
+
+    def compared(self, method: str, control: str, pool: str, axis: str) -> tuple[list[Array], list[Array]]:
+        """Return the losses of method and control, for each seed that both have, at the method's last step.
+
+        Args:
+            method: name of the method.
+            control: name of the control, which is interpolated on `axis` to what the method had spent.
+            pool: the held-out pool.
+            axis: `step`, `tokens` or `seconds`.
+        """
+        pairs = []
+        for seed in self.seeds(method, pool):
+            ours = self.at(method, seed, pool)
+            amount = STEPS if axis == "step" else self.spent(method, seed, axis)
+            theirs = self.at(control, seed, pool, axis, amount)
+            if ours is not None and theirs is not None:
+                pairs.append((ours, theirs))
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    def difference(self, method: str, control: str, pool: str, axis: str = "step") -> tuple[str, str, str]:
+        """Return a difference, its interval and the verdict, as text."""
+        ours, theirs = self.compared(method, control, pool, axis)
+        if not ours:
+            return "–", "–", "–"
+        weights = self.weights(pool)
+        mean = float(np.average(np.mean(np.array(ours) - np.array(theirs), axis=0), weights=weights))
+        if len(ours) < LEAST_SEEDS:
+            return _signed(mean), "–", "one seed"
+        bounds = two_way_interval(np.array(ours), np.array(theirs), weights)
+        return _signed(mean), f"{_signed(bounds[0])} to {_signed(bounds[1])}", str(verdict(bounds))
+
+    def _of(self, method: str, rate: float | None) -> pd.DataFrame:
+        same = self.runs.method == method
+        return self.runs[same if rate is None else same & np.isclose(self.runs.rate, rate)]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; the first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def losses_table(results: Results, methods: Sequence[str], pool: str, control: str = "random") -> str:
+    """Return a table of losses after `STEPS` steps, sorted, with the differences to the control at equal samples."""
+    found = []
+    weights = results.weights(pool)
+    for method in methods:
+        losses = {seed: results.at(method, seed, pool) for seed in results.seeds(method, pool)}
+        values = [float(np.average(loss, weights=weights)) for loss in losses.values() if loss is not None]
+        seeds = [seed for seed, loss in losses.items() if loss is not None]
+        if not values:
+            continue
+        mean = {axis: np.mean([results.spent(method, seed, axis) for seed in seeds]) for axis in SPENT}
+        noise = f"{100 * mean['noisy'] / mean['samples']:.0f} %"
+        numbers = (f"{mean['tokens']:,.0f}", f"{mean['answer_tokens']:,.0f}", f"{mean['seconds']:.0f}", noise)
+        differs = ("–", "–", "control") if method == control else results.difference(method, control, pool)
+        loss = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+        found.append((np.mean(values), (method, loss, *differs, str(len(values)), *numbers)))
+    header = ("method", "held-out loss", f"Δ {control}", "90 % interval", "verdict", "seeds", "tokens", "answer tokens")
+    return _table((*header, "seconds", "noise"), [row for _, row in sorted(found)])
+
+
+SPENT = ("samples", "tokens", "answer_tokens", "seconds", "noisy")
+
+
+def budgets_table(results: Results, methods: Sequence[str], pool: str, control: str = "random") -> str:
+    """Return a table of the differences to the control at equal samples, tokens and seconds."""
+    rows = []
+    for method in methods:
+        if method == control or not results.seeds(method, pool):
+            continue
+        cells = [method]
+        for axis in ("step", "tokens", "seconds"):
+            mean, bounds, word = results.difference(method, control, pool, axis)
+            cells += [f"{mean} ({bounds})" if bounds != "–" else mean, word]
+        rows.append(cells)
+    header = ("method", "Δ at equal samples", "", "Δ at equal tokens", "", "Δ at equal seconds", "")
+    return _table(header, rows)
+
+
+def rates_table(results: Results, pool: str = "rates") -> str:
+    """Return the losses of the short runs that the learning rate was chosen by."""
+    weights = results.weights(pool)
+    methods = sorted({method for method in results.runs.method if method.startswith("rates-")})
+    rates = sorted(set(results.runs[results.runs.method.isin(methods)].rate))
+    rows = []
+    for method in methods:
+        cells = [method.removeprefix("rates-")]
+        for rate in rates:
+            runs = results.runs[(results.runs.method == method) & (results.runs.rate == rate)]
+            keys = [(row.run, row.step, pool) for row in runs.itertuples()]
+            losses = [results._rows[key].sort_index().to_numpy() for key in keys if key in results._rows]
+            cells.append(f"{np.average(losses[0], weights=weights):.3f}" if losses else "–")
+        rows.append(cells)
+    return _table(("selector", *(f"{rate:g}" for rate in rates)), rows)
+
+
+def trajectory(results: Results, pool: str = "heldout", method: str = "random") -> str:
+    """Return the losses of one method by step, mean over its seeds."""
+    weights = results.weights(pool)
+    steps = sorted(set(results.runs[results.runs.method == method].step))
+    rows = []
+    for step in (0, *steps):
+        losses = [results.at(method, seed, pool, "step", step) for seed in results.seeds(method, pool)]
+        values = [float(np.average(loss, weights=weights)) for loss in losses if loss is not None]
+        if values:
+            rows.append((str(step), f"{np.mean(values):.3f}"))
+    return _table(("steps", method), rows)
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the two files")
+    args = parser.parse_args()
+    results = Results(args.results)
+    methods = [method for method in dict.fromkeys(results.runs.method) if not method.startswith("rates-")]
+    general = [method for method in methods if "/" not in method]
+    print(f"Learning rates\n\n{rates_table(results)}\n")
+    print(f"Steps of random\n\n{trajectory(results)}\n")
+    print(f"Without a target\n\n{losses_table(results, general, 'heldout')}\n")
+    print(f"Budgets\n\n{budgets_table(results, general, 'heldout')}\n")
+    if results.seeds("uds-lengths", "heldout"):
+        print(f"Against equal lengths\n\n{budgets_table(results, general, 'heldout', 'uds-lengths')}\n")
+    for target in ("gsm8k", "code"):
+        of_target = ["random", "k_center", *(method for method in methods if method.startswith(f"{target}/"))]
+        print(f"{target}\n\n{losses_table(results, of_target, f'{target}-heldout')}\n")
+        print(f"{target}, budgets\n\n{budgets_table(results, of_target, f'{target}-heldout')}\n")
+
+
+if __name__ == "__main__":
+    main()
