@@ -30,7 +30,7 @@ RUNS, LOSSES = "pretrained_runs.parquet", "pretrained_losses.parquet"
 
 STEPS, CANDIDATES, KEEP, MAX_LENGTH = 24, 16, 4, 256
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
-RATE = 5e-4
+RATE = 1e-3
 """Learning rate of the results, chosen by the runs of `rates` on rows of their own."""
 
 
@@ -236,20 +236,22 @@ class Session:
         return make(self.store, stage, name=f"{run}-subset", **values).name
 
     def _record_run(self, run: Artifact, method: str, seed: int, rate: float, step: int, cpu: float) -> None:
+        """Record what a run had spent by a step; its seconds are logged at its end, and divided by tokens."""
         parameters = {"run": run.name, "step": step}
         kept = self.store.query(
-            """SELECT count(*) AS samples, sum(tokens) AS tokens, sum(target_tokens) AS answer_tokens,
-                count(*) FILTER (s.noise <> '') AS noisy
+            """SELECT count(*) FILTER (step <= $step) AS samples, sum(tokens) FILTER (step <= $step) AS tokens,
+                sum(target_tokens) FILTER (step <= $step) AS answer_tokens,
+                sum(tokens) FILTER (step <= $step) / sum(tokens) AS share,
+                count(*) FILTER (step <= $step AND s.noise <> '') AS noisy
             FROM ledger l JOIN (
                 SELECT DISTINCT ON (sample_id) sample_id, coalesce(metadata->>'noise', '') AS noise FROM samples
                 WHERE pool NOT IN ('everything', 'targets') ORDER BY sample_id, pool
-            ) s USING (sample_id) WHERE run = $run AND step <= $step AND kept""",
+            ) s USING (sample_id) WHERE run = $run AND kept""",
             parameters,
         ).to_pylist()[0]
         seconds = self.store.query(
-            """SELECT sum(value) AS seconds FROM metrics WHERE run = $run AND metric LIKE 'seconds_%' AND step = (
-                SELECT min(step) FROM metrics WHERE run = $run AND metric = 'seconds_training' AND step >= $step)""",
-            parameters,
+            """SELECT $share * sum(value) AS seconds FROM metrics WHERE run = $run AND metric LIKE 'seconds_%'""",
+            {"run": run.name, "share": kept.pop("share")},
         ).to_pylist()[0]
         row = {"run": run.name, "method": method, "seed": seed, "rate": rate, "step": step, "cpu_seconds": cpu}
         self.recorder.add(RUNS, [{**row, **kept, **seconds, "machine": platform.machine()}], "run", "step")
