@@ -4,6 +4,7 @@ The store has the data of benchmarks/results/pretrained.yaml. Every run and eval
 stopped program continues where it was. What is measured is added to two files next to the pipeline, from which
 benchmarks/pretrained_tables.py makes all tables; the store is not needed for that.
 
+    OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --methods start
     OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --methods rates
     OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --seeds 0,1,2
 """
@@ -27,6 +28,8 @@ from curate import Artifact, Store, make
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, LOSSES = "pretrained_runs.parquet", "pretrained_losses.parquet"
+SIGNALS = "pretrained_signals.parquet"
+HELDOUT = ("heldout", "rates", "gsm8k-heldout", "code-heldout")
 
 STEPS, CANDIDATES, KEEP, MAX_LENGTH = 24, 16, 4, 256
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
@@ -92,7 +95,7 @@ def _for_target(target: str) -> dict[str, Method]:
 METHODS = {
     "random": Method(
         {"selector": "random", "max_steps": 60},
-        measured=(12, 24, 42, 60),
+        measured=(24, 42, 60),
         heldout=("heldout", "gsm8k-heldout", "code-heldout"),
     ),
     "uds": _selector("uds"),
@@ -131,16 +134,18 @@ class Recorder:
         Args:
             file: name of the file.
             rows: the rows, with the same columns.
-            key: columns; rows of the file with the same values are replaced.
+            key: columns; rows of the file with the same values are replaced. Without any, all of them are.
         """
         path, table = self.folder / file, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[file])
-        if path.exists():
+        if path.exists() and key:
             earlier = pq.read_table(path)
             same = pc.equal(earlier[key[0]], rows[0][key[0]])
             for name in key[1:]:
                 same = pc.and_(same, pc.equal(earlier[name], rows[0][name]))
             table = pa.concat_tables([earlier.filter(pc.invert(same)), table])
-        table = table.sort_by([(name, "ascending") for name in (*key, "position") if name in table.column_names])
+        table = table.sort_by(
+            [(name, "ascending") for name in dict.fromkeys((*key, "pool", "position")) if name in table.column_names]
+        )
         temporary = path.with_suffix(".part")
         pq.write_table(table, temporary, compression="zstd")
         os.replace(temporary, path)
@@ -153,6 +158,13 @@ SCHEMAS = {
             **dict.fromkeys(("seed", "step", "samples", "tokens", "answer_tokens", "noisy"), pa.int32()),
             **dict.fromkeys(("rate", "seconds", "cpu_seconds"), pa.float32()),
             "machine": pa.string(),
+        }
+    ),
+    SIGNALS: pa.schema(
+        {
+            **dict.fromkeys(("pool", "noise", "domain"), pa.string()),
+            **dict.fromkeys(("position", "tokens", "target_tokens"), pa.int16()),
+            **dict.fromkeys(("loss", "entropy", "utility"), pa.float32()),
         }
     ),
     LOSSES: pa.schema(
@@ -187,7 +199,7 @@ class Session:
             rate: learning rate.
             steps: number of steps, unless the method says another.
         """
-        name = f"{label.replace('/', '-')}-s{seed}" + ("" if rate == RATE else f"-{rate:g}")
+        name = f"{label.replace('/', '-')}-s{seed}" + (f"-{rate:g}" if label.startswith("rates") else "")
         options: dict[str, Any] = {"pool": "pool", "max_steps": steps, **_with_seed(method.train, seed)}
         if method.subset:
             options["subset"] = self._subset(name, method.subset, seed)
@@ -213,9 +225,18 @@ class Session:
         for step in measured:
             self._record_run(trained, label, seed, rate, step, cpu)
             for pool in method.heldout:
-                if pool == "heldout" or step == STEPS or not label.startswith(("random", "k_center")):
+                if pool == method.heldout[0] or step in (STEPS, steps):
                     location = name if step == steps else str(_checkpoint(trained, step))
                     self.measure(name, location, step, pool)
+
+    def start(self) -> None:
+        """Record what the model measures before any run: losses of held-out rows, signals of the pool's rows."""
+        for pool in HELDOUT:
+            self.measure("start", self.model, 0, pool)
+        signals = """SELECT pool, s.position, metadata->>'noise' AS noise, metadata->>'domain' AS domain, tokens,
+            target_tokens, loss, entropy, utility FROM samples s JOIN features f USING (sample_id)
+            WHERE (pool, features) IN (('pool', 'pool-features'), ('fresh', 'fresh-features'))"""
+        self.recorder.add(SIGNALS, self.store.query(signals).to_pylist())
 
     def measure(self, run: str, model: str, step: int, pool: str) -> None:
         """Measure the loss of every row of a held-out pool, and record it."""
@@ -271,6 +292,8 @@ def _checkpoint(run: Artifact, step: int) -> Path:
 
 def _jobs(args: argparse.Namespace) -> list[tuple[str, Method, int, float, int]]:
     """Return (label, method, seed, rate, steps) of all runs that are asked for: seed by seed over all methods."""
+    if args.methods == "start":
+        return []
     if args.methods == "rates":
         rated = [(f"rates-{name}", METHODS[name], rate) for rate in RATES for name in ("random", "uds")]
         return [
@@ -286,7 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True, help="store with the data of pretrained.yaml")
     parser.add_argument("--model", required=True, help="model that every run starts from")
-    parser.add_argument("--methods", help="methods separated by commas, or rates; default: all")
+    parser.add_argument("--methods", help="methods separated by commas; or start, or rates; default: all")
     parser.add_argument("--seeds", default="0,1,2", help="seeds separated by commas")
     parser.add_argument("--minutes", type=float, default=1e9, help="minutes after which no further run is begun")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the two files of results")
@@ -300,8 +323,8 @@ def main() -> None:
         since = time.monotonic()
         session.run(label, method, seed, rate, steps)
         print(f"{label} seed {seed} rate {rate:g}: {time.monotonic() - since:.0f} s", flush=True)
-    for pool in ("heldout", "rates", "gsm8k-heldout", "code-heldout") if args.methods == "start" else ():
-        session.measure("start", args.model, 0, pool)
+    if args.methods == "start":
+        session.start()
 
 
 if __name__ == "__main__":

@@ -10,19 +10,25 @@ control is interpolated to the tokens and seconds that the method's run had spen
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow.parquet as pq
 
 from curate.numerics.paired import LEAST_SEEDS, two_way_interval, verdict
 
-from .pretrained import LOSSES, RESULTS, RUNS, STEPS
+from .pretrained import LOSSES, RESULTS, RUNS, SIGNALS, STEPS
 
 Array = npt.NDArray[np.float64]
+Key = tuple[str, int, str]
+"""Run, step and held-out pool."""
+
+START = "start"
+"""Name under which the losses of the untrained model are recorded."""
 
 
 class Results:
@@ -33,22 +39,26 @@ class Results:
     """
 
     def __init__(self, folder: Path = RESULTS) -> None:
-        self.runs: pd.DataFrame = pq.read_table(folder / RUNS).to_pandas()
-        self.losses: pd.DataFrame = pq.read_table(folder / LOSSES).to_pandas()
-        self._rows = {
-            key: part.set_index("position")["loss"].astype(float)
-            for key, part in self.losses.groupby(["run", "step", "pool"])
-        }
+        self.runs: list[dict[str, Any]] = pq.read_table(folder / RUNS).to_pylist()
+        measured: dict[Key, dict[int, float]] = defaultdict(dict)
+        self._weights: dict[str, dict[int, int]] = defaultdict(dict)
+        for row in pq.read_table(folder / LOSSES).to_pylist():
+            measured[(row["run"], row["step"], row["pool"])][row["position"]] = row["loss"]
+            self._weights[row["pool"]][row["position"]] = row["target_tokens"]
+        self.losses: dict[Key, Array] = {key: _in_order(values) for key, values in measured.items()}
 
-    def seeds(self, method: str, pool: str, rate: float | None = None) -> list[int]:
+    def of(self, method: str, seed: int | None = None) -> list[dict[str, Any]]:
+        """Return what is recorded of a method's runs, by step."""
+        runs = (run for run in self.runs if run["method"] == method and seed in (None, run["seed"]))
+        return sorted(runs, key=lambda run: int(run["step"]))
+
+    def seeds(self, method: str, pool: str) -> list[int]:
         """Return the seeds with which a method's losses on a pool were measured."""
-        runs = self._of(method, rate)
-        return sorted({int(row.seed) for row in runs.itertuples() if (row.run, row.step, pool) in self._rows})
+        return sorted({int(run["seed"]) for run in self.of(method) if (run["run"], run["step"], pool) in self.losses})
 
     def weights(self, pool: str) -> Array:
         """Return the target tokens of a pool's rows, (rows,)."""
-        part = self.losses[self.losses.pool == pool].drop_duplicates("position").sort_values("position")
-        return part.target_tokens.to_numpy(np.float64)
+        return _in_order(self._weights[pool])
 
     def at(self, method: str, seed: int, pool: str, axis: str = "step", amount: float = STEPS) -> Array | None:
         """Return the loss of every row when a run had spent an amount, interpolated between measurements, (rows,).
@@ -60,26 +70,23 @@ class Results:
             axis: `step`, `tokens` or `seconds`.
             amount: the amount. More than the run spent gives None.
         """
-        runs = self._of(method, None)
-        runs = runs[runs.seed == seed].sort_values("step")
-        points = [(0.0, self._rows[("start", 0, pool)])] if ("start", 0, pool) in self._rows else []
-        for row in runs.itertuples():
-            if (row.run, row.step, pool) in self._rows:
-                points.append((float(getattr(row, axis)), self._rows[(row.run, row.step, pool)]))
+        points = [(0.0, self.losses[START, 0, pool])] if (START, 0, pool) in self.losses else []
+        for run in self.of(method, seed):
+            if (run["run"], run["step"], pool) in self.losses:
+                points.append((float(run[axis]), self.losses[run["run"], run["step"], pool]))
         spent = [point[0] for point in points]
         if not spent or amount > spent[-1] or amount < spent[0]:
             return None
         after = int(np.searchsorted(spent, amount))
         if spent[after] == amount:
-            return points[after][1].sort_index().to_numpy()
+            return points[after][1]
         share = (amount - spent[after - 1]) / (spent[after] - spent[after - 1])
-        low, high = (points[place][1].sort_index().to_numpy() for place in (after - 1, after))
+        low, high = points[after - 1][1], points[after][1]
         return np.asarray(low + share * (high - low), np.float64)
 
     def spent(self, method: str, seed: int, axis: str, step: int = STEPS) -> float:
         """Return what a run had spent after a step: `tokens`, `seconds`, `answer_tokens`, or `noisy` samples."""
-        runs = self._of(method, None)
-        return float(runs[(runs.seed == seed) & (runs.step == step)][axis].iloc[0])
+        return float(next(run[axis] for run in self.of(method, seed) if run["step"] == step))
 
     def compared(self, method: str, control: str, pool: str, axis: str) -> tuple[list[Array], list[Array]]:
         """Return the losses of method and control, for each seed that both have, at the method's last step.
@@ -111,9 +118,10 @@ class Results:
         bounds = two_way_interval(np.array(ours), np.array(theirs), weights)
         return _signed(mean), f"{_signed(bounds[0])} to {_signed(bounds[1])}", str(verdict(bounds))
 
-    def _of(self, method: str, rate: float | None) -> pd.DataFrame:
-        same = self.runs.method == method
-        return self.runs[same if rate is None else same & np.isclose(self.runs.rate, rate)]
+
+def _in_order(values: Mapping[int, float]) -> Array:
+    """Return values by position as an array, in the order of the positions."""
+    return np.array([values[position] for position in sorted(values)], np.float64)
 
 
 def _signed(value: float) -> str:
@@ -167,24 +175,63 @@ def budgets_table(results: Results, methods: Sequence[str], pool: str, control: 
 def rates_table(results: Results, pool: str = "rates") -> str:
     """Return the losses of the short runs that the learning rate was chosen by."""
     weights = results.weights(pool)
-    methods = sorted({method for method in results.runs.method if method.startswith("rates-")})
-    rates = sorted(set(results.runs[results.runs.method.isin(methods)].rate))
+    runs = [run for run in results.runs if run["method"].startswith("rates-")]
+    rates = sorted({run["rate"] for run in runs})
     rows = []
-    for method in methods:
-        cells = [method.removeprefix("rates-")]
-        for rate in rates:
-            runs = results.runs[(results.runs.method == method) & (results.runs.rate == rate)]
-            keys = [(row.run, row.step, pool) for row in runs.itertuples()]
-            losses = [results._rows[key].sort_index().to_numpy() for key in keys if key in results._rows]
-            cells.append(f"{np.average(losses[0], weights=weights):.3f}" if losses else "–")
-        rows.append(cells)
+    for method in sorted({run["method"] for run in runs}):
+        keys = {run["rate"]: (run["run"], run["step"], pool) for run in runs if run["method"] == method}
+        losses = [results.losses.get(keys[rate]) if rate in keys else None for rate in rates]
+        cells = ["–" if loss is None else f"{np.average(loss, weights=weights):.3f}" for loss in losses]
+        rows.append([method.removeprefix("rates-"), *cells])
     return _table(("selector", *(f"{rate:g}" for rate in rates)), rows)
+
+
+def noise_table(folder: Path, pool: str = "pool") -> str:
+    """Return, for each signal of the untrained model, how well it tells planted noise of each kind from clean rows.
+
+    The number is the AUROC: the probability that a noisy row has the higher signal than a clean one. The last column is
+    the number of noisy rows (without the copies, which are good texts) among the tenth of rows with the highest signal.
+    """
+    table = pq.read_table(folder / SIGNALS).to_pylist()
+    rows = [row for row in table if row["pool"] == pool]
+    noise = np.array([row["noise"] for row in rows])
+    of = {name: np.array([row[name] for row in rows], np.float64) for name in NUMBERS}
+    surprise = of["loss"] - of["entropy"]
+    signals = {
+        "loss": of["loss"],
+        "entropy": of["entropy"],
+        "loss − entropy": surprise,
+        "(loss − entropy) · √answer tokens": surprise * np.sqrt(of["target_tokens"]),
+        "tokens": of["tokens"],
+        "nuclear norm (UDS)": of["utility"],
+        "nuclear norm a token": of["utility"] / of["tokens"],
+    }
+    kinds = ("garbled", "truncated", "wrong_output", "wrong_number", "duplicate", "near_duplicate")
+    clean, wrong = noise == "", np.isin(noise, kinds[:4])
+    found = []
+    for name, signal in signals.items():
+        cells = [f"{auroc(signal, noise == kind, clean):.2f}" for kind in kinds]
+        top = wrong[np.argsort(-signal, kind="stable")[: len(signal) // 10]].sum()
+        found.append((name, *cells, f"{auroc(signal, wrong, clean):.2f}", f"{top} of {wrong.sum()}"))
+    return _table(("signal", *(kind.replace("_", " ") for kind in kinds), "first four", "found in a tenth"), found)
+
+
+NUMBERS = ("loss", "entropy", "utility", "tokens", "target_tokens")
+"""The signals that are recorded of each row."""
+
+
+def auroc(values: Array, noisy: npt.NDArray[np.bool_], clean: npt.NDArray[np.bool_]) -> float:
+    """Return the probability that a noisy row has a higher value than a clean one; equal values count half."""
+    from scipy.stats import mannwhitneyu
+
+    ranked = mannwhitneyu(values[noisy], values[clean]).statistic
+    return float(ranked / (noisy.sum() * clean.sum()))
 
 
 def trajectory(results: Results, pool: str = "heldout", method: str = "random") -> str:
     """Return the losses of one method by step, mean over its seeds."""
     weights = results.weights(pool)
-    steps = sorted(set(results.runs[results.runs.method == method].step))
+    steps = sorted({int(run["step"]) for run in results.of(method)})
     rows = []
     for step in (0, *steps):
         losses = [results.at(method, seed, pool, "step", step) for seed in results.seeds(method, pool)]
@@ -200,7 +247,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the two files")
     args = parser.parse_args()
     results = Results(args.results)
-    methods = [method for method in dict.fromkeys(results.runs.method) if not method.startswith("rates-")]
+    methods = [
+        method for method in dict.fromkeys(run["method"] for run in results.runs) if not method.startswith("rates-")
+    ]
     general = [method for method in methods if "/" not in method]
     print(f"Learning rates\n\n{rates_table(results)}\n")
     print(f"Steps of random\n\n{trajectory(results)}\n")
@@ -208,6 +257,8 @@ def main() -> None:
     print(f"Budgets\n\n{budgets_table(results, general, 'heldout')}\n")
     if results.seeds("uds-lengths", "heldout"):
         print(f"Against equal lengths\n\n{budgets_table(results, general, 'heldout', 'uds-lengths')}\n")
+    for pool in ("pool", "fresh"):
+        print(f"Planted noise in the rows of {pool}\n\n{noise_table(args.results, pool)}\n")
     for target in ("gsm8k", "code"):
         of_target = ["random", "k_center", *(method for method in methods if method.startswith(f"{target}/"))]
         print(f"{target}\n\n{losses_table(results, of_target, f'{target}-heldout')}\n")
