@@ -128,6 +128,12 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def has_run(self, run: str, step: int) -> bool:
+        """Return whether a run is recorded at a step."""
+        if not (self.folder / RUNS).exists():
+            return False
+        return {"run": run, "step": step} in pq.read_table(self.folder / RUNS, columns=["run", "step"]).to_pylist()
+
     def add(self, file: str, rows: Sequence[Mapping[str, Any]], *key: str) -> None:
         """Write rows to a file, sorted by the key.
 
@@ -189,7 +195,7 @@ class Session:
     def __init__(self, store: Store, model: str, recorder: Recorder) -> None:
         self.store, self.model, self.recorder = store, model, recorder
 
-    def run(self, label: str, method: Method, seed: int, rate: float = RATE, steps: int = STEPS) -> None:
+    def run(self, label: str, method: Method, seed: int, rate: float = RATE) -> None:
         """Train with a method, measure the held-out losses, and record both.
 
         Args:
@@ -197,12 +203,12 @@ class Session:
             method: the method.
             seed: seed of the run.
             rate: learning rate.
-            steps: number of steps, unless the method says another.
         """
         name = f"{label.replace('/', '-')}-s{seed}" + (f"-{rate:g}" if label.startswith("rates") else "")
-        options: dict[str, Any] = {"pool": "pool", "max_steps": steps, **_with_seed(method.train, seed)}
+        options: dict[str, Any] = {"pool": "pool", "max_steps": STEPS, **_with_seed(method.train, seed)}
         if method.subset:
             options["subset"] = self._subset(name, method.subset, seed)
+        earlier = self.store.get(name).fingerprint if self.store.has(name) else None
         began = time.process_time()
         trained = make(
             self.store,
@@ -219,11 +225,12 @@ class Session:
             candidate_losses=False,
             seed=seed,
         )
-        cpu = time.process_time() - began
-        steps = min(int(options["max_steps"]), steps) if label.startswith("rates") else int(options["max_steps"])
+        cpu = None if trained.fingerprint == earlier else time.process_time() - began
+        steps = int(options["max_steps"])
         measured = [step for step in method.measured if step < steps] + [steps]
         for step in measured:
-            self._record_run(trained, label, seed, rate, step, cpu)
+            if cpu is not None or not self.recorder.has_run(name, step):
+                self._record_run(trained, label, seed, rate, step, cpu)
             for pool in method.heldout:
                 if pool == method.heldout[0] or step in (STEPS, steps):
                     location = name if step == steps else str(_checkpoint(trained, step))
@@ -256,8 +263,12 @@ class Session:
         stage = values.pop("stage")
         return make(self.store, stage, name=f"{run}-subset", **values).name
 
-    def _record_run(self, run: Artifact, method: str, seed: int, rate: float, step: int, cpu: float) -> None:
-        """Record what a run had spent by a step; its seconds are logged at its end, and divided by tokens."""
+    def _record_run(self, run: Artifact, method: str, seed: int, rate: float, step: int, cpu: float | None) -> None:
+        """Record what a run had spent by a step.
+
+        Its seconds are logged at its end, and those of an earlier step are in proportion to the tokens. The seconds of
+        the processor include loading the model; they are null for a run that an earlier program made.
+        """
         parameters = {"run": run.name, "step": step}
         kept = self.store.query(
             """SELECT count(*) FILTER (step <= $step) AS samples, sum(tokens) FILTER (step <= $step) AS tokens,
@@ -290,18 +301,18 @@ def _checkpoint(run: Artifact, step: int) -> Path:
     return run.path / "checkpoints" / f"checkpoint-{step}"
 
 
-def _jobs(args: argparse.Namespace) -> list[tuple[str, Method, int, float, int]]:
-    """Return (label, method, seed, rate, steps) of all runs that are asked for: seed by seed over all methods."""
+def _jobs(args: argparse.Namespace) -> list[tuple[str, Method, int, float]]:
+    """Return (label, method, seed, rate) of all runs that are asked for: seed by seed over all methods."""
     if args.methods == "start":
         return []
     if args.methods == "rates":
         rated = [(f"rates-{name}", METHODS[name], rate) for rate in RATES for name in ("random", "uds")]
         return [
-            (label, Method({**method.train, "max_steps": 16}, measured=(16,), heldout=("rates",)), 100, rate, 16)
+            (label, Method({**method.train, "max_steps": 16}, measured=(16,), heldout=("rates",)), 100, rate)
             for label, method, rate in rated
         ]
     names = args.methods.split(",") if args.methods else list(METHODS)
-    return [(name, METHODS[name], int(seed), RATE, STEPS) for seed in args.seeds.split(",") for name in names]
+    return [(name, METHODS[name], int(seed), RATE) for seed in args.seeds.split(",") for name in names]
 
 
 def main() -> None:
@@ -316,12 +327,12 @@ def main() -> None:
     args = parser.parse_args()
     session = Session(Store(args.store), args.model, Recorder(args.results))
     began = time.monotonic()
-    for label, method, seed, rate, steps in _jobs(args):
+    for label, method, seed, rate in _jobs(args):
         if time.monotonic() - began > args.minutes * 60:
             print("The time is over.", flush=True)
             return
         since = time.monotonic()
-        session.run(label, method, seed, rate, steps)
+        session.run(label, method, seed, rate)
         print(f"{label} seed {seed} rate {rate:g}: {time.monotonic() - since:.0f} s", flush=True)
     if args.methods == "start":
         session.start()
