@@ -95,7 +95,7 @@ def _for_target(target: str) -> dict[str, Method]:
 METHODS = {
     "random": Method(
         {"selector": "random", "max_steps": 60},
-        measured=(24, 42, 60),
+        measured=(18, 24, 42, 60),
         heldout=("heldout", "gsm8k-heldout", "code-heldout"),
     ),
     "uds": _selector("uds"),

@@ -4,7 +4,7 @@
 
 Losses are weighted by target tokens. A difference is to `random` (or `--control`) of the same seeds and on the same
 rows; its interval is over seeds and rows (`curate.numerics.paired.two_way_interval`). At equal tokens and seconds the
-control is interpolated to the tokens and seconds that the method's run had spent.
+control is interpolated to the tokens and seconds that the method's run had spent; where it spent less, its end counts.
 """
 
 from __future__ import annotations
@@ -68,15 +68,16 @@ class Results:
             seed: seed of the run.
             pool: the held-out pool.
             axis: `step`, `tokens` or `seconds`.
-            amount: the amount. More than the run spent gives None.
+            amount: the amount. Where the run spent less, its end counts, which favours what it is compared with.
         """
         points = [(0.0, self.losses[START, 0, pool])] if (START, 0, pool) in self.losses else []
         for run in self.of(method, seed):
             if (run["run"], run["step"], pool) in self.losses:
                 points.append((float(run[axis]), self.losses[run["run"], run["step"], pool]))
         spent = [point[0] for point in points]
-        if not spent or amount > spent[-1] or amount < spent[0]:
+        if not spent or amount < spent[0]:
             return None
+        amount = min(amount, spent[-1])
         after = int(np.searchsorted(spent, amount))
         if spent[after] == amount:
             return points[after][1]

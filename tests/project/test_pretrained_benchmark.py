@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from benchmarks.pretrained import HELDOUT, LOSSES, METHODS, RESULTS, RUNS, STEPS, Method, Recorder, Session
 from benchmarks.pretrained_tables import Results, auroc, losses_table
 from curate import Store, make
+from curate.cli.main import build_app
 from curate.selectors import CandidateBatch, RunInfo
 from curate.stages import build_config
 from tests.support.paths import ROOT
@@ -51,7 +54,7 @@ def recorded(tmp_path: Path) -> Results:
 def test_a_control_is_interpolated_to_what_a_method_has_spent(recorded: Results) -> None:
     assert recorded.at("random", 0, "heldout", "step", STEPS / 2) == pytest.approx([3, 3, 3])  # from 4 to 2
     assert recorded.at("random", 0, "heldout", "tokens", 36 * 100) == pytest.approx([1.5] * 3)
-    assert recorded.at("random", 0, "heldout", "tokens", 1e9) is None
+    assert recorded.at("random", 0, "heldout", "tokens", 1e9) == pytest.approx([1] * 3)  # its end
     assert recorded.difference("long", "random", "heldout")[0] == "−0.250"  # 1.75 against 2
     assert recorded.difference("long", "random", "heldout", "tokens") == ("+0.250", "+0.250 to +0.250", "worse")
     assert "| long | 2.250 ± 0.707 | −0.250 |" in losses_table(recorded, ["random", "long"], "heldout")
@@ -147,6 +150,30 @@ def test_learnability_is_what_the_loss_has_fallen_by(trials: ModuleType) -> None
     values, stored = {"loss": torch.tensor([1.0, 2.0])}, {"reference_loss": torch.tensor([3.0, 2.5])}
     batch = CandidateBatch(1, torch.arange(2), torch.full((2,), 9), values, stored)
     assert trials.Learnability(info=RunInfo(10, 20)).score(batch).total.tolist() == [2.0, 0.5]
+
+
+CLAIM = re.compile(r"^```console\n\$ curate query (.*?)\n```", re.MULTILINE | re.DOTALL)
+"""A question on the page of results, with its answer below it."""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, pool_file: Path) -> Store:
+    """A store with one pool: a query needs a store, even one that reads other files alone."""
+    store = Store(tmp_path_factory.mktemp("claims") / "store")
+    make(store, "ingest", name="pool", data=[str(pool_file)])
+    return store
+
+
+@pytest.mark.parametrize("block", CLAIM.findall((ROOT / "docs" / "results.md").read_text(encoding="utf-8")))
+def test_a_claim_of_the_results_page_is_what_its_query_answers(
+    block: str, filled: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question, _, answer = block.rpartition('"\n')
+    monkeypatch.chdir(ROOT)
+    build_app().main(
+        ["query", *shlex.split(f'{question}"'), "--store", str(filled.root)], "curate", standalone_mode=False
+    )
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [x.split() for x in answer.splitlines()]
 
 
 @pytest.mark.skipif(not (RESULTS / LOSSES).exists(), reason="nothing is recorded yet")
