@@ -27,6 +27,9 @@ Array = npt.NDArray[np.float64]
 Key = tuple[str, int, str]
 """Run, step and held-out pool."""
 
+LENGTHS = "uds-lengths"
+"""The control of `uds`: random samples as long as those that it kept."""
+
 START = "start"
 """Name under which the losses of the untrained model are recorded."""
 
@@ -256,8 +259,9 @@ def main() -> None:
     print(f"Steps of random\n\n{trajectory(results)}\n")
     print(f"Without a target\n\n{losses_table(results, general, 'heldout')}\n")
     print(f"Budgets\n\n{budgets_table(results, general, 'heldout')}\n")
-    if results.seeds("uds-lengths", "heldout"):
-        print(f"Against equal lengths\n\n{budgets_table(results, general, 'heldout', 'uds-lengths')}\n")
+    if results.seeds(LENGTHS, "heldout"):
+        rows = [("uds", *results.difference("uds", LENGTHS, "heldout"))]
+        print(f"Equal lengths\n\n{_table(('method', f'Δ {LENGTHS}', '90 % interval', 'verdict'), rows)}\n")
     for pool in ("pool", "fresh"):
         print(f"Planted noise in the rows of {pool}\n\n{noise_table(args.results, pool)}\n")
     for target in ("gsm8k", "code"):
