@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import StoreError
-from curate.stages.embed import EmbedConfig
+from curate.stages.embed.config import EmbedConfig
 from curate.store import Artifact, Draft, Store
 from curate.store.artifacts.manifest import MANIFEST_FILE, MERGED, RECORDS
 from curate.store.artifacts.parquet import read_parquet, write_parquet

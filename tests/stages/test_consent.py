@@ -35,7 +35,7 @@ NAMES = """
 adam_beta1 adam_beta2 answer_column apply_chat_template as_json at attn_implementation backend batch_size batching
 bf16 budget budget_tokens by candidate_losses candidates choices_column columns controls d1 d2 date deduplicate
 default_tasks direction dtype duplicates engine eps_mode eval_steps even feature_precision file file_format format
-fsdp full generate_batch_size gradient_budget gradient_checkpointing gradient_coverage head_refresh_steps heads
+fresh fsdp full generate_batch_size gradient_budget gradient_checkpointing gradient_coverage head_refresh_steps heads
 hidden_size index iterations jobs k keep layers learning_rate licence limit load_in_4bit logging_steps
 logits_budget_mb lora_alpha lora_dropout lora_r lora_target_modules loss_on lr_scheduler_type max_bad_samples
 max_grad_norm max_length max_new_tokens max_steps memory metadata_columns method method_args metric min_times_kept

@@ -16,7 +16,8 @@ from curate.errors import ConfigError, DataError
 from curate.lm.model.load import load_model, load_tokenizer
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.lm.tokens.batch import collate
-from curate.stages.embed import EmbedConfig, _signals
+from curate.stages.embed.config import EmbedConfig
+from curate.stages.embed.embedder import _signals
 from curate.stages.tokens.tokenization import encode_pool
 from curate.store.vectors.vectors import load_vectors
 
@@ -93,7 +94,7 @@ def test_a_shard_is_of_fixed_rows_of_the_pool_whatever_files_the_pool_is_in(
 def test_a_stopped_pass_makes_only_what_is_missing_and_ends_the_same(
     world: Store, made: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curate.stages.embed import Embedder
+    from curate.stages.embed.embedder import Embedder
 
     call, shards = Embedder.__call__, []
 

@@ -195,7 +195,7 @@ def test_a_date_that_is_no_date_is_one_sentence(curate: Callable[..., Any], give
 
 def test_a_date_in_a_file_needs_no_quotes(curate: Callable[..., Any], tmp_path: Path) -> None:
     from curate.config import load
-    from curate.stages.embed import EmbedConfig
+    from curate.stages.embed.config import EmbedConfig
 
     (tmp_path / "c.yaml").write_text("pool: p\nmodel: m\ndate: 2030-01-02\n")
     assert load(EmbedConfig, file=tmp_path / "c.yaml").date == "2030-01-02"

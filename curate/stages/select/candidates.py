@@ -23,7 +23,7 @@ from ...pool_selectors.candidates import Ints, Matrix, VectorBlocks
 from ...samples import Sample
 from ...store import Artifact, Store
 from ...store.rows.out_of_core import first_of_each
-from ..embed import EmbedConfig
+from ..embed.config import EmbedConfig
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..tokens.turns import Answers, answers_of

@@ -15,7 +15,7 @@ from curate import Artifact, Store, make
 from curate.errors import DataError
 from curate.samples import answer_id
 from curate.stages import recorded_config
-from curate.stages.embed import EmbedConfig
+from curate.stages.embed.config import EmbedConfig
 from curate.stages.tokens.tokenization import make_encoder
 from curate.stages.tokens.turns import Expansion, have_several_answers
 from tests.support.chats import DROPS_REASONING, conversation, write_rows

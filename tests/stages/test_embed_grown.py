@@ -1,0 +1,153 @@
+"""Embedding a grown pool: what earlier features have is taken from them, and only the rest is measured."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file, save_file
+
+from curate import Artifact, Store, make
+from curate.stages.embed.embedder import Embedder
+from curate.store.vectors.vectors import load_vectors
+
+OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}
+NEW = ['{"instruction": "Which is new?", "output": "This one."}', '{"instruction": "And this?", "output": "It, too."}']
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, pool_file: Path, tiny: str) -> Path:
+    """Features of 40 rows, and a pool that has two more: one before them, one behind."""
+    folder = tmp_path_factory.mktemp("grown")
+    rows = pool_file.read_text().splitlines()[:40]
+    (folder / "pool.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "grown.jsonl").write_text("\n".join([NEW[0], *rows, NEW[1]]) + "\n")
+    store = Store(folder / "store")
+    for name in ("pool", "grown"):
+        make(store, "ingest", name=name, data=[str(folder / f"{name}.jsonl")])
+    embed(store, tiny, "feats", "pool")
+    return store.root
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(made, tmp_path / "store"))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of texts of each call that measures."""
+    counts: list[int] = []
+    plain = Embedder._measure
+
+    def counted(self: Embedder, table: Any, new: Any, *others: Any) -> Any:
+        counts.append(len(new))
+        return plain(self, table, new, *others)
+
+    monkeypatch.setattr(Embedder, "_measure", counted)
+    return counts
+
+
+def embed(store: Store, model: str, name: str = "more", pool: str = "grown", **options: Any) -> Artifact:
+    return make(store, "embed", name=name, pool=pool, model=model, **{**OPTIONS, **options})
+
+
+def values_of(store: Store, artifact: Artifact) -> dict[str, tuple[Any, ...]]:
+    """Sample id -> its record and its vectors."""
+    found = store.query("SELECT * EXCLUDE (features) FROM features WHERE features = $name", {"name": artifact.name})
+    records = {row.pop("sample_id"): row for row in found.to_pylist()}
+    vectors = {row.pop("sample_id"): row for part in artifact.shards() for row in pq.read_table(part).to_pylist()}
+    assert list(vectors) == [row["sample_id"] for row in samples_of(store, artifact)], "in the order of the pool"
+    return {sample_id: (record, vectors[sample_id]) for sample_id, record in records.items()}
+
+
+def samples_of(store: Store, artifact: Artifact) -> list[dict[str, Any]]:
+    query = "SELECT sample_id FROM samples WHERE pool = $pool ORDER BY position"
+    rows: list[dict[str, Any]] = store.query(query, {"pool": artifact.config["pool"]}).to_pylist()
+    return rows
+
+
+def test_only_the_new_samples_are_measured_and_the_others_are_as_they_were(
+    store: Store, tiny: str, measured: list[int], tmp_path: Path
+) -> None:
+    other = Store(shutil.copytree(store.root, tmp_path / "other"))
+    grown = embed(store, tiny)
+    assert sum(measured) == 2 and grown.summary["of these from earlier features"] == 40 and grown.rows == 42
+    before, after = values_of(store, store.get("feats")), values_of(store, grown)
+    assert len(after) == 42 and all(after[sample_id] == before[sample_id] for sample_id in before)
+    measured.clear()
+    fresh = embed(other, tiny, fresh=True)
+    assert sum(measured) == 42 and fresh.fingerprint == grown.fingerprint
+    assert "of these from earlier features" not in fresh.summary
+    for sample_id, (record, _) in values_of(other, fresh).items():
+        for name, value in after[sample_id][0].items():
+            assert value == pytest.approx(record[name], rel=1e-4), name
+    for on in ("sketch", "embedding"):
+        ours, theirs = load_vectors(grown.shards(), on), load_vectors(fresh.shards(), on)
+        assert ours.ids.to_pylist() == theirs.ids.to_pylist()
+        np.testing.assert_allclose(ours.matrix, theirs.matrix, atol=2e-3)
+    assert not (grown.path / "known.parquet").exists()
+
+
+def test_features_that_were_measured_otherwise_are_not_taken(
+    store: Store, tiny: str, tmp_path: Path, measured: list[int]
+) -> None:
+    for number, options in enumerate([{"max_length": 32}, {"d2": 8}, {"seed": 1}, {"loss_on": "all"}]):
+        embed(store, tiny, f"other-{number}", **options)
+        assert sum(measured) == 42, options
+        measured.clear()
+    weights = Path(shutil.copytree(tiny, tmp_path / "model")) / "model.safetensors"
+    save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    embed(store, str(weights.parent), "model")
+    assert sum(measured) == 42
+    measured.clear()
+    embed(store, tiny, "fewer", signals=["loss"], shard_rows=7)
+    assert sum(measured) == 2, "loss is among what was measured"
+    measured.clear()
+    embed(store, tiny, "more")
+    assert sum(measured) == 2, "not the features with the loss alone"
+
+
+def test_a_stopped_pass_goes_on_with_what_it_took(
+    store: Store, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store(shutil.copytree(store.root, tmp_path / "other"))
+    whole = values_of(store, embed(store, tiny))
+    plain, calls = Embedder.__call__, list[int]()
+
+    def stops(self: Embedder, task: int, advance: Any) -> Any:
+        calls.append(task)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(self, task, advance)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Embedder, "__call__", stops)
+        embed(other, tiny)
+    assert values_of(other, embed(other, tiny)) == whole
+
+
+def test_what_is_gone_is_measured_again(
+    store: Store, tiny: str, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(self: Embedder, task: int, advance: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Embedder, "__call__", stops)
+        embed(store, tiny)
+    shutil.rmtree(store.get("feats").path)
+    assert embed(store, tiny).rows == 42 and sum(measured) == 42
+
+
+def test_a_smaller_pool_needs_no_pass(store: Store, tiny: str, measured: list[int], tmp_path: Path) -> None:
+    (tmp_path / "small.jsonl").write_text('{"instruction": "Which is new?", "output": "This one."}\n')
+    make(store, "ingest", name="small", data=[str(tmp_path / "small.jsonl")])
+    embed(store, tiny)
+    measured.clear()
+    small = embed(store, tiny, "small-feats", "small")
+    assert measured == [] and small.summary["of these from earlier features"] == 1
