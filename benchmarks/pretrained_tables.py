@@ -172,7 +172,15 @@ def budgets_table(results: Results, methods: Sequence[str], pool: str, control: 
             mean, bounds, word = results.difference(method, control, pool, axis)
             cells += [f"{mean} ({bounds})" if bounds != "–" else mean, word]
         rows.append(cells)
-    header = ("method", "Δ at equal samples", "", "Δ at equal tokens", "", "Δ at equal seconds", "")
+    header = (
+        "method",
+        "Δ at equal samples",
+        "verdict",
+        "Δ at equal tokens",
+        "verdict",
+        "Δ at equal seconds",
+        "verdict",
+    )
     return _table(header, rows)
 
 
