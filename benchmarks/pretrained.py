@@ -4,9 +4,9 @@ The store has the data of benchmarks/results/pretrained.yaml. Every run and eval
 stopped program continues where it was. What is measured is added to two files next to the pipeline, from which
 benchmarks/pretrained_tables.py makes all tables; the store is not needed for that.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --methods start
-    OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --methods rates
-    OMP_NUM_THREADS=1 python -m benchmarks.pretrained --store pretrained --model MODEL --seeds 0,1,2
+    OMP_NUM_THREADS=1 python benchmarks/pretrained.py --store pretrained --model MODEL --methods start
+    OMP_NUM_THREADS=1 python benchmarks/pretrained.py --store pretrained --model MODEL --methods rates
+    OMP_NUM_THREADS=1 python benchmarks/pretrained.py --store pretrained --model MODEL --seeds 0,1,2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Print the tables of docs/results.md from what benchmarks/pretrained.py recorded: no store and no model is needed.
 
-    python -m benchmarks.pretrained_tables
+    python benchmarks/pretrained_tables.py
 
 Losses are weighted by target tokens. A difference is to `random` (or `--control`) of the same seeds and on the same
 rows; its interval is over seeds and rows (`curate.numerics.paired.two_way_interval`). At equal tokens and seconds the
@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from benchmarks.pretrained import LOSSES, RESULTS, RUNS, SIGNALS, STEPS
 from curate.numerics.paired import LEAST_SEEDS, two_way_interval, verdict
-
-from .pretrained import LOSSES, RESULTS, RUNS, SIGNALS, STEPS
 
 Array = npt.NDArray[np.float64]
 Key = tuple[str, int, str]
