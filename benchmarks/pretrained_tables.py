@@ -72,10 +72,10 @@ class Results:
             axis: `step`, `tokens` or `seconds`.
             amount: the amount. Where the run spent less, its end counts, which favours what it is compared with.
         """
-        points = [(0.0, self.losses[START, 0, pool])] if (START, 0, pool) in self.losses else []
-        for run in self.of(method, seed):
-            if (run["run"], run["step"], pool) in self.losses:
-                points.append((float(run[axis]), self.losses[run["run"], run["step"], pool]))
+        measured = [run for run in self.of(method, seed) if (run["run"], run["step"], pool) in self.losses]
+        points = [(float(run[axis]), self.losses[run["run"], run["step"], pool]) for run in measured]
+        if points and (START, 0, pool) in self.losses:
+            points = [(0.0, self.losses[START, 0, pool]), *points]
         spent = [point[0] for point in points]
         if not spent or amount < spent[0]:
             return None

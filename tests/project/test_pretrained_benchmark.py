@@ -55,6 +55,7 @@ def test_a_control_is_interpolated_to_what_a_method_has_spent(recorded: Results)
     assert recorded.at("random", 0, "heldout", "step", STEPS / 2) == pytest.approx([3, 3, 3])  # from 4 to 2
     assert recorded.at("random", 0, "heldout", "tokens", 36 * 100) == pytest.approx([1.5] * 3)
     assert recorded.at("random", 0, "heldout", "tokens", 1e9) == pytest.approx([1] * 3)  # its end
+    assert recorded.at("random", 2, "heldout") is None  # no run
     assert recorded.difference("long", "random", "heldout")[0] == "−0.250"  # 1.75 against 2
     assert recorded.difference("long", "random", "heldout", "tokens") == ("+0.250", "+0.250 to +0.250", "worse")
     assert "| long | 2.250 ± 0.707 | −0.250 |" in losses_table(recorded, ["random", "long"], "heldout")
