@@ -19,8 +19,9 @@ from .methods import AS_LONG, CONTROLS, FULL, RANDOM, Method
 
 SEEDS = {16: ((2, 8), (2, 6)), 8: ((2, 6), (2, 4), (2, 3), (1, 3), (1, 2)), 4: ((2, 4), (1, 2)), 2: ((1, 2),)}
 """Unit -> seeds of the first round and of the verdict, most first; a larger unit has the seeds of 16."""
-WORTHWHILE = (8, 4)
-"""Least unit and seeds of the verdict for which no candidate is left out to have more: fewer rarely show anything."""
+WORTHWHILE = ((8, 4), (8, 3), (8, 2), (4, 2), (2, 2))
+"""Least unit and least seeds of the verdict, in the order of preference: shorter runs, and fewer seeds, rarely show
+anything, so candidates are left out to have them."""
 LARGEST_UNIT = 1 << 14
 MOST_ROWS, FEWEST_ROWS = 256, 16
 SPEED_STEPS, PROBE_STEPS = 4, 3
@@ -66,7 +67,7 @@ def plan_race(config: AdviseConfig, candidates: Sequence[Method], costs: Costs, 
     """
     share = config.share * config.budget
     left = list(candidates)
-    for unit_from, seeds_from in (WORTHWHILE, (0, 0)):
+    for unit_from, seeds_from in WORTHWHILE:
         left, left_out = list(candidates), dict[str, str]()
         sizes = [(unit, seeds) for unit, seeds in _sizes(config.steps) if unit >= unit_from and seeds[1] >= seeds_from]
         while left:

@@ -29,6 +29,12 @@ QUALIFY row_number() OVER (ORDER BY loss, sample_id) <= count(*) OVER () // 2 OR
 """The half of the samples with the lowest loss."""
 
 
+def shares_of(part: str, held: float) -> dict[str, float]:
+    """Return the shares of a part and of the two held-out parts, in whole millionths that add up to 1."""
+    share = round(held, 6)
+    return {part: round(1 - 2 * share, 6), "race": share, "verdict": share}
+
+
 @dataclass(frozen=True)
 class Tasks:
     """Tasks of one piece of advice.
@@ -60,12 +66,12 @@ class Tasks:
         source = self.eval_pool or self.target
         if source is None:
             held = min(HELD_OUT_SHARE, HELD_OUT_ROWS / max(1, self.pool.rows or 1))
-            shares = {"train": round(1 - 2 * held, 6), "race": round(held, 6), "verdict": round(held, 6)}
+            shares = shares_of("train", held)
             return {part: self._part(self.pool, part, shares) for part in shares}
         found = {"train": self._part(self.pool, "train", {"train": 1.0}, source)}
         if self.eval_pool is None:
             held = min(0.25, HELD_OUT_ROWS / max(1, source.rows or 1))
-            shares = {"target": round(1 - 2 * held, 6), "race": round(held, 6), "verdict": round(held, 6)}
+            shares = shares_of("target", held)
         else:
             shares = {"race": 0.5, "verdict": 0.5}
             if self.target is not None:

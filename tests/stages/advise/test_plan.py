@@ -12,6 +12,8 @@ from curate.stages.advise.config import AdviseConfig
 from curate.stages.advise.costs import Costs, Prices
 from curate.stages.advise.methods import CONTROLS, RANDOM, candidates_of
 from curate.stages.advise.plan import plan_race
+from curate.stages.advise.tasks import HELD_OUT_ROWS, shares_of
+from curate.stages.split.config import SplitConfig
 
 SECONDS = Costs(Prices(0.008, 0.004, 3.0), 130.0, 5000, 0, 4, 32, 3240.0)
 """A model of 135 million parameters on one core."""
@@ -52,6 +54,23 @@ def test_the_dearest_methods_are_left_out_unless_they_are_named() -> None:
     assert "low_loss" in plan.left_out and "dedup" in {method.label for method in plan.candidates}
     with pytest.raises(ConfigError, match=r"two seeds of 3 methods .* give --time \d+m"):
         plan_race(config(time="1h", methods=names), candidates_of(names, with_target=False), costs, 256)
+
+
+def test_short_runs_race_only_if_nothing_longer_is_affordable() -> None:
+    given = config(time="1h")
+    costs = replace(SECONDS, prices=Prices(0.0036, 0.0018, 2.0), full_budget=0.9 * given.budget)
+    plan = plan_race(given, candidates_of((), with_target=False), costs, 256)
+    assert plan.unit >= 8 and plan.left_out, "candidates are left out before runs have only a few steps"
+    short = plan_race(config(time="20m"), candidates_of((), with_target=False), costs, 256)
+    assert short.unit < 8 and len(short.candidates) == 1
+
+
+@pytest.mark.parametrize("part", ["train", "target"])
+def test_the_shares_of_any_pool_can_be_split(part: str) -> None:
+    for rows in range(1, 20_000, 7):
+        shares = shares_of(part, min(0.15, HELD_OUT_ROWS / rows))
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-12)
+        assert SplitConfig(name="a", pool="p", shares=shares, part=part).shares == shares
 
 
 def test_a_larger_budget_adds_seeds_to_runs_of_the_same_length() -> None:
