@@ -65,19 +65,23 @@ def assign(
         "samples left out as copies": copies,
         "contradictions": found.counts["contradictions"],
     }
-    return Parts(samples, max(shares, key=lambda part: shares[part]), counts)
+    return Parts(samples, _by_share(shares)[-1], counts)
 
 
 def _place(seed: int, sample_id: str) -> bytes:
     return hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=16).digest()
 
 
+def _by_share(shares: Mapping[str, float]) -> list[str]:
+    """Return the names of the parts, the smallest first, and parts of the same size by name."""
+    return sorted(shares, key=lambda part: (shares[part], part))
+
+
 def _fill(groups: Sequence[Sequence[str]], shares: Mapping[str, float]) -> tuple[dict[str, list[str]], int]:
     """Fill the smaller parts first, each until it has its share; the largest part gets the rest, up to its share."""
     total = sum(map(len, groups))
-    largest = max(shares, key=lambda part: shares[part])
-    room = {part: round(shares[part] * total) for part in sorted(shares, key=lambda part: shares[part])}
-    del room[largest]
+    *smaller, largest = _by_share(shares)
+    room = {part: round(shares[part] * total) for part in smaller}
     complete = sum(shares.values()) > 1 - 1e-9
     samples: dict[str, list[str]] = {part: [] for part in shares}
     copies = 0

@@ -11,6 +11,7 @@ import pytest
 
 from curate import Store, make
 from curate.errors import ConfigError, DataError, StoreError
+from curate.stages.split.parts import _fill
 
 SHARES = {"train": 0.6, "race": 0.2, "verdict": 0.2}
 WORDS = [
@@ -125,6 +126,23 @@ def test_the_order_of_the_rows_decides_nothing(store: Store, tmp_path: Path) -> 
         assert ids == set(store.get(f"pool-{part}").table()["sample_id"].to_pylist())
     other = make(store, "split", pool="pool", shares=SHARES, part="race", seed=1, name="seeded")
     assert set(other.table()["sample_id"].to_pylist()) != set(store.get("pool-race").table()["sample_id"].to_pylist())
+
+
+def test_the_order_of_the_parts_decides_nothing(store: Store) -> None:
+    for shares in ({"a": 0.5, "b": 0.5}, {"train": 0.8, "x": 0.1, "y": 0.1}):
+        turned = dict(reversed(shares.items()))
+        one, two = (samples_of_parts(store, each) for each in (shares, turned))
+        assert one == two
+        held = [set(ids) for ids in one.values()]
+        assert not set.intersection(*held[:2]) and sum(map(len, held)) == len(set.union(*held))
+
+
+def samples_of_parts(store: Store, shares: dict[str, float]) -> dict[str, list[str]]:
+    """Part -> the samples that the split puts into it, without making pools."""
+    table = store.get("pool").table(["sample_id"])
+    groups = [[sample_id] for sample_id in dict.fromkeys(table["sample_id"].to_pylist())]
+    samples, _ = _fill(groups, shares)
+    return dict(sorted(samples.items()))
 
 
 def test_copies_of_another_pool_are_left_out(store: Store) -> None:
