@@ -133,10 +133,9 @@ class Scan:
     Args:
         held: the held-out rows.
         rows: rows of the pool.
-        cheap: True to read no single words.
     """
 
-    def __init__(self, held: HeldOut, rows: Iterable[Row], *, cheap: bool = False) -> None:
+    def __init__(self, held: HeldOut, rows: Iterable[Row]) -> None:
         self.held = held
         self.items: list[int] = []
         """Text of each row of the pool."""
@@ -162,16 +161,14 @@ class Scan:
             asked = question.shingles(LENGTH)
             questions.add(asked)
             whole.add(np.union1d(asked, answer.shingles(LENGTH)))
-            if not cheap:
-                words.add(np.union1d(question.shingles(1), answer.shingles(1)))
+            words.add(np.union1d(question.shingles(1), answer.shingles(1)))
         self.questions, self.sizes = questions.matrix(), np.array(questions.sizes, np.int64)
         self.whole, self.words = whole.matrix(), words.matrix()
         self.texts = len(known) + len(held.distinct)
         seen = sparse.csr_matrix(held.questions + held.answers).sign()[held.distinct]
         self.held_questions = self._weighted(held.questions, self.whole, seen)
         self.held_answers = self._weighted(held.answers, self.whole, seen)
-        if not cheap:
-            self.held_words = self._weighted(held.words, self.words, held.words[held.distinct])
+        self.held_words = self._weighted(held.words, self.words, held.words[held.distinct])
 
     def _weighted(
         self, held: sparse.csr_matrix, texts: sparse.csr_matrix, distinct: sparse.csr_matrix
@@ -203,9 +200,7 @@ def propose(scan: Scan, threshold: float, neighbours: Ints | None = None, *, che
     exact = np.array([(item, row) for item, rows in enumerate(scan.exact) for row in rows], np.int64).reshape(-1, 2)
     found = [_kept("exact", exact, *shares(scan.whole, scan.held_questions, exact))]
     if cheap:
-        pairs = contained(scan.whole, scan.held_questions, VERBATIM)
-        scores = shares(scan.whole, scan.held_questions, pairs)
-        return [*found, _kept("contained", pairs, *scores, VERBATIM, EVIDENCE)]
+        return [*found, *_contained(scan, VERBATIM)]
     found += _contained(scan, threshold)
     if neighbours is not None:
         score, evidence = shares(scan.words, scan.held_words, neighbours)
@@ -329,6 +324,6 @@ def find_leaks(
         neighbours: returns pairs with similar embeddings, as texts of the pool and held-out rows.
         cheap: True for questions that are the same, or contained with a share of `VERBATIM`, only.
     """
-    scan = Scan(HeldOut(held), rows(), cheap=cheap)
+    scan = Scan(HeldOut(held), rows())
     proposals = propose(scan, threshold, None if neighbours is None else neighbours(scan), cheap=cheap)
     return decide(scan, proposals, rows())

@@ -44,7 +44,7 @@ def more_inputs(config: EvaluateConfig, inputs: Inputs) -> dict[str, str]:
     With `--strict` a model that was trained on held-out rows is an error, also if it was evaluated before.
     """
     if config.strict and "pool" in inputs.artifacts:
-        report(trained_on(inputs.store, inputs.fingerprints["model"], inputs.artifacts["pool"]), strict=True)
+        report(_trained_on(inputs, inputs.artifacts["pool"]), strict=True)
     if not config.tasks:
         return {}
     from ...lm.evaluation.harness import harness_version
@@ -76,10 +76,16 @@ def run(config: EvaluateConfig, inputs: Inputs, draft: Draft) -> None:
         draft.summary["trained on held-out rows"] = [each.sentence for each in contacts]
 
 
+def _trained_on(inputs: Inputs, pool: Artifact) -> list[Contact]:
+    chosen = Chosen.of(inputs, pool)
+    measured = None if chosen is None else chosen.conversations
+    return trained_on(inputs.store, inputs.fingerprints["model"], pool, measured)
+
+
 def _contacts(inputs: Inputs, pool: Artifact) -> list[Contact]:
     """Return which rows that the model was trained on hold held-out rows; warn if they cannot be read any more."""
     try:
-        return trained_on(inputs.store, inputs.fingerprints["model"], pool)
+        return _trained_on(inputs, pool)
     except CurateError as error:
         LOGGER.warning(f"Whether the model was trained on rows of '{pool.name}' is not known: {error}")
         return []

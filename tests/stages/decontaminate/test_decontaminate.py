@@ -124,12 +124,28 @@ def test_a_pool_in_touch_with_a_held_out_one_is_counted(store: Store, caplog: py
     found = contact(store.get("pool"), store.get("held"))
     assert (found.rows, found.held_rows, found.of_held_rows, found.first) == (3, 2, 2, (ids[0], held[0]))
     assert contact(store.get("pool"), store.get("held"), {ids[1]}).rows == 0
+    measured = contact(store.get("pool"), store.get("held"), None, {held[1]})
+    assert (measured.rows, measured.held_rows, measured.of_held_rows) == (2, 1, 1)
     same = contact(store.get("held"), store.get("held"))
     assert (same.rows, same.held_rows) == (2, 2) and "which is the pool itself" in same.sentence
+    assert "Hold rows out: curate split --pool held" in same.sentence
+    assert contact(store.get("held"), store.get("held"), {held[0]}, {held[1]}).rows == 0
     report([found], strict=False)
     assert "3 rows of 'pool' hold 2 of the 2 rows of 'held'" in caplog.text
     with pytest.raises(DataError, match=r"3 rows of 'pool' hold .* Without --strict this is a warning"):
         report([found], strict=True)
+
+
+def test_what_the_check_counts_is_what_the_command_finds_whichever_rows_a_run_kept(store: Store) -> None:
+    things = ["potato", "kettle", "window", "garden", "violin", "copper", "bridge", "candle", "winter", "market"]
+    asked = [f"How many times does the letter r occur in {thing} ginger morning?" for thing in things]
+    ids = pool(store, [*asked[:8], f"Look: {WORDS}", "What now?"])
+    pool(store, [*asked[8:], WORDS], "held")
+    decontaminate(store, "clean")
+    found = {row["sample_id"] for row in store.query("SELECT sample_id FROM leaks WHERE subset = 'clean'").to_pylist()}
+    alone = {each for each in ids if contact(store.get("pool"), store.get("held"), {each}).rows}
+    assert alone == found == {ids[8]}
+    assert contact(store.get("pool"), store.get("held")).rows == 1
 
 
 def test_options_are_built_from_flags(store: Store) -> None:
