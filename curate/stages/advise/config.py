@@ -41,8 +41,12 @@ class AdviseConfig(Config):
         description="A held-out pool to judge by. By default rows of the target are held out, or else of the pool.",
     )
     time: str | None = Field(None, description="Budget in time: 90s, 30m, 1h, 2d.")
-    tokens: float | None = Field(None, gt=0, description="Budget in tokens trained on, instead of --time.")
-    flops: float | None = Field(None, gt=0, description="Budget in floating-point operations, instead of --time.")
+    tokens: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Budget in tokens trained on, instead of --time."
+    )
+    flops: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Budget in floating-point operations, instead of --time."
+    )
     share: float = Field(0.1, gt=0, lt=1, description="Share of the budget that advising may spend.")
     methods: tuple[str, ...] = Field(
         (),

@@ -79,8 +79,8 @@ def _long(race: Race) -> Iterator[Note]:
         yield Note(
             "long",
             row["long"],
-            f"{row['long']} of the {row['offered']} samples that runs were offered ({share:.1%}) have {longest} tokens "
-            "or more and are cut: --train max_length=N cuts later.",
+            f"{row['long']} of the {row['offered']} samples that runs were offered ({share:.1%}) have {longest} "
+            "tokens, the most that is read, so most of them are cut: --train max_length=N cuts later.",
         )
     on_pool = [run for run in runs if run.config["pool"] == race.tasks.name("train")]
     if rejected := max(int(run.summary.get("rejected", 0)) for run in on_pool):

@@ -30,6 +30,15 @@ FIRST_LOOK = 32
 LENGTH = "SELECT avg(tokens) AS length FROM ledger WHERE run = $run"
 
 
+def require_rows(rows: int, part: str) -> None:
+    """Raise `DataError` if a held-out part has too few rows."""
+    if rows < LEAST_ROWS:
+        raise DataError(
+            f"Only {rows} rows can be held out for the {part}, and it needs {LEAST_ROWS}: name an --eval-pool with "
+            "more rows."
+        )
+
+
 @dataclass(frozen=True)
 class ShortRun:
     """A run of the race or of the verdict.
@@ -111,11 +120,8 @@ class Race:
         artifacts = Artifacts(inputs.store, draft.path)
         for part, task in tasks.pools().items():
             pool = artifacts.make(tasks.name(part), task)
-            if part in ("race", "verdict") and (pool.rows or 0) < LEAST_ROWS:
-                raise DataError(
-                    f"Only {pool.rows} rows can be held out for the {part}, and it needs {LEAST_ROWS}: name an "
-                    "--eval-pool with more rows."
-                )
+            if part in ("race", "verdict"):
+                require_rows(pool.rows or 0, part)
         look, task = tasks.evaluation(
             config.model, "race", min(FIRST_LOOK, artifacts.made[tasks.name("race")].rows or 0)
         )

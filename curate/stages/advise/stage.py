@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ConfigError, DataError
+from ...log import LOGGER
 from ...store import Artifact, Draft, Store
 from ...store.artifacts.files import read_json, write_json, write_text
 from .. import build_config, run_stage
@@ -20,7 +21,7 @@ from .estimate import estimate
 from .methods import candidates_of
 from .notes import notes_of
 from .plan import plan_race
-from .race import Race
+from .race import Race, require_rows
 from .result import result_of, write_tables
 from .show import show_plan, show_result
 from .tasks import HELD_OUT_ROWS, HELD_OUT_SHARE, Tasks
@@ -51,6 +52,7 @@ def preview(config: AdviseConfig, store: Store) -> str | None:
     source = tasks.eval_pool or tasks.target or tasks.pool
     share = 0.5 if tasks.eval_pool else 0.25 if tasks.target else HELD_OUT_SHARE
     rows = int(min(HELD_OUT_ROWS if not tasks.eval_pool else 1e9, share * (source.rows or 0)))
+    require_rows(rows, "race")
     candidates = candidates_of(config.methods, with_target=config.target is not None)
     return show_plan(config, plan_race(config, candidates, costs, rows), costs)
 
@@ -92,7 +94,8 @@ def deliver(config: AdviseConfig, artifact: Artifact) -> None:
     """Make the run that is advised, if `--apply` names it."""
     if config.apply is not None:
         values: dict[str, Any] = {**read_json(artifact.files / RESULT)["full"], "name": config.apply}
-        run_stage(Store(artifact.path.parents[2]), "train", build_config("train", values))
+        run = run_stage(Store(artifact.path.parents[2]), "train", build_config("train", values))
+        LOGGER.info(f"The run that is advised is '{config.apply}': {run.summary.get('kept')}.")
 
 
 def _tasks(config: AdviseConfig, inputs: Inputs) -> Tasks:

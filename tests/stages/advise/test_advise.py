@@ -233,6 +233,8 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
     [
         ({"tokens": None}, "There is no budget. A budget is --time 1h"),
         ({"time": "1h"}, "--time and --tokens are several budgets: give one"),
+        ({"tokens": float("inf")}, "tokens.*finite"),
+        ({"tokens": None, "flops": float("inf")}, "flops.*finite"),
         ({"tokens": None, "time": "soon"}, "must be a time above 0, such as 90s"),
         ({"eval_pool": "pool"}, "--eval-pool pool is the pool itself"),
         ({"target": "target", "eval_pool": "target"}, "--eval-pool target is the target itself"),
