@@ -141,7 +141,17 @@ def test_what_is_gone_is_measured_again(
         patched.setattr(Embedder, "__call__", stops)
         embed(store, tiny)
     shutil.rmtree(store.get("feats").path)
+    again = embed(store, tiny)
+    assert again.rows == 42 and sum(measured) == 42 and "of these from earlier features" not in again.summary
+
+
+def test_damaged_features_are_not_taken_and_do_not_stop_others(
+    store: Store, tiny: str, measured: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    part = store.get("feats").shards()[1]
+    part.write_bytes(part.read_bytes()[:100])
     assert embed(store, tiny).rows == 42 and sum(measured) == 42
+    assert "Nothing is taken from the features 'feats'" in caplog.text
 
 
 def test_a_smaller_pool_needs_no_pass(store: Store, tiny: str, measured: list[int], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     fresh: Annotated[bool, NOT_HASHED] = Field(
         False,
         description="Measure every sample, also those that features of another pool have already with the same model "
-        "and options.",
+        "and options. Features that exist are found as always.",
     )
     shard_rows: int = Field(
         2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import ConfigError
+from ...errors import ConfigError, StoreError
+from ...log import LOGGER
 from ...store import Artifact, Store
 from ...store.artifacts.parquet import read_parquet, write_parquet
 from ...store.rows.out_of_core import first_of_each
@@ -77,7 +78,7 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
         except (ValueError, ConfigError):  # made by another version
             continue
         has_signals = set(config.signals) <= set(recorded.signals)
-        if has_signals and _compared(recorded) == wanted and _reading(artifact) == reading:
+        if has_signals and _compared(recorded) == wanted and _reading(artifact) == reading and _is_whole(artifact):
             found.append(artifact)
     return found
 
@@ -91,6 +92,15 @@ def _reading(artifact: Artifact) -> str | None:
         return (artifact.path / "reading.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _is_whole(artifact: Artifact) -> bool:
+    try:
+        artifact.check()
+    except StoreError as error:
+        LOGGER.warning(f"Nothing is taken from the features '{artifact.name}': {error}")
+        return False
+    return True
 
 
 def write_known(store: Store, earlier: Sequence[Artifact], signals: Sequence[str], path: Path) -> None:
@@ -179,8 +189,7 @@ class Earlier:
             order += indices
         return pa.concat_tables(parts).take(pa.array(np.argsort(np.array(order, np.int64), kind="stable")))
 
-
-def count_known(records: Iterable[pa.Table], known: Path) -> int:
-    """Return how many samples of the records are in the file that `write_known` wrote."""
-    ids = read_parquet(known, ["sample_id"])["sample_id"].combine_chunks()
-    return sum(pc.sum(pc.is_in(table["sample_id"], ids)).as_py() or 0 for table in records)
+    def count(self, records: Iterable[pa.Table]) -> int:
+        """Return how many samples of the records are known."""
+        ids = self.known["sample_id"].combine_chunks()
+        return sum(pc.sum(pc.is_in(table["sample_id"], ids)).as_py() or 0 for table in records)

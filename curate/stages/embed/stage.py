@@ -19,7 +19,7 @@ from ..pools import rows_with
 from ..stage import Stage
 from ..tokens.tokenization import TokenizationReport, tokenization_digest
 from .config import EmbedConfig
-from .earlier import count_known, earlier_features, write_known
+from .earlier import Earlier, earlier_features, write_known
 from .embedder import Embedding
 
 EXAMPLES = """\
@@ -61,7 +61,9 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     if "sketch" in config.signals:
         write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
     draft.rows = report.samples
-    draft.summary = _summary(report, count_known(draft.added("features", ["sample_id"]), work.known), seconds)
+    draft.summary = _summary(
+        report, Earlier.read(work.known, earlier).count(draft.added("features", ["sample_id"])), seconds
+    )
     remove(work.known)
 
 
