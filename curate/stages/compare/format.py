@@ -112,10 +112,12 @@ def findings(result: Mapping[str, Any]) -> list[str]:
 def _finding(row: Row, result: Mapping[str, Any]) -> str:
     lower = row["difference"] < 0
     ends = sorted((-row["low"], -row["high"])) if lower else (row["low"], row["high"])
+    smallest = min(abs(value) for value in (row["difference"], *ends))
+    digits = 2 if smallest >= 0.005 else 4
     return (
         f"{row['method']} is {VERDICTS[row['verdict']]}: at equal {result['at']} its held-out loss is "
-        f"{abs(row['difference']):.2f} nats per token {'below' if lower else 'above'} that of random "
-        f"(interval {ends[0]:.2f} to {ends[1]:.2f}, {row['seeds']} seeds)."
+        f"{abs(row['difference']):.{digits}f} nats per token {'below' if lower else 'above'} that of random "
+        f"(interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}, {row['seeds']} seeds)."
     )
 
 

@@ -142,6 +142,14 @@ def test_nothing_is_better_whose_interval_includes_zero() -> None:
     ]
 
 
+def test_a_small_difference_is_not_rounded_to_nothing() -> None:
+    row = {"method": "m", "verdict": "worse", "difference": 0.0021, "low": 0.0004, "high": 0.0038, "seeds": 3}
+    assert findings({"at": "tokens", "rows": [row]}) == [
+        "m is worse than random: at equal tokens its held-out loss is 0.0021 nats per token above that of random "
+        "(interval 0.0004 to 0.0038, 3 seeds)."
+    ]
+
+
 def test_one_seed_is_no_finding() -> None:
     config = config_of(seeds=[0])
     runs = [trajectory(name, 0, [1, 2, 3], [5, 4, loss]) for name, loss in (("random", 3), ("ahead", 2))]
