@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
     from ...training.candidate_sampler import SamplingOrder
 
-KEPT = "SELECT sample_id, tokens FROM ledger WHERE run = $run AND kept ORDER BY step, rank, slot"
-"""Each sample that a run kept and its tokens, in order."""
+KEPT = "SELECT step, sample_id, tokens FROM ledger WHERE run = $run AND kept ORDER BY step, rank, slot"
+"""Each sample that a run kept, with its step and tokens, in order."""
 
 
 def matched_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> SamplingOrder | None:
@@ -24,7 +24,7 @@ def matched_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Sam
     once: a new one begins where the earlier run kept a sample again.
 
     Raises:
-        ConfigError: the earlier run kept another number of samples in a step.
+        ConfigError: the earlier run kept another number of samples in a step, or in fewer steps.
         DataError: it kept nothing.
     """
     from ...numerics.lengths import drawn_by_length
@@ -42,9 +42,15 @@ def matched_order(config: TrainConfig, inputs: Inputs, table: TokenTable) -> Sam
     kept = inputs.store.query(KEPT, {"run": inputs.store.display_names()[run.fingerprint]})
     if not len(kept):
         raise DataError(f"The run '{run.name}' kept no sample: there are no lengths to match.")
+    steps = int(kept["step"].to_numpy().max())
+    if config.max_steps > steps or (config.max_steps < 1 and config.num_train_epochs > 1):
+        raise ConfigError(
+            f"The run '{run.name}' has {steps} steps, and the same samples would be taken again in more: give "
+            f"--max-steps {steps}, or fewer."
+        )
     rounds = rounds_of(kept["sample_id"].to_pylist(), kept["tokens"].to_pylist(), len(table))
     seeds = ([config.seed, number] for number in range(len(rounds)))
-    drawn = [drawn_by_length(table.lengths, wanted, seed=seed) for wanted, seed in zip(rounds, seeds, strict=True)]
+    drawn = [drawn_by_length(table.lengths, part, seed=seed) for part, seed in zip(rounds, seeds, strict=True)]
     return SamplingOrder([rows.tolist() for rows in drawn], sequence=True)
 
 

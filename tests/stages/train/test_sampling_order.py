@@ -129,6 +129,8 @@ def test_a_control_has_the_lengths_of_what_a_run_kept_step_by_step(store: Store,
     assert offered(store, "again") != offered(store, "control") and again.inputs["lengths_of"]
     with pytest.raises(ConfigError, match=r"'long' kept 2 samples in a step, .* give --candidates 2"):
         train(store, tiny, "other", selector="full", lengths_of="long")
+    with pytest.raises(ConfigError, match=r"'long' has 14 steps, .* give --max-steps 14"):
+        train(store, tiny, "other", selector="full", candidates=2, lengths_of="long", max_steps=15)
 
 
 def test_a_round_of_lengths_has_no_sample_twice_and_no_more_than_there_are() -> None:
