@@ -20,6 +20,11 @@ from ..tokens.turns import conversations_of
 from .leaks import VERBATIM, find_leaks
 from .rows import held_rows, pool_rows
 
+LONG = 5.0
+"""Seconds from which on a log says what the check took."""
+
+_told: set[str] = set()
+
 
 @dataclass(frozen=True)
 class Contact:
@@ -82,7 +87,8 @@ def contact(
     if sample_ids is not None:
         leaks = [leak for leak in leaks if leak.row.sample_id in sample_ids]
     seconds = time.monotonic() - start
-    LOGGER.info(f"Compared '{pool.name}' with {len(rows)} rows of '{held.name}' in {seconds:.1f} s.")
+    if seconds >= LONG:
+        LOGGER.info(f"Compared '{pool.name}' with {len(rows)} rows of '{held.name}' in {seconds:.1f} s.")
     first = (leaks[0].row.sample_id, rows[leaks[0].held].row.sample_id) if leaks else ()
     touched = {leak.row.position for leak in leaks}
     return Contact(pool.name, held.name, len(touched), len({leak.held for leak in leaks}), len(rows), first)
@@ -119,8 +125,10 @@ def _kept_by(store: Store, run: Artifact) -> set[str]:
 
 
 def report(found: Collection[Contact], *, strict: bool) -> None:
-    """Warn of each contact; with `strict` raise `DataError` for the first one."""
+    """Warn of each contact, once in a process; with `strict` raise `DataError` for the first one."""
     for each in found:
         if strict:
             raise DataError(f"{each.sentence} Without --strict this is a warning.")
-        LOGGER.warning(each.sentence)
+        if each.sentence not in _told:
+            _told.add(each.sentence)
+            LOGGER.warning(each.sentence)
