@@ -135,12 +135,8 @@ def two_way_interval(
     """
     from scipy.stats import t
 
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"level is {level} and resamples {resamples}: give a level between 0 and 1 and resamples >= 1."
-        )
-    differences, weight = _checked(method, control, weights)
-    tail = 1 - (1 - level) / 2
+    tail = _tail(level, resamples)
+    differences, weight = row_differences(method, control, weights)
     means = differences @ weight / weight.sum()
     centre, seeds = float(means.mean()), len(means)
     of_seeds = t.ppf(tail, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
@@ -159,9 +155,18 @@ def two_way_errors(method: Losses, control: Losses, weights: Weights) -> tuple[f
 
     Args, Raises: see `two_way_interval`.
     """
-    differences, weight = _checked(method, control, weights)
+    differences, weight = row_differences(method, control, weights)
     means = differences @ weight / weight.sum()
     return float(means.std(ddof=1) / math.sqrt(len(means))), _row_error(differences.mean(0), weight)
+
+
+def _tail(level: float, resamples: int) -> float:
+    """Return the probability below the upper end of an interval."""
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(
+            f"level is {level} and resamples {resamples}: give a level between 0 and 1 and resamples >= 1."
+        )
+    return 1 - (1 - level) / 2
 
 
 def _row_error(values: np.ndarray, weights: np.ndarray) -> float:
@@ -192,8 +197,11 @@ def _studentized(values: np.ndarray, weights: np.ndarray, resamples: int, genera
     return np.concatenate(parts)
 
 
-def _checked(method: Losses, control: Losses, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Return differences (seeds, rows) and weights (rows,) of the rows that have a weight, as float64."""
+def row_differences(method: Losses, control: Losses, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Return differences (seeds, rows) and weights (rows,) of the rows that have a weight, as float64.
+
+    Args, Raises: see `two_way_interval`.
+    """
     a, b, weight = (np.asarray(each, np.float64) for each in (method, control, weights))
     if a.ndim != 2 or a.shape != b.shape or weight.shape != a.shape[1:]:
         raise ValueError(

@@ -16,7 +16,16 @@ from typing import Literal
 import numpy as np
 
 from .curves import first_at
-from .paired import LEAST_SEEDS, LEVEL, ROW_RESAMPLES, Losses, Weights, two_way_errors, two_way_interval
+from .paired import (
+    LEAST_SEEDS,
+    LEVEL,
+    ROW_RESAMPLES,
+    Losses,
+    Weights,
+    row_differences,
+    two_way_errors,
+    two_way_interval,
+)
 from .paired import verdict as verdict_of
 
 
@@ -60,30 +69,19 @@ def verdict(
     a. The sources of error are seeds and rows, as in `two_way_interval`. The losses must not have been used to pick the
     method: a method that was picked as the best of many on the same seeds or rows is called `better` too often.
 
-    Args:
-        method: (seeds, rows) mean loss of each row, in nats per token.
-        control: (seeds, rows) the same for the control.
-        weights: (rows,) number of target tokens of each row.
-        level: coverage of the interval.
-        resamples: number of bootstrap resamples of the rows.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: see `two_way_interval`.
+    Args, Raises: see `two_way_interval`.
     """
     low, high = two_way_interval(method, control, weights, level=level, resamples=resamples, seed=seed)
     seed_error, row_error = two_way_errors(method, control, weights)
-    weight = np.asarray(weights, np.float64)
-    used = weight > 0
-    differences = (np.asarray(method, np.float64) - np.asarray(control, np.float64))[:, used]
+    differences, weight = row_differences(method, control, weights)
     return Comparison(
-        difference=float(np.average(differences.mean(0), weights=weight[used])),
+        difference=float(np.average(differences.mean(0), weights=weight)),
         low=low,
         high=high,
         level=level,
         verdict=str(verdict_of((low, high))),
         seeds=len(differences),
-        rows=int(used.sum()),
+        rows=len(weight),
         seed_error=seed_error,
         row_error=row_error,
     )
