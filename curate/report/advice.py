@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..stages.compare.race_chart import race_table
+from ..stages.advise.picture import race_table
 from .runs import ReportContext
 
 ADVICE = """

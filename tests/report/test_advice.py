@@ -12,8 +12,8 @@ import pytest
 
 from curate import Store
 from curate.config import Config
+from curate.stages.advise.picture import advice_html, race_chart, race_table
 from curate.stages.advise.result import NOTES, RUNS, VERDICTS
-from curate.stages.compare.race_chart import advice_html, race_chart, race_table
 from tests.support.report_pages import PHONE, Page, Pages
 from tests.support.report_payloads import HOSTILE
 from tests.support.reports import near, page_content, store_of

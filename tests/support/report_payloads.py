@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.stages.compare.race_chart import race_table
+from curate.stages.advise.picture import race_table
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",

@@ -9,7 +9,7 @@ from typing import Any
 from ...store import Artifact, Store
 from ...store.artifacts.files import read_json
 from .. import build_config, run_stage
-from ..compare.race_chart import advice_html
+from .picture import advice_html
 from .show import show_result
 from .stage import RESULT
 

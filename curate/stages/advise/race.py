@@ -14,8 +14,7 @@ from ...numerics.race import Comparison, Round, saved, verdict
 from ...store import Artifact, Draft
 from ..inputs import Inputs
 from .config import AdviseConfig
-from .costs import Costs, Prices
-from .estimate import full_budget, prices_without_clock, weights_of
+from .costs import Costs, Prices, full_budget, prices_without_clock, weights_of
 from .losses import HeldOut, Spent, held_out, spent_by
 from .making import Artifacts
 from .methods import AS_LONG, CONTROLS, FULL, RANDOM, Method, candidates_of

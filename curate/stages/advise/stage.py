@@ -17,7 +17,7 @@ from .. import build_config, run_stage
 from ..inputs import Inputs, locate, resolve
 from ..stage import Stage
 from .config import AdviseConfig
-from .estimate import estimate
+from .costs import estimate
 from .methods import candidates_of
 from .notes import notes_of
 from .plan import plan_race
