@@ -60,6 +60,11 @@ class EvaluateConfig(ExecutionOptions, ModelSettings, NamedConfig):
     limit: int | None = Field(
         None, ge=1, description="Number of samples to use: the first of the pool or subset, and the first of each task."
     )
+    strict: Annotated[bool, NOT_HASHED] = Field(
+        False,
+        description="Stop with an error at a sample that cannot be measured, and if the model was trained on rows that "
+        "hold rows of the pool.",
+    )
     score_batch_tokens: Annotated[int, NOT_HASHED] = Field(
         4096, ge=1, description="Most tokens, padding included, that are measured at once."
     )
