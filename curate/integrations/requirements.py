@@ -118,9 +118,9 @@ def refuse_arguments(args: Any) -> None:
 def refuse_optimizer(args: Any, selector: str, selector_args: Mapping[str, Any]) -> None:
     """Raise `ModelError` if a selector needs the metric of the optimizer in a Trainer's arguments, and it has none."""
     needs = requirements_of(selector, selector_args).gradients
-    if needs is not None and needs.metric.startswith("adam"):
+    if needs is not None and needs.reads_state:
         name = getattr(args, "optim", "adamw_torch")
-        require_metric(str(getattr(name, "value", name)))
+        require_metric(str(getattr(name, "value", name)), needs.metric)
 
 
 def refuse_parallelism(trainer: Any) -> None:

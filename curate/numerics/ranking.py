@@ -8,6 +8,7 @@ after a resume, in every process, and in any order of the candidates.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -18,6 +19,15 @@ def chances(seed: int, step: int, positions: Tensor) -> Tensor:
     keys = (f"tie:{seed}:{step}:{position}" for position in positions.tolist())
     digests = (hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
+
+
+def gumbel(key: str) -> float:
+    """Return a draw of the standard Gumbel distribution, hashed from a key.
+
+    The highest of log p_i + a draw for each i is a random i with the probabilities p_i.
+    """
+    bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    return -math.log(-math.log((bits + 0.5) / 2**64))
 
 
 def best(values: Tensor, chance: Tensor | None = None) -> int:

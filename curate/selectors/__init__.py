@@ -21,6 +21,7 @@ from .full import Full
 from .greats import GREATS
 from .max_grad import MaxGrad
 from .max_loss import MaxLoss
+from .opus import OPUS
 from .random import Random
 from .rho import RHO
 from .uds import UDS
@@ -29,6 +30,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "uds": UDS,
     "filter_weight": FilterWeight,
     "greats": GREATS,
+    "opus": OPUS,
     "rho": RHO,
     "max_grad": MaxGrad,
     "max_loss": MaxLoss,

@@ -36,7 +36,7 @@ class RunInfo:
     total_steps: int = 0
 
 
-Metric = Literal["plain", "rate", "rate2", "adam", "adam2"]
+Metric = Literal["plain", "rate", "rate2", "adam", "adam2", "opus", "opus2"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class GradientNeeds:
     `rate` is ρ, the learning rate of each parameter relative to the highest, so 1 if all are the same; `rate2` is ρ²;
     `adam` is P, the part of the optimizer's next step that is linear in the gradient, up to a constant, for Adam
     ρ / (√v̄ + ε); `adam2` is P². Other optimizers have other P, and Muon's is a matrix
-    (curate/training/gradients/optimizers).
+    (curate/training/gradients/optimizers);
+    `opus` is that of the selector of this name, `opus2` its square, with the optimizer's state before the step.
 
     Attributes:
         metric: the metric Q of all products.
@@ -59,6 +60,8 @@ class GradientNeeds:
         gram_metric: metric of Gram matrix and norms, if it is another.
         kept: number of candidates that the step keeps: v̄ then has the square of a mean of so many gradients, clipped
             as the step is. 0: v̄ has E[G²] of single candidates, as if each were the gradient of the step.
+        sketch: length of a count sketch; alignment and Gram matrix are then products of the sketches of Q∘g_i and of
+            g_T, so the metrics must be `opus` and `opus2`. 0: they are exact.
     """
 
     metric: Metric = "plain"
@@ -68,6 +71,12 @@ class GradientNeeds:
     warmup_steps: int = 0
     gram_metric: Metric | None = None
     kept: int = 0
+    sketch: int = 0
+
+    @property
+    def reads_state(self) -> bool:
+        """True if the metric is made of the optimizer's state, and not only of its learning rates."""
+        return self.metric not in ("plain", "rate", "rate2")
 
     def at(self, step: int) -> tuple[Metric, Metric]:
         """Return the metric of the alignment, and that of Gram matrix and norms, in a step."""

@@ -5,11 +5,9 @@ Sampling is written as a score: the k highest of independent Gumbel noises are a
 
 from __future__ import annotations
 
-import hashlib
-import math
-
 import torch
 
+from ..numerics.ranking import gumbel
 from .base import CandidateBatch, Scores, Selector
 
 
@@ -21,10 +19,5 @@ class Random(Selector):
 
     def score(self, batch: CandidateBatch) -> Scores:
         """Return the noise as the score."""
-        noise = [self._gumbel(f"{self.info.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
+        noise = [gumbel(f"{self.info.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
         return Scores(torch.tensor(noise, dtype=torch.float64))
-
-    @staticmethod
-    def _gumbel(key: str) -> float:
-        bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-        return -math.log(-math.log((bits + 0.5) / 2**64))

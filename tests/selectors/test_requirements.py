@@ -44,6 +44,11 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
         {"interaction": 3.0},
         Requirements(gradients=GradientNeeds("rate", target=True, gram=True, gram_metric="rate2")),
     ),
+    (
+        "opus",
+        {"sketch": 8, "temperature": 0},
+        Requirements(gradients=GradientNeeds("opus", target=True, gram=True, gram_metric="opus2", sketch=8)),
+    ),
     ("rho", {}, Requirements(frozenset({"loss"}), ("reference_loss",))),
     ("max_loss", {}, Requirements(frozenset({"loss"}))),
     ("random", {}, Requirements()),
@@ -55,7 +60,7 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
 def test_requirements_follow_from_the_arguments(name: str, args: dict[str, Any], required: Requirements) -> None:
     assert requirements_of(name, args) == required
     assert required.differences(make_selector(name, args, INFO)) == []
-    assert required.target == (name in ("filter_weight", "greats"))
+    assert required.target == (name in ("filter_weight", "greats", "opus"))
     LAW(SelectorFactory(SELECTORS[name], args))
 
 

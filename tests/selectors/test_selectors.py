@@ -19,6 +19,8 @@ VARIANTS = [
     ("uds", {"intra_batch": True, "norm": "frobenius", "normalize": "tokens"}),
     ("max_grad", {"approximation": "parameters"}),
     ("greats", {"interaction": 30.0}),
+    ("opus", {"temperature": 0, "redundancy": 30.0, "sketch": 64}),
+    ("opus", {"standardize": False}),
     ("filter_weight", {"metric": "P2", "w_cap": 0.5}),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -122,6 +123,36 @@ def test_gram_and_alignment_equal_a_loop_in_every_metric(mode: dict[str, Any], p
         assert abs(found.scalars["target_square"] / float((g_t * q) @ g_t) - 1) < 1e-5
     norms = engine.measure(batch, GradientNeeds(norms=True), 1, Stopwatch()).values["grad_norm"]
     assert relative(norms, flat.norm(dim=1)) < 1e-5
+
+
+@pytest.mark.parametrize("sketch", [0, 1 << 15])
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_products_in_the_metric_of_opus_equal_a_loop_and_sketches_come_near(tiny: str, full: bool, sketch: int) -> None:
+    model = model_of(tiny, full=full)
+    batch, adam = batch_of(), adam_of(model)
+    vectors = loop(model, batch)
+    target = {name: block[1:3].mean(0) for name, block in vectors.items()}
+    names = sorted(vectors)
+    scale = {n: (1 - 0.9) * math.sqrt(1 - 0.999**7) / (1 - 0.9**7) for n in names}
+    q = {
+        n: scale[n]
+        / (math.sqrt(vectors[n][0].numel()) if vectors[n].dim() > 2 else 1)
+        / (adam.slots[n].state["exp_avg_sq"].sqrt() + 1e-8)
+        for n in names
+    }
+    u = torch.cat([(q[n] * vectors[n]).flatten(1).double() for n in names], 1)
+    g_t = torch.cat([target[n].flatten().double() for n in names])
+    engine = engine_of(model, adam, micro_batch=4)
+    engine.target_gradient = lambda step: target  # type: ignore[method-assign]
+    needs = GradientNeeds("opus", target=True, gram=True, gram_metric="opus2", sketch=sketch)
+    found = engine.measure(batch, needs, 1, Stopwatch())
+    assert not found.kept if sketch else True
+    lengths, wanted = u.norm(dim=1), u @ g_t
+    tolerance = 5 / math.sqrt(sketch) if sketch else 1e-5  # of a count sketch, relative to the lengths
+    gram_error = (found.pairs["gram"] - u @ u.T).abs() / (lengths[:, None] * lengths)
+    assert float(gram_error.max()) < tolerance
+    assert float(((found.values["alignment"] - wanted).abs() / (lengths * g_t.norm())).max()) < tolerance
+    assert found.scalars["learning_rate"] == GROUP["lr"]
 
 
 def test_products_have_the_rates_of_groups_as_in_lora_plus(tiny: str) -> None:

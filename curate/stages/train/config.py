@@ -179,7 +179,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
     )
     selector: str = Field(
         "uds",
-        description="Batch selector: uds, filter_weight, greats, rho, max_grad, max_loss, random, or full (keeps all).",
+        description="Batch selector: uds, filter_weight, greats, opus, rho, max_grad, max_loss, random, or full (keeps "
+        "all).",
     )
     selector_args: dict[str, Any] = Field(
         {}, description="Arguments of the selector, for example --set selector_args.alpha=1e-3."
@@ -222,7 +223,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
     warmup_steps: float = Field(0.0, ge=0, description="Number of warm-up steps; below 1, a share of all steps.")
     optim: str = Field(
         "adamw_torch_fused",
-        description="Optimizer, by its name in the Trainer: adamw_torch_fused, adafactor, adamw_8bit, ...",
+        description="Optimizer, by its name in the Trainer: adamw_torch_fused, adafactor, adamw_8bit, ..., or muon.",
     )
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of the optimizer.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Beta1 of AdamW.")
@@ -348,8 +349,12 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
         require_trainable(self.optim)
         needs = requirements_of(self.selector, self.selector_args).gradients
         by_updates = self.pool_selector in ("less", "cluster_ucb")
-        if by_updates or (needs is not None and needs.metric.startswith("adam")):
+        if by_updates:
             require_metric(self.optim)
+        if needs is not None and needs.reads_state:
+            require_metric(self.optim, needs.metric)
+        if self.optim == "muon" and self.full:
+            raise ConfigError("--optim muon trains matrices only, and --full trains norms, too: leave out --full.")
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ...errors import ModelError, TrainingError
 from ...lm.model.scoring_model import ScoringModel
 from ...lm.tokens.batch import Batch
 from ...log import LOGGER, Stopwatch
-from ...numerics.gradients import Blocks, GradientRequest, dots_of, gram_of, squares_of, weighted_sum
+from ...numerics.gradients import Blocks, GradientRequest, SignHash, dots_of, gram_of, squares_of, weighted_sum
 from ...selectors import GradientNeeds
 from ..batching import Batching
 from ..process_group import ProcessGroup
@@ -26,6 +26,9 @@ from .optimizers import Moments, OptimizerState, cross_of
 from .passes import GradientPasses
 
 __all__ = ["CandidateMeasurements", "GradientEngine"]
+
+FROZEN = {"opus", "opus2"}
+"""Metrics that are known before the backward pass."""
 
 
 class GradientEngine:
@@ -111,6 +114,8 @@ class GradientEngine:
         if needs.target:
             with timer.part("target_gradient"):
                 target = self.target_gradient(step)
+        if needs.sketch:
+            return self._sketched(batch, needs, target, adam, step, timer, count)
         keep = (
             self.keep
             or metric != "plain"
@@ -138,13 +143,49 @@ class GradientEngine:
             found.pairs = {name: value.cpu() for name, value in found.pairs.items()}
         return found
 
+    def _sketched(
+        self,
+        batch: Batch,
+        needs: GradientNeeds,
+        target: Blocks,
+        adam: OptimizerState,
+        step: int,
+        timer: Stopwatch,
+        count: int,
+    ) -> CandidateMeasurements:
+        """Measure alignment and Gram matrix from sketches of Q∘g_i; gradients are held only for the update."""
+        sketch = SignHash(needs.sketch, self.passes.seed)
+        q = adam.frozen({name: p.shape for name, p in self.passes.measured.items()}, "opus2")
+        request = GradientRequest(sketch=sketch, transform=lambda name, block: q[name](block), keep=self.keep)
+        with timer.part("candidate_gradients"):
+            found = self.pass_over(batch, request, step).first(count)
+            if self.keep:
+                found.kept = self._of_all_processes(found.kept, (count,))
+        with timer.part("score_arithmetic"):
+            found.values = {name: self.ranks.gather(value) for name, value in found.values.items()}
+            rows = found.values.pop("sketch")
+            found.pairs["gram"] = (rows.double() @ rows.double().mT).cpu()
+            if needs.target:
+                goal = rows.new_zeros(1, needs.sketch)
+                for name, gradient in target.items():
+                    sketch.add(name, gradient[None], goal)
+                found.values["alignment"] = rows.double() @ goal[0].double()
+                found.scalars["target_square"] = float(sum(t.double().square().sum() for t in target.values()))
+            found.scalars["learning_rate"] = adam.rate
+            found.values = {name: value.cpu() for name, value in found.values.items()}
+        return found
+
     def _from_blocks(
         self, found: CandidateMeasurements, needs: GradientNeeds, target: Blocks, adam: OptimizerState
     ) -> None:
         """Compute all requested measurements from kept per-sample gradients, and add them to `found`."""
         metrics = {needs.metric, needs.gram_metric or needs.metric} - {"plain"}
-        moments = self._moments(found.kept, target, adam) if metrics else {}
-        roots = {metric: adam.roots(moments, metric, kept=needs.kept) for metric in metrics}
+        shapes = {name: p.shape for name, p in self.passes.measured.items()}
+        roots = {metric: adam.frozen(shapes, metric) for metric in metrics & FROZEN}
+        metrics -= FROZEN
+        if metrics:
+            moments = self._moments(found.kept, target, adam)
+            roots |= {metric: adam.roots(moments, metric, kept=needs.kept) for metric in metrics}
         root, of_gram = roots.get(needs.metric), roots.get(needs.gram_metric or needs.metric)
         if needs.gram or needs.norms:
             parts = [squares_of({n: b if of_gram is None else of_gram[n](b)}) for n, b in found.kept.items()]

@@ -29,7 +29,7 @@ def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact
     return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
 
 
-@pytest.mark.parametrize("selector", ["greats", "filter_weight", "max_grad"])
+@pytest.mark.parametrize("selector", ["greats", "opus", "filter_weight", "max_grad"])
 def test_reusing_the_candidates_gradients_is_the_same_update_as_a_second_pass(
     pools: Store, tiny: str, selector: str
 ) -> None:
@@ -100,13 +100,19 @@ def test_an_interrupted_run_by_gradients_ends_as_one_that_was_not(pools: Store, 
     assert other.query(sql).equals(pools.query(sql))
 
 
-@pytest.mark.parametrize(("optim", "package"), [("adafactor", "torch"), ("stable_adamw", "optimi")])
+@pytest.mark.parametrize(
+    ("optim", "package", "selector"),
+    [
+        ("adafactor", "torch", {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}}),
+        ("stable_adamw", "optimi", {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}}),
+        ("muon", "torch", {"selector": "opus"}),
+    ],
+)
 def test_a_run_with_another_optimizer_selects_and_resumes(
-    pools: Store, tiny: str, tmp_path: Path, optim: str, package: str
+    pools: Store, tiny: str, tmp_path: Path, optim: str, package: str, selector: dict[str, Any]
 ) -> None:
     pytest.importorskip(package)
-    shape = {"selector": "filter_weight", "selector_args": {"warmup_steps": 1}, "target": "target", "optim": optim}
-    shape |= {"warmup_steps": 2}
+    shape = {**selector, "target": "target", "optim": optim, "warmup_steps": 2}
     whole = train(pools, tiny, **shape)
     kept = rows(pools, "SELECT step, parts['zero_rate'] z, parts['fallback'] f FROM ledger WHERE kept ORDER BY ALL")
     assert {row["step"] for row in kept if row["z"]} == {1} and not any(row["f"] for row in kept)
@@ -126,10 +132,23 @@ def test_an_optimizer_that_cannot_be_used_is_refused_before_a_model_is_loaded(po
         ("lomo", "uds", "Training with --optim lomo is not possible: it updates the weights in the backward pass"),
         ("adamw", "uds", "Training with --optim adamw is not possible. Did you mean"),
         ("schedule_free_adamw", "uds", "averages weights"),
+        ("sgd", "opus", "opus has a metric for Adam, AdamW and Muon only"),
         ("lion_8bit", "filter_weight", "needs the package bitsandbytes|lion_8bit has no metric .* a sign"),
     ):
         with pytest.raises((ConfigError, ModelError), match=said):
             train(pools, "no-model", **{**shape, "selector": selector, "optim": optim})
+
+
+def test_muon_steps_are_those_of_torch_and_norms_are_refused(pools: Store, tiny: str) -> None:
+    with pytest.raises(ConfigError, match="--optim muon trains matrices only, and --full trains norms"):
+        train(pools, tiny, selector="full", optim="muon", full=True)
+    ours = weights(train(pools, tiny, "muon", selector="full", optim="muon", max_steps=1, max_grad_norm=0))
+    plain = weights(train(pools, tiny, "adamw", selector="full", max_steps=1, max_grad_norm=0))
+    for name, value in ours.items():
+        if "lora_B" in name:  # lora_A has no gradient while B is 0
+            # A first step of AdamW is the rate in each entry. One of Muon has singular values between 0.7 and 1.2
+            # times 0.2 √max(rows, columns), and less where the gradient has a lower rank.
+            assert 0.05 < float(value.norm() / plain[name].norm()) < 0.25, name
 
 
 def test_full_fine_tuning_selects_by_all_weights_or_by_those_of_linear_layers(pools: Store, tiny: str) -> None:
@@ -170,7 +189,7 @@ def test_rho_joins_the_reference_losses_and_raises_for_another_tokenization(pool
         train(pools, tiny, selector="rho")
 
 
-@pytest.mark.parametrize("selector", ["greats", "filter_weight"])
+@pytest.mark.parametrize("selector", ["greats", "opus", "filter_weight"])
 def test_a_missing_target_is_an_error(pools: Store, tiny: str, selector: str) -> None:
     with pytest.raises(ConfigError, match=f"{selector} needs --target POOL"):
         train(pools, tiny, selector=selector)

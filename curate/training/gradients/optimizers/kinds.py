@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....errors import ConfigError, ModelError, did_you_mean
+from .frozen import NO_FROZEN
 from .more_rules import (
     Adafactor,
     AdEMAMix,
@@ -177,7 +178,7 @@ TRAINER: dict[str, str] = {
 """Name of an optimizer in transformers.TrainingArguments(optim=...) -> why it has no metric."""
 
 PACKAGES: dict[str, str] = {
-    **dict.fromkeys(("adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"), "torch"),
+    **dict.fromkeys(("adamw_torch_fused", "adamw_torch", "muon", "adafactor", "sgd", "adagrad", "rmsprop"), "torch"),
     **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit"), "bitsandbytes"),
     **dict.fromkeys(("ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit"), "bitsandbytes"),
     **dict.fromkeys(("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"), "bitsandbytes"),
@@ -190,10 +191,12 @@ DISTRIBUTIONS = {"optimi": "torch-optimi"}
 """Module -> name of its distribution, if that is another."""
 
 
-def require_metric(name: str) -> None:
-    """Raise `ModelError` if the optimizer of this name in the Trainer's arguments has no metric for gradients."""
+def require_metric(name: str, metric: str = "adam") -> None:
+    """Raise `ModelError` if the optimizer of this name in the Trainer's arguments has no such metric for gradients."""
     if name in TRAINER:
         raise ModelError(f"The optimizer {name} has no metric for gradients: {TRAINER[name]}. {USE}.")
+    if metric.startswith("opus") and "adamw" not in name and name != "muon":
+        raise ModelError(NO_FROZEN)
 
 
 def require_trainable(name: str) -> None:

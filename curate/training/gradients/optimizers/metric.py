@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import ModelError
+from .frozen import frozen_metric, require_frozen
 from .kinds import rule_of
 from .more_rules import plain_state
 from .muon import Muon, SideMetric
@@ -200,6 +201,18 @@ class OptimizerState:
             moments = {name: each.scaled(self._clipping(moments)) for name, each in moments.items()}
         return {name: self._root(name, each, metric) for name, each in moments.items()}
 
+    def frozen(self, shapes: Mapping[str, torch.Size], metric: str) -> dict[str, Root]:
+        """Return √Q by parameter name in the metric of OPUS, which holds the state fixed (`frozen_metric`).
+
+        Unlike `roots` this is no metric up to a constant: the highest learning rate times it is the published one.
+
+        Args:
+            shapes: shapes of the parameters, by name.
+            metric: `opus` for Q, `opus2` for Q².
+        """
+        require_frozen(self.known)
+        return {name: self._frozen(name, shape, metric) for name, shape in shapes.items()}
+
     def preconditioner(self, name: str, moments: Moments) -> Tensor:
         """Return P of a parameter with an elementwise metric, in its shape, up to a constant of all parameters."""
         value, factor = self.known.scale(self.slots[name], moments.mean, moments.square), self.factors[name]
@@ -245,6 +258,22 @@ class OptimizerState:
             return SideMetric(side.matrix * (factor**0.5 if metric == "adam" else factor), side.left)
         p = self.preconditioner(name, moments)
         return _multiply(p.sqrt() if metric == "adam" else p)
+
+    def _frozen(self, name: str, shape: torch.Size, metric: str) -> Root:
+        slot = self.slots.get(name)
+        if slot is None:  # not in the optimizer, so not trained
+            return _multiply(0.0)
+        q = frozen_metric(self.known, slot, shape, self.steps, self._rate_in_units(slot))
+        power = 0.5 if metric == "opus" else 1.0
+        return q.power(power) if isinstance(q, SideMetric) else _multiply(q**power)
+
+    def _rate_in_units(self, slot: Slot) -> float:
+        """Return the rate of a parameter over `rate`; at a rate of 0 over the rate that the schedule began with."""
+        highest = self.rate
+        if highest > 0:
+            return self._rate(slot) / highest
+        start = max((float(_at_start(each).group["lr"]) for each in self.slots.values()), default=1.0)
+        return self._rate(_at_start(slot)) / (start or 1.0)
 
     def _rate(self, slot: Slot) -> float:
         if isinstance(self.rule, Rule) and slot.group.get("lr") != 0:

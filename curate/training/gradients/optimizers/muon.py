@@ -32,6 +32,14 @@ class SideMetric:
         """Return M G or G M for G (..., p, d)."""
         return self.matrix @ block if self.left else block @ self.matrix
 
+    def power(self, power: float) -> SideMetric:
+        """Return the multiplication by M^power, for M without negative eigenvalues."""
+        if power == 1.0:
+            return self
+        values, vectors = torch.linalg.eigh(self.matrix.double())
+        root = (vectors * values.clamp_min(0).pow(power)) @ vectors.mT
+        return SideMetric(root.to(self.matrix.dtype), self.left)
+
 
 class Muon(Rule):
     """torch.optim.Muon."""
