@@ -1,4 +1,4 @@
-"""Signals of `curate embed --signals`, each beside its obvious twin: one text at a time, by the model's own logits."""
+"""Signals of `curate embed --signals`, each with its obvious twin: one text at a time, by the model's own logits."""
 
 from __future__ import annotations
 

@@ -24,6 +24,11 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
         description="Signals to measure: loss, entropy, utility, sketch, embedding; also surprise, the loss above what "
         "the model expects; quantiles of the tokens' losses; ifd, how much the instruction helps (a second pass).",
     )
+    before: Ref | None = Field(
+        None,
+        description="Features of an earlier checkpoint, or of another model with the same tokenizer: its loss of each "
+        "sample is the column loss_before, and learnability is that less the loss of this model.",
+    )
     d1: int = Field(8, ge=1, description="Number of rows of a sketch: the token positions are projected to it.")
     d2: int = Field(128, ge=1, description="Number of columns of a sketch: the vocabulary is projected to it.")
     seed: int = Field(0, description="Seed of the sketch's random projection.")
@@ -52,6 +57,8 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
                 "The signal ifd compares an answer with and without its prompt, and --loss-on all trains on the "
                 "prompt, too: leave out one of them."
             )
+        if self.before is not None and not {"loss", "ifd"} & {*self.signals}:
+            raise ConfigError("--before compares losses: add loss to --signals.")
         return self
 
     def obvious_name(self) -> str:

@@ -57,10 +57,10 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
     """
     if config.fresh:
         return []
-    wanted, made_of = _compared(config), {**inputs.fingerprints, "pool": ""}
+    wanted, made_of = _compared(config), _measured_from(inputs.fingerprints)
     found = []
     for artifact in reversed(inputs.store.artifacts()):
-        if artifact.stage != "embed" or {**artifact.inputs, "pool": ""} != made_of:
+        if artifact.stage != "embed" or _measured_from(artifact.inputs) != made_of:
             continue
         try:
             recorded = EmbedConfig(**EmbedConfig.recorded(artifact.config))
@@ -70,6 +70,11 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
         if has_signals and _compared(recorded) == wanted and _reading(artifact) == reading and _is_whole(artifact):
             found.append(artifact)
     return found
+
+
+def _measured_from(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs that decide what is measured of a sample: not the pool, nor what is joined to it."""
+    return {name: value for name, value in fingerprints.items() if name not in ("pool", "before")}
 
 
 def _compared(config: EmbedConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ...store import Artifact
 from ..pools import samples_between
 from ..tokens.tokenization import TokenizationReport, make_encoder
 from ..tokens.turns import Expansion
+from .before import Before
 from .columns import QUANTILES, VECTORS, Ints, numbers_of, records_of, vectors_of
 from .config import EmbedConfig
 from .earlier import Earlier
@@ -53,12 +54,23 @@ class Embedding(ShardedPass["EmbedConfig"]):
         """File that lists the samples that earlier features have."""
         return self.draft.path / "known.parquet"
 
+    @property
+    def losses_before(self) -> Path:
+        """File with the losses of the features of `--before`."""
+        return self.draft.path / "losses_before.parquet"
+
+    @property
+    def lists(self) -> list[Path]:
+        """The files that the first process of a launch writes before the first shard."""
+        return [self.repeats, self.known, *([self.losses_before] if self.config.before else [])]
+
     def open(self) -> Worker[int]:
-        """Load the model on the current device, while the first process of a launch writes both lists."""
+        """Load the model on the current device, while the first process of a launch writes the lists."""
         worker = Embedder(self)
-        while not (self.repeats.exists() and self.known.exists()):
+        while not all(path.exists() for path in self.lists):
             time.sleep(0.1)
         worker.earlier = Earlier.read(self.known, self.earlier)
+        worker.before = Before(self.losses_before) if self.config.before else None
         return worker
 
 
@@ -67,9 +79,11 @@ class Embedder:
 
     Attributes:
         earlier: what earlier features have; set before the first shard.
+        before: the losses of `--before`; set before the first shard.
     """
 
     earlier: Earlier
+    before: Before | None = None
 
     def __init__(self, work: Embedding) -> None:
         import torch
@@ -115,6 +129,8 @@ class Embedder:
         vectors = vectors_of(records["sample_id"], values)
         if len(new) < len(table):
             records, vectors = self.earlier.joined(known, records, vectors)
+        if self.before is not None:
+            records = self.before.joined(records)
         draft, key = self.work.draft, f"{task:05d}"
         draft.add("features", records, key=key)
         draft.reject(rejected, key=key)
