@@ -6,19 +6,32 @@ whole pool.
 
 from .budget import ScoreBudget
 from .probe import Backbone, Probe, measure
-from .signals import Entropy, HeadGradNorm, Loss, MeanHidden, Signal, Sketch, Spectrum, Utility
+from .signals import (
+    Entropy,
+    HeadGradNorm,
+    Loss,
+    LossQuantiles,
+    MeanHidden,
+    Signal,
+    Sketch,
+    Spectrum,
+    Surprise,
+    Utility,
+)
 
 __all__ = [
     "Backbone",
     "Entropy",
     "HeadGradNorm",
     "Loss",
+    "LossQuantiles",
     "MeanHidden",
     "Probe",
     "ScoreBudget",
     "Signal",
     "Sketch",
     "Spectrum",
+    "Surprise",
     "Utility",
     "measure",
 ]

@@ -22,8 +22,9 @@ Backbone = Callable[[Tensor, Tensor], Tensor]
 """(input_ids, attention_mask), both (b, L) and where the inputs are, on the CPU or on the model's device -> the last
 hidden states (b, L, d) on the model's device, which are the head's input."""
 
-FORWARD = ("loss", "entropy")
-"""Signals that a plain forward pass also computes; their time counts as part of it."""
+FORWARD = ("entropy", "surprise", "loss", "quantiles")
+"""Signals that a plain forward pass also computes; their time counts as part of it. They are measured in this order:
+those that need the entropy first, because its pass through the head gives the losses, too."""
 
 
 class Probe:
@@ -72,17 +73,31 @@ class Probe:
         return self._hidden.float()
 
     @cached_property
+    def target_losses(self) -> Tensor:
+        """Cross-entropy at each target token, (b, L) float32, in nats; 0 where there is no target."""
+        return token_losses(self.head, self._hidden, self._targets)[0]
+
+    @cached_property
+    def target_entropies(self) -> Tensor:
+        """Entropy of the prediction of each target token, as `target_losses`, which the same pass also sets."""
+        self.target_losses, entropies = token_losses(self.head, self._hidden, self._targets, entropy=True)
+        assert entropies is not None
+        return entropies
+
+    @cached_property
+    def target_counts(self) -> Tensor:
+        """Number of target tokens, (b,) int64."""
+        return (self.targets != IGNORE).sum(1)
+
+    @cached_property
     def loss(self) -> Tensor:
         """Mean cross-entropy over the target tokens, (b,), in nats."""
-        return self._or_nan(self._mean(token_losses(self.head, self._hidden, self._targets)[0]))
+        return self._or_nan(self._mean(self.target_losses))
 
     @cached_property
     def entropy(self) -> Tensor:
-        """Mean entropy of the predictions of the target tokens, (b,), in nats. The same pass also sets `loss`."""
-        losses, entropies = token_losses(self.head, self._hidden, self._targets, entropy=True)
-        assert entropies is not None
-        self.loss = self._or_nan(self._mean(losses))
-        return self._or_nan(self._mean(entropies))
+        """Mean entropy of the predictions of the target tokens, (b,), in nats. The same pass also gives `loss`."""
+        return self._or_nan(self._mean(self.target_entropies))
 
     def _mean(self, values: Tensor) -> Tensor:
         return mean_where(values, self.targets != IGNORE)
@@ -182,6 +197,6 @@ def _measure_at_once(
         hidden = backbone(batch["input_ids"], mask)
         probe = Probe(hidden, head, mask, batch["labels"])
         del hidden
-        early = {name: signals[name](probe) for name in sorted(signals) if name in FORWARD}
+        early = {name: probe._or_nan(signals[name](probe)) for name in FORWARD if name in signals}
     with timer.part("score_arithmetic"):
         return {name: early[name] if name in early else probe._or_nan(signals[name](probe)) for name in signals}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..numerics.head import Head
-from ..numerics.losses import output_gradient_gram
+from ..numerics.losses import IGNORE, output_gradient_gram
 from ..numerics.spectral import Method, frobenius_norm, method_for, nuclear_norm, nuclear_norm_of_rows
 from ..numerics.srft import TwoSided
 from .probe import Probe
@@ -38,6 +38,42 @@ class Entropy:
 
     def __call__(self, probe: Probe) -> Tensor:
         return probe.entropy
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """(ℓ − H) · √n for mean loss ℓ and mean entropy H over n target tokens, (b,), in nats.
+
+    Σ(ℓ_t − H_t) over the tokens has an expectation of 0 for a text that is drawn from the model, and a spread that
+    grows with √n. So this is how much worse the text is than the model expects, in units that do not depend on length.
+    """
+
+    def __call__(self, probe: Probe) -> Tensor:
+        entropy = probe.entropy  # first: its pass through the head also gives the losses
+        return (probe.loss - entropy) * probe.target_counts.sqrt()
+
+
+@dataclass(frozen=True)
+class LossQuantiles:
+    """Quantiles of the cross-entropy over the target tokens, (b, q) float32, in nats.
+
+    Between two tokens the quantile is interpolated linearly, as `numpy.quantile` does. NaN without target tokens.
+
+    Attributes:
+        shares: the q quantiles, from 0 to 1.
+    """
+
+    shares: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __call__(self, probe: Probe) -> Tensor:
+        losses = probe.target_losses.masked_fill(probe.targets == IGNORE, torch.inf).sort(1).values
+        last = probe.target_counts - 1
+        found = []
+        for share in self.shares:
+            place = last.clamp_min(0) * share
+            lower, upper = (losses.gather(1, end.long()[:, None])[:, 0] for end in (place.floor(), place.ceil()))
+            found.append(torch.lerp(lower, upper, place - place.floor()))
+        return torch.stack(found, 1).masked_fill((last < 0)[:, None], torch.nan)
 
 
 @dataclass(frozen=True)

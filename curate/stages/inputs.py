@@ -166,7 +166,7 @@ RUNS = ("train", SCRIPT)
 
 MADE_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["pool", "eval_pool", "target", "against"], POOLS),
-    **dict.fromkeys(["features", "target_features"], ("embed",)),
+    **dict.fromkeys(["features", "target_features", "before"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),
     **dict.fromkeys(["prescreen_from", "lengths_of"], ("train",)),

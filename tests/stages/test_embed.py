@@ -17,7 +17,7 @@ from curate.lm.model.load import load_model, load_tokenizer
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.lm.tokens.batch import collate
 from curate.stages.embed.config import EmbedConfig
-from curate.stages.embed.embedder import _signals
+from curate.stages.embed.embedder import signals_of
 from curate.stages.tokens.tokenization import encode_pool
 from curate.store.vectors.vectors import load_vectors
 
@@ -55,7 +55,7 @@ def test_facts_and_vectors_are_those_of_a_model_that_reads_one_sample_at_a_time(
     table, rejected = tokenized.table, tokenized.rejected
     assert len(table) == 60 and len(rejected) == 1
     scoring_model = make_scoring_model(load_model(options).eval())
-    signals, _ = _signals(config, scoring_model)
+    signals, _ = signals_of(config, scoring_model)
     found = facts(world, "feats")
     vectors = {on: load_vectors(made.shards(), on) for on in ("sketch", "embedding")}
     assert vectors["sketch"].ids.to_pylist() == table.ids, (

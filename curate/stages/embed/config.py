@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...config import NOT_HASHED, NamedConfig, Ref
+from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..settings import ModelSettings
 
@@ -15,10 +16,18 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     """Configuration of `curate embed`."""
 
     pool: Ref = Field(description="Name of the pool to measure.")
-    signals: tuple[Literal["loss", "entropy", "utility", "sketch", "embedding"], ...] = Field(
+    signals: tuple[
+        Literal["loss", "entropy", "utility", "sketch", "embedding", "surprise", "quantiles", "ifd"], ...
+    ] = Field(
         ("loss", "entropy", "utility", "sketch", "embedding"),
         min_length=1,
-        description="Signals to measure: loss, entropy, utility, sketch, embedding.",
+        description="Signals to measure: loss, entropy, utility, sketch, embedding; also surprise, the loss above what "
+        "the model expects; quantiles of the tokens' losses; ifd, how much the instruction helps (a second pass).",
+    )
+    before: Ref | None = Field(
+        None,
+        description="Features of an earlier checkpoint, or of another model with the same tokenizer: its loss of each "
+        "sample is the column loss_before, and learnability is that less the loss of this model.",
     )
     d1: int = Field(8, ge=1, description="Number of rows of a sketch: the token positions are projected to it.")
     d2: int = Field(128, ge=1, description="Number of columns of a sketch: the vocabulary is projected to it.")
@@ -40,6 +49,17 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     shard_rows: int = Field(
         2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> EmbedConfig:
+        if "ifd" in self.signals and self.loss_on == "all":
+            raise ConfigError(
+                "The signal ifd compares an answer with and without its prompt, and --loss-on all trains on the "
+                "prompt, too: leave out one of them."
+            )
+        if self.before is not None and not {"loss", "ifd"} & {*self.signals}:
+            raise ConfigError("--before compares losses: add loss to --signals.")
+        return self
 
     def obvious_name(self) -> str:
         """Return the pool's name with `-features`."""

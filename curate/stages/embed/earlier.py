@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,21 +21,11 @@ from ...store import Artifact, Store
 from ...store.artifacts.parquet import read_parquet, write_parquet
 from ...store.rows.out_of_core import first_of_each
 from ..inputs import Inputs
+from .columns import MAY_BE_NULL, NUMBERS, Ints, numbers_of
 from .config import EmbedConfig
 
-Ints = npt.NDArray[np.int64]
-
-NUMBERS = {
-    "loss": ("loss",),
-    "entropy": ("entropy",),
-    "utility": ("utility",),
-    "sketch": ("sketch_norm",),
-    "embedding": (),
-}
-"""Signal -> its columns of the table `features`."""
-
-RECORDS = """
-SELECT sample_id, tokens, target_tokens, truncated, loss, entropy, utility, sketch_norm FROM features
+RECORDS = f"""
+SELECT sample_id, tokens, target_tokens, truncated, {", ".join(numbers_of(list(NUMBERS)))} FROM features
 WHERE features = $features
 """
 
@@ -46,7 +35,7 @@ KNOWN = pa.schema(
         "tokens": pa.int32(),
         "target_tokens": pa.int32(),
         "truncated": pa.bool_(),
-        **dict.fromkeys(["loss", "entropy", "utility", "sketch_norm"], pa.float64()),
+        **dict.fromkeys(numbers_of(list(NUMBERS)), pa.float64()),
         "features": pa.string(),
         "shard": pa.int32(),
         "row": pa.int64(),
@@ -68,10 +57,10 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
     """
     if config.fresh:
         return []
-    wanted, made_of = _compared(config), {**inputs.fingerprints, "pool": ""}
+    wanted, made_of = _compared(config), _measured_from(inputs.fingerprints)
     found = []
     for artifact in reversed(inputs.store.artifacts()):
-        if artifact.stage != "embed" or {**artifact.inputs, "pool": ""} != made_of:
+        if artifact.stage != "embed" or _measured_from(artifact.inputs) != made_of:
             continue
         try:
             recorded = EmbedConfig(**EmbedConfig.recorded(artifact.config))
@@ -81,6 +70,11 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
         if has_signals and _compared(recorded) == wanted and _reading(artifact) == reading and _is_whole(artifact):
             found.append(artifact)
     return found
+
+
+def _measured_from(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs that decide what is measured of a sample: not the pool, nor what is joined to it."""
+    return {name: value for name, value in fingerprints.items() if name not in ("pool", "before")}
 
 
 def _compared(config: EmbedConfig) -> dict[str, Any]:
@@ -119,7 +113,7 @@ def write_known(store: Store, earlier: Sequence[Artifact], signals: Sequence[str
 
 def _known(store: Store, artifact: Artifact, signals: Sequence[str]) -> pa.Table:
     records = store.query(RECORDS, {"features": store.display_names()[artifact.fingerprint]})
-    for column in ("tokens", *(column for signal in signals for column in NUMBERS[signal])):
+    for column in {"tokens", *numbers_of(signals)} - {*MAY_BE_NULL}:
         records = records.filter(pc.is_valid(records[column]))
     records = records.take(pa.array(first_of_each(records["sample_id"])))
     locations = [KNOWN.empty_table().select(["sample_id", "shard", "row"])]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,12 @@ from ...store import Artifact
 from ..pools import samples_between
 from ..tokens.tokenization import TokenizationReport, make_encoder
 from ..tokens.turns import Expansion
+from .before import Before
+from .columns import QUANTILES, VECTORS, Ints, numbers_of, records_of, vectors_of
 from .config import EmbedConfig
-from .earlier import Earlier, Ints
+from .earlier import Earlier
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from torch import Tensor
 
     from ...lm.model.scoring_model import ScoringModel
@@ -53,12 +54,23 @@ class Embedding(ShardedPass["EmbedConfig"]):
         """File that lists the samples that earlier features have."""
         return self.draft.path / "known.parquet"
 
+    @property
+    def losses_before(self) -> Path:
+        """File with the losses of the features of `--before`."""
+        return self.draft.path / "losses_before.parquet"
+
+    @property
+    def lists(self) -> list[Path]:
+        """The files that the first process of a launch writes before the first shard."""
+        return [self.repeats, self.known, *([self.losses_before] if self.config.before else [])]
+
     def open(self) -> Worker[int]:
-        """Load the model on the current device, while the first process of a launch writes both lists."""
+        """Load the model on the current device, while the first process of a launch writes the lists."""
         worker = Embedder(self)
-        while not (self.repeats.exists() and self.known.exists()):
+        while not all(path.exists() for path in self.lists):
             time.sleep(0.1)
         worker.earlier = Earlier.read(self.known, self.earlier)
+        worker.before = Before(self.losses_before) if self.config.before else None
         return worker
 
 
@@ -67,9 +79,11 @@ class Embedder:
 
     Attributes:
         earlier: what earlier features have; set before the first shard.
+        before: the losses of `--before`; set before the first shard.
     """
 
     earlier: Earlier
+    before: Before | None = None
 
     def __init__(self, work: Embedding) -> None:
         import torch
@@ -79,6 +93,7 @@ class Embedder:
         from ...lm.model.row_proof import with_packing
         from ...lm.model.scoring_batch import default_score_tokens
         from ...lm.model.scoring_model import make_scoring_model, verify_head
+        from ...lm.tokens.alone import answer_beginning
         from ...store.rows.pool_rows import PoolRows
 
         config = work.config
@@ -94,7 +109,8 @@ class Embedder:
             config.max_length,
         )
         self.limits = InputLimits.of(self.scoring_model.model)
-        self.signals, self.no_values = _signals(config, self.scoring_model)
+        self.signals, self.no_values = signals_of(config, self.scoring_model)
+        self.beginning = answer_beginning(self.encoder.tokenizer) if "ifd" in config.signals else None
         self.tokens = config.score_batch_tokens or default_score_tokens(
             self.scoring_model.model, self.scoring_model.head.weight.device, max_length=config.max_length
         )
@@ -109,9 +125,12 @@ class Embedder:
         self.limits.require_table(table, f"The pool '{self.work.pool.name}'")
         timer = Stopwatch()
         values = self._measure(table, new, timer, advance) if len(new) else self.no_values
-        records, vectors = _records(table, new, values), _vectors(table, new, values)
+        records = records_of(table, new, values)
+        vectors = vectors_of(records["sample_id"], values)
         if len(new) < len(table):
             records, vectors = self.earlier.joined(known, records, vectors)
+        if self.before is not None:
+            records = self.before.joined(records)
         draft, key = self.work.draft, f"{task:05d}"
         draft.add("features", records, key=key)
         draft.reject(rejected, key=key)
@@ -138,33 +157,64 @@ class Embedder:
         return table, rejected, expansion
 
     def _measure(self, table: TokenTable, new: Ints, timer: Stopwatch, advance: Advance) -> dict[str, Tensor]:
-        """Measure the signals of rows of a shard. Batches depend on these rows only, not on earlier shards."""
+        """Measure rows of a shard, by column. Batches depend on these rows only, not on earlier shards."""
         import torch
 
-        from ...lm.tokens.batch import collate
-        from ...signals import ScoreBudget, measure
-
-        config, scoring_model = self.work.config, self.scoring_model
-        budget = ScoreBudget(tokens=self.tokens, texts=config.score_batch_size)
         parts: dict[str, list[Tensor]] = {}
         ends = _ends(table)
         for start in range(0, len(new), SORTED):
             rows = new[start : start + SORTED]
-            batch = collate([table[row] for row in rows.tolist()], pad_token_id=0)
-            with scoring_model.eval_mode():
-                values = measure(
-                    scoring_model.hidden,
-                    scoring_model.head,
-                    batch,
-                    self.signals,
-                    budget,
-                    timer=timer,
-                    shared=scoring_model.shares,
-                )
-            for name, value in values.items():
-                parts.setdefault(name, []).append(value.cpu())
+            texts = [table[row] for row in rows.tolist()]
+            values = self._pass(texts, self.signals, timer)
+            if self.beginning is not None:
+                values["loss_without_prompt"] = self._without_prompts(texts, self.beginning, timer)
+            for name, value in as_columns(values).items():
+                parts.setdefault(name, []).append(value)
             advance(int(ends[rows].sum()))
         return {name: torch.cat(values) for name, values in parts.items()}
+
+    def _pass(
+        self, texts: Sequence[Mapping[str, Any]], signals: Mapping[str, Signal], timer: Stopwatch
+    ) -> dict[str, Tensor]:
+        """Measure signals of texts, on the CPU."""
+        from ...lm.tokens.batch import collate
+        from ...signals import ScoreBudget, measure
+
+        scoring_model = self.scoring_model
+        with scoring_model.eval_mode():
+            values = measure(
+                scoring_model.hidden,
+                scoring_model.head,
+                collate(texts, pad_token_id=0),
+                signals,
+                ScoreBudget(tokens=self.tokens, texts=self.work.config.score_batch_size),
+                timer=timer,
+                shared=scoring_model.shares,
+            )
+        return {name: value.cpu() for name, value in values.items()}
+
+    def _without_prompts(self, texts: Sequence[Mapping[str, Any]], beginning: Ints, timer: Stopwatch) -> Tensor:
+        """Return the mean loss of the answers' tokens without what is before them, (n,); NaN where there is no prompt.
+
+        Answers that are the same, of several texts, are measured once.
+        """
+        import torch
+
+        from ...lm.tokens.alone import answers_alone
+        from ...signals import Loss
+
+        answers = [answers_alone(text, beginning) for text in texts]
+        place = {answer["input_ids"].tobytes(): answer for several in answers for answer in several}
+        if not place:
+            return torch.full((len(texts),), torch.nan)
+        losses = self._pass(list(place.values()), {"loss": Loss()}, timer)["loss"].double()
+        loss_of = dict(zip(place, losses.tolist(), strict=True))
+        means = []
+        for several in answers:
+            counts = [len(answer["input_ids"]) - len(beginning) for answer in several]
+            total = sum(loss_of[a["input_ids"].tobytes()] * n for a, n in zip(several, counts, strict=True))
+            means.append(total / sum(counts) if counts else torch.nan)
+        return torch.tensor(means, dtype=torch.float64)
 
 
 def _ends(table: TokenTable) -> npt.NDArray[np.bool_]:
@@ -172,12 +222,12 @@ def _ends(table: TokenTable) -> npt.NDArray[np.bool_]:
     return np.append(np.diff(table.positions) != 0, True)[: len(table)]
 
 
-def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str, Signal], dict[str, Tensor]]:
-    """Return the signals to measure, by name, and their values for an empty batch."""
+def signals_of(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str, Signal], dict[str, Tensor]]:
+    """Return the signals of the first pass by name, and the values of an empty batch for all that is recorded."""
     import torch
 
     from ...numerics.srft import TwoSided
-    from ...signals import Entropy, Loss, MeanHidden, Sketch, Utility
+    from ...signals import Entropy, Loss, LossQuantiles, MeanHidden, Sketch, Surprise, Utility
 
     srft = TwoSided.draw(
         d1=config.d1,
@@ -189,41 +239,27 @@ def _signals(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[str
     known: dict[str, Signal] = {
         "entropy": Entropy(),
         "loss": Loss(),
+        "surprise": Surprise(),
+        "quantiles": LossQuantiles(tuple(QUANTILES.values())),
         "utility": Utility(),
         "sketch": Sketch(srft),
         "embedding": MeanHidden(),
     }
-    widths = {"sketch": (srft.size,), "embedding": (scoring_model.head.weight.shape[1],)}
-    measured: dict[str, Signal] = {name: signal for name, signal in known.items() if name in config.signals}
-    return measured, {name: torch.zeros(0, *widths.get(name, ())) for name in measured}
+    wanted = {*config.signals, *(["loss"] if "ifd" in config.signals else [])}
+    widths = {"sketch": srft.size, "embedding": scoring_model.head.weight.shape[1]}
+    nothing = {name: torch.zeros(0) for name in numbers_of(config.signals)}
+    nothing |= {name: torch.zeros(0, widths[name]) for name in VECTORS if name in wanted}
+    return {name: signal for name, signal in known.items() if name in wanted}, nothing
 
 
-def _records(table: TokenTable, rows: Ints, values: Mapping[str, Tensor]) -> pa.Table:
-    """Build the records of the table `features`: one per measured row of the table."""
-    import pyarrow as pa
-
-    return pa.table(
-        {
-            "sample_id": pa.array(table.ids, pa.string()).take(pa.array(rows)),
-            "tokens": pa.array(table.lengths[rows], pa.int32()),
-            "target_tokens": pa.array(table.target_tokens[rows], pa.int32()),
-            "truncated": pa.array(table.truncated[rows], pa.bool_()),
-            **{name: values[name].double().numpy() for name in ("loss", "entropy", "utility") if name in values},
-            **({"sketch_norm": values["sketch"].double().norm(dim=1).numpy()} if "sketch" in values else {}),
-        }
-    )
-
-
-def _vectors(table: TokenTable, rows: Ints, values: Mapping[str, Tensor]) -> pa.Table:
-    """Build the shard's vectors: unit vectors in float16.
-
-    At unit length the direction keeps three digits for any norm. The norm of a sketch is a record (`sketch_norm`).
-    """
-    import pyarrow as pa
-    from torch.nn.functional import normalize
-
-    columns = {"sample_id": pa.array(table.ids, pa.string()).take(pa.array(rows))}
-    for name in (name for name in ("sketch", "embedding") if name in values):
-        unit = normalize(values[name].float(), dim=1).half().numpy()
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(unit.reshape(-1)), unit.shape[1])
-    return pa.table(columns)
+def as_columns(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return values of signals by the names of their columns; vectors keep the name of their signal."""
+    found = dict(values)
+    if "quantiles" in found:
+        found |= dict(zip(QUANTILES, found.pop("quantiles").T, strict=True))
+    if "sketch" in found:
+        found["sketch_norm"] = found["sketch"].double().norm(dim=1)
+    if "loss_without_prompt" in found:
+        ratio = found["loss"].double() / found["loss_without_prompt"].double()
+        found["ifd"] = ratio.where(ratio.isfinite(), float("nan"))
+    return found

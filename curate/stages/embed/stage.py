@@ -18,6 +18,7 @@ from ..inputs import Inputs
 from ..pools import rows_with
 from ..stage import Stage
 from ..tokens.tokenization import TokenizationReport, tokenization_digest
+from .before import count_missing, write_before
 from .config import EmbedConfig
 from .earlier import Earlier, earlier_features, write_known
 from .embedder import Embedding
@@ -27,6 +28,8 @@ curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
 curate embed --pool pool --model REFERENCE --signals loss --name reference     # the reference losses of rho
 curate embed --pool pool --model run --name after     # the model that `curate train --name run` trained
+curate embed --pool pool --model run --before feats --name after     # and what it has learnt since `feats`
+curate embed --pool pool --model M --signals ifd,surprise,quantiles --name quality     # find bad and easy rows
 torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # one process per GPU
 curate embed --pool pool --model M --name feats --engine ray --workers 16     # on the cluster at RAY_ADDRESS
 """
@@ -47,6 +50,8 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
         TokenizationReport(pool.name).log_or_raise(strict=config.strict)
     if draft.rank == 0 and not work.known.exists():
         write_known(inputs.store, earlier, config.signals, work.known)
+    if draft.rank == 0 and config.before and not work.losses_before.exists():
+        write_before(inputs, reading, work.losses_before)
     if draft.rank == 0 and not work.repeats.exists():
         write_repeats(pool.shards(), work.repeats)
     with config.session():
@@ -64,7 +69,10 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     draft.summary = _summary(
         report, Earlier.read(work.known, earlier).count(draft.added("features", ["sample_id"])), seconds
     )
-    remove(work.known)
+    if config.before and (missing := count_missing(draft, config.before)):
+        draft.summary["without an earlier loss"] = missing
+    for path in {*work.lists} - {work.repeats}:
+        remove(path)
 
 
 def read_report(draft: Draft, pool: str) -> TokenizationReport:

@@ -84,7 +84,7 @@ def _columns(table: str, sql: str) -> Iterator[tuple[str, str, str]]:
     text = " ".join(sql.split()).replace(" (", "(").replace("( ", "(")
     body = re.fullmatch(rf"CREATE TABLE (?:IF NOT EXISTS )?{re.escape(table)}\((.*)\);?", text)
     for part in re.split(r", ?(?![^(]*\))", body[1]) if body else [text]:
-        plain = re.fullmatch(r'("?)([a-z_]+)\1 ([A-Z].*)', part)
+        plain = re.fullmatch(r'("?)([a-z_][a-z0-9_]*)\1 ([A-Z].*)', part)
         yield (table, plain[2], plain[3]) if plain else (table, part, "")
 
 

@@ -42,6 +42,14 @@ COMMENT ON COLUMN rejects.reason IS 'The reason: one of a few short texts, so th
 CREATE TABLE IF NOT EXISTS features (
     artifact VARCHAR, sample_id VARCHAR, tokens INTEGER, target_tokens INTEGER, truncated BOOLEAN,
     loss DOUBLE, entropy DOUBLE, utility DOUBLE, sketch_norm DOUBLE);
+ALTER TABLE features ADD COLUMN IF NOT EXISTS surprise DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS loss_p10 DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS loss_p50 DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS loss_p90 DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS loss_without_prompt DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS ifd DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS loss_before DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS learnability DOUBLE;
 COMMENT ON TABLE features IS 'One row per distinct sample of a pool that a model has measured (curate embed).';
 COMMENT ON COLUMN features.artifact IS 'The features artifact.';
 COMMENT ON COLUMN features.sample_id IS 'The sample.';
@@ -52,6 +60,14 @@ COMMENT ON COLUMN features.loss IS 'Mean cross-entropy over the target tokens, i
 COMMENT ON COLUMN features.entropy IS 'Mean entropy of the model''s predictions at the target tokens, in nats.';
 COMMENT ON COLUMN features.utility IS 'Nuclear norm of the logits.';
 COMMENT ON COLUMN features.sketch_norm IS 'Norm of the isometric SRFT sketch: about the Frobenius norm of the logits.';
+COMMENT ON COLUMN features.surprise IS '(loss - entropy) * sqrt(target_tokens): how much worse the text is than the model expects, at any length.';
+COMMENT ON COLUMN features.loss_p10 IS 'Tenth percentile of the losses of the target tokens, in nats.';
+COMMENT ON COLUMN features.loss_p50 IS 'Median of the losses of the target tokens, in nats.';
+COMMENT ON COLUMN features.loss_p90 IS 'Ninetieth percentile of the losses of the target tokens, in nats.';
+COMMENT ON COLUMN features.loss_without_prompt IS 'Mean loss of the same tokens when each answer stands behind the template''s header alone; null for a text without a prompt.';
+COMMENT ON COLUMN features.ifd IS 'Instruction-following difficulty: loss / loss_without_prompt. Above 1 the instruction does not help; null where there is no prompt.';
+COMMENT ON COLUMN features.loss_before IS 'Loss of the sample in the features of --before, which an earlier checkpoint measured; null if it is not there.';
+COMMENT ON COLUMN features.learnability IS 'loss_before - loss: what was learnt of the sample between the two checkpoints, in nats a token.';
 
 CREATE TABLE IF NOT EXISTS clusters (
     artifact VARCHAR, sample_id VARCHAR, cluster INTEGER, similarity DOUBLE, representative INTEGER,
