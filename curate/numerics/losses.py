@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,24 @@ def next_token_weights(weights: Tensor) -> Tensor:
     return torch.nn.functional.pad(weights[:, 1:], (0, 1))
 
 
-def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Return the cross-entropy −log p_t[y_t] and, on request, the entropy −Σ_v p_t[v] log p_t[v], in nats.
+class TokenMeasures(NamedTuple):
+    """What one pass through the head says of each target token; (B, L) float32 each, 0 where there is no target.
+
+    Attributes:
+        losses: cross-entropy −log p_t[y_t], in nats.
+        entropies: entropy −Σ_v p_t[v] log p_t[v], in nats; None if it was not requested.
+        ranks: 1 + the number of tokens v with p_t[v] > p_t[y_t]; None if they were not requested.
+    """
+
+    losses: Tensor
+    entropies: Tensor | None = None
+    ranks: Tensor | None = None
+
+
+def token_losses(
+    head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool = False, ranks: bool = False
+) -> TokenMeasures:
+    """Return the cross-entropy of each target token and, on request, the entropy of its prediction and its rank.
 
     Only positions with a target are multiplied with the head, in slices of at most `slice_bytes` (and `CPU_ROWS`).
 
@@ -36,10 +54,7 @@ def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool =
         targets: (B, L) int64, the token to predict; −100 where there is none. They may be on the CPU. The positions
             that count are then known without waiting for the GPU.
         entropy: whether to compute the entropy too.
-
-    Returns:
-        (B, L) float32 each, on the device of the hidden states; 0 where the target is −100. The second is None unless
-        the entropy was requested.
+        ranks: whether to compute the ranks too.
     """
     flat = targets.flatten()
     real = (flat != IGNORE).nonzero()[:, 0]
@@ -51,13 +66,18 @@ def token_losses(head: Head, hidden: Tensor, targets: Tensor, *, entropy: bool =
         step = min(step, CPU_ROWS)
     losses = torch.zeros(len(flat), device=hidden.device)
     entropies = torch.zeros_like(losses) if entropy else None
+    places = torch.zeros_like(losses) if ranks else None
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         log_p = head.log_softmax(rows[part])
-        losses[real[part]] = -log_p.gather(1, labels[part, None])[:, 0]
+        own = log_p.gather(1, labels[part, None])
+        losses[real[part]] = -own[:, 0]
+        if places is not None:
+            places[real[part]] = 1 + (log_p > own).sum(-1).float()
         if entropies is not None:
             entropies[real[part]] = -(log_p.exp() * log_p).sum(-1)
-    return losses.view(targets.shape), None if entropies is None else entropies.view(targets.shape)
+    found = (None if values is None else values.view(targets.shape) for values in (entropies, places))
+    return TokenMeasures(losses.view(targets.shape), *found)
 
 
 def mean_where(values: Tensor, real: Tensor) -> Tensor:

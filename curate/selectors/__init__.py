@@ -24,6 +24,7 @@ from .max_loss import MaxLoss
 from .opus import OPUS
 from .random import Random
 from .rho import RHO
+from .rsr import RSR
 from .uds import UDS
 
 SELECTORS: dict[str, type[Selector]] = {
@@ -32,6 +33,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "greats": GREATS,
     "opus": OPUS,
     "rho": RHO,
+    "rsr": RSR,
     "max_grad": MaxGrad,
     "max_loss": MaxLoss,
     "random": Random,

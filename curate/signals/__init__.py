@@ -12,10 +12,12 @@ from .signals import (
     Loss,
     LossQuantiles,
     MeanHidden,
+    RankSurprisal,
     Signal,
     Sketch,
     Spectrum,
     Surprise,
+    TokenLosses,
     Utility,
 )
 
@@ -27,11 +29,13 @@ __all__ = [
     "LossQuantiles",
     "MeanHidden",
     "Probe",
+    "RankSurprisal",
     "ScoreBudget",
     "Signal",
     "Sketch",
     "Spectrum",
     "Surprise",
+    "TokenLosses",
     "Utility",
     "measure",
 ]

@@ -22,9 +22,9 @@ Backbone = Callable[[Tensor, Tensor], Tensor]
 """(input_ids, attention_mask), both (b, L) and where the inputs are, on the CPU or on the model's device -> the last
 hidden states (b, L, d) on the model's device, which are the head's input."""
 
-FORWARD = ("entropy", "surprise", "loss", "quantiles")
+FORWARD = ("rank_surprisal", "entropy", "surprise", "loss", "token_losses", "quantiles")
 """Signals that a plain forward pass also computes; their time counts as part of it. They are measured in this order:
-those that need the entropy first, because its pass through the head gives the losses, too."""
+those that need ranks or the entropy first, because their pass through the head gives the losses, too."""
 
 
 class Probe:
@@ -75,14 +75,23 @@ class Probe:
     @cached_property
     def target_losses(self) -> Tensor:
         """Cross-entropy at each target token, (b, L) float32, in nats; 0 where there is no target."""
-        return token_losses(self.head, self._hidden, self._targets)[0]
+        return token_losses(self.head, self._hidden, self._targets).losses
 
     @cached_property
     def target_entropies(self) -> Tensor:
         """Entropy of the prediction of each target token, as `target_losses`, which the same pass also sets."""
-        self.target_losses, entropies = token_losses(self.head, self._hidden, self._targets, entropy=True)
-        assert entropies is not None
-        return entropies
+        found = token_losses(self.head, self._hidden, self._targets, entropy=True)
+        assert found.entropies is not None
+        self.target_losses = found.losses
+        return found.entropies
+
+    @cached_property
+    def target_ranks(self) -> Tensor:
+        """Rank of each target token among all tokens, 1 for the most probable; the same pass sets `target_losses`."""
+        found = token_losses(self.head, self._hidden, self._targets, ranks=True)
+        assert found.ranks is not None
+        self.target_losses = found.losses
+        return found.ranks
 
     @cached_property
     def target_counts(self) -> Tensor:

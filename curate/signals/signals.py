@@ -54,6 +54,42 @@ class Surprise:
 
 
 @dataclass(frozen=True)
+class RankSurprisal:
+    """Σ min(rank_t, R) / Σ ℓ_t over the target tokens, (b,): mean rank over mean loss. Source: RSR, arXiv 2601.14249.
+
+    rank_t is 1 for the most probable token. The ratio is low for a text of improbable tokens that are among the first
+    all the same. A loss below 1e-9 counts as 1e-9.
+
+    Attributes:
+        max_rank: R, at which ranks are cut; 0: not at all. The paper's abstract does not name it; without it a few rare
+            tokens of a large vocabulary decide.
+    """
+
+    max_rank: int = 100
+
+    def __call__(self, probe: Probe) -> Tensor:
+        ranks = probe.target_ranks  # first: its pass through the head also gives the losses
+        if self.max_rank:
+            ranks = ranks.clamp_max(self.max_rank)
+        return ranks.sum(1).where(probe.target_counts > 0, torch.nan) / probe.target_losses.sum(1).clamp_min(1e-9)
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Cross-entropy of each label, (b, width) float32, in nats: column t is the loss of token t; 0 without a loss.
+
+    Attributes:
+        width: number of columns, the maximum number of tokens of a text.
+    """
+
+    width: int
+
+    def __call__(self, probe: Probe) -> Tensor:
+        losses = probe.target_losses
+        return torch.nn.functional.pad(losses[:, : self.width - 1], (1, max(0, self.width - losses.shape[1] - 1)))
+
+
+@dataclass(frozen=True)
 class LossQuantiles:
     """Quantiles of the cross-entropy over the target tokens, (b, q) float32, in nats.
 

@@ -102,12 +102,14 @@ def test_losses_and_entropies_in_slices_equal_those_of_full_logits(kind: str, mo
     labels = torch.randint(0, 300, hidden.shape[:2], generator=torch.Generator().manual_seed(4))
     labels[1, :20] = IGNORE
     targets = next_token_labels(labels)
-    losses, entropies = token_losses(head, hidden, targets, entropy=True)
-    assert entropies is not None
+    losses, entropies, ranks = token_losses(head, hidden, targets, entropy=True, ranks=True)
+    assert entropies is not None and ranks is not None
     log_p = torch.log_softmax(logits_of(head, hidden), -1)
     wanted = torch.nn.functional.cross_entropy(log_p.mT, targets, reduction="none", ignore_index=IGNORE)
     torch.testing.assert_close(losses.double(), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         entropies.double(), -(log_p.exp() * log_p).sum(-1) * (targets != IGNORE), rtol=1e-4, atol=1e-5
     )
+    own = log_p.gather(-1, targets.clamp_min(0)[..., None])
+    assert torch.equal(ranks, (1 + (log_p > own).sum(-1)).float() * (targets != IGNORE))
     assert (losses[targets == IGNORE] == 0).all()

@@ -50,6 +50,7 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
         Requirements(gradients=GradientNeeds("opus", target=True, gram=True, gram_metric="opus2", sketch=8)),
     ),
     ("rho", {}, Requirements(frozenset({"loss"}), ("reference_loss",))),
+    ("rsr", {"max_rank": 0}, Requirements(frozenset({"rank_surprisal", "loss"}))),
     ("max_loss", {}, Requirements(frozenset({"loss"}))),
     ("random", {}, Requirements()),
     ("full", {}, Requirements()),

@@ -21,6 +21,7 @@ VARIANTS = [
     ("greats", {"interaction": 30.0}),
     ("opus", {"temperature": 0, "redundancy": 30.0, "sketch": 64}),
     ("opus", {"standardize": False}),
+    ("rsr", {"max_rank": 0}),
     ("filter_weight", {"metric": "P2", "w_cap": 0.5}),
 ]
 

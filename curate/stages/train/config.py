@@ -179,8 +179,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
     )
     selector: str = Field(
         "uds",
-        description="Batch selector: uds, filter_weight, greats, opus, rho, max_grad, max_loss, random, or full (keeps "
-        "all).",
+        description="Batch selector: uds, filter_weight, greats, opus, rho, rsr, max_grad, max_loss, random, or full "
+        "(keeps all).",
     )
     selector_args: dict[str, Any] = Field(
         {}, description="Arguments of the selector, for example --set selector_args.alpha=1e-3."
