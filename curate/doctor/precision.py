@@ -164,17 +164,21 @@ def _kept(config: TrainConfig, store: Store, steps: int) -> list[frozenset[int]]
     from ..stages.inputs import resolve
     from ..stages.tokens.tokenization import encode_pool
     from ..stages.train.joined_features import check_requirements
+    from ..stages.train.labels import labels_of
+    from ..stages.train.mixing import check_mix, mixing_of
     from ..stages.train.stage import job_of
     from ..training.dry_run import kept_without_training
 
     check_requirements(config)
+    check_mix(config)
     config = config.model_copy(update={"max_steps": config.max_steps if config.max_steps > 0 else steps})
     inputs = resolve(store, config)
     options = config.options(inputs.locations["model"])
     tokenizer = load_tokenizer(options)
     subset = inputs.artifacts.get("subset")
     pool = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=subset is not None, subset=subset)
-    job = job_of(config, inputs, tokenizer, pool, None, None)
+    labels = labels_of(config, inputs, pool.table, pool.expansion.conversations)
+    job = job_of(config, inputs, tokenizer, pool, None, None, labels, mixing_of(config, inputs, pool.table, labels))
     with tempfile.TemporaryDirectory(prefix="curate-doctor-") as folder:
         return kept_without_training(
             job, lambda: load_to_train(options, None if config.full else config.lora), tokenizer, Path(folder), steps

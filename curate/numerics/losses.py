@@ -28,7 +28,7 @@ def next_token_weights(weights: Tensor) -> Tensor:
 
 
 class TokenMeasures(NamedTuple):
-    """What one pass through the head says of each target token; (B, L) float32 each, 0 where there is no target.
+    """Measures of each target token from one pass through the head; (B, L) float32 each, 0 where there is no target.
 
     Attributes:
         losses: cross-entropy −log p_t[y_t], in nats.
@@ -66,17 +66,17 @@ def token_losses(
         step = min(step, CPU_ROWS)
     losses = torch.zeros(len(flat), device=hidden.device)
     entropies = torch.zeros_like(losses) if entropy else None
-    places = torch.zeros_like(losses) if ranks else None
+    found_ranks = torch.zeros_like(losses) if ranks else None
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         log_p = head.log_softmax(rows[part])
         own = log_p.gather(1, labels[part, None])
         losses[real[part]] = -own[:, 0]
-        if places is not None:
-            places[real[part]] = 1 + (log_p > own).sum(-1).float()
+        if found_ranks is not None:
+            found_ranks[real[part]] = 1 + (log_p > own).sum(-1).float()
         if entropies is not None:
             entropies[real[part]] = -(log_p.exp() * log_p).sum(-1)
-    found = (None if values is None else values.view(targets.shape) for values in (entropies, places))
+    found = (None if values is None else values.view(targets.shape) for values in (entropies, found_ranks))
     return TokenMeasures(losses.view(targets.shape), *found)
 
 

@@ -10,11 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import BatchSampler, DataLoader
+
+
+class Order(Protocol):
+    """The rows of each epoch, in order."""
+
+    def __len__(self) -> int:
+        """Return the number of rows of an epoch."""
+
+    def blocks(self, seed: int, epoch: int, size: int, least: int) -> Iterator[list[int]]:
+        """Yield the rows of each step of an epoch (counted from 0).
+
+        Args:
+            seed: seed of the run.
+            epoch: the epoch.
+            size: number of rows of a step; the last step has the rest.
+            least: number of rows that the last step has at least.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,13 @@ class SamplingOrder:
                 rows = systematic_resample(rows, self.weights[np.asarray(rows, np.int64)], chance)
             order += [rows[index] for index in shuffled]
         return order
+
+    def blocks(self, seed: int, epoch: int, size: int, least: int) -> Iterator[list[int]]:
+        """Yield the rows of each step of an epoch; a last step that is too small begins the epoch again."""
+        order = self.order(seed, epoch)
+        for start in range(0, len(order), size):
+            block = order[start : start + size]
+            yield [*block, *islice(cycle(order), max(0, least - len(block)))]
 
 
 def systematic_resample(rows: Sequence[int], weights: npt.NDArray[np.float64], chance: float) -> list[int]:
@@ -95,9 +120,9 @@ class CandidateSampler(BatchSampler):
         seed: int,
         rank: int = 0,
         ranks: int = 1,
-        sampling_order: SamplingOrder | None = None,
+        sampling_order: Order | None = None,
     ) -> None:
-        self.sampling_order = sampling_order or SamplingOrder([range(count)])
+        self.sampling_order: Order = sampling_order or SamplingOrder([range(count)])
         self.count = len(self.sampling_order)
         self.candidates = candidates
         self.size = candidates // (accumulation * ranks)
@@ -111,10 +136,10 @@ class CandidateSampler(BatchSampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.sampling_order.order(self.seed, self.epoch)
+        epoch = self.epoch
         self.epoch += 1
-        for start in range(0, self.count, self.candidates):
-            yield from self._own_part(order[start : start + self.candidates], order)
+        for block in self.sampling_order.blocks(self.seed, epoch, self.candidates, self.ranks):
+            yield from self._own_part(block)
 
     def __len__(self) -> int:
         full, rest = divmod(self.count, self.candidates)
@@ -124,10 +149,8 @@ class CandidateSampler(BatchSampler):
         """Return the number of micro-batches that each process makes of a block: what the largest part needs."""
         return -(-max(1, -(-block // self.ranks)) // self.size)
 
-    def _own_part(self, block: list[int], order: Sequence[int]) -> Iterator[list[int]]:
+    def _own_part(self, block: list[int]) -> Iterator[list[int]]:
         """Yield this process's part of a block, in micro-batches."""
-        if len(block) < self.ranks:
-            block = [*block, *islice(cycle(order), self.ranks - len(block))]
         small, larger = divmod(len(block), self.ranks)
         start = self.rank * small + min(self.rank, larger)
         own = block[start : start + small + (self.rank < larger)]

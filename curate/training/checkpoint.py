@@ -47,6 +47,7 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int, batching: Batch
         "score_tokens": selection.budget.tokens,
         "backward_texts": selection.engine.micro_batch if selection.engine else None,
         "batching": (batching or Batching()).record(),
+        "labels": selection.recorder.labels.record() if selection.recorder.labels else None,
     }
     write_text(checkpoint / f"tally-{rank}.json", json.dumps(content))
 
@@ -80,6 +81,8 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
             content = json.loads(read_text(file))
             if writer % ranks == rank:
                 selection.recorder.counters.add(Counters(**content["tally"]))
+                if selection.recorder.labels and content.get("labels"):
+                    selection.recorder.labels.restore(content["labels"])
             if writer == rank:
                 selection.timer.seconds.update(content["seconds"])
                 selection.budget.tokens = int(content["score_tokens"])

@@ -17,6 +17,7 @@ from ..log import LOGGER
 from ..prescreens import Screened
 from ..selectors import Scores
 from ..selectors.memory import Memory
+from .mixtures.label_counts import LabelCounts
 
 NEAR = 1e-6
 """Relative difference of two scores below which rounding may decide between them. The experts of a mixture round a
@@ -83,11 +84,13 @@ class StepRecorder:
     Args:
         ledger: destination of the ledger's rows.
         max_bad: maximum number of samples that may be not finite; more end the run.
+        labels: counts by label; None: nothing is counted by label.
     """
 
-    def __init__(self, ledger: LedgerWriter, *, max_bad: int = 100) -> None:
+    def __init__(self, ledger: LedgerWriter, *, max_bad: int = 100, labels: LabelCounts | None = None) -> None:
         self.ledger = ledger
         self.max_bad = max_bad
+        self.labels = labels
         self.counters = Counters()
 
     def step(
@@ -114,6 +117,9 @@ class StepRecorder:
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
         lengths = table.lengths[rows]
+        losses = None if loss is None else _column(loss)
+        if self.labels is not None:
+            self.labels.add(rows, mask, lengths, losses)
         self.ledger.append(
             step,
             {
@@ -122,7 +128,7 @@ class StepRecorder:
                 "kept": mask,
                 "score": None if scores is None else _column(scores.total),
                 "weight": None if scores is None or scores.weights is None else _column(scores.weights),
-                "loss": None if loss is None else _column(loss),
+                "loss": losses,
                 "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
                 "stage": None if screened is None else screened.stages.numpy(),
                 "predicted": None if screened is None else _column(screened.predicted),

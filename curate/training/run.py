@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
@@ -35,10 +37,11 @@ from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from ..version import pip_install
 from . import batching, checkpoint, checkpoint_files, muon
-from .candidate_sampler import SamplingOrder
+from .candidate_sampler import Order
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.engine import GradientEngine
 from .gradients.optimizers import OptimizerState
+from .mixtures.label_counts import LabelCounts, LabelTotal
 from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
 from .step import BatchSelection, SelectionPlan
@@ -79,6 +82,7 @@ class TrainingJob:
         batching: how texts reach the model, see `batching.py`; auto: the fastest way that it is proved to support.
         train_batch_tokens: maximum number of tokens in a pass of training; None: what suits the device.
         screening: function that returns what rules out candidates before they are scored; None: all are scored.
+        labels: labels to count candidates by, and (n,) the index of the label of each row; None: none.
     """
 
     label: str
@@ -97,7 +101,7 @@ class TrainingJob:
     reuse: bool | None = False
     coverage: str = "all"
     rounds: EpochDataset | None = None
-    order: SamplingOrder | None = None
+    order: Order | None = None
     per_rank: bool = False
     fsdp: bool = False
     score_batch_tokens: int | None = None
@@ -105,6 +109,7 @@ class TrainingJob:
     batching: batching.Requested = "auto"
     train_batch_tokens: int | None = None
     screening: Callable[[], Screening] | None = None
+    labels: tuple[Sequence[str], npt.NDArray[np.int64]] | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -131,12 +136,14 @@ class TrainingResult:
         selection: the selection, with the selector's memory and the counters of this process.
         history: logged values, (step, metric, value) each.
         counts: counters summed over all processes; `bad` is a number here.
+        by_label: what became of the candidates of each label; {} if the run has no labels.
     """
 
     trainer: CurateTrainer
     selection: BatchSelection
     history: list[tuple[int, str, float]]
     counts: dict[str, int]
+    by_label: dict[str, LabelTotal] = field(default_factory=dict)
 
 
 def train(
@@ -165,7 +172,9 @@ def train(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
-    return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer))
+    labels = trainer.selection.recorder.labels
+    by_label = labels.totals(trainer.summed) if labels else {}
+    return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer), by_label)
 
 
 def prepare(
@@ -203,7 +212,7 @@ def prepare(
     selection = BatchSelection(
         selector,
         scoring_model,
-        recorder=StepRecorder(ledger, max_bad=job.max_bad),
+        recorder=StepRecorder(ledger, max_bad=job.max_bad, labels=LabelCounts(*job.labels) if job.labels else None),
         pad_token_id=int(tokenizer.pad_token_id),
         ranks=ProcessGroup(per_rank=job.per_rank),
         trained=ProcessGroup(),

@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -32,7 +34,7 @@ from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
 from .batching import Batching
-from .candidate_sampler import CandidateLoader, CandidateSampler, SamplingOrder
+from .candidate_sampler import CandidateLoader, CandidateSampler, Order
 from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
 
@@ -60,7 +62,7 @@ class CurateTrainer(ResumingTrainer):
         table: TokenTable,
         plan: SelectionPlan,
         reference: Mapping[str, Tensor] | None = None,
-        order: SamplingOrder | None = None,
+        order: Order | None = None,
         batching: Batching | None = None,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +88,20 @@ class CurateTrainer(ResumingTrainer):
             sampling_order=self.order,
         )
         return CandidateLoader(rows, batch_sampler=sampler, collate_fn=list)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and add what the selection counted by label since the last entry."""
+        labels = self.selection.recorder.labels
+        if labels is not None and "loss" in logs:
+            logs = logs | labels.metrics(self.summed)
+        super().log(logs, start_time)
+
+    def summed(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum an array over all processes."""
+        if self.args.world_size == 1:
+            return counts
+        total = self.accelerator.reduce(torch.from_numpy(counts).to(self.args.device), "sum")
+        return np.asarray(cast(Tensor, total).cpu().numpy(), np.float64)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

@@ -22,6 +22,7 @@ curate train --pool pool --model M --selector random --max-steps 500 --eval-pool
 curate train --pool pool --model M --pool-selector cluster_ucb --selection-budget 0.05 --clusters clusters \
 --target heldout --selector full --candidates 8 --num-train-epochs 3 --name dynamic
 curate train --pool pool --subset curriculum --sequence --model M --selector full --candidates 8 --name ordered
+curate train --pool pool --model M --mix alpaca=0.5,dolly=0.3,rest=0.2 --name mixed
 curate train --config configs/uds.yaml --scope micro:4      # keep 1 of each 4, as the authors' script does
 """
 
@@ -36,14 +37,16 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
 def check(config: TrainConfig) -> None:
     """Raise `ConfigError` if the selector needs an artifact that no option names, or cannot have a prescreen."""
     from .joined_features import check_requirements
+    from .mixing import check_mix
     from .prescreening import check_prescreen
 
     check_requirements(config)
     check_prescreen(config)
+    check_mix(config)
 
 
 def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Return what else decides the result: the number of processes, and what becomes of an adapter of the model.
+    """Return what else decides the result: the processes, what becomes of an adapter, the labels that SQL gives.
 
     The number of processes counts if each process selects among its own candidates. With `--scope global` several
     processes keep the same samples as one. Runs on an adapter were once trained without it, so their results differ.
@@ -53,6 +56,10 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     more = {"processes": str(size())} if size() > 1 and config.per_rank else {}
     if is_adapter(inputs.locations["model"]):
         more["adapter"] = "merged" if config.full else "continued"
+    if config.mix_sql is not None:
+        from .labels import label_digest
+
+        more |= label_digest(config, inputs)
     return more
 
 

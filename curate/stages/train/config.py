@@ -12,6 +12,7 @@ from ...errors import ConfigError
 from ...executors.options import LaunchOptions
 from ...runtime.distributed import size
 from ..settings import ModelSettings
+from .mixture_options import MixtureOptions
 
 if TYPE_CHECKING:
     from ...pool_selectors import PoolSelector
@@ -137,7 +138,7 @@ class PrescreenOptions(Options):
         return column if self.prescreen is not None and kind == "feature" else None
 
 
-class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSettings, Config):
+class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOptions, ModelSettings, Config):
     """Configuration of `curate train`. Options have the names of the Hugging Face Trainer where it has them."""
 
     BEFORE: ClassVar[Mapping[str, Any]] = {
@@ -148,6 +149,9 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, ModelSett
         "prescreen": None,
         "prescreen_by": "auto",
         "prescreen_miss": 0.05,
+        "mix": None,
+        "mix_by": "source",
+        "mix_unit": "samples",
     }
 
     pool: Ref = Field(description="Name of the pool to train on.")

@@ -18,7 +18,9 @@ from ..stage import NOT_MEASURED
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
+from .labels import Labels, labels_of
 from .matched_lengths import matched_order
+from .mixing import Mixing, by_label, mixing_of
 from .prescreening import prescreen_results, screening_of
 from .reselection import EpochSubsets
 from .sampling_order import sampling_order
@@ -57,7 +59,9 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets)
+    labels = labels_of(config, inputs, table, pool.expansion.conversations)
+    mixing = mixing_of(config, inputs, table, labels)
+    job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets, labels, mixing)
     result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
     ledger.close_fragment()
     _write_own_records(draft, result, table)
@@ -69,7 +73,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     wait_for_everyone()
     if draft.rank == 0:
         _write_shared_results(config, draft, result, tokenizer, pool, inputs.artifacts["pool"])
-        draft.summary |= epoch_subsets.summary() if epoch_subsets else {}
+        draft.summary |= (epoch_subsets.summary() if epoch_subsets else {}) | by_label(result.by_label, mixing)
 
 
 LAUNCHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -105,6 +109,8 @@ def job_of(
     pool: TokenizedPool,
     held_out: TokenTable | None,
     epoch_subsets: EpochSubsets | None,
+    labels: Labels | None = None,
+    mixing: Mixing | None = None,
 ) -> TrainingJob:
     """Return the training job of a run."""
     from ...training.run import TrainingJob
@@ -134,7 +140,9 @@ def job_of(
         reuse=_reuses(config),
         coverage=config.gradient_coverage,
         rounds=epoch_subsets.dataset() if epoch_subsets else None,
-        order=matched_order(config, inputs, table)
+        order=mixing.order
+        if mixing
+        else matched_order(config, inputs, table)
         or sampling_order(config, inputs, table, pool.expansion.conversations),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
@@ -143,6 +151,7 @@ def job_of(
         batching=config.batching,
         train_batch_tokens=config.train_batch_tokens,
         screening=screening_of(config, inputs, table),
+        labels=labels.counted() if labels else None,
     )
 
 

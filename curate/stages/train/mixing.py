@@ -1,0 +1,156 @@
+"""Build the stream of candidates of a run with --mix, and say what it leaves out and what it repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ConfigError, DataError, did_you_mean
+from ...log import LOGGER
+from ...runtime.terminal import cell
+from ..inputs import Inputs
+from ..subsets import records_of
+from .config import TrainConfig
+from .labels import Labels
+from .mixture_options import REST, shares_of
+
+if TYPE_CHECKING:
+    from ...lm.tokens.token_table import TokenTable
+    from ...training.mixtures.label_counts import LabelTotal
+    from ...training.mixtures.mixture import MixtureOrder
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The mixture of a run.
+
+    Attributes:
+        order: the stream of candidates.
+        names: the labels that are mixed, in order; `rest` for those that are not named.
+        summary: what the summary of the run says of it.
+    """
+
+    order: MixtureOrder
+    names: Sequence[str]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_mix(config: TrainConfig) -> None:
+    """Raise `ConfigError` if --mix or --mix-by does not go with the other options."""
+    if config.mix_by == "cluster" and config.clusters is None:
+        raise ConfigError("--mix-by cluster needs --clusters NAME: clusters of the pool. Make them: curate cluster.")
+    if not config.mixes:
+        return
+    for option, given in (
+        ("--sequence", config.sequence),
+        ("--pool-selector", config.pool_selector is not None),
+        ("--lengths-of", config.lengths_of is not None),
+    ):
+        if given:
+            raise ConfigError(
+                f"--mix draws the candidates by label, and {option} says itself which they are: leave out one of them."
+            )
+
+
+def mixing_of(config: TrainConfig, inputs: Inputs, table: TokenTable, labels: Labels) -> Mixing | None:
+    """Return the mixture of a run; None without --mix.
+
+    Raises:
+        ConfigError: the subset has weights or rounds.
+        DataError: a label is not there, or has no sample to train on.
+    """
+    from ...training.mixtures.interleave import whole_shares
+    from ...training.mixtures.mixture import FixedShares, MixtureOrder
+
+    if not config.mixes:
+        return None
+    _check_subset(inputs)
+    assert config.mix is not None
+    shares = {name: share for name, share in shares_of(config.mix).items() if share}
+    members = members_of(shares, labels, config)
+    sizes = table.lengths if config.mix_unit == "tokens" else None
+    order = MixtureOrder(
+        list(members.values()), FixedShares(whole_shares(shares)), len(table), config.candidates, sizes
+    )
+    left_out = len(table) - sum(map(len, members.values()))
+    if left_out:
+        named = {*members, *(labels.names if REST in members and REST not in labels.names else ())}
+        names = [name for name in labels.names if name not in named]
+        which = f" (of {', '.join(map(cell, names[:5]))}{', …' if len(names) > 5 else ''})" if names else ""
+        LOGGER.warning(f"--mix leaves out {left_out} of {len(table)} samples{which}: their labels have no share.")
+    _tell_repeats(order, shares, members, len(table))
+    return Mixing(order, tuple(members), {"left out by --mix": left_out} if left_out else {})
+
+
+def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConfig) -> dict[str, Rows]:
+    """Return the rows of each label that has a share, in order of name.
+
+    Raises:
+        DataError: there is no such label, or no other label for `rest`.
+    """
+    members: dict[str, Rows] = {}
+    for name in shares:
+        if name in labels.names:
+            members[name] = labels.rows(name)
+        elif name == REST:
+            named = [labels.names.index(each) for each in shares_of(config.mix or {}) if each in labels.names]
+            members[name] = np.flatnonzero(~np.isin(labels.codes, named))
+            if not len(members[name]):
+                raise DataError("--mix gives rest a share, but every sample has a label that is named: leave it out.")
+        else:
+            by = "the query of --mix-by" if config.mix_sql is not None else f"--mix-by {config.mix_by}"
+            known = [cell(each) for each in labels.names]
+            raise DataError(
+                f"No sample to train on has the label '{cell(name)}' of --mix ({by}).{did_you_mean(name, known)}"
+            )
+    return members
+
+
+def _tell_repeats(order: MixtureOrder, shares: Mapping[str, Fraction], members: Mapping[str, Rows], count: int) -> None:
+    """Say how often an epoch draws the samples of each label."""
+    sizes = np.ones(count) if order.sizes is None else order.sizes
+    means = {name: float(sizes[rows].mean()) for name, rows in members.items()}
+    drawn = {name: float(share) / means[name] for name, share in shares.items()}
+    total = sum(drawn.values())
+    times = {name: len(order) * drawn[name] / total / len(rows) for name, rows in members.items()}
+    parts = (f"{cell(name)} {times[name]:.1f} times ({len(rows)} samples)" for name, rows in members.items())
+    LOGGER.info(f"An epoch of {len(order)} candidates draws each sample of {', of '.join(parts)}.")
+
+
+def by_label(found: Mapping[str, LabelTotal], mixing: Mixing | None) -> dict[str, Any]:
+    """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix."""
+    offered, kept = (sum(getattr(each, name) for each in found.values()) for name in ("offered", "kept"))
+    lines = {}
+    for name, each in found.items():
+        if not each.offered:
+            continue
+        line = f"{each.offered / offered:.1%} of the candidates, {each.kept / max(kept, 1):.1%} of the kept"
+        if mixing is not None:
+            line += f", each of {each.samples} samples {each.offered / each.samples:.1f} times"
+        lines[name] = line
+    return {**(mixing.summary if mixing else {}), **({"by label": lines} if lines else {})}
+
+
+def _check_subset(inputs: Inputs) -> None:
+    """Raise `ConfigError` if the subset says itself how often its samples are drawn."""
+    subset = inputs.artifacts.get("subset")
+    if subset is None:
+        return
+    records = records_of(subset)
+    kinds = []
+    if len(set(records["weight"].drop_null().to_pylist())) > 1:
+        kinds.append("weights")
+    if "epoch" in records.column_names and len(set(records["epoch"].drop_null().to_pylist())) > 1:
+        kinds.append("rounds")
+    if kinds:
+        raise ConfigError(
+            f"The subset '{subset.name}' has {kinds[0]}, which say how often its samples are drawn, and so does --mix: "
+            "leave out one of them."
+        )

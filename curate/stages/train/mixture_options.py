@@ -1,0 +1,101 @@
+"""Options of `curate train` that mix the labels of a pool in given shares, and check them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ...config import Options, flag_of
+from ...errors import ConfigError
+
+REST = "rest"
+"""Name in --mix that stands for all labels that are not named, unless a label has that name."""
+CLOSE = Fraction(1, 10**9)
+"""Difference from 1 that the sum of shares may have: what 1/3 as a decimal number loses."""
+
+
+class MixtureOptions(Options):
+    """Options that decide how often the candidates are of each label."""
+
+    mix: dict[str, Any] | None = Field(
+        None,
+        description="Shares of the candidates by label, such as math=0.5,chat=0.3,rest=0.2; rest stands for all other "
+        "labels. They must add up to 1. Labels that are not named are left out.",
+    )
+    mix_by: str = Field(
+        "source",
+        description="What the labels are: the pool's source (source), a column of its rows, the cluster of --clusters "
+        "(cluster), or SQL that returns the columns sample_id and label.",
+    )
+    mix_unit: Literal["samples", "tokens"] = Field(
+        "samples", description="Whether --mix has shares of the samples or of their tokens."
+    )
+
+    @field_validator("mix")
+    @classmethod
+    def _sorted(cls, mix: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Order the labels by name, so that the order of the flag does not count."""
+        if mix is None:
+            return None
+        shares_of(mix)
+        return dict(sorted(mix.items()))
+
+    @model_validator(mode="after")
+    def _has_mix(self) -> MixtureOptions:
+        if self.mixes:
+            return self
+        for name in ("mix_unit",):
+            field = MixtureOptions.model_fields[name]
+            if getattr(self, name) != field.default:
+                raise ConfigError(f"--{flag_of(name, field)} is an option of --mix: give --mix, such as a=0.5,b=0.5.")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """True if the candidates are drawn by label."""
+        return self.mix is not None
+
+    @property
+    def mix_sql(self) -> str | None:
+        """The SQL of --mix-by, or None if it names a column."""
+        return self.mix_by if re.match(r"\s*(select|with|from)\s", self.mix_by, re.IGNORECASE) else None
+
+
+def shares_of(mix: Mapping[str, Any]) -> dict[str, Fraction]:
+    """Return the shares by label as fractions that add up to 1.
+
+    Args:
+        mix: label -> a number from 0 to 1, also as text, such as 1/3.
+
+    Raises:
+        ConfigError: a share is no such number, all are 0, or they do not add up to 1.
+    """
+    if not mix:
+        raise ConfigError("--mix has no label: give shares that add up to 1, such as math=0.5,chat=0.5.")
+    shares = {label: _share(label, value) for label, value in mix.items()}
+    total = sum(shares.values(), Fraction(0))
+    if abs(total - 1) > CLOSE:
+        given = " + ".join(str(value) for value in mix.values())
+        raise ConfigError(
+            f"The shares of --mix must add up to 1, and {given} is {float(total):.6g}: change one of them."
+        )
+    return {label: share / total for label, share in shares.items()}
+
+
+def _share(label: str, value: Any) -> Fraction:
+    try:
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError
+        share = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(
+            f"The share of '{label}' in --mix is no number: {value!s:.40}. Give one from 0 to 1, such as 0.25 or 1/4."
+        ) from None
+    if share < 0:
+        raise ConfigError(f"The share of '{label}' in --mix is {value}, and no share is below 0.")
+    return share

@@ -1,0 +1,222 @@
+"""Runs with --mix: exact shares in the ledger, resumed and in two processes to the bit; every bad mixture is named."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from curate import Artifact, Store, make
+from curate.config import build
+from curate.errors import ConfigError, CurateError
+from curate.stages.train import check
+from curate.stages.train.config import TrainConfig
+from tests.support.ranks import Ranks
+from tests.support.training import interrupted_at, rows, weights
+
+SIZES = {"math": 6, "chat": 20, "code": 14, "lists": 4}
+MIX = {"math": 0.5, "chat": "3/10", "rest": 0.2}
+SMALL = {"candidates": 10, "keep": 4, "max_length": 64, "save_steps": 2, "logging_steps": 3, "learning_rate": 3e-3}
+
+
+def write(folder: Path, name: str, count: int) -> str:
+    path = folder / f"{name}.jsonl"
+    lines = [
+        {
+            "instruction": f"Say {name} {n}.",
+            "input": "",
+            "output": f"{n} " * (1 + n % 5),
+            "kind": ["odd", "even"][n % 2],
+        }
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"{name}={path}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixtures")
+    store = Store(folder / "store")
+    make(store, "ingest", name="pool", data=[write(folder, name, count) for name, count in SIZES.items()])
+    make(store, "ingest", name="old", data=[write(folder, "old", 9)])
+    return store.root
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(made, tmp_path / "store"))
+
+
+def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
+    return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
+
+
+def offered(store: Store, run: str = "run") -> list[dict[str, Any]]:
+    """The candidates of a run, in order, with their sources."""
+    sql = """SELECT l.step, l.sample_id, l.kept, l.loss, l.tokens, s.source, s.metadata->>'kind' AS kind
+             FROM ledger l JOIN samples s ON s.pool = 'pool' AND s.position = l.position
+             WHERE l.run = $run ORDER BY l.step, l."rank", l.slot"""
+    found: list[dict[str, Any]] = store.query(sql, {"run": run}).to_pylist()
+    return found
+
+
+def test_each_step_has_the_shares_and_the_run_says_what_was_kept(store: Store, tiny: str) -> None:
+    run = train(store, tiny, selector="max_loss", mix=MIX, num_train_epochs=2)
+    seen = offered(store)
+    assert run.summary["steps"] == 10 and len(seen) == 100, "an epoch is as long as the pool, in whole steps"
+    for step in range(1, 11):
+        own = [row["source"] for row in seen if row["step"] == step]
+        rest = own.count("code") + own.count("lists")
+        assert (own.count("math"), own.count("chat"), rest) == (5, 3, 2)
+    for source, count in (("math", 6), ("chat", 20)):
+        drawn = [row["sample_id"] for row in seen if row["source"] == source]
+        for start in range(0, len(drawn), count):
+            assert len(set(drawn[start : start + count])) == len(drawn[start : start + count])
+    kept = sum(row["kept"] for row in seen if row["source"] == "math") / sum(row["kept"] for row in seen)
+    assert run.summary["by label"]["math"] == (
+        f"50.0% of the candidates, {kept:.1%} of the kept, each of 6 samples 8.3 times"
+    )
+    metrics = rows(store, "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY step")
+    assert [row["value"] for row in metrics if row["metric"] == "candidate_share/math"] == [0.5, 0.5, 0.5]
+    for row in metrics:
+        kind, source = row["metric"].split("/")
+        window = [each for each in seen if row["step"] - 3 < each["step"] <= row["step"]]
+        own = [each for each in window if each["source"] == source]
+        if kind == "candidate_loss":
+            expected = sum(each["loss"] for each in own) / len(own)
+        elif kind == "kept_share":
+            expected = sum(each["kept"] for each in own) / sum(each["kept"] for each in window)
+        else:
+            expected = len(own) / len(window)
+        assert row["value"] == pytest.approx(expected)
+    assert {row["metric"] for row in metrics} == {
+        f"{kind}/{source}" for kind in ("candidate_loss", "candidate_share", "kept_share") for source in SIZES
+    }
+
+
+def test_labels_without_a_share_are_left_out_and_counted(
+    store: Store, tiny: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "curate"):
+        run = train(store, tiny, selector="random", mix={"chat": 0.75, "math": 0.25}, mix_unit="tokens", max_steps=8)
+    assert "--mix leaves out 18 of 44 samples (of code, lists)" in caplog.text
+    assert "An epoch of 50 candidates draws each sample of chat" in caplog.text
+    assert run.summary["left out by --mix"] == 18
+    tokens = {"math": 0, "chat": 0}
+    seen = offered(store)
+    longest = max(row["tokens"] for row in seen)
+    for row in seen:
+        tokens[row["source"]] += row["tokens"]
+        assert abs(tokens["chat"] - Fraction(3, 4) * sum(tokens.values())) <= longest
+    assert len(seen) == 80
+
+
+@pytest.mark.parametrize(
+    "by", ["kind", "SELECT sample_id, metadata->>'kind' AS label FROM samples WHERE pool = 'pool'"]
+)
+def test_labels_come_from_a_column_or_from_sql(store: Store, tiny: str, by: str) -> None:
+    train(store, tiny, selector="full", mix={"odd": 0.2, "even": 0.8}, mix_by=by, max_steps=2, candidates=5)
+    assert [[row["kind"] for row in offered(store) if row["step"] == step].count("odd") for step in (1, 2)] == [1, 1]
+
+
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
+    store: Store, made: Path, tiny: str, tmp_path: Path
+) -> None:
+    shape = {"selector": "uds", "mix": MIX, "max_steps": 8, "prescreen": 0.6, "scope": "global"}
+    whole = train(store, tiny, **shape)
+    other = Store(shutil.copytree(made, tmp_path / "other"))
+    with interrupted_at(8):  # in the second epoch
+        train(other, tiny, **shape)
+    resumed = train(other, tiny, **shape)
+    assert resumed.fingerprint == whole.fingerprint and resumed.summary["by label"] == whole.summary["by label"]
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    for sql in (
+        "SELECT * FROM ledger ORDER BY ALL",
+        "SELECT * FROM memory ORDER BY ALL",
+        "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL",
+    ):
+        assert other.query(sql).equals(store.query(sql))
+
+
+def launched(ranks: Ranks, store: Store, tiny: str, *flags: str) -> None:
+    """Train in two processes."""
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    done = ranks.run(
+        store.root.parent,
+        *("train", "--name=run", "--pool=pool", f"--model={tiny}", *words, *flags, f"--store={store.root}"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("scope", ["global", "rank"])
+def test_two_processes_have_the_stream_of_one(
+    ranks: Ranks, store: Store, made: Path, tiny: str, scope: str, tmp_path: Path
+) -> None:
+    alone = Store(shutil.copytree(made, tmp_path / "alone"))
+    train(alone, tiny, selector="max_loss", mix=MIX, max_steps=4)
+    flags = ("--mix=math=0.5,chat=3/10,rest=0.2", "--max-steps=4", "--selector=max_loss", f"--scope={scope}")
+    launched(ranks, store, tiny, *flags)
+    assert [row["sample_id"] for row in offered(alone)] == [row["sample_id"] for row in offered(store)]
+    sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE 'candidate_share/%' ORDER BY ALL"
+    assert rows(alone, sql) == rows(store, sql) != []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mix": {"math": 0.5, "chat": 0.3}}, "must add up to 1, and 0.5 [+] 0.3 is 0.8"),
+        ({"mix": {"math": 1.5, "chat": -0.5}}, "The share of 'chat' in --mix is -0.5, and no share is below 0"),
+        ({"mix": {"math": float("nan"), "chat": 1}}, "The share of 'math' in --mix is no number: nan"),
+        ({"mix": {"math": "a lot"}}, "The share of 'math' in --mix is no number: a lot"),
+        ({"mix": {"math": True}}, "The share of 'math' in --mix is no number"),
+        ({"mix": {"math": "1/0"}}, "The share of 'math' in --mix is no number"),
+        ({"mix": {}}, "--mix has no label"),
+        ({"mix_unit": "tokens"}, "--mix-unit is an option of --mix"),
+        ({"mix": MIX, "subset": "s", "sequence": True}, "--sequence says itself which they are"),
+        ({"mix": MIX, "pool_selector": "random", "selection_budget": 0.5}, "--pool-selector says itself"),
+        ({"mix": MIX, "selector": "full", "lengths_of": "r"}, "--lengths-of says itself"),
+        ({"mix": MIX, "mix_by": "cluster"}, "--mix-by cluster needs --clusters NAME"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(build(TrainConfig, {"name": "x", "pool": "pool", "model": "m", **SMALL, **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mix": {"maths": 0.5, "chat": 0.5}}, "has the label 'maths' of --mix .*Did you mean 'math'"),
+        ({"mix": {"a": 1}, "mix_by": "kinds"}, "no column 'kinds' for --mix-by. Did you mean 'kind'"),
+        ({"mix": {"math": 0.5, "rest": 0.5}, "mix_by": "SELECT sample_id, 'math' AS label FROM samples"}, "gives rest"),
+        ({"mix": {"a": 1}, "mix_by": "SELECT sample_id FROM samples"}, "must have the columns sample_id and label"),
+        (
+            {"mix": {"a": 1}, "mix_by": "SELECT unnest(['x', 'x']) AS sample_id, 'a' AS label"},
+            "names 1 samples again: each sample may have one label",
+        ),
+        ({"mix": {"a": 1}, "mix_by": "select x from y"}, "y"),
+        ({"mix": MIX, "subset": "weighted"}, "has weights, which say how often"),
+    ],
+)
+def test_mixtures_that_the_pool_does_not_have_are_one_sentence(
+    store: Store, tiny: str, values: dict[str, Any], message: str
+) -> None:
+    if "subset" in values:
+        sql = "SELECT sample_id, 1 + position AS weight FROM samples WHERE pool = 'pool'"
+        make(store, "subset", name="weighted", pool="pool", sql=sql)
+    with pytest.raises(CurateError, match=message):
+        train(store, tiny, selector="full", **values)
+
+
+def test_a_run_without_a_mixture_has_the_fingerprint_of_before() -> None:
+    values = {"name": "x", "pool": "pool", "model": "m", **SMALL}
+    assert not [key for key in build(TrainConfig, values).identity() if key.startswith(("mix", "replay"))]
+    one, other = ({"mix": {"a": 0.5, "b": 0.5}}, {"mix": {"b": 0.5, "a": 0.5}})
+    assert build(TrainConfig, values | one).identity() == build(TrainConfig, values | other).identity()
