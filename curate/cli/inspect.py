@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config import Options, Ref
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..log import bar
 from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
 from ..samples import Sample, answer_turns
@@ -24,6 +24,7 @@ from ..stages.inputs import resolve
 from ..stages.pools import pool_samples
 from ..stages.settings import TokenizerSettings
 from ..stages.tokens.frozen_date import day_of
+from ..stages.tokens.kept_in_step import KeptInStep, kept_in_step
 from ..stages.tokens.tokenization import make_encoder
 from ..stages.tokens.turns import Expansion
 from ..store import Artifact, Store
@@ -38,6 +39,7 @@ EXAMPLES = """\
 curate inspect --pool pool --model Qwen/Qwen2.5-0.5B
 curate inspect --pool pool --model M --chat-template chatml --max-length 1024 --samples 10
 curate inspect --pool pool --model M --sample-id 3f0c5d2e9b7a41f68c1d0e2b4a597683
+curate inspect --pool pool --model M --run q --step 3
 """
 
 SHOWN_ANSWERS = 3
@@ -55,6 +57,18 @@ class InspectConfig(TokenizerSettings, Options):
     samples: int = Field(3, ge=0, description="Number of samples to show. They are drawn at random.")
     sample_id: str | None = Field(None, description="Show only the sample with this id.")
     seed: int = Field(0, ge=0, description="Seed of the random draw.")
+    run: Ref | None = Field(
+        None,
+        description="Show samples that this run kept in a step, with the tokens that it trained on then: q_tuning and "
+        "other selectors leave some out. Give the options for chat template and length that the run had.",
+    )
+    step: int | None = Field(None, ge=1, description="With --run: the step; by default the last one.")
+
+    @model_validator(mode="after")
+    def _has_a_run(self) -> InspectConfig:
+        if self.step is not None and self.run is None:
+            raise ConfigError("--step is a step of a run: give --run NAME, too.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class TokenizedSample:
         encoded: all tokens of the sample, before truncation; None if the loss mask cannot be determined.
         reject_reason: the reason why training rejects the sample, in a few words; None if training accepts it.
         explanation: the same reason in full.
+        left_out: in words, how many target tokens a run left out; None: none.
     """
 
     position: int
@@ -76,6 +91,7 @@ class TokenizedSample:
     encoded: Encoded | None
     reject_reason: str | None = None
     explanation: str | None = None
+    left_out: str | None = None
 
 
 @dataclass
@@ -146,27 +162,49 @@ def inspect(store: Store, config: InspectConfig) -> None:
     config = config.model_copy(update={"date": day_of(config, inputs)})
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     expansion = Expansion(make_encoder(config, tokenizer, max_length=sys.maxsize))
-    drawn = set(random.Random(config.seed).sample(range(pool.rows or 0), min(config.samples, pool.rows or 0)))
+    trained = None if config.run is None else kept_in_step(store, inputs.artifacts["run"], pool, config.step)
+    drawn = _drawn(config, range(pool.rows or 0) if trained is None else trained.masks)
     chosen: dict[str, TokenizedSample] = {}
     statistics = PoolStatistics(config.max_length)
     for tokenized in tokenize(pool, expansion, config.max_length):
         statistics.add(tokenized)
         sample = tokenized.sample
-        if config.sample_id in (sample.sample_id, sample.conversation_id) or (
-            config.sample_id is None and tokenized.position in drawn and is_shown(sample)
-        ):
-            chosen.setdefault(sample.sample_id, tokenized)
+        if trained is not None:
+            is_chosen = sample.sample_id in (trained.masks if config.sample_id else drawn)
+        else:
+            is_chosen = tokenized.position in drawn and is_shown(sample)
+        if config.sample_id in (sample.sample_id, sample.conversation_id) if config.sample_id else is_chosen:
+            chosen.setdefault(
+                sample.sample_id, tokenized if trained is None else _as_trained(tokenized, trained, config)
+            )
     statistics.routes = expansion.routes
+    if config.sample_id is not None and trained is not None and config.sample_id not in trained.masks:
+        raise DataError(f"The run '{config.run}' did not keep sample {config.sample_id} in step {trained.step}.")
     if config.sample_id is not None and not chosen:
         raise DataError(
             f"The pool '{pool.name}' has no sample {config.sample_id}. Find one with curate query "
             f"\"SELECT sample_id FROM samples WHERE pool = '{pool.name}'\"."
         )
     brackets = (BOLD_UNDERLINED, PLAIN) if sys.stdout.isatty() else ("⟦", "⟧")
-    lines = [f"Tokens that the loss trains on are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
+    trains_on = "the loss trains on" if trained is None else f"run {cell(config.run)} trained on in step {trained.step}"
+    lines = [f"Tokens that {trains_on} are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
     for tokenized in chosen.values():
         lines += [*sample_lines(tokenized, pool, tokenizer, config.max_length, brackets), ""]
     say(*lines, *summary(pool_summary(config, expansion.encoder, statistics)), marked=True, hide_secrets=False)
+
+
+def _as_trained(tokenized: TokenizedSample, trained: KeptInStep, config: InspectConfig) -> TokenizedSample:
+    """Return a kept sample whose targets are the tokens that were trained on."""
+    encoded = trained.encoded(tokenized.sample.sample_id, tokenized.encoded, config.max_length)
+    count, own = encoded.truncate(config.max_length).target_tokens, trained.targets[tokenized.sample.sample_id]
+    left_out = f"{own - count} of {own} target tokens left out in step {trained.step}" if count < own else None
+    return replace(tokenized, encoded=encoded, left_out=left_out)
+
+
+def _drawn(config: InspectConfig, candidates: Iterable[Any]) -> set[Any]:
+    """Return the positions or sample ids that are drawn at random to be shown."""
+    among = sorted(candidates)
+    return set(random.Random(config.seed).sample(among, min(config.samples, len(among))))
 
 
 def is_shown(sample: Sample) -> bool:
@@ -215,6 +253,8 @@ def sample_lines(
     about = f"{encoded.length} tokens, {encoded.target_tokens} trained on"
     if encoded.truncated:
         about += f"; cut to {len(encoded.input_ids)}"
+    if tokenized.left_out:
+        about += f"; {tokenized.left_out}"
     if tokenized.explanation:
         about += f"; rejected: {cell(tokenized.explanation)}"
     end = ["[cut here]"] if encoded.truncated else []

@@ -20,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
 from ..formats import WEIGHT
 from ..lm.model.row_proof import with_packing
 from ..lm.model.scoring_batch import default_score_tokens
 from ..lm.model.scoring_model import verify_head
+from ..lm.tokens.batch import without_tokens
 from ..lm.tokens.token_table import TokenTable
 from ..selectors import RunInfo, check_args, make_selector
 from ..signals import ScoreBudget
 from ..store import Store
 from ..training.process_group import ProcessGroup
 from ..training.recorder import Counters, StepRecorder
-from ..training.step import BatchSelection, SelectionPlan, StepCandidates
+from ..training.step import BatchSelection, Selected, SelectionPlan, StepCandidates
 from .batch import table_of, take_rows
 from .kept_batch import Kept
 from .requirements import Coverage, Gradients, joined
@@ -172,18 +173,20 @@ class BatchSelector:
         table = table_of(batch, self.max_length, rows, ids)
         table.weights = weights_in(batch)
         batch = {key: value for key, value in batch.items() if key != WEIGHT}
-        kept, weights = self.pick(table, features or {}, candidates)
+        selected = self.pick(table, features or {}, candidates)
+        kept, weights = selected.kept, selected.weights
         if weights is not None and not self.weighted:
             raise ConfigError(
                 f"{'The batch' if table.weights is not None else 'This selector'} weights the samples that it keeps. "
                 "Train on kept.loss(logits) instead of the model's own loss, and give weighted=True."
             )
         device = batch["input_ids"].device
-        return Kept(take_rows(batch, kept), kept, None if weights is None else weights.to(device))
+        texts = take_rows(batch, kept)
+        if selected.token_masks is not None:
+            texts = without_tokens(texts, selected.token_masks)
+        return Kept(texts, kept, None if weights is None else weights.to(device))
 
-    def pick(
-        self, table: TokenTable, features: Mapping[str, Sequence[float]], candidates: int | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def pick(self, table: TokenTable, features: Mapping[str, Sequence[float]], candidates: int | None) -> Selected:
         """Select texts of a token table and record them as the next step.
 
         Args:
@@ -192,7 +195,7 @@ class BatchSelector:
             candidates: see `choose`.
 
         Returns:
-            (k,) int64 indices of the kept candidates, ascending, and their (k,) loss weights, or None.
+            The kept candidates, as indices into the table, with their loss weights and token masks.
         """
         if not self._begun:
             self._begun = True
@@ -205,8 +208,7 @@ class BatchSelector:
         plan = SelectionPlan(candidates=full, keep=min(self.keep, full))
         reference = joined(self.selection.selector.features, features, count)
         self.step += 1
-        selected = self.selection.select(StepCandidates(self.step, table, range(count), plan, reference))
-        return selected.kept, selected.weights
+        return self.selection.select(StepCandidates(self.step, table, range(count), plan, reference))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the selection as tensors, numbers and strings, for your checkpoint.

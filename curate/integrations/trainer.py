@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import ConfigError, TrainingError
 from ..formats import WEIGHT
-from ..lm.tokens.batch import empty_batch
+from ..lm.tokens.batch import empty_batch, without_tokens
 from ..numerics.losses import IGNORE
 from ..runtime.checksums import CHECKPOINT_MARKER
 from ..selectors import check_args
@@ -191,7 +191,8 @@ class SelectiveMixin(Base):
         table.weights = self._row_weights.of(numbers)
         reference = {name: [values[row] for row in numbers] for name, values in self.selection.features.items()}
         self.batch_selector.step = self.state.global_step
-        kept, weights = self.batch_selector.pick(table, reference, self._kept_per_process * self._ratio)
+        selected = self.batch_selector.pick(table, reference, self._kept_per_process * self._ratio)
+        kept, weights, masks = selected.kept, selected.weights, selected.token_masks
         order = torch.arange(len(kept))
         if self.batch_selector.selection.selector.keeps_all:
             parts = torch.split(order, [len(group) for group in groups])
@@ -201,14 +202,18 @@ class SelectiveMixin(Base):
             weights = weights * self.batch_selector.selection.trained.size  # gradients are averaged over processes
         return [
             self._micro_batch(
-                [features[row] for row in kept[part].tolist()], None if weights is None else weights[part]
+                [features[row] for row in kept[part].tolist()],
+                None if weights is None else weights[part],
+                None if masks is None else masks[part],
             )
             for part in parts
         ]
 
-    def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None) -> Any:
+    def _micro_batch(self, features: Sequence[Mapping[str, Any]], weights: Tensor | None, masks: Tensor | None) -> Any:
         """Collate some kept samples; without any, return a text without targets, because other processes wait."""
         batch = self._collated(features) if features else empty_batch(0)
+        if masks is not None and features:
+            batch = without_tokens(batch, masks)
         if self._rows is not None:
             batch = in_one_row(batch)
         if weights is not None:

@@ -184,11 +184,15 @@ class Scores:
         weights: (B,) loss weights of the kept samples, for methods that reweight, or None. The loss of the step is
             then the mean of the samples' mean losses under these weights, also if they are equal; without weights it is
             the mean over the target tokens of all kept samples.
+        token_masks: (B, T) bool, T at least the length of the longest candidate: False in column t if token t of the
+            candidate is not to be trained on in this step; or None. Only target tokens count. The numbers of tokens in
+            the loss are then those of the tokens that are left.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
+    token_masks: Tensor | None = None
 
 
 class Selector(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import plugins
@@ -27,7 +28,7 @@ def checked_scores(selector: Selector, batch: CandidateBatch) -> Scores:
     """
     with plugins.calls_into(type(selector), "score"):
         scores = selector.score(batch)
-    wrong = _wrong(scores, len(batch))
+    wrong = _wrong(scores, batch)
     if wrong:
         raise PluginError(f"{_subject(selector, batch)} returned {wrong}. {_ADVICE}")
     return scores
@@ -37,6 +38,11 @@ def checked_update(selector: Selector, batch: CandidateBatch, kept: Tensor) -> N
     """Update the memory of a selector; an error of a selector from another package names it."""
     with plugins.calls_into(type(selector), "update"):
         selector.update(batch, kept)
+
+
+def no_tokens(selector: Selector, batch: CandidateBatch) -> PluginError:
+    """Return the error for token masks that leave a kept candidate no token to train on."""
+    return PluginError(f"{_subject(selector, batch)} left a kept candidate no token to train on. {_TUNE}")
 
 
 def no_score(selector: Selector, batch: CandidateBatch, finite: int) -> PluginError:
@@ -87,8 +93,9 @@ def _subject(selector: Selector, batch: CandidateBatch) -> str:
     return f"In step {batch.step} the {plugins.origin(type(selector))}"
 
 
-def _wrong(scores: Any, count: int) -> str | None:
+def _wrong(scores: Any, batch: CandidateBatch) -> str | None:
     """Return in words how a result differs from one score per candidate; None if it does not."""
+    count = len(batch)
     if not isinstance(scores, Scores):
         return f"{describe(scores)} instead of a Scores"
     if (wrong := _wrong_values(scores.total, count)) is not None:
@@ -100,6 +107,16 @@ def _wrong(scores: Any, count: int) -> str | None:
             return f"as part {name!r} {wrong}"
     if scores.weights is not None and (wrong := _wrong_values(scores.weights, count)) is not None:
         return f"as weights {wrong}"
+    return None if scores.token_masks is None else _wrong_masks(scores.token_masks, batch)
+
+
+def _wrong_masks(masks: Any, batch: CandidateBatch) -> str | None:
+    longest = int(batch.tokens.max())
+    if not isinstance(masks, Tensor):
+        return f"as token_masks {describe(masks)} instead of a tensor"
+    if masks.dtype != torch.bool or masks.dim() != 2 or len(masks) != len(batch) or masks.shape[1] < longest:
+        shape = f"{masks.dtype} of the shape {tuple(masks.shape)}"
+        return f"as token_masks {shape} instead of torch.bool of the shape ({len(batch)}, {longest} or more)"
     return None
 
 

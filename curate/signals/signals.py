@@ -76,7 +76,7 @@ class RankSurprisal:
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """Cross-entropy of each label, (b, width) float32, in nats: column t is the loss of token t; 0 without a loss.
+    """Cross-entropy of each label, (b, width) float32, in nats: column t is the loss of token t, −1 without a loss.
 
     Attributes:
         width: number of columns, the maximum number of tokens of a text.
@@ -85,8 +85,8 @@ class TokenLosses:
     width: int
 
     def __call__(self, probe: Probe) -> Tensor:
-        losses = probe.target_losses
-        return torch.nn.functional.pad(losses[:, : self.width - 1], (1, max(0, self.width - losses.shape[1] - 1)))
+        losses = probe.target_losses.masked_fill(probe.targets == IGNORE, -1)[:, : self.width - 1]
+        return torch.nn.functional.pad(losses, (1, self.width - 1 - losses.shape[1]), value=-1)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER
+from ..numerics.losses import IGNORE
 from ..prescreens import Screened
 from ..selectors import Scores
 from ..selectors.memory import Memory
@@ -102,6 +103,7 @@ class StepRecorder:
         scores: Scores | None,
         loss: Tensor | None,
         screened: Screened | None = None,
+        token_masks: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Record the candidates of a step.
 
@@ -113,6 +115,7 @@ class StepRecorder:
             scores: scores of the candidates, with the weights that the loss of the step has; None without a score.
             loss: (B,) losses before the step; None if they were not measured.
             screened: which candidates a prescreen has ruled out; None without one.
+            token_masks: (k, T) which tokens of the kept candidates are trained on; None: all targets.
         """
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
@@ -132,6 +135,7 @@ class StepRecorder:
                 "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
                 "stage": None if screened is None else screened.stages.numpy(),
                 "predicted": None if screened is None else _column(screened.predicted),
+                "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
                 "tokens": lengths,
                 "target_tokens": table.target_tokens[rows],
                 "parts": {} if scores is None else {name: _column(value) for name, value in scores.parts.items()},
@@ -169,6 +173,32 @@ class StepRecorder:
                 f"last one is {known[-1]}. Lower the learning rate, or look at the samples with curate query "
                 f"\"SELECT * FROM conversations WHERE sample_id = '{known[-1]}'\"."
             )
+
+
+def trained_targets(
+    table: TokenTable, rows: npt.NDArray[np.int64], token_masks: npt.NDArray[np.bool_]
+) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield for each row which of its target tokens, in their order, its mask has as True.
+
+    The first token of a text is no target, because nothing predicts it.
+    """
+    for row, mask in zip(rows.tolist(), token_masks, strict=True):
+        targets = np.flatnonzero(table[row]["labels"][1:] != IGNORE) + 1
+        yield mask[targets]
+
+
+def _packed(
+    table: TokenTable,
+    rows: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.int64],
+    token_masks: npt.NDArray[np.bool_],
+) -> pa.Array:
+    """Return the masks of kept rows among all, as bits of their target tokens; null where all are trained on."""
+    packed: list[bytes | None] = [None] * len(rows)
+    for place, is_trained in zip(kept.tolist(), trained_targets(table, rows[kept], token_masks), strict=True):
+        if not is_trained.all():
+            packed[place] = np.packbits(is_trained).tobytes()
+    return pa.array(packed, pa.binary())
 
 
 def _unless_one(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

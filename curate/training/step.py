@@ -20,11 +20,21 @@ from ..lm.tokens.token_table import TokenTable
 from ..log import LOGGER, Stopwatch
 from ..numerics.gradients import Blocks
 from ..prescreens import Candidates, Screened, Screening, missed
-from ..selectors import CandidateBatch, Scores, Selector, check_kept, checked_scores, checked_update, choose, no_score
+from ..selectors import (
+    CandidateBatch,
+    Scores,
+    Selector,
+    check_kept,
+    checked_scores,
+    checked_update,
+    choose,
+    no_score,
+    no_tokens,
+)
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
 from .process_group import ProcessGroup
-from .recorder import StepRecorder
+from .recorder import StepRecorder, trained_targets
 
 
 @dataclass(frozen=True)
@@ -95,12 +105,15 @@ class Selected:
             `mean_weights`. None: it is the mean over their target tokens.
         update: the gradient of the step, if it is combined from the candidates' gradients; None: the Trainer computes
             it.
+        token_masks: (k, T) bool, False in column t if token t of a kept sample is not trained on; None: all targets
+            are.
     """
 
     candidates: Tensor
     kept: Tensor
     weights: Tensor | None = None
     update: Update | None = None
+    token_masks: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -163,7 +176,8 @@ class BatchSelection:
         candidates = self._of_all_processes(batch.rows)
         if self.selector.keeps_all:
             kept = torch.arange(len(candidates))
-            selected = Selected(candidates, kept, self._weights(batch.table, candidates, None))
+            tokens = trained_tokens(batch.table, candidates, None)
+            selected = Selected(candidates, kept, self._weights(batch.table, candidates, None, tokens))
             self._record(batch, selected)
             return selected
         screened = self._screen(batch, candidates)
@@ -177,9 +191,17 @@ class BatchSelection:
             hits = self._missed(scored, finite, screened, batch.plan)
             kept, scores = self._choose(scored, finite, batch.plan, len(candidates))
             given = None if scores.weights is None else scores.weights[kept]
-            weights = self._weights(batch.table, rows[kept], given)
-            tokens = torch.from_numpy(batch.table.target_tokens[rows[kept].numpy()])
-            selected = Selected(rows, kept, weights, self._update_of(measured, kept, weights, tokens))
+            masks = None if scores.token_masks is None else scores.token_masks[kept]
+            tokens = trained_tokens(batch.table, rows[kept], masks)
+            if masks is not None:
+                if (tokens == 0).any():
+                    raise no_tokens(self.selector, scored)
+                scores = replace(
+                    scores, parts={**scores.parts, "trained_tokens": _at(kept, tokens.double(), len(rows))}
+                )
+            weights = self._weights(batch.table, rows[kept], given, tokens)
+            update = None if masks is not None else self._update_of(measured, kept, weights, tokens)
+            selected = Selected(rows, kept, weights, update, masks)
             if given is not None:
                 scores = replace(scores, weights=_at(kept, weights, len(rows)))
         loss = measured.values.get("loss")
@@ -214,18 +236,19 @@ class BatchSelection:
         if opened is not None and not self.ranks.rank:
             LOGGER.warning(opened)
 
-    def _weights(self, table: TokenTable, rows: Tensor, given: Tensor | None) -> Tensor | None:
+    def _weights(self, table: TokenTable, rows: Tensor, given: Tensor | None, tokens: Tensor) -> Tensor | None:
         """Return the factors u_i of kept rows, (k,), see `mean_weights`; None without weights of any kind.
 
         Args:
             table: tokenized samples, with the weights of its rows.
             rows: (k,) the kept rows of this process, or of all processes that select together.
             given: (k,) the selector's weights, or None.
+            tokens: (k,) numbers of target tokens that are trained on.
         """
         if given is None and table.weights is None:
             return None
         own = None if table.weights is None else torch.from_numpy(table.weights[rows.numpy()])
-        logs = log_weights(torch.from_numpy(table.target_tokens[rows.numpy()]), own, given)
+        logs = log_weights(tokens, own, given)
         everywhere = logs if self.ranks.size > 1 else self.trained.gather(logs.to(self.device)).cpu()
         return mean_weights(logs, everywhere)
 
@@ -246,7 +269,8 @@ class BatchSelection:
         if not self.ranks.rank:
             with self.timer.part("ledger"):
                 rows, kept = selected.candidates.numpy(), selected.kept.numpy()
-                self.recorder.step(batch.step, batch.table, rows, kept, scores, loss, screened)
+                masks = None if selected.token_masks is None else selected.token_masks.numpy()
+                self.recorder.step(batch.step, batch.table, rows, kept, scores, loss, screened, masks)
 
     @property
     def device(self) -> torch.device:
@@ -361,6 +385,14 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
     return finite
 
 
+def trained_tokens(table: TokenTable, rows: Tensor, masks: Tensor | None) -> Tensor:
+    """Return the numbers of target tokens of rows, (k,) int64; with `masks` (k, T) only those of which it is True."""
+    if masks is None:
+        return torch.from_numpy(table.target_tokens[rows.numpy()])
+    targets = trained_targets(table, rows.numpy(), masks.numpy())
+    return torch.tensor([int(is_trained.sum()) for is_trained in targets], dtype=torch.int64)
+
+
 def log_weights(tokens: Tensor, own: Tensor | None, given: Tensor | None) -> Tensor:
     """Return log(s_i v_i), or log(s_i n_i) without a selector's weights: (k,) float64; logarithms cannot overflow.
 
@@ -402,4 +434,7 @@ def _concatenate(groups: Sequence[Scores]) -> Scores:
     first = groups[0]
     weights = None if first.weights is None else torch.cat([s.weights for s in groups if s.weights is not None])
     parts = {name: torch.cat([s.parts[name] for s in groups]) for name in first.parts}
-    return Scores(torch.cat([s.total for s in groups]), parts, weights)
+    masks = (
+        None if first.token_masks is None else torch.cat([s.token_masks for s in groups if s.token_masks is not None])
+    )
+    return Scores(torch.cat([s.total for s in groups]), parts, weights, masks)

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ..errors import TrainingError
-from ..lm.tokens.batch import Batch, collate, empty_batch, weigh
+from ..lm.tokens.batch import Batch, collate, empty_batch, weigh, without_tokens
 from ..lm.tokens.token_table import TokenTable
 from ..log import bar
 from . import checkpoint, checkpoint_files
@@ -143,22 +143,27 @@ class CurateTrainer(ResumingTrainer):
         batches: list[Any] = []
         for part in own.to(torch.int64).tensor_split(count):
             batch: Any = self._collate(
-                [rows[index] for index in part.tolist()], None if weights is None else weights[part]
+                [rows[index] for index in part.tolist()],
+                None if weights is None else weights[part],
+                None if selected.token_masks is None else selected.token_masks[part],
             )
             if selected.update is not None:
                 batch[UPDATE] = None if batches else selected.update
             batches.append(batch)
         return batches
 
-    def _collate(self, rows: Sequence[int], weights: Tensor | None = None) -> Batch:
+    def _collate(self, rows: Sequence[int], weights: Tensor | None = None, token_masks: Tensor | None = None) -> Batch:
         """Collate rows of the table into a batch; without rows, return a text without targets.
 
         Args:
             rows: the rows.
             weights: (b,) factors of their mean losses in the loss of the step; None: a mean over target tokens.
+            token_masks: (b, T) tokens that are trained on if they are targets; None: all targets.
         """
         pad_token_id = self.selection.pad_token_id
         batch = collate([self.table[row] for row in rows], pad_token_id) if len(rows) else empty_batch(pad_token_id)
+        if token_masks is not None and len(rows):
+            batch = without_tokens(batch, token_masks)
         if weights is None:
             return batch
         return weigh(batch, weights if len(rows) else torch.zeros(1))

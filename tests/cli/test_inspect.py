@@ -92,6 +92,39 @@ def test_the_choice_is_the_seeds_and_repeats(curate: Callable[..., Any], tiny: s
     assert len({tuple(chosen("--seed", str(seed), "--samples", "1")) for seed in range(9)}) > 1
 
 
+def test_the_tokens_that_a_run_trained_on_in_a_step_are_marked(
+    curate: Callable[..., Any], tiny: str, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Count {n}.", "completion": " ".join(str(k * n) for k in range(1, 9))} for n in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert curate("ingest", "--name", "counts", "--data", "rows.jsonl").code == 0
+    options = ["--pool", "counts", "--model", tiny, "--max-length", "64"]
+    shape = ["--selector", "q_tuning", "--candidates", "6", "--keep", "4", "--max-steps", "2", "--name", "q"]
+    assert curate("train", *options, *shape, "--set", "selector_args.tokens=0.5").code == 0
+    store = Store(tmp_path / "store")
+    sql = "SELECT sample_id, target_tokens, parts['trained_tokens'] AS n FROM ledger WHERE kept AND step = 1"
+    ledger = {row["sample_id"]: row for row in store.query(sql).to_pylist()}
+    assert len(ledger) == 4 and any(row["n"] < row["target_tokens"] for row in ledger.values())
+    out = curate("inspect", *options, "--run", "q", "--step", "1", "--samples", "9").out
+    assert "Tokens that run q trained on in step 1 are shown" in out
+    parts = re.split(r"^Sample (\w+)", out, flags=re.MULTILINE)[1:]
+    shown = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert shown.keys() == ledger.keys()
+    for sample_id, row in ledger.items():
+        trained, left_out = int(row["n"]), row["target_tokens"] - int(row["n"])
+        assert f"tokens, {trained} trained on" in shown[sample_id]
+        said = f"; {left_out} of {row['target_tokens']} target tokens left out in step 1"
+        assert (said in shown[sample_id]) == (left_out > 0)
+    for more, message in (
+        (["--run", "q", "--step", "3"], "has 2 steps in its ledger, so no step 3"),
+        (["--run", "q", "--max-length", "20"], "target tokens in the run and has"),
+        (["--step", "3"], "give --run NAME, too"),
+        (["--run", "q", "--sample-id", "nothing"], "did not keep sample nothing in step 2"),
+    ):
+        outcome = curate("inspect", *options, *more)
+        assert outcome.code == 1 and message in outcome.err and outcome.out == ""
+
+
 def test_an_unknown_sample_is_an_error_with_the_way_out(
     curate: Callable[..., Any], tiny: str, pool: dict[int, str]
 ) -> None:

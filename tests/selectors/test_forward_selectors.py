@@ -1,7 +1,10 @@
-"""RSR: its score is what an obvious loop over the tokens gives."""
+"""RSR and Q-Tuning: scores and masks are what an obvious loop over candidates and tokens gives."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +12,11 @@ from curate.errors import ConfigError
 from curate.numerics.head import Head
 from curate.numerics.losses import IGNORE
 from curate.selectors import CandidateBatch, RunInfo, make_selector, requirements_of
+from curate.selectors.q_tuning import quantiles, smoothed
 from curate.signals import Probe
 
 INFO = RunInfo(vocab_size=50, max_length=16, keep=2)
+LABELS = 9
 
 
 def probe_of(texts: int = 4, length: int = 9, seed: int = 0) -> Probe:
@@ -51,3 +56,77 @@ def test_rsr_refuses_a_rank_that_is_no_whole_number() -> None:
     for wrong in (-1, 0.5):
         with pytest.raises(ConfigError, match="max_rank must be a whole number, 0 or more"):
             requirements_of("rsr", {"max_rank": wrong})
+
+
+def plane(seed: int, count: int = 12) -> CandidateBatch:
+    """Return candidates with losses and entropies, and no tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {name: torch.rand(count, generator=generator) for name in ("loss", "entropy")}
+    return CandidateBatch(1, torch.arange(count), torch.full((count,), 16), values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_q_tuning_keeps_what_a_bisection_of_the_threshold_keeps(seed: int) -> None:
+    """For every k: the k kept are all candidates of the two corners at some threshold, and no others."""
+    batch = plane(seed)
+    loss, entropy = batch.values["loss"].tolist(), batch.values["entropy"].tolist()
+    p, e = ([sorted(axis).index(value) / (len(axis) - 1) for value in axis] for axis in (loss, entropy))
+    scores = make_selector("q_tuning", {"tokens": 1}, INFO).score(batch)
+    assert scores.token_masks is None
+    for k in range(1, 12):
+        kept = set(scores.total.topk(k).indices.tolist())
+        threshold = max(-float(scores.total[i]) for i in kept) + 1e-12
+        misconceptions = {i for i in range(12) if p[i] >= 1 - threshold and e[i] <= threshold}
+        calibration = {i for i in range(12) if p[i] <= threshold and e[i] >= 1 - threshold}
+        assert kept <= misconceptions | calibration
+        below = threshold - 2e-12
+        surely = {
+            i for i in range(12) if (p[i] >= 1 - below and e[i] <= below) or (p[i] <= below and e[i] >= 1 - below)
+        }
+        assert surely <= kept
+        for i in kept:
+            assert scores.parts["quadrant"][i] == (2 if i in misconceptions else 4) or i in misconceptions & calibration
+
+
+def test_q_tuning_trains_on_the_most_plausible_tokens_of_misconceptions() -> None:
+    probe = probe_of(length=LABELS)
+    selector = make_selector("q_tuning", {"tokens": 0.5, "neighbours": 0.3}, INFO)
+    values = {name: signal(probe) for name, signal in selector.signals.items()}
+    assert values["token_losses"].shape == (4, 16)
+    scores = selector.score(CandidateBatch(1, torch.arange(4), torch.full((4,), LABELS), values))
+    assert scores.token_masks is not None
+    assert sorted(set(scores.parts["quadrant"].tolist())) == [2, 4]
+    for row, tokens in enumerate(rows_of(probe)):
+        positions = [
+            t + 1 for t, y in enumerate(probe.targets[row].tolist()) if y != IGNORE
+        ]  # token t + 1 is predicted
+        if scores.parts["quadrant"][row] == 4:
+            assert scores.token_masks[row].all()
+            continue
+        ppl = [math.exp(loss) for loss, _ in tokens]
+        n = len(ppl)
+        s = [0.7 * ppl[i] + 0.3 * (ppl[max(0, i - 1)] + ppl[min(n - 1, i + 1)]) for i in range(n)]
+        left = {positions[i] for i in np.argsort(s, kind="stable")[: math.ceil(0.5 * n)]}
+        assert {t for t in positions if scores.token_masks[row, t]} == left
+        assert all(scores.token_masks[row, t] for t in range(16) if t not in positions)
+
+
+def test_a_neighbour_that_is_no_target_counts_as_the_token_itself() -> None:
+    ppl = torch.tensor([9.0, 2.0, 4.0, 7.0, 5.0])
+    found = smoothed(ppl, torch.tensor([1, 2, 4]), 0.25)
+    assert found.tolist() == [0.75 * 2 + 0.25 * (2 + 4), 0.75 * 4 + 0.25 * (2 + 4), 0.75 * 5 + 0.25 * (5 + 5)]
+
+
+def test_equal_candidates_have_equal_quantiles() -> None:
+    usable = torch.tensor([True, True, True, False, True])
+    found = quantiles(torch.tensor([3.0, 1.0, 3.0, 0.0, 5.0], dtype=torch.float64), usable)
+    assert found[usable].tolist() == pytest.approx([0.5, 0.0, 0.5, 1.0]) and found[3].isnan()
+    assert quantiles(torch.ones(1, dtype=torch.float64), torch.tensor([True])).tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"), [({"tokens": 0}, "above 0 and at most 1"), ({"neighbours": 2}, "from 0 to 1")]
+)
+def test_q_tuning_refuses_shares_out_of_range(args: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        requirements_of("q_tuning", args)

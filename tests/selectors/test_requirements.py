@@ -51,6 +51,8 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
     ),
     ("rho", {}, Requirements(frozenset({"loss"}), ("reference_loss",))),
     ("rsr", {"max_rank": 0}, Requirements(frozenset({"rank_surprisal", "loss"}))),
+    ("q_tuning", {}, Requirements(frozenset({"loss", "entropy", "token_losses"}))),
+    ("q_tuning", {"tokens": 1.0}, Requirements(frozenset({"loss", "entropy"}))),
     ("max_loss", {}, Requirements(frozenset({"loss"}))),
     ("random", {}, Requirements()),
     ("full", {}, Requirements()),

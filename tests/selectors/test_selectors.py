@@ -22,6 +22,7 @@ VARIANTS = [
     ("opus", {"temperature": 0, "redundancy": 30.0, "sketch": 64}),
     ("opus", {"standardize": False}),
     ("rsr", {"max_rank": 0}),
+    ("q_tuning", {"tokens": 1.0}),
     ("filter_weight", {"metric": "P2", "w_cap": 0.5}),
 ]
 

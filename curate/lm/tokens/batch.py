@@ -28,6 +28,20 @@ def empty_batch(pad_token_id: int, device: torch.device | str = "cpu") -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full_like(ids, IGNORE)}
 
 
+def without_tokens(batch: Mapping[str, Any], token_masks: Tensor) -> dict[str, Any]:
+    """Return a batch in which tokens with a false mask are no targets.
+
+    Args:
+        batch: `labels` (b, L), and `attention_mask` (b, L) if there is padding, on either side.
+        token_masks: (b, T) bool; column t is token t of a text, without padding.
+    """
+    labels: Tensor = batch["labels"].clone()
+    real = batch.get("attention_mask", torch.ones_like(labels)).bool()
+    place = (real.cumsum(1) - 1).clamp_min(0)
+    dropped = real & ~token_masks.to(labels.device).gather(1, place.clamp_max(token_masks.shape[1] - 1))
+    return {**batch, "labels": labels.masked_fill(dropped, IGNORE)}
+
+
 def weigh(batch: Batch, weights: Tensor) -> Batch:
     """Return a batch whose loss is Σ u_i ℓ_i, where ℓ_i is the mean loss of a text over its n_i target tokens.
 

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("sample_weight", pa.float64()),
         ("stage", pa.string()),
         ("predicted", pa.float64()),
+        ("token_mask", pa.binary()),
     ]
 )
 DTYPES: dict[str, type[np.generic]] = {
@@ -57,12 +58,14 @@ class Rows:
         ids: sample ids step by step, strings or a dictionary of strings; n in all.
         columns: the columns in `DTYPES`, (n,) each; NaN stands for a missing value.
         parts: the terms of the score by name, (n,) float64 each; NaN stands for a missing value.
+        masks: token masks step by step, an array of bytes, or a number of rows without one.
     """
 
     steps: Array
     ids: Sequence[pa.Array]
     columns: Mapping[str, Array]
     parts: Mapping[str, Array]
+    masks: Sequence[pa.Array | int]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -96,7 +99,7 @@ class RowBuffer:
                 `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, means null;
                 `parts`, a mapping from names to (n,) floats, where NaN omits the entry. Optional: `rank` (n,), if the
                 rows are candidates of several processes, `slot` (n,), 0..n-1 by default, `sample_weight` (n,), `stage`
-                (n,), indices of `STAGES` plus 1, and `predicted` (n,).
+                (n,), indices of `STAGES` plus 1, `predicted` (n,), and `token_mask`, an Arrow array of n bytes or null.
             rank: rank of the process, for rows without a `rank`.
 
         Raises:
@@ -105,7 +108,7 @@ class RowBuffer:
         given = {"rank": rank, **dict.fromkeys(("slot", "sample_weight", "stage", "predicted")), **columns}
         ids = given.pop("sample_id")
         ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
-        parts = given.pop("parts")
+        parts, masks = given.pop("parts"), given.pop("token_mask", None)
         if given.keys() != DTYPES.keys():
             wrong = ", ".join(sorted(given.keys() ^ DTYPES.keys()))
             raise ValueError(f"Step {step}: these columns are missing or are not columns of the ledger: {wrong}.")
@@ -113,7 +116,7 @@ class RowBuffer:
             return 0
         if not self._blocks or not self._blocks[-1].has_room(parts, len(ids)):
             self._blocks.append(_Block(parts, max(BLOCK, len(ids))))
-        self._blocks[-1].append(step, ids, given, parts)
+        self._blocks[-1].append(step, ids, given, parts, masks)
         return len(ids)
 
     def rows(self) -> list[Rows]:
@@ -143,12 +146,15 @@ class _Block:
         self.columns: dict[str, Array] = {name: np.empty(room, dtype) for name, dtype in DTYPES.items()}
         self.parts: dict[str, Array] = {name: np.empty(room) for name in self.names}
         self.ids: list[pa.Array] = []
+        self.masks: list[pa.Array | int] = []
 
     def has_room(self, names: Iterable[str], count: int) -> bool:
         """Return whether a step with parts of these names fits behind the others."""
         return self.count + count <= self.room and tuple(names) == self.names
 
-    def append(self, step: int, ids: pa.Array, given: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    def append(
+        self, step: int, ids: pa.Array, given: Mapping[str, Any], parts: Mapping[str, Any], masks: pa.Array | None
+    ) -> None:
         """Copy a step's columns. They count as filled when all of them are."""
         begin, end = self.count, self.count + len(ids)
         self.steps[begin:end] = step
@@ -157,21 +163,22 @@ class _Block:
         for name, array in self.parts.items():
             _fill(name, array[begin:end], parts[name])
         self.ids.append(ids)
+        self.masks.append(len(ids) if masks is None else masks)
         self.count = end
 
     def rows(self) -> Rows:
         """Return the filled rows as views."""
         end = self.count
         columns = {name: array[:end] for name, array in self.columns.items()}
-        return Rows(
-            self.steps[:end], list(self.ids), columns, {name: array[:end] for name, array in self.parts.items()}
-        )
+        parts = {name: array[:end] for name, array in self.parts.items()}
+        return Rows(self.steps[:end], list(self.ids), columns, parts, list(self.masks))
 
     def rewind(self, step: int) -> None:
         """Drop the rows after `step`, which is at the end of a step."""
         self.count = int(np.searchsorted(self.steps[: self.count], step, side="right"))
         lengths = np.cumsum([len(ids) for ids in self.ids])
-        self.ids = self.ids[: int(np.searchsorted(lengths, self.count, side="right"))]
+        steps = int(np.searchsorted(lengths, self.count, side="right"))
+        self.ids, self.masks = self.ids[:steps], self.masks[:steps]
 
 
 def to_table(rows: Sequence[Rows]) -> pa.Table:
@@ -187,6 +194,7 @@ def to_table(rows: Sequence[Rows]) -> pa.Table:
             _stages(values) if name == "stage" else pa.array(values, SCHEMA.field(name).type, from_pandas=True)
         )
     columns["parts"] = pa.concat_arrays([_maps(part) for part in rows])
+    columns["token_mask"] = _masks([masks for part in rows for masks in part.masks])
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
@@ -215,6 +223,13 @@ def _stages(numbers: Array) -> pa.Array:
         return pa.nulls(len(numbers), pa.string())
     index = pa.array(numbers - 1, mask=numbers == 0)
     return pa.DictionaryArray.from_arrays(index, pa.array(STAGES)).dictionary_decode()
+
+
+def _masks(arrays: Sequence[pa.Array | int]) -> pa.Array:
+    """Return token masks of steps, null for those without one."""
+    if all(isinstance(array, int) for array in arrays):
+        return pa.nulls(sum(arrays), pa.binary())
+    return pa.concat_arrays([pa.nulls(a, pa.binary()) if isinstance(a, int) else a for a in arrays])
 
 
 def _ids(arrays: Sequence[pa.Array]) -> pa.Array:

@@ -87,6 +87,7 @@ CREATE TABLE IF NOT EXISTS ledger (
 ALTER TABLE ledger ADD COLUMN IF NOT EXISTS sample_weight DOUBLE;
 ALTER TABLE ledger ADD COLUMN IF NOT EXISTS stage VARCHAR;
 ALTER TABLE ledger ADD COLUMN IF NOT EXISTS predicted DOUBLE;
+ALTER TABLE ledger ADD COLUMN IF NOT EXISTS token_mask BLOB;
 COMMENT ON TABLE ledger IS 'One row per candidate and step: every candidate, not only the kept ones and those that were scored.';
 COMMENT ON COLUMN ledger.artifact IS 'The run.';
 COMMENT ON COLUMN ledger.step IS 'Optimizer step, from 1.';
@@ -103,6 +104,7 @@ COMMENT ON COLUMN ledger.tokens IS 'Number of tokens in the sample.';
 COMMENT ON COLUMN ledger.target_tokens IS 'Number of tokens that the loss trains on.';
 COMMENT ON COLUMN ledger.stage IS 'In a run with a prescreen, where the candidate left: prescreen (ruled out, not scored), audit (ruled out, scored all the same) or scored. Null: the run has no prescreen.';
 COMMENT ON COLUMN ledger.predicted IS 'Value that the prescreen predicted (of the utility, the alignment or the score); null if it could predict none, or the run has no prescreen.';
+COMMENT ON COLUMN ledger.token_mask IS 'Which target tokens of a kept sample were trained on in this step: one bit each, in order, from the highest bit of the first byte (curate inspect --run shows them, and parts[''trained_tokens''] counts them). Null: all.';
 COMMENT ON COLUMN ledger.parts IS 'The terms of the score by name: parts[''utility''], parts[''diversity''].';
 
 CREATE TABLE IF NOT EXISTS memory (
