@@ -110,7 +110,7 @@ class RemainingBudget:
         if self.size is None:
             if candidates.tokens is None:
                 raise ConfigError(
-                    "A budget in tokens needs the samples' lengths: give --features NAME, made by curate embed."
+                    "A budget in tokens needs the samples' lengths: give --features NAME, made by curate embed --model."
                 )
             sizes = candidates.tokens
         self.left = int(self.size if self.size is not None else budget.tokens or 0)

@@ -107,7 +107,7 @@ def base_fingerprint(key: str, location: str, fingerprint: str) -> dict[str, str
 
 def kind_of(field: str) -> str:
     """Return what an external field names: a `model`, a `template`, a `file` or a `dataset`."""
-    return {"model": "model", "chat_template": "template", "ids": "file"}.get(field, "dataset")
+    return {"model": "model", "encoder": "model", "chat_template": "template", "ids": "file"}.get(field, "dataset")
 
 
 def with_absolute_paths(config: Config) -> Config:

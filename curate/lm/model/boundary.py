@@ -89,14 +89,26 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is missing, no regular file, too large, or does not hold a JSON object.
     """
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} does not hold a JSON object. {COMPLETE}")
+    return content
+
+
+def read_list(path: Path) -> list[Any]:
+    """Return the list in a JSON file of a model folder; errors as in `read_object`."""
+    content = _read_json(path)
+    if not isinstance(content, list):
+        raise ModelError(f"{path} does not hold a JSON list. {COMPLETE}")
+    return content
+
+
+def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{path.parent} has no file {path.name}. {COMPLETE}")
     if path.stat().st_size > MAX_JSON:
         raise ModelError(f"{path} has more than {MAX_JSON >> 20} MiB, so it is not what it should be. {COMPLETE}")
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
         raise ModelError(f"{path} is not valid JSON: {reason_of(error)}. {COMPLETE}") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object. {COMPLETE}")
-    return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,6 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ...lm.tokens.token_table import TokenTable
 
 Ints = npt.NDArray[np.int64]
 
@@ -43,21 +42,37 @@ def numbers_of(signals: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(column for signal in NUMBERS if signal in signals for column in NUMBERS[signal]))
 
 
-def records_of(table: TokenTable, rows: Ints, values: Mapping[str, Tensor]) -> pa.Table:
-    """Return the records of the table `features`: one per measured row of the table.
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of m samples.
+
+    Attributes:
+        tokens: (m,) tokens after truncation.
+        targets: (m,) tokens that the loss trains on; None for a sentence encoder, which has no loss.
+        truncated: (m,) bool, True if tokens were cut off.
+    """
+
+    tokens: Ints
+    targets: Ints | None
+    truncated: npt.NDArray[np.bool_]
+
+
+def records_of(ids: pa.Array, lengths: Lengths, values: Mapping[str, Tensor]) -> pa.Table:
+    """Return the records of the table `features`: one per measured sample.
 
     Args:
-        table: tokens of the samples.
-        rows: (m,) rows that were measured.
+        ids: (m,) sample ids.
+        lengths: their lengths.
         values: the columns of `numbers_of`, (m,) each. Other keys are ignored.
     """
     names = [name for name in numbers_of(list(NUMBERS)) if name in values]
+    targets = pa.nulls(len(ids), pa.int32()) if lengths.targets is None else pa.array(lengths.targets, pa.int32())
     return pa.table(
         {
-            "sample_id": pa.array(table.ids, pa.string()).take(pa.array(rows)),
-            "tokens": pa.array(table.lengths[rows], pa.int32()),
-            "target_tokens": pa.array(table.target_tokens[rows], pa.int32()),
-            "truncated": pa.array(table.truncated[rows], pa.bool_()),
+            "sample_id": ids,
+            "tokens": pa.array(lengths.tokens, pa.int32()),
+            "target_tokens": targets,
+            "truncated": pa.array(lengths.truncated, pa.bool_()),
             **{
                 name: pa.array(values[name].double().numpy(), from_pandas=name in MAY_BE_NULL)  # NaN becomes null
                 for name in names

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...config import NOT_HASHED, NamedConfig, Ref
+from ...config import EXTERNAL, NOT_HASHED, NamedConfig, Ref
 from ...errors import ConfigError
 from ...executors.options import ExecutionOptions
 from ..settings import ModelSettings
+
+OF_MODELS = (
+    *("loss_on", "turns", "chat_template", "date", "pad_token", "trust_remote_code", "dtype", "attn_implementation"),
+    *("load_in_4bit", "before", "d1", "d2", "seed", "bf16", "score_batch_tokens"),
+)
+"""Options that a sentence encoder does not have."""
 
 
 class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     """Configuration of `curate embed`."""
 
+    BEFORE: ClassVar[Mapping[str, Any]] = {**ModelSettings.BEFORE, "on": "both"}
+    model: Annotated[str | None, EXTERNAL] = Field(  # type: ignore[assignment]  # None: the encoder measures
+        None, description="Language model: a folder, a Hub id, or the name of a run or model in the store."
+    )
+    encoder: Annotated[str | None, EXTERNAL] = Field(
+        None,
+        description="Sentence encoder in place of a language model: a folder of sentence-transformers or a static "
+        "model2vec one, or the Hub id of one in the cache. It gives the column embedding.",
+    )
+    on: Literal["prompt", "answer", "both"] = Field(
+        "both", description="Text for --encoder: the last answer, the prompt before it, or both together."
+    )
     pool: Ref = Field(description="Name of the pool to measure.")
     signals: tuple[
         Literal["loss", "entropy", "utility", "sketch", "embedding", "surprise", "quantiles", "ifd"], ...
@@ -50,8 +69,33 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
         2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _signals_of_encoder(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("encoder") is not None and values.get("signals") is None:
+            return {**values, "signals": ("embedding",)}
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:
+        fields = type(self).model_fields
+        if self.encoder is not None:
+            if self.model is not None:
+                raise ConfigError(
+                    "Give --model or --encoder, not both: each is a pass of its own with its own features."
+                )
+            if others := [signal for signal in self.signals if signal != "embedding"]:
+                raise ConfigError(
+                    f"A sentence encoder gives the signal embedding only, not {', '.join(others)}, for which a "
+                    "language model is needed. Leave out --signals, or give --model."
+                )
+            if given := [name for name in OF_MODELS if getattr(self, name) != fields[name].default]:
+                raise ConfigError(f"--{given[0].replace('_', '-')} is of language models: leave it out with --encoder.")
+            return self
+        if self.model is None:
+            raise ConfigError("Give --model, a language model, or --encoder, a sentence encoder.")
+        if self.on != fields["on"].default:
+            raise ConfigError("--on chooses the text of --encoder: a language model reads whole samples.")
         if "ifd" in self.signals and self.loss_on == "all":
             raise ConfigError(
                 "The signal ifd compares an answer with and without its prompt, and --loss-on all trains on the "

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from ...executors.pool_pass import ShardedPass
-from ...executors.work import Advance, Worker
+from ...executors.work import Advance
 from ...log import Stopwatch
-from ...store import Artifact
 from ..pools import samples_between
 from ..tokens.tokenization import TokenizationReport, make_encoder
 from ..tokens.turns import Expansion
 from .before import Before
-from .columns import QUANTILES, VECTORS, Ints, numbers_of, records_of, vectors_of
+from .columns import QUANTILES, VECTORS, Ints, Lengths, numbers_of, records_of, vectors_of
 from .config import EmbedConfig
 from .earlier import Earlier
 
@@ -29,49 +25,10 @@ if TYPE_CHECKING:
     from ...lm.model.scoring_model import ScoringModel
     from ...lm.tokens.token_table import TokenTable
     from ...signals import Signal
+    from .measuring import Embedding
 
 SORTED = 512
 """Number of texts that are sorted by length together. More means less padding; their tokens are in memory at once."""
-
-
-@dataclass(frozen=True)
-class Embedding(ShardedPass["EmbedConfig"]):
-    """The pass that measures a pool, as tasks of one shard each.
-
-    Attributes:
-        earlier: features that have samples measured in the same way.
-    """
-
-    earlier: tuple[Artifact, ...] = ()
-
-    @property
-    def repeats(self) -> Path:
-        """File that lists the rows with a repeated conversation; only the first of them is measured."""
-        return self.draft.path / "repeats.parquet"
-
-    @property
-    def known(self) -> Path:
-        """File that lists the samples that earlier features have."""
-        return self.draft.path / "known.parquet"
-
-    @property
-    def losses_before(self) -> Path:
-        """File with the losses of the features of `--before`."""
-        return self.draft.path / "losses_before.parquet"
-
-    @property
-    def lists(self) -> list[Path]:
-        """The files that the first process of a launch writes before the first shard."""
-        return [self.repeats, self.known, *([self.losses_before] if self.config.before else [])]
-
-    def open(self) -> Worker[int]:
-        """Load the model on the current device, while the first process of a launch writes the lists."""
-        worker = Embedder(self)
-        while not all(path.exists() for path in self.lists):
-            time.sleep(0.1)
-        worker.earlier = Earlier.read(self.known, self.earlier)
-        worker.before = Before(self.losses_before) if self.config.before else None
-        return worker
 
 
 class Embedder:
@@ -125,8 +82,9 @@ class Embedder:
         self.limits.require_table(table, f"The pool '{self.work.pool.name}'")
         timer = Stopwatch()
         values = self._measure(table, new, timer, advance) if len(new) else self.no_values
-        records = records_of(table, new, values)
-        vectors = vectors_of(records["sample_id"], values)
+        ids = table.id_array.take(pa.array(new))
+        lengths = Lengths(table.lengths[new], table.target_tokens[new], table.truncated[new])
+        records, vectors = records_of(ids, lengths, values), vectors_of(ids, values)
         if len(new) < len(table):
             records, vectors = self.earlier.joined(known, records, vectors)
         if self.before is not None:

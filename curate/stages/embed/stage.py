@@ -21,7 +21,8 @@ from ..tokens.tokenization import TokenizationReport, tokenization_digest
 from .before import count_missing, write_before
 from .config import EmbedConfig
 from .earlier import Earlier, earlier_features, write_known
-from .embedder import Embedding
+from .encoding import EncodingReport, encoder_reading
+from .measuring import Embedding
 
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
@@ -29,6 +30,7 @@ curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf1
 curate embed --pool pool --model REFERENCE --signals loss --name reference     # the reference losses of rho
 curate embed --pool pool --model run --name after     # the model that `curate train --name run` trained
 curate embed --pool pool --model run --before feats --name after     # and what it has learnt since `feats`
+curate embed --pool pool --encoder ./all-MiniLM-L6-v2 --on prompt --name topics     # a sentence encoder
 curate embed --pool pool --model M --signals ifd,surprise,quantiles --name quality     # find bad and easy rows
 torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # one process per GPU
 curate embed --pool pool --model M --name feats --engine ray --workers 16     # on the cluster at RAY_ADDRESS
@@ -37,17 +39,15 @@ curate embed --pool pool --model M --name feats --engine ray --workers 16     # 
 
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure every distinct sample of the pool, shard by shard; then index the sketches."""
-    from ...lm.model.load import load_tokenizer
     from ...store.rows.pool_rows import PoolRows, write_repeats
     from ...store.vectors.index import write_index
 
-    pool, location = inputs.artifacts["pool"], inputs.locations["model"]
-    tokenizer = load_tokenizer(config.options(location))
-    reading = tokenization_digest(config, tokenizer)
+    pool = inputs.artifacts["pool"]
+    location, reading = _reading(config, inputs)
     earlier = tuple(earlier_features(config, inputs, reading))
     work = Embedding(config, location, pool, len(PoolRows(pool.shards())), draft, earlier=earlier)
     if not work.total:
-        TokenizationReport(pool.name).log_or_raise(strict=config.strict)
+        _report(config, pool.name).log_or_raise(strict=config.strict)
     if draft.rank == 0 and not work.known.exists():
         write_known(inputs.store, earlier, config.signals, work.known)
     if draft.rank == 0 and config.before and not work.losses_before.exists():
@@ -59,7 +59,7 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     if draft.rank:
         return
     draft.sweep()
-    report = read_report(draft, pool.name)
+    report = read_report(draft, _report(config, pool.name))
     report.rejected_rows = rows_with(pool, rejected_ids(draft))
     report.log_or_raise(strict=config.strict)
     write_text(draft.path / "reading.txt", reading)
@@ -75,11 +75,24 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
         remove(path)
 
 
-def read_report(draft: Draft, pool: str) -> TokenizationReport:
-    """Sum up the tokenization of all shards, from the records that they added."""
+def _reading(config: EmbedConfig, inputs: Inputs) -> tuple[str, str]:
+    """Return the location of what measures, and a digest of everything that decides the tokens which it reads."""
+    if config.encoder is not None:
+        return inputs.locations["encoder"], encoder_reading(config)
+    from ...lm.model.load import load_tokenizer
+
+    location = inputs.locations["model"]
+    return location, tokenization_digest(config, load_tokenizer(config.options(location)))
+
+
+def _report(config: EmbedConfig, pool: str) -> TokenizationReport:
+    return TokenizationReport(pool) if config.encoder is None else EncodingReport(pool)
+
+
+def read_report(draft: Draft, report: TokenizationReport) -> TokenizationReport:
+    """Sum up the tokenization of all shards in an empty report, from the records that they added."""
     import pyarrow.compute as pc
 
-    report = TokenizationReport(pool)
     for records in draft.added("features", ["tokens", "truncated"]):
         report.samples += len(records)
         report.tokens += pc.sum(records["tokens"]).as_py() or 0

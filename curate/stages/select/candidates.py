@@ -64,7 +64,9 @@ def read_candidates(
     candidates = Candidates(
         ids,
         rows["source"].to_pylist(),
-        tokens=None if lengths is None else _aligned(lengths, "tokens", rows["sample_id"]),
+        tokens=None
+        if features is None or lengths is None or "encoder" in features.inputs
+        else _aligned(lengths, "tokens", rows["sample_id"]),
         vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
         clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
         texts=_texts(pool, rows) if "texts" in needs else None,
@@ -262,6 +264,12 @@ def _loaded(features: Artifact, on: str) -> Any:
     return vectors
 
 
+def _width(features: Artifact, on: str) -> int:
+    from ...store.vectors.vectors import VectorShards
+
+    return VectorShards(features.shards(), on).width
+
+
 def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[str]) -> Ints:
     """Return the cluster of each sample of the pool, (n,); -1 for a sample that the clustering rejected.
 
@@ -290,8 +298,11 @@ def check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = Non
 def check_comparable(features: Artifact, target: Artifact, on: str) -> None:
     """Raise `DataError` unless the same model measured both with the same options: only then are vectors comparable."""
     problem = f"The features '{features.name}' and the target features '{target.name}' cannot be compared"
-    if features.inputs.get("model") != target.inputs.get("model"):
-        raise DataError(f"{problem}: different models made them. Embed both with one model.")
+    makers = [[made.inputs.get(kind) for kind in ("model", "encoder")] for made in (features, target)]
+    if makers[0] != makers[1]:
+        first, second = _width(features, on), _width(target, on)
+        numbers = "" if first == second else f", and their vectors have {first:,} and {second:,} numbers"
+        raise DataError(f"{problem}: different models made them{numbers}. Embed both with one model.")
     with_role = {name for role in (REF, EXTERNAL, NOT_HASHED) for name in EmbedConfig.fields_with(role)}
     may_differ = {"name", "shard_rows", "signals", "trust_remote_code", "turns", *with_role}
     may_differ |= SKETCH_FIELDS if on != "sketch" else set()

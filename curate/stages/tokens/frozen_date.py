@@ -38,7 +38,7 @@ def reads_clock(config: Options, inputs: Inputs) -> bool:
         return False
     if any(clock_in(text) for text in templates_below(values)):
         return True
-    if values.get("chat_template") is not None:
+    if values.get("chat_template") is not None or "model" not in inputs.locations:
         return False
     location = inputs.locations["model"]
     if not may_read_clock(Path(location)):

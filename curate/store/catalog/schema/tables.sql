@@ -66,7 +66,7 @@ COMMENT ON COLUMN features.loss_p50 IS 'Median of the losses of the target token
 COMMENT ON COLUMN features.loss_p90 IS 'Ninetieth percentile of the losses of the target tokens, in nats.';
 COMMENT ON COLUMN features.loss_without_prompt IS 'Mean loss of the same tokens when each answer stands behind the template''s header alone; null for a text without a prompt.';
 COMMENT ON COLUMN features.ifd IS 'Instruction-following difficulty: loss / loss_without_prompt. Above 1 the instruction does not help; null where there is no prompt.';
-COMMENT ON COLUMN features.loss_before IS 'Loss of the sample in the features of --before, which an earlier checkpoint measured; null if it is not there.';
+COMMENT ON COLUMN features.loss_before IS 'Loss of the sample by an earlier checkpoint, from the features that option before of embed names; null if it is not there.';
 COMMENT ON COLUMN features.learnability IS 'loss_before - loss: what was learnt of the sample between the two checkpoints, in nats a token.';
 
 CREATE TABLE IF NOT EXISTS clusters (
