@@ -42,7 +42,28 @@ COMMENT ON COLUMN rejects.reason IS 'The reason: one of a few short texts, so th
 CREATE TABLE IF NOT EXISTS features (
     artifact VARCHAR, sample_id VARCHAR, tokens INTEGER, target_tokens INTEGER, truncated BOOLEAN,
     loss DOUBLE, entropy DOUBLE, utility DOUBLE, sketch_norm DOUBLE);
-COMMENT ON TABLE features IS 'One row per distinct sample of a pool that a model has measured (curate embed).';
+ALTER TABLE features ADD COLUMN IF NOT EXISTS answer_words INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS prompt_words INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS length_ratio DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS repetition DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS compression DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS prompt_language VARCHAR;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS prompt_language_score DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS answer_language VARCHAR;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS answer_language_score DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS refusal BOOLEAN;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS placeholder BOOLEAN;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS unfinished BOOLEAN;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS in_prompt BOOLEAN;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS copies INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS other_answers INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS pii INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS pii_kinds VARCHAR;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS neighbour_agreement DOUBLE;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS flags VARCHAR;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS bad INTEGER;
+ALTER TABLE features ADD COLUMN IF NOT EXISTS scores MAP(VARCHAR, DOUBLE);
+COMMENT ON TABLE features IS 'One row per distinct sample of a pool that was measured: by a model (curate embed), or by its text (curate grade). A column of the other command is null.';
 COMMENT ON COLUMN features.artifact IS 'The features artifact.';
 COMMENT ON COLUMN features.sample_id IS 'The sample.';
 COMMENT ON COLUMN features.tokens IS 'Number of tokens after truncation.';
@@ -52,6 +73,27 @@ COMMENT ON COLUMN features.loss IS 'Mean cross-entropy over the target tokens, i
 COMMENT ON COLUMN features.entropy IS 'Mean entropy of the model''s predictions at the target tokens, in nats.';
 COMMENT ON COLUMN features.utility IS 'Nuclear norm of the logits.';
 COMMENT ON COLUMN features.sketch_norm IS 'Norm of the isometric SRFT sketch: about the Frobenius norm of the logits.';
+COMMENT ON COLUMN features.answer_words IS 'Words of the last answer; a character of Chinese, Japanese or Korean is one (curate grade).';
+COMMENT ON COLUMN features.prompt_words IS 'Words of the messages before the last answer (curate grade).';
+COMMENT ON COLUMN features.length_ratio IS 'answer_words over prompt_words; null if the prompt has no words.';
+COMMENT ON COLUMN features.repetition IS 'Share of the answer''s sequences of three words that came before in it, 0 to 1; null below 20 words.';
+COMMENT ON COLUMN features.compression IS 'Compressed size of the answer (zlib) over that of usual English answers as long: 1 is usual, less repeats more; null below 80 bytes.';
+COMMENT ON COLUMN features.prompt_language IS 'Language of the last prompt as a code of ISO 639; null if none is recognized (score below 0.2, or no letters).';
+COMMENT ON COLUMN features.prompt_language_score IS 'Confidence in prompt_language, 0.2 to 1.';
+COMMENT ON COLUMN features.answer_language IS 'Language of the last answer as a code of ISO 639; null if none is recognized.';
+COMMENT ON COLUMN features.answer_language_score IS 'Confidence in answer_language, 0.2 to 1.';
+COMMENT ON COLUMN features.refusal IS 'True if the last answer refuses.';
+COMMENT ON COLUMN features.placeholder IS 'True if the last answer has a placeholder, such as [Your Name] or N/A, that was never filled in.';
+COMMENT ON COLUMN features.unfinished IS 'True if the last answer ends without an end: in a word, a sentence, a bracket or a block of code.';
+COMMENT ON COLUMN features.in_prompt IS 'True if the last answer is a part of the prompt, apart from case and white space; null for an empty answer.';
+COMMENT ON COLUMN features.copies IS 'Other rows of the pool with the same text, apart from case, white space and Unicode form.';
+COMMENT ON COLUMN features.other_answers IS 'Other answers that the pool has to the same prompt.';
+COMMENT ON COLUMN features.pii IS 'Personal data and secrets that were found in the prompt and the answer: how many.';
+COMMENT ON COLUMN features.pii_kinds IS 'Kinds of these, joined by commas, each once.';
+COMMENT ON COLUMN features.neighbour_agreement IS 'Mean similarity of the answer to those of the samples with the nearest vectors, 0 to 1 (Jaccard, of words); null without a vector or neighbours.';
+COMMENT ON COLUMN features.flags IS 'What curate grade found wrong with the sample, joined by commas; empty if nothing.';
+COMMENT ON COLUMN features.bad IS 'Number of these flags.';
+COMMENT ON COLUMN features.scores IS 'The numbers of a file of scores (curate grade) by name. Each name is a column of its own, too.';
 
 CREATE TABLE IF NOT EXISTS clusters (
     artifact VARCHAR, sample_id VARCHAR, cluster INTEGER, similarity DOUBLE, representative INTEGER,
