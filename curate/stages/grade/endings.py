@@ -7,11 +7,9 @@ sentence, and only where the text before it shows that its sentences end with a 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable
 
 from .measures import words_of
+from .vocabulary import Vocabulary
 
 FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 END = re.compile(r"[.!?…。！？]['\"”’»)\]}*_`]*\s*$|[:;]\s*[)(D]\s*$")
@@ -42,55 +40,6 @@ LEAST_LETTERS = 40
 LEAST_LINE = 4
 """Words of the shortest last line that is judged as a sentence."""
 PAIRS = {"(": ")", "[": "]", "{": "}", "（": "）", "「": "」", "“": "”"}
-VOCABULARY_ROWS = 100_000
-"""Rows at the begin of a pool whose words are its vocabulary."""
-LEAST_COUNTED = 5
-"""Words of the shortest text whose rare words are counted."""
-GARBLED, GARBLED_ROWS = 0.4, 5000
-"""Share of rare words from which on a text is garbled, and rows of the smallest pool whose vocabulary says so."""
-RARE, USUAL = 1, 5
-"""Texts that a beginning of a word may be in, and texts that a word must be in, for the first to be cut from it."""
-
-
-class Vocabulary:
-    """The words of a pool, in small letters, with the number of texts that have them. About 100 bytes per word."""
-
-    def __init__(self) -> None:
-        self.texts: Counter[str] = Counter()
-        self.rows = 0
-        self._usual: list[str] | None = None
-
-    def add(self, texts: Iterable[str]) -> None:
-        """Count the words of the texts of a row; rows beyond the first 100,000 are not counted."""
-        if self.rows < VOCABULARY_ROWS:
-            self.rows += 1
-            self.texts.update({word.lower() for text in texts for word in words_of(text)})
-
-    def rare_words(self, words: Iterable[str]) -> float | None:
-        """Return the share of the words, each once, that no other text of the pool has: 0 to 1.
-
-        Only words that begin with a small letter and have at least three letters count, because names are rare. It is
-        null for fewer than five of them. Words with their letters in another order are near 0.5 (the others are short,
-        and stay words), usual prose of a pool of some thousand rows is below 0.2, another language near 1.
-        """
-        counted = {word for word in words if len(word) >= 3 and word[0].islower() and word.isalpha()}
-        if len(counted) < LEAST_COUNTED:
-            return None
-        return sum(self.texts[word.lower()] <= RARE for word in counted) / len(counted)
-
-    def is_garbled(self, share: float | None) -> bool:
-        """Return whether so many words are rare that they seem none, in a pool that is large enough to say so."""
-        return share is not None and share >= GARBLED and self.rows >= GARBLED_ROWS
-
-    def is_cut(self, word: str) -> bool:
-        """Return whether no other text has the word, and at least five have a longer one that begins with it."""
-        if self._usual is None:
-            self._usual = sorted(word for word, count in self.texts.items() if count >= USUAL)
-        word = word.lower()
-        if not word.isalpha() or self.texts[word] > RARE:
-            return False
-        place = bisect_left(self._usual, word)
-        return place < len(self._usual) and self._usual[place].startswith(word)
 
 
 def unfinished(answer: str, vocabulary: Vocabulary) -> bool:

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from . import language, measures, personal, rules
 from .copies import Copies
-from .endings import Vocabulary, unfinished
+from .endings import unfinished
 from .texts import Row
+from .vocabulary import Vocabulary
 
 COLUMNS = pa.schema(
     [
@@ -25,7 +26,7 @@ COLUMNS = pa.schema(
         *(("prompt_language", pa.string()), ("prompt_language_score", pa.float64())),
         *(("answer_language", pa.string()), ("answer_language_score", pa.float64())),
         *((name, pa.bool_()) for name in ("refusal", "placeholder", "unfinished", "in_prompt")),
-        ("rare_words", pa.float64()),
+        *((name, pa.float64()) for name in ("rare_words", "prompt_overlap")),
         *((name, pa.int32()) for name in ("copies", "other_answers", "pii")),
         *(("pii_kinds", pa.string()), ("neighbour_agreement", pa.float64())),
         *(("flags", pa.string()), ("bad", pa.int32())),
@@ -84,11 +85,11 @@ class Grader:
         """Return the columns of a row that are measured, and flag -> severity."""
         grades: Grades = {"sample_id": row.sample_id}
         flags: dict[str, float] = {}
-        words = measures.words_of(row.answer)
+        words, prompt_words = measures.words_of(row.answer), measures.words_of(row.prompt)
         if "lengths" in self.groups:
-            self._lengths(row, words, grades, flags)
+            self._lengths(row, len(prompt_words), words, grades, flags)
         if "rules" in self.groups:
-            self._rules(row, words, grades, flags)
+            self._rules(row, prompt_words, words, grades, flags)
         if self.languages is not None:
             self._language(row, self.languages, grades, flags)
         if "copies" in self.groups:
@@ -105,15 +106,16 @@ class Grader:
         flags = {name: float(flags[name]) for name in FLAGS if name in flags}
         return grades | {"flags": ",".join(flags), "bad": len(flags)}, flags
 
-    def _lengths(self, row: Row, words: list[str], grades: Grades, flags: dict[str, float]) -> None:
-        prompt_words = len(measures.words_of(row.prompt))
+    def _lengths(self, row: Row, prompt_words: int, words: list[str], grades: Grades, flags: dict[str, float]) -> None:
         share, size = measures.repetition(words), measures.compression(row.answer)
         grades |= {"answer_words": len(words), "prompt_words": prompt_words, "repetition": share, "compression": size}
         grades["length_ratio"] = measures.length_ratio(len(words), prompt_words)
         if measures.repeats(share, size) and share is not None:
             flags["repeating"] = share
 
-    def _rules(self, row: Row, words: list[str], grades: Grades, flags: dict[str, float]) -> None:
+    def _rules(
+        self, row: Row, prompt_words: list[str], words: list[str], grades: Grades, flags: dict[str, float]
+    ) -> None:
         prompt, answer = (part.text for part in row.parts)
         grades |= {
             "refusal": rules.found(row.answer, rules.REFUSALS) is not None,
@@ -121,6 +123,7 @@ class Grader:
             "unfinished": unfinished(row.answer, self.vocabulary),
             "in_prompt": answer in prompt if answer and prompt else None,
             "rare_words": self.vocabulary.rare_words(words),
+            "prompt_overlap": self.vocabulary.overlap(prompt_words, words),
         }
         if self.vocabulary.is_garbled(grades["rare_words"]):
             flags["garbled"] = grades["rare_words"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from curate.stages.grade import language, measures, personal
-from curate.stages.grade.endings import GARBLED_ROWS, Vocabulary, unfinished
+from curate.stages.grade.endings import unfinished
 from curate.stages.grade.rules import PLACEHOLDERS, REFUSALS, found
+from curate.stages.grade.vocabulary import GARBLED_ROWS, Vocabulary
 
 RNG = random.Random(0)
 PROSE = "The river runs through the town. People walk along it in the evening, and children play on its banks."
@@ -161,6 +164,20 @@ def test_rare_words_count_words_of_one_text_in_small_letters(vocabulary: Vocabul
     vocabulary_of_many = Vocabulary()
     vocabulary_of_many.rows = GARBLED_ROWS
     assert vocabulary_of_many.is_garbled(0.4) and not vocabulary_of_many.is_garbled(None)
+
+
+def test_overlap_is_the_cosine_of_words_weighted_by_rarity() -> None:
+    texts = ["a b c", "A d e", "a b f g", "h"]
+    words = Vocabulary()
+    for text in texts:
+        words.add([text])
+    every = sorted({word for text in texts for word in text.lower().split()})
+    rarity = np.array([math.log(4 / sum(word in text.lower().split() for text in texts)) for word in every])
+    for prompt, answer in (("a b c", "B c h"), ("a", "a"), ("d e", "f g"), ("a b", "b a")):
+        one, two = (rarity * [word in text.lower().split() for word in every] for text in (prompt, answer))
+        slow = one @ two / (np.linalg.norm(one) * np.linalg.norm(two))
+        assert words.overlap(prompt.split(), answer.split()) == pytest.approx(slow, abs=1e-12)
+    assert words.overlap([], ["a"]) is None and words.overlap(["a"], []) is None
 
 
 FOUND = {
