@@ -10,7 +10,7 @@ outside the store, or send data away: `stages/consent.py` decides about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
@@ -59,6 +59,9 @@ class Options(BaseModel):
     BEFORE: ClassVar[Mapping[str, Any]] = {}
     """Option -> the value that says what curate did before it had the option. A config that was recorded without the
     option has this value. The value does not enter the fingerprint, so the fingerprints of older artifacts hold."""
+
+    MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Field -> the stages that may have made its artifact, where these are others than of the same field elsewhere."""
 
     @classmethod
     def fields_with(cls, role: FieldRole) -> list[str]:

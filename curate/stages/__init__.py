@@ -25,6 +25,7 @@ STAGES = {
     "demo-model": "Pre-train the tiny model of the demo.",
     "ingest": "Read a pool of instruction data into the store.",
     "embed": "Measure every sample of a pool with a model: loss, utility, sketch.",
+    "grade": "Say what is wrong with the texts of a pool: copies, refusals, cut answers, personal data and more.",
     "cluster": "Cluster a pool by its sketches or embeddings.",
     "select": "Select a subset of a pool before training, within a budget.",
     "train": "Fine-tune with online batch selection.",

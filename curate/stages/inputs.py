@@ -63,7 +63,9 @@ CHECKPOINT_FIELDS = ("warmup",)
 
 def resolve(store: Store, config: Options) -> Inputs:
     """Find all artifacts and locations that `config` names."""
-    artifacts = {field: store.get(name, *_makers(field)) for field, name in config.refs().items()}
+    artifacts = {
+        field: store.get(name, *config.MAKERS.get(field, _makers(field))) for field, name in config.refs().items()
+    }
     locations: dict[str, str] = {}
     fingerprints = {field: artifact.fingerprint for field, artifact in artifacts.items()}
     for field in config.fields_with(EXTERNAL):
@@ -107,7 +109,8 @@ def base_fingerprint(key: str, location: str, fingerprint: str) -> dict[str, str
 
 def kind_of(field: str) -> str:
     """Return what an external field names: a `model`, a `template`, a `file` or a `dataset`."""
-    return {"model": "model", "encoder": "model", "chat_template": "template", "ids": "file"}.get(field, "dataset")
+    kinds = {"model": "model", "encoder": "model", "chat_template": "template", "ids": "file", "scores": "file"}
+    return kinds.get(field, "dataset")
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -53,6 +53,7 @@ STAGES: Mapping[str, str] = {
     "subset": "subset --pool pool --name it --sql FROM/**/features/**/ORDER/**/BY/**/ALL",
     "dedup": "dedup --pool pool --against held --threshold 0.5 --name it",
     "decontaminate": "decontaminate --pool pool --against held --threshold 0.5 --name it",
+    "grade": "grade --pool pool --features feats --neighbours 3 --name it",
     "split": "split --pool pool --shares train=0.8,held=0.2 --part train --threshold 0.5 --name it",
     "evaluate": "evaluate --model run --pool held --metric exact_match --max-new-tokens 2 --shard-rows 4 --name it "
     f"{SHORT}",
@@ -73,6 +74,7 @@ INPUTS: Mapping[str, Mapping[str, str]] = {
     "export": {"pool": "part-00001.parquet"},
     "dedup": {"pool": "part-00001.parquet", "held": "part-00000.parquet"},
     "decontaminate": {"pool": "part-00001.parquet", "held": "part-00000.parquet"},
+    "grade": {"pool": "part-00001.parquet", "feats": "part-00001.parquet"},
     "split": {"pool": "part-00001.parquet"},
     "report": {"pool": "part-00001.parquet"},
     "compare": {"base": "files/model.safetensors", "pool": "part-00001.parquet"},

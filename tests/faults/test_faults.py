@@ -44,6 +44,7 @@ SAMPLE = [
     ("subset", "kill -9"),
     ("dedup", "disk full"),
     ("decontaminate", "kill -9"),
+    ("grade", "kill -9"),
     ("split", "kill -9"),
     ("evaluate", "Ctrl-C twice"),
     ("evaluate", "/dev/shm full"),

@@ -195,6 +195,7 @@ NEEDED = {
     "subset": {"pool": "pool"},
     "dedup": {"pool": "pool"},
     "decontaminate": {"pool": "pool", "against": "pool"},
+    "grade": {"pool": "pool"},
     "split": {"pool": "pool", "shares": "a=1", "part": "a"},
     "advise": {"pool": "pool", "model": "nothing/there", "tokens": "9"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -153,6 +153,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         "mix_by": "source",
         "mix_unit": "samples",
     }
+    MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
 
     pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(

@@ -96,7 +96,7 @@ def _source(feature: str, config: TrainConfig) -> Source:
 
 
 def _column_of_features(column: str) -> Source:
-    hint = f"features of the pool with a column '{column}'. Make them: curate embed, or see curate query --list"
+    hint = f"features of the pool with a column '{column}'. Make them: curate embed or grade; see curate query --list"
     return Source("features", "features", column, hint)
 
 
@@ -177,7 +177,7 @@ def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any
     if source.column not in numeric:
         raise ConfigError(
             f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)} "
-            "Its columns are the --signals that curate embed was given."
+            "Its columns are the --signals that curate embed or curate grade was given, and the names of its scores."
         )
     return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
 

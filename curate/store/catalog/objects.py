@@ -95,7 +95,7 @@ def schema_columns() -> Columns:
     for statement in re.sub(r"--.*", "", _schema()).split(";\n"):
         if created := re.search(r"CREATE TABLE IF NOT EXISTS (\w+)", statement):
             found |= set(_columns(created[1], statement))
-        elif added := re.search(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) (\w+)", statement):
+        elif added := re.search(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) (\w+(?:\([^)]*\))?)", statement):
             found.add((added[1], added[2], added[3]))
     return frozenset(found)
 

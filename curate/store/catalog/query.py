@@ -28,6 +28,7 @@ from .execution import interruptible
 from .fragments import fragment_key, fragments
 from .limits import Limits
 from .read_only import check_read_only, single_statement
+from .scores import score_columns, score_names
 from .sql import quote
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, c
     waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
     with report_damage(connection, catalogue):
         for table, name_column in NAME_COLUMNS.items():
-            connection.execute(_record_view(table, name_column, waiting))
+            more = score_columns(score_names(artifacts)) if table == "features" else ""
+            connection.execute(_record_view(table, name_column, waiting, more))
         for stage, (view, name_column) in VECTORS.items():
             makers = POOLS if stage in POOLS else (stage,)
             connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage in makers]))
@@ -213,8 +215,11 @@ def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> di
     }
 
 
-def _record_view(table: str, name_column: str, waiting: Sequence[tuple[str, Path]]) -> str:
-    """Return the view of a table of records: merged rows, and fragments, given as (fingerprint, file), that wait."""
+def _record_view(table: str, name_column: str, waiting: Sequence[tuple[str, Path]], more: str = "") -> str:
+    """Return the view of a table of records: merged rows, and fragments, given as (fingerprint, file), that wait.
+
+    `more` has further columns of the view, each with a comma before it.
+    """
     parts = [f"SELECT * FROM catalog.{table}"]
     own: dict[str, list[str]] = {}
     for artifact, path in waiting:
@@ -229,7 +234,7 @@ def _record_view(table: str, name_column: str, waiting: Sequence[tuple[str, Path
     if link := LINK_COLUMNS.get(table):
         replace, join = f"REPLACE (l.name AS {link})", f"LEFT JOIN artifact_table l ON l.fingerprint = r.{link}"
     return (
-        f'CREATE VIEW {table} AS SELECT a.name AS "{name_column}", r.* EXCLUDE (artifact) {replace} '
+        f'CREATE VIEW {table} AS SELECT a.name AS "{name_column}", r.* EXCLUDE (artifact) {replace}{more} '
         f"FROM ({union}) r LEFT JOIN artifact_table a ON a.fingerprint = r.artifact {join}"
     )
 

@@ -94,6 +94,7 @@ SHARED = (
     _line("subset by SQL", "subset --pool pool --sql WHERE --name it", 0.7),
     _line("dedup", STAGES["dedup"], 0.7),
     _line("decontaminate", STAGES["decontaminate"], 0.7),
+    _line("grade", STAGES["grade"], 0.7),
     _line("dedup against", "dedup --pool pool --against held --by exact --on answer --name it", 0.5),
     _line("split", STAGES["split"], 0.5),
     _line(
