@@ -23,6 +23,7 @@ from ..prescreens import Candidates, Screened, Screening, missed
 from ..selectors import CandidateBatch, Scores, Selector, check_kept, checked_scores, checked_update, choose, no_score
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
+from .mixtures.bandit import OnlineShares
 from .process_group import ProcessGroup
 from .recorder import StepRecorder
 
@@ -39,6 +40,7 @@ class SelectionPlan:
         refresh_every: number of steps between two factorizations of a head that is trained.
         losses: True to measure the candidates' losses for the ledger when the selector has a forward pass but does not
             need them. Cost: the multiplication with the head at positions with a target.
+        every_loss: True to measure them also if the selector has no forward pass. Cost: a forward pass.
     """
 
     candidates: int
@@ -46,6 +48,7 @@ class SelectionPlan:
     group: int | None = None
     refresh_every: int = 1
     losses: bool = True
+    every_loss: bool = False
 
     def kept_of(self, candidates: int) -> int:
         """Return how many of so many candidates are kept: the same share as of a whole step, at least one."""
@@ -126,6 +129,7 @@ class BatchSelection:
         engine: measures gradients; required by selectors that need them.
         timer: collects seconds by part of a step.
         screening: rules out candidates before they are scored; None: all are scored.
+        shares: shares of a mixture that learn from the losses of each step; None: nothing is learned.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class BatchSelection:
         engine: GradientEngine | None = None,
         timer: Stopwatch | None = None,
         screening: Screening | None = None,
+        shares: OnlineShares | None = None,
     ) -> None:
         self.selector = selector
         self.scoring_model = scoring_model
@@ -152,6 +157,7 @@ class BatchSelection:
         self.engine = engine
         self.timer = timer or Stopwatch()
         self.screening = screening
+        self.shares = shares
 
     def select(self, batch: StepCandidates) -> Selected:
         """Score a step's candidates, keep the best and record the step.
@@ -164,7 +170,8 @@ class BatchSelection:
         if self.selector.keeps_all:
             kept = torch.arange(len(candidates))
             selected = Selected(candidates, kept, self._weights(batch.table, candidates, None))
-            self._record(batch, selected)
+            loss = self._measure(batch).values.get("loss") if batch.plan.every_loss else None
+            self._record(batch, selected, loss=loss)
             return selected
         screened = self._screen(batch, candidates)
         rows = candidates if screened is None else candidates[screened.scored]
@@ -242,7 +249,9 @@ class BatchSelection:
         loss: Tensor | None = None,
         screened: Screened | None = None,
     ) -> None:
-        """Record a step, on the first of the processes that select together."""
+        """Record a step, on the first of the processes that select together, and let shares learn from it on all."""
+        if self.shares is not None and loss is not None:
+            self.shares.observe(batch.step, selected.candidates.numpy(), loss.detach().cpu().double().numpy())
         if not self.ranks.rank:
             with self.timer.part("ledger"):
                 rows, kept = selected.candidates.numpy(), selected.kept.numpy()
@@ -254,9 +263,10 @@ class BatchSelection:
         return self.scoring_model.head.weight.device
 
     def _signals(self, plan: SelectionPlan) -> dict[str, Signal]:
-        """Return the signals to measure; none without a scoring pass."""
+        """Return the signals to measure; none without a scoring pass, unless the plan asks for every loss."""
         signals = dict(self.selector.signals)
-        return {**signals, "loss": Loss()} if signals and plan.losses else signals
+        alone = plan.every_loss and self.selector.gradients is None
+        return {**signals, "loss": Loss()} if (signals and plan.losses) or alone else signals
 
     def _measure(self, batch: StepCandidates) -> CandidateMeasurements:
         """Measure own candidates and return the measurements of all processes, on the CPU except resident signals."""

@@ -152,6 +152,9 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         "mix": None,
         "mix_by": "source",
         "mix_unit": "samples",
+        "mix_policy": "fixed",
+        "mix_smoothing": 0.9,
+        "mix_warmup_steps": 0,
     }
 
     pool: Ref = Field(description="Name of the pool to train on.")

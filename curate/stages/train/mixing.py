@@ -21,10 +21,14 @@ from .mixture_options import REST, shares_of
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
+    from ...training.mixtures.bandit import OnlineShares
     from ...training.mixtures.label_counts import LabelTotal
     from ...training.mixtures.mixture import MixtureOrder
 
 Rows = npt.NDArray[np.int64]
+
+MOST = 1000
+"""Largest number of labels whose shares are learned."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Mixing:
     Attributes:
         order: the stream of candidates.
         names: the labels that are mixed, in order; `rest` for those that are not named.
+        learned: the shares, if they are learned; None: they are fixed.
         summary: what the summary of the run says of it.
     """
 
     order: MixtureOrder
     names: Sequence[str]
+    learned: OnlineShares | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +54,11 @@ def check_mix(config: TrainConfig) -> None:
         raise ConfigError("--mix-by cluster needs --clusters NAME: clusters of the pool. Make them: curate cluster.")
     if not config.mixes:
         return
+    if config.learns and config.scope != "global":
+        raise ConfigError("--mix-policy odm needs the losses of the whole step: leave --scope at global.")
+    if config.learns and not config.candidate_losses:
+        raise ConfigError("--mix-policy odm learns from the losses of the candidates: leave out --no-candidate-losses.")
+    given_by = "--mix" if config.mix is not None else "--mix-policy odm"
     for option, given in (
         ("--sequence", config.sequence),
         ("--pool-selector", config.pool_selector is not None),
@@ -55,7 +66,8 @@ def check_mix(config: TrainConfig) -> None:
     ):
         if given:
             raise ConfigError(
-                f"--mix draws the candidates by label, and {option} says itself which they are: leave out one of them."
+                f"{given_by} draws the candidates by label, and {option} says itself which they are: leave out one of "
+                "them."
             )
 
 
@@ -72,21 +84,53 @@ def mixing_of(config: TrainConfig, inputs: Inputs, table: TokenTable, labels: La
     if not config.mixes:
         return None
     _check_subset(inputs)
-    assert config.mix is not None
-    shares = {name: share for name, share in shares_of(config.mix).items() if share}
+    shares = _shares(config, labels)
     members = members_of(shares, labels, config)
     sizes = table.lengths if config.mix_unit == "tokens" else None
+    learned = _learned(config, shares, members, len(table)) if config.learns else None
     order = MixtureOrder(
-        list(members.values()), FixedShares(whole_shares(shares)), len(table), config.candidates, sizes
+        list(members.values()),
+        learned or FixedShares(whole_shares(shares)),
+        len(table),
+        config.candidates,
+        sizes,
     )
     left_out = len(table) - sum(map(len, members.values()))
     if left_out:
         named = {*members, *(labels.names if REST in members and REST not in labels.names else ())}
         names = [name for name in labels.names if name not in named]
         which = f" (of {', '.join(map(cell, names[:5]))}{', …' if len(names) > 5 else ''})" if names else ""
-        LOGGER.warning(f"--mix leaves out {left_out} of {len(table)} samples{which}: their labels have no share.")
-    _tell_repeats(order, shares, members, len(table))
-    return Mixing(order, tuple(members), {"left out by --mix": left_out} if left_out else {})
+        LOGGER.warning(f"The mixture leaves out {left_out} of {len(table)} samples{which}: their labels have no share.")
+    if learned is None:
+        _tell_repeats(order, shares, members, len(table))
+    return Mixing(order, tuple(members), learned, {"left out of the mixture": left_out} if left_out else {})
+
+
+def _shares(config: TrainConfig, labels: Labels) -> dict[str, Fraction]:
+    """Return the shares of --mix that are above 0, or without --mix those of the labels among the samples."""
+    if config.mix is not None:
+        return {name: share for name, share in shares_of(config.mix).items() if share}
+    sizes = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names)).tolist()
+    return {name: Fraction(size, sum(sizes)) for name, size in zip(labels.names, sizes, strict=True)}
+
+
+def _learned(
+    config: TrainConfig, shares: Mapping[str, Fraction], members: Mapping[str, Rows], count: int
+) -> OnlineShares:
+    """Return the shares that a bandit learns; `DataError` if there is only one label."""
+    from ...training.mixtures.bandit import WHOLE, OnlineShares
+    from ...training.mixtures.interleave import rounded_shares
+
+    if not 2 <= len(members) <= MOST:
+        raise DataError(
+            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives "
+            f"{len(members)}: give another --mix-by."
+        )
+    arms = np.full(count, -1)
+    for arm, rows in enumerate(members.values()):
+        arms[rows] = arm
+    start = rounded_shares([float(share) for share in shares.values()], WHOLE)
+    return OnlineShares(arms, start, warmup=config.mix_warmup_steps, smoothing=config.mix_smoothing)
 
 
 def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConfig) -> dict[str, Rows]:
@@ -151,6 +195,6 @@ def _check_subset(inputs: Inputs) -> None:
         kinds.append("rounds")
     if kinds:
         raise ConfigError(
-            f"The subset '{subset.name}' has {kinds[0]}, which say how often its samples are drawn, and so does --mix: "
-            "leave out one of them."
+            f"The subset '{subset.name}' has {kinds[0]}, which say how often its samples are drawn, and so does the "
+            "mixture: leave out one of them."
         )

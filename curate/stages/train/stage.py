@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...runtime.distributed import size
+from ...runtime.terminal import cell
 from ...store import Artifact, Draft
 from ..inputs import Inputs
 from ..pools import tell_older_weights
@@ -129,6 +130,7 @@ def job_of(
             group=config.group,
             refresh_every=config.head_refresh_steps,
             losses=config.candidate_losses,
+            every_loss=config.learns,
         ),
         reference=joined_features(config, inputs, table, tokenizer),
         max_length=config.max_length,
@@ -152,6 +154,8 @@ def job_of(
         train_batch_tokens=config.train_batch_tokens,
         screening=screening_of(config, inputs, table),
         labels=labels.counted() if labels else None,
+        mixed=[cell(name) for name in mixing.names] if mixing else (),
+        shares=mixing.learned if mixing else None,
     )
 
 

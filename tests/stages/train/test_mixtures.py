@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -55,7 +56,7 @@ def store(made: Path, tmp_path: Path) -> Store:
 
 
 def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
-    return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
+    return make(store, "train", name=name, model=tiny, **{"pool": "pool", **SMALL, **values})
 
 
 def offered(store: Store, run: str = "run") -> list[dict[str, Any]]:
@@ -106,9 +107,9 @@ def test_labels_without_a_share_are_left_out_and_counted(
 ) -> None:
     with caplog.at_level(logging.INFO, "curate"):
         run = train(store, tiny, selector="random", mix={"chat": 0.75, "math": 0.25}, mix_unit="tokens", max_steps=8)
-    assert "--mix leaves out 18 of 44 samples (of code, lists)" in caplog.text
+    assert "The mixture leaves out 18 of 44 samples (of code, lists)" in caplog.text
     assert "An epoch of 50 candidates draws each sample of chat" in caplog.text
-    assert run.summary["left out by --mix"] == 18
+    assert run.summary["left out of the mixture"] == 18
     tokens = {"math": 0, "chat": 0}
     seen = offered(store)
     longest = max(row["tokens"] for row in seen)
@@ -143,6 +144,35 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
         "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL",
     ):
         assert other.query(sql).equals(store.query(sql))
+
+
+def test_learned_shares_move_to_the_hard_source_and_resume_to_the_bit(store: Store, tiny: str, tmp_path: Path) -> None:
+    """One source repeats a word; the answers of the other are random letters, whose loss stays high."""
+    letters = random.Random(0)
+    lines = [
+        {"instruction": f"Say {n}.", "output": "ok" if easy else "".join(letters.choices("abcdefghijkmnopq", k=24))}
+        for easy in (True, False)
+        for n in range(30)
+    ]
+    text = [json.dumps(line | {"input": "", "kind": "easy" if n < 30 else "hard"}) for n, line in enumerate(lines)]
+    (tmp_path / "both.jsonl").write_text("\n".join(text))
+    shape = {"selector": "full", "mix_policy": "odm", "mix_by": "kind", "max_steps": 12, "logging_steps": 1}
+    shape |= {"full": True, "learning_rate": 1e-2, "mix_smoothing": 0.5, "lr_scheduler_type": "constant"}
+    stores = [store, Store(shutil.copytree(store.root, tmp_path / "other"))]
+    for each in stores:
+        make(each, "ingest", name="both", data=[str(tmp_path / "both.jsonl")])
+    whole = train(store, tiny, **shape, pool="both")
+    with interrupted_at(10):
+        train(stores[1], tiny, **shape, pool="both")
+    resumed = train(stores[1], tiny, **shape, pool="both")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE 'mix%' OR metric LIKE 'cand%' ORDER BY ALL"
+    assert rows(stores[1], sql) == rows(store, sql)
+    logged = {(row["step"], row["metric"]): row["value"] for row in rows(store, sql)}
+    assert logged[1, "mix_share/easy"] == logged[1, "mix_share/hard"] == 0.5
+    assert logged[12, "candidate_loss/hard"] > logged[12, "candidate_loss/easy"]
+    assert logged[12, "mix_share/hard"] > 0.55 and logged[12, "mix_reward/hard"] > logged[12, "mix_reward/easy"]
+    assert rows(store, "SELECT count(*) - count(loss) AS n FROM ledger") == [{"n": 0}]
 
 
 def launched(ranks: Ranks, store: Store, tiny: str, *flags: str) -> None:
@@ -182,6 +212,16 @@ def test_two_processes_have_the_stream_of_one(
         ({"mix": MIX, "subset": "s", "sequence": True}, "--sequence says itself which they are"),
         ({"mix": MIX, "pool_selector": "random", "selection_budget": 0.5}, "--pool-selector says itself"),
         ({"mix": MIX, "selector": "full", "lengths_of": "r"}, "--lengths-of says itself"),
+        ({"mix_smoothing": 0.5}, "--mix-smoothing is an option of --mix-policy odm"),
+        ({"mix": MIX, "mix_warmup_steps": 5}, "--mix-warmup-steps is an option of --mix-policy odm"),
+        ({"mix": MIX, "mix_policy": "odm"}, "those of --mix have no effect: give --mix-warmup-steps"),
+        (
+            {"mix": MIX, "mix_policy": "odm", "mix_unit": "tokens", "mix_warmup_steps": 5},
+            "learns shares of samples: leave out --mix-unit tokens",
+        ),
+        ({"mix_policy": "odm", "scope": "micro:5"}, "leave --scope at global"),
+        ({"mix_policy": "odm", "candidate_losses": False}, "leave out --no-candidate-losses"),
+        ({"mix_policy": "odm", "subset": "s", "sequence": True}, "--mix-policy odm draws the candidates by label"),
         ({"mix": MIX, "mix_by": "cluster"}, "--mix-by cluster needs --clusters NAME"),
     ],
 )
@@ -202,6 +242,7 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
             "names 1 samples again: each sample may have one label",
         ),
         ({"mix": {"a": 1}, "mix_by": "select x from y"}, "y"),
+        ({"mix_policy": "odm", "mix_by": "SELECT sample_id, 'a' AS label FROM samples"}, "2 to 1000 labels"),
         ({"mix": MIX, "subset": "weighted"}, "has weights, which say how often"),
     ],
 )
