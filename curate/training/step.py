@@ -23,6 +23,7 @@ from ..prescreens import Candidates, Screened, Screening, missed
 from ..selectors import CandidateBatch, Scores, Selector, check_kept, checked_scores, checked_update, choose, no_score
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
+from .loss_weights import log_weights, mean_weights, weights_at
 from .mixtures.bandit import OnlineShares
 from .process_group import ProcessGroup
 from .recorder import StepRecorder
@@ -173,10 +174,14 @@ class BatchSelection:
             loss = self._measure(batch).values.get("loss") if batch.plan.every_loss else None
             self._record(batch, selected, loss=loss)
             return selected
+        replayed = candidates[candidates >= batch.table.first_replayed]
+        if len(replayed):
+            candidates = candidates[candidates < batch.table.first_replayed]
+            batch = without_replayed(batch, self._own_part(candidates), len(replayed))
         screened = self._screen(batch, candidates)
         rows = candidates if screened is None else candidates[screened.scored]
         if screened is not None:
-            batch = replace(batch, rows=rows.tensor_split(self.ranks.size)[self.ranks.rank].tolist())
+            batch = replace(batch, rows=self._own_part(rows))
         measured = self._measure(batch)
         scored = self._candidate_batch(batch, rows, measured)
         with self.timer.part("score_arithmetic"):
@@ -188,16 +193,44 @@ class BatchSelection:
             tokens = torch.from_numpy(batch.table.target_tokens[rows[kept].numpy()])
             selected = Selected(rows, kept, weights, self._update_of(measured, kept, weights, tokens))
             if given is not None:
-                scores = replace(scores, weights=_at(kept, weights, len(rows)))
+                scores = replace(scores, weights=weights_at(kept, weights, len(rows)))
         loss = measured.values.get("loss")
         if screened is not None:
             self._learn(batch, candidates, screened, scores, hits)
             selected = replace(selected, candidates=candidates, kept=screened.scored[kept])
             scores, loss = screened.spread_scores(scores), None if loss is None else screened.spread(loss)
+        if len(replayed):
+            selected, scores = self._with_replayed(batch.table, selected, scores, given, replayed)
         self._record(batch, selected, scores, loss, screened)
         if not self.ranks.rank:
             self.recorder.bad([batch.table.ids[row] for row in rows[~finite].tolist()])
         return selected
+
+    def _own_part(self, rows: Tensor) -> list[int]:
+        """Return this process's part of rows that all processes know."""
+        part: list[int] = rows.tensor_split(self.ranks.size)[self.ranks.rank].tolist()
+        return part
+
+    def _with_replayed(
+        self, table: TokenTable, selected: Selected, scores: Scores, given: Tensor | None, replayed: Tensor
+    ) -> tuple[Selected, Scores]:
+        """Add the replayed rows behind the candidates: all are kept, with the mean of the selector's weights.
+
+        Args:
+            table: tokenized samples.
+            selected: selection among the candidates of the run's own pool.
+            scores: their scores, (B,).
+            given: (k,) the selector's weights of the kept ones, or None.
+            replayed: (r,) rows of the table.
+        """
+        candidates, count = torch.cat([selected.candidates, replayed]), len(selected.candidates)
+        kept = torch.cat([selected.kept, torch.arange(count, len(candidates))])
+        if given is not None:
+            given = torch.cat([given, given.mean().expand(len(replayed))])
+        weights = self._weights(table, candidates[kept], given)
+        if scores.weights is not None:
+            scores = replace(scores, weights=weights_at(kept, weights, len(candidates)))
+        return Selected(candidates, kept, weights), scores
 
     def _screen(self, batch: StepCandidates, candidates: Tensor) -> Screened | None:
         """Rule out candidates of all processes before they are scored; None without a prescreen."""
@@ -357,6 +390,19 @@ class BatchSelection:
         return whole, _concatenate(scored)
 
 
+def without_replayed(batch: StepCandidates, rows: Sequence[int], replayed: int) -> StepCandidates:
+    """Return a step without its replayed candidates: fewer are offered, and as many fewer are kept.
+
+    Args:
+        batch: the step.
+        rows: the other candidates of this process.
+        replayed: number of replayed candidates of all processes.
+    """
+    plan = batch.plan
+    fewer = replace(plan, candidates=plan.candidates - replayed, keep=plan.keep - replayed)
+    return replace(batch, rows=rows, plan=fewer)
+
+
 def _known(table: TokenTable, rows: Tensor) -> Candidates:
     """Return what is known of candidates before a pass."""
     index = rows.numpy()
@@ -369,43 +415,6 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
     for value in batch.values.values():
         finite &= value.isfinite().reshape(len(batch), -1).all(1).cpu()
     return finite
-
-
-def log_weights(tokens: Tensor, own: Tensor | None, given: Tensor | None) -> Tensor:
-    """Return log(s_i v_i), or log(s_i n_i) without a selector's weights: (k,) float64; logarithms cannot overflow.
-
-    Args:
-        tokens: (k,) n_i, numbers of target tokens.
-        own: (k,) s_i, weights of the samples in the pool, or None for 1.
-        given: (k,) v_i, the selector's weights, or None.
-    """
-    logs = (tokens if given is None else given).cpu().double().log()
-    return logs if own is None else logs + own.double().log()
-
-
-def mean_weights(logs: Tensor, everywhere: Tensor) -> Tensor:
-    """Return u_i = exp(x_i) / Σ_j exp(x_j): (k,) float64.
-
-    With a selector's weights v_i and the samples' own weights s_i, the loss Σ u_i ℓ_i is the mean of the samples' mean
-    losses ℓ_i under the weights s_i v_i. Without the selector's it is Σ s_i n_i ℓ_i / Σ s_i n_i: the mean over target
-    tokens, in which each token of sample i counts s_i times. So s_i = 2 is in both cases the same as the row twice.
-
-    Args:
-        logs: (k,) x_i of these samples, from `log_weights`.
-        everywhere: (K,) x_j of all samples of the step.
-    """
-    highest = everywhere.max()
-    if highest.isneginf():  # no sample has a target token
-        return torch.zeros_like(logs)
-    return (logs - highest).exp() / (everywhere - highest).exp().sum()
-
-
-def _at(kept: Tensor, weights: Tensor | None, count: int) -> Tensor:
-    """Return the weights of kept candidates at their places among all, (count,); NaN for the others."""
-    assert weights is not None
-    placed = torch.full((count,), torch.nan, dtype=torch.float64)
-    placed[kept] = weights
-    return placed
 
 
 def _concatenate(groups: Sequence[Scores]) -> Scores:

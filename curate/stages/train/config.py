@@ -155,6 +155,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         "mix_policy": "fixed",
         "mix_smoothing": 0.9,
         "mix_warmup_steps": 0,
+        "replay_share": None,
     }
 
     pool: Ref = Field(description="Name of the pool to train on.")

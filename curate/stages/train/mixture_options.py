@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...config import Options, flag_of
+from ...config import Options, Ref, flag_of
 from ...errors import ConfigError
 
 REST = "rest"
@@ -51,6 +51,15 @@ class MixtureOptions(Options):
         "ones.",
     )
 
+    replay: Ref | None = Field(
+        None,
+        description="Pool whose samples are mixed into each step, against forgetting; they are trained on without "
+        "being selected.",
+    )
+    replay_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="With --replay: share of the samples trained on that are replayed; 0.1 by default."
+    )
+
     @field_validator("mix")
     @classmethod
     def _sorted(cls, mix: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -70,6 +79,10 @@ class MixtureOptions(Options):
         ):
             if not needed and getattr(self, name) != fields[name].default:
                 raise ConfigError(f"--{flag_of(name, fields[name])} is an option of {example}.")
+        if self.replay is None and self.replay_share is not None:
+            raise ConfigError("--replay-share is an option of --replay: give --replay POOL, or leave it out.")
+        if self.replay is not None and self.replay_share is None:
+            object.__setattr__(self, "replay_share", 0.1)
         if self.learns and self.mix_unit == "tokens":
             raise ConfigError("--mix-policy odm learns shares of samples: leave out --mix-unit tokens.")
         if self.learns and self.mix is not None and not self.mix_warmup_steps:
@@ -88,6 +101,12 @@ class MixtureOptions(Options):
     def mixes(self) -> bool:
         """True if the candidates are drawn by label."""
         return self.mix is not None or self.learns
+
+    @property
+    def by_label(self) -> str | None:
+        """The option that says how the candidates are drawn by label or replayed, or None."""
+        given = {"--mix": self.mix is not None, "--mix-policy odm": self.learns, "--replay": self.replay is not None}
+        return next((option for option, is_given in given.items() if is_given), None)
 
     @property
     def mix_sql(self) -> str | None:

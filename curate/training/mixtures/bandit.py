@@ -35,7 +35,7 @@ class OnlineShares:
     rounded to 2⁻²⁰, none to 0, and the rounded ones divide the losses.
 
     Args:
-        arms: (n,) index of the label of each row of the table.
+        arms: (n,) index of the label of each row of the table; -1 for rows that the mixture does not have.
         start: (K,) shares of the steps of the warm-up, in whole numbers that add up to `WHOLE`.
         warmup: number of steps with these shares; turns are counted from the first step on.
         smoothing: α, from 0 up to but not including 1.
@@ -70,11 +70,14 @@ class OnlineShares:
         Args:
             step: the optimizer step, counted from 1.
             rows: (B,) its candidates, as rows of the table.
-            losses: (B,) their losses before the step in nats; NaN where there is none.
+            losses: (B,) their losses before the step in nats, NaN where there is none; replayed candidates at the end
+                may be left out.
         """
         shares = list(self.at(step - 1))
         self.history.append(shares)
-        arms, known, count = self.arms[rows], np.isfinite(losses), len(shares)
+        own = self.arms[rows] >= 0  # not replayed
+        arms, losses, count = self.arms[rows][own], losses[own[: len(losses)]], len(shares)
+        known = np.isfinite(losses)
         drawn, measured = np.bincount(arms, minlength=count), np.bincount(arms[known], minlength=count)
         total = np.bincount(arms[known], losses[known], minlength=count) * drawn / np.maximum(measured, 1)
         seen = total != 0

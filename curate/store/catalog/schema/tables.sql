@@ -77,7 +77,7 @@ COMMENT ON COLUMN ledger.step IS 'Optimizer step, from 1.';
 COMMENT ON COLUMN ledger.rank IS 'Process of a distributed run, from 0.';
 COMMENT ON COLUMN ledger.slot IS 'Index among the candidates of the step, from 0.';
 COMMENT ON COLUMN ledger.sample_id IS 'The sample.';
-COMMENT ON COLUMN ledger.position IS 'Row of the sample in the pool, from 0.';
+COMMENT ON COLUMN ledger.position IS 'Row of the sample in the pool, from 0; null for a replayed sample, which is of another pool.';
 COMMENT ON COLUMN ledger.kept IS 'True if the sample was trained on in this step.';
 COMMENT ON COLUMN ledger.score IS 'Score that the selector ranked by; null if it computes no scores, the sample''s signals were not finite, or a prescreen ruled the sample out.';
 COMMENT ON COLUMN ledger.weight IS 'Factor of the sample''s mean loss in the loss of the step: these factors of a step add up to 1, and contain the sample_weight. Null: the loss is the mean over the target tokens of all kept samples, each token counted sample_weight times.';
@@ -85,7 +85,7 @@ COMMENT ON COLUMN ledger.sample_weight IS 'Weight of the sample in the pool; nul
 COMMENT ON COLUMN ledger.loss IS 'Mean cross-entropy before the step, in nats; null if the sample was not scored.';
 COMMENT ON COLUMN ledger.tokens IS 'Number of tokens in the sample.';
 COMMENT ON COLUMN ledger.target_tokens IS 'Number of tokens that the loss trains on.';
-COMMENT ON COLUMN ledger.stage IS 'In a run with a prescreen, where the candidate left: prescreen (ruled out, not scored), audit (ruled out, scored all the same) or scored. Null: the run has no prescreen.';
+COMMENT ON COLUMN ledger.stage IS 'In a run with a prescreen, where the candidate left: prescreen (ruled out, not scored), audit (ruled out, scored all the same) or scored. In any run: replay, for a sample of the pool of --replay, which is trained on without being selected. Otherwise null.';
 COMMENT ON COLUMN ledger.predicted IS 'Value that the prescreen predicted (of the utility, the alignment or the score); null if it could predict none, or the run has no prescreen.';
 COMMENT ON COLUMN ledger.parts IS 'The terms of the score by name: parts[''utility''], parts[''diversity''].';
 
