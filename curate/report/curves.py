@@ -44,7 +44,7 @@ WHERE metric IN ('loss', 'eval_loss') AND isfinite(value)
 GROUP BY run, metric, floor((step - 1) / span) ORDER BY run, metric, step
 """
 
-LABELS = """
+BY_LABEL = """
 WITH wanted AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
 SELECT run, metric, max(step) AS step, avg(value) AS value FROM metrics JOIN wanted USING (run)
 WHERE list_contains($kinds, split_part(metric, '/', 1)) AND contains(metric, '/') AND isfinite(value)
@@ -98,7 +98,7 @@ def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str,
     metrics = _by_run(context.rows(METRICS, **wanted))
     seconds = _by_run(context.rows(SECONDS, runs=context.run_labels))
     distributions = _distributions(context, columns)
-    labels = _by_run(context.rows(LABELS, kinds=list(OF_LABEL.values()), **wanted))
+    labels = _by_run(context.rows(BY_LABEL, kinds=list(OF_LABEL.values()), **wanted))
     prescreens = _by_run(context.rows(PRESCREEN, runs=context.run_labels))
     found = []
     for run in context.runs:

@@ -100,7 +100,7 @@ COMMENT ON COLUMN memory.step IS 'The step that kept the sample.';
 COMMENT ON COLUMN memory.sketch IS 'Isometric sketch of the sample''s logits.';
 
 CREATE TABLE IF NOT EXISTS metrics (artifact VARCHAR, step BIGINT, metric VARCHAR, value DOUBLE);
-COMMENT ON TABLE metrics IS 'Metrics that a run logged: loss, eval_loss, learning_rate, seconds by part, totals.';
+COMMENT ON TABLE metrics IS 'Metrics that a run logged: loss, eval_loss, learning_rate, seconds by part, totals, and by label (candidate_loss/LABEL, candidate_share/LABEL, kept_share/LABEL, mix_share/LABEL, mix_reward/LABEL).';
 COMMENT ON COLUMN metrics.artifact IS 'The run.';
 COMMENT ON COLUMN metrics.step IS 'Optimizer step.';
 COMMENT ON COLUMN metrics.metric IS 'Name of the metric, as the Trainer logs it.';
