@@ -164,7 +164,6 @@ def _kept(config: TrainConfig, store: Store, steps: int) -> list[frozenset[int]]
     from ..stages.inputs import resolve
     from ..stages.tokens.tokenization import encode_pool
     from ..stages.train.joined_features import check_requirements
-    from ..stages.train.labels import labels_of
     from ..stages.train.mixing import check_mix, mixing_of
     from ..stages.train.stage import job_of
     from ..training.dry_run import kept_without_training
@@ -177,8 +176,8 @@ def _kept(config: TrainConfig, store: Store, steps: int) -> list[frozenset[int]]
     tokenizer = load_tokenizer(options)
     subset = inputs.artifacts.get("subset")
     pool = encode_pool(config, tokenizer, inputs.artifacts["pool"], distinct=subset is not None, subset=subset)
-    labels = labels_of(config, inputs, pool.table, pool.expansion.conversations)
-    job = job_of(config, inputs, tokenizer, pool, None, None, labels, mixing_of(config, inputs, pool.table, labels))
+    replayed = encode_pool(config, tokenizer, inputs.artifacts["replay"]) if config.replay else None
+    job = job_of(config, inputs, tokenizer, pool, None, None, mixing_of(config, inputs, pool, replayed))
     with tempfile.TemporaryDirectory(prefix="curate-doctor-") as folder:
         return kept_without_training(
             job, lambda: load_to_train(options, None if config.full else config.lora), tokenizer, Path(folder), steps

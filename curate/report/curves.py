@@ -44,6 +44,15 @@ WHERE metric IN ('loss', 'eval_loss') AND isfinite(value)
 GROUP BY run, metric, floor((step - 1) / span) ORDER BY run, metric, step
 """
 
+BY_LABEL = """
+WITH wanted AS (SELECT unnest($runs) AS run, unnest($spans) AS span)
+SELECT run, metric, max(step) AS step, avg(value) AS value FROM metrics JOIN wanted USING (run)
+WHERE list_contains($kinds, split_part(metric, '/', 1)) AND contains(metric, '/') AND isfinite(value)
+GROUP BY run, metric, floor((step - 1) / span) ORDER BY run, metric, step
+"""
+OF_LABEL = {"loss": "candidate_loss", "offered": "candidate_share", "kept": "kept_share"}
+"""Curve of a label -> the first part of its metric; the label is the part behind the slash."""
+
 SECONDS = """
 SELECT run, metric, sum(value) AS seconds FROM metrics
 WHERE list_contains($runs, run) AND starts_with(metric, 'seconds_') AND isfinite(value)
@@ -89,6 +98,7 @@ def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str,
     metrics = _by_run(context.rows(METRICS, **wanted))
     seconds = _by_run(context.rows(SECONDS, runs=context.run_labels))
     distributions = _distributions(context, columns)
+    labels = _by_run(context.rows(BY_LABEL, kinds=list(OF_LABEL.values()), **wanted))
     prescreens = _by_run(context.rows(PRESCREEN, runs=context.run_labels))
     found = []
     for run in context.runs:
@@ -98,6 +108,7 @@ def curves(context: ReportContext, columns: Mapping[str, str]) -> list[dict[str,
             "loss": _curve(metrics.get(run.label, ()), "loss"),
             "eval": _curve(metrics.get(run.label, ()), "eval_loss"),
             "kept_share": _shares(steps.get(run.label, ())),
+            "labels": _labels(labels.get(run.label, ())),
             "scores": _scores(steps.get(run.label, ()), list(columns)),
             "distributions": distributions.get(run.label, []),
             "time": [
@@ -136,6 +147,12 @@ def _by_run(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _curve(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
     own = [row for row in rows if row["metric"] == metric]
     return {"step": [row["step"] for row in own], "value": [row["value"] for row in own]} if own else None
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each label that a run counted by its name and the curves of `OF_LABEL`, None where there is none."""
+    names = dict.fromkeys(row["metric"].partition("/")[2] for row in rows)
+    return [{"name": name, **{key: _curve(rows, f"{kind}/{name}") for key, kind in OF_LABEL.items()}} for name in names]
 
 
 def _prescreen(context: ReportContext, run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

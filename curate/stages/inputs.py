@@ -168,7 +168,7 @@ RUNS = ("train", SCRIPT)
 """Stages that make runs."""
 
 MADE_BY: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(["pool", "eval_pool", "target", "against"], POOLS),
+    **dict.fromkeys(["pool", "eval_pool", "target", "against", "replay"], POOLS),
     **dict.fromkeys(["features", "target_features", "before"], ("embed",)),
     **dict.fromkeys(["run", "runs"], RUNS),
     "warmup": ("train",),

@@ -19,9 +19,12 @@ from ..store.artifacts.files import write_text
 from ..store.artifacts.path_checks import require_file
 from ..store.artifacts.safe_files import read_text
 from .batching import ROUTES, Batching
-from .checkpoint_files import damage_error
+from .checkpoint_files import damage_error, step_of
 from .recorder import Counters
 from .step import BatchSelection
+
+SHARES = "shares.safetensors"
+"""File with the learned shares of a mixture."""
 
 
 def save(checkpoint: Path, selection: BatchSelection, rank: int, batching: Batching | None = None) -> None:
@@ -41,6 +44,8 @@ def save(checkpoint: Path, selection: BatchSelection, rank: int, batching: Batch
     if selection.screening is not None and not selection.ranks.rank:
         learned = {name: tensor.contiguous() for name, tensor in selection.screening.state_dict().items()}
         save_file(learned, require_file(checkpoint / f"prescreen-{rank}.safetensors"))
+    if selection.shares is not None and not rank:
+        selection.shares.save(checkpoint / SHARES)
     content = {
         "tally": asdict(selection.recorder.counters),
         "seconds": selection.timer.seconds,
@@ -75,6 +80,9 @@ def load(checkpoint: Path, selection: BatchSelection, rank: int, ranks: int) -> 
         state = checkpoint / f"prescreen-{rank - selection.ranks.rank}.safetensors"
         with _reading(state):
             selection.screening.load_state_dict(load_file(require_file(state)))
+    if selection.shares is not None:
+        with _reading(checkpoint / SHARES):
+            selection.shares.load(checkpoint / SHARES, step_of(checkpoint))
     for file in checkpoint.glob("tally-*.json"):
         with _reading(file):
             writer = int(file.stem.removeprefix("tally-"))

@@ -18,6 +18,7 @@ from ..numerics.losses import IGNORE
 from ..prescreens import Screened
 from ..selectors import Scores
 from ..selectors.memory import Memory
+from ..store.ledger.rows import STAGES
 from .mixtures.label_counts import LabelCounts
 
 NEAR = 1e-6
@@ -110,7 +111,8 @@ class StepRecorder:
         Args:
             step: optimizer step, from 1.
             table: the tokenized samples.
-            rows: (B,) rows of the table, the candidates.
+            rows: (B,) rows of the table, the candidates; the replayed ones are last, unless all are kept. What is
+                measured of candidates may leave these out.
             kept: (k,) indices into `rows` of the kept candidates.
             scores: scores of the candidates, with the weights that the loss of the step has; None without a score.
             loss: (B,) losses before the step; None if they were not measured.
@@ -120,25 +122,33 @@ class StepRecorder:
         mask = np.zeros(len(rows), dtype=bool)
         mask[kept] = True
         lengths = table.lengths[rows]
-        losses = None if loss is None else _column(loss)
+        replayed = rows >= table.first_replayed
+        losses = None if loss is None else _column(loss, len(rows))
+        stages = None if screened is None else screened.stages.numpy()
+        if replayed.any():
+            own = np.zeros(np.count_nonzero(~replayed), np.int8) if stages is None else stages
+            stages = np.full(len(rows), STAGES.index("replay") + 1, np.int8)
+            stages[~replayed] = own
         if self.labels is not None:
             self.labels.add(rows, mask, lengths, losses)
         self.ledger.append(
             step,
             {
                 "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
-                "position": table.positions[rows],
+                "position": np.where(replayed, -1, table.positions[rows]),
                 "kept": mask,
-                "score": None if scores is None else _column(scores.total),
-                "weight": None if scores is None or scores.weights is None else _column(scores.weights),
+                "score": None if scores is None else _column(scores.total, len(rows)),
+                "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
                 "loss": losses,
                 "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
-                "stage": None if screened is None else screened.stages.numpy(),
-                "predicted": None if screened is None else _column(screened.predicted),
+                "stage": stages,
+                "predicted": None if screened is None else _column(screened.predicted, len(rows)),
                 "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
                 "tokens": lengths,
                 "target_tokens": table.target_tokens[rows],
-                "parts": {} if scores is None else {name: _column(value) for name, value in scores.parts.items()},
+                "parts": {}
+                if scores is None
+                else {name: _column(value, len(rows)) for name, value in scores.parts.items()},
             },
         )
         self.counters.tokens_seen += int(lengths.sum())
@@ -206,6 +216,7 @@ def _unless_one(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(weights == 1, np.nan, weights)
 
 
-def _column(values: Tensor) -> npt.NDArray[np.float64]:
+def _column(values: Tensor, count: int) -> npt.NDArray[np.float64]:
+    """Return values of the first of `count` candidates as an array; the others have none."""
     column: npt.NDArray[np.float64] = values.detach().cpu().double().numpy()
-    return column
+    return np.pad(column, (0, count - len(column)), constant_values=np.nan) if len(column) < count else column

@@ -41,6 +41,7 @@ from .candidate_sampler import Order
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.engine import GradientEngine
 from .gradients.optimizers import OptimizerState
+from .mixtures.bandit import OnlineShares
 from .mixtures.label_counts import LabelCounts, LabelTotal
 from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
@@ -83,6 +84,8 @@ class TrainingJob:
         train_batch_tokens: maximum number of tokens in a pass of training; None: what suits the device.
         screening: function that returns what rules out candidates before they are scored; None: all are scored.
         labels: labels to count candidates by, and (n,) the index of the label of each row; None: none.
+        mixed: names of the labels whose shares are learned, in the order of `shares`.
+        shares: the learned shares that `order` has; None: nothing is learned.
     """
 
     label: str
@@ -110,6 +113,8 @@ class TrainingJob:
     train_batch_tokens: int | None = None
     screening: Callable[[], Screening] | None = None
     labels: tuple[Sequence[str], npt.NDArray[np.int64]] | None = None
+    mixed: Sequence[str] = ()
+    shares: OnlineShares | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -207,7 +212,7 @@ def prepare(
     else:
         weigh_loss(model)
     batches = _batching(job, scoring_model, packing, folder)
-    if batches.scoring and selector.signals:
+    if batches.scoring and (selector.signals or job.plan.every_loss):
         scoring_model = with_packing(scoring_model, int(job.table.lengths.max(initial=1)))
     selection = BatchSelection(
         selector,
@@ -218,6 +223,7 @@ def prepare(
         trained=ProcessGroup(),
         budget=_score_budget(job, model, arguments.device),
         screening=job.screening() if job.screening else None,
+        shares=job.shares,
     )
     trainer = make_trainer(job, selection, model, tokenizer, ledger, arguments, batches)
     add_gradient_engines(job, trainer)
@@ -266,7 +272,8 @@ def head_is_verified(job: TrainingJob, selector: Selector, scoring_model: Scorin
     try:
         verify_head(scoring_model)
     except ModelError:
-        if selector.signals or selector.gradients is not None or job.epochs_by_gradients:
+        needed = selector.signals or selector.gradients is not None
+        if needed or job.epochs_by_gradients or job.plan.every_loss:
             raise
         if own_loss_differs(scoring_model.model) == NOT_OF_NEXT_TOKENS:
             raise ModelError(
@@ -313,6 +320,7 @@ def make_trainer(
         reference=job.reference,
         order=job.order,
         batching=batches,
+        mixed=job.mixed,
         model=model,
         args=arguments,
         train_dataset=range(len(job.table)) if job.rounds is None else job.rounds,

@@ -33,6 +33,8 @@ from ..selectors import (
 )
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
+from .loss_weights import log_weights, mean_weights, weights_at
+from .mixtures.bandit import OnlineShares
 from .process_group import ProcessGroup
 from .recorder import StepRecorder, trained_targets
 
@@ -49,6 +51,7 @@ class SelectionPlan:
         refresh_every: number of steps between two factorizations of a head that is trained.
         losses: True to measure the candidates' losses for the ledger when the selector has a forward pass but does not
             need them. Cost: the multiplication with the head at positions with a target.
+        every_loss: True to measure them also if the selector has no forward pass. Cost: a forward pass.
     """
 
     candidates: int
@@ -56,6 +59,7 @@ class SelectionPlan:
     group: int | None = None
     refresh_every: int = 1
     losses: bool = True
+    every_loss: bool = False
 
     def kept_of(self, candidates: int) -> int:
         """Return how many of so many candidates are kept: the same share as of a whole step, at least one."""
@@ -139,6 +143,7 @@ class BatchSelection:
         engine: measures gradients; required by selectors that need them.
         timer: collects seconds by part of a step.
         screening: rules out candidates before they are scored; None: all are scored.
+        shares: shares of a mixture that learn from the losses of each step; None: nothing is learned.
     """
 
     def __init__(
@@ -154,6 +159,7 @@ class BatchSelection:
         engine: GradientEngine | None = None,
         timer: Stopwatch | None = None,
         screening: Screening | None = None,
+        shares: OnlineShares | None = None,
     ) -> None:
         self.selector = selector
         self.scoring_model = scoring_model
@@ -165,6 +171,7 @@ class BatchSelection:
         self.engine = engine
         self.timer = timer or Stopwatch()
         self.screening = screening
+        self.shares = shares
 
     def select(self, batch: StepCandidates) -> Selected:
         """Score a step's candidates, keep the best and record the step.
@@ -178,12 +185,17 @@ class BatchSelection:
             kept = torch.arange(len(candidates))
             tokens = trained_tokens(batch.table, candidates, None)
             selected = Selected(candidates, kept, self._weights(batch.table, candidates, None, tokens))
-            self._record(batch, selected)
+            loss = self._measure(batch).values.get("loss") if batch.plan.every_loss else None
+            self._record(batch, selected, loss=loss)
             return selected
+        replayed = candidates[candidates >= batch.table.first_replayed]
+        if len(replayed):
+            candidates = candidates[candidates < batch.table.first_replayed]
+            batch = without_replayed(batch, self._own_part(candidates), len(replayed))
         screened = self._screen(batch, candidates)
         rows = candidates if screened is None else candidates[screened.scored]
         if screened is not None:
-            batch = replace(batch, rows=rows.tensor_split(self.ranks.size)[self.ranks.rank].tolist())
+            batch = replace(batch, rows=self._own_part(rows))
         measured = self._measure(batch)
         scored = self._candidate_batch(batch, rows, measured)
         with self.timer.part("score_arithmetic"):
@@ -197,22 +209,53 @@ class BatchSelection:
                 if (tokens == 0).any():
                     raise no_tokens(self.selector, scored)
                 scores = replace(
-                    scores, parts={**scores.parts, "trained_tokens": _at(kept, tokens.double(), len(rows))}
+                    scores, parts={**scores.parts, "trained_tokens": weights_at(kept, tokens.double(), len(rows))}
                 )
             weights = self._weights(batch.table, rows[kept], given, tokens)
             update = None if masks is not None else self._update_of(measured, kept, weights, tokens)
             selected = Selected(rows, kept, weights, update, masks)
             if given is not None:
-                scores = replace(scores, weights=_at(kept, weights, len(rows)))
+                scores = replace(scores, weights=weights_at(kept, weights, len(rows)))
         loss = measured.values.get("loss")
         if screened is not None:
             self._learn(batch, candidates, screened, scores, hits)
             selected = replace(selected, candidates=candidates, kept=screened.scored[kept])
             scores, loss = screened.spread_scores(scores), None if loss is None else screened.spread(loss)
+        if len(replayed):
+            selected, scores = self._with_replayed(batch.table, selected, scores, given, replayed)
         self._record(batch, selected, scores, loss, screened)
         if not self.ranks.rank:
             self.recorder.bad([batch.table.ids[row] for row in rows[~finite].tolist()])
         return selected
+
+    def _own_part(self, rows: Tensor) -> list[int]:
+        """Return this process's part of rows that all processes know."""
+        part: list[int] = rows.tensor_split(self.ranks.size)[self.ranks.rank].tolist()
+        return part
+
+    def _with_replayed(
+        self, table: TokenTable, selected: Selected, scores: Scores, given: Tensor | None, replayed: Tensor
+    ) -> tuple[Selected, Scores]:
+        """Add the replayed rows behind the candidates: all are kept, with the mean of the selector's weights.
+
+        Args:
+            table: tokenized samples.
+            selected: selection among the candidates of the run's own pool.
+            scores: their scores, (B,).
+            given: (k,) the selector's weights of the kept ones, or None.
+            replayed: (r,) rows of the table.
+        """
+        candidates, count = torch.cat([selected.candidates, replayed]), len(selected.candidates)
+        kept = torch.cat([selected.kept, torch.arange(count, len(candidates))])
+        if given is not None:
+            given = torch.cat([given, given.mean().expand(len(replayed))])
+        masks = selected.token_masks
+        if masks is not None:
+            masks = torch.cat([masks, masks.new_ones(len(replayed), masks.shape[1])])
+        weights = self._weights(table, candidates[kept], given, trained_tokens(table, candidates[kept], masks))
+        if scores.weights is not None:
+            scores = replace(scores, weights=weights_at(kept, weights, len(candidates)))
+        return Selected(candidates, kept, weights, None, masks), scores
 
     def _screen(self, batch: StepCandidates, candidates: Tensor) -> Screened | None:
         """Rule out candidates of all processes before they are scored; None without a prescreen."""
@@ -265,7 +308,9 @@ class BatchSelection:
         loss: Tensor | None = None,
         screened: Screened | None = None,
     ) -> None:
-        """Record a step, on the first of the processes that select together."""
+        """Record a step, on the first of the processes that select together, and let shares learn from it on all."""
+        if self.shares is not None and loss is not None:
+            self.shares.observe(batch.step, selected.candidates.numpy(), loss.detach().cpu().double().numpy())
         if not self.ranks.rank:
             with self.timer.part("ledger"):
                 rows, kept = selected.candidates.numpy(), selected.kept.numpy()
@@ -278,9 +323,10 @@ class BatchSelection:
         return self.scoring_model.head.weight.device
 
     def _signals(self, plan: SelectionPlan) -> dict[str, Signal]:
-        """Return the signals to measure; none without a scoring pass."""
+        """Return the signals to measure; none without a scoring pass, unless the plan asks for every loss."""
         signals = dict(self.selector.signals)
-        return {**signals, "loss": Loss()} if signals and plan.losses else signals
+        alone = plan.every_loss and self.selector.gradients is None
+        return {**signals, "loss": Loss()} if (signals and plan.losses) or alone else signals
 
     def _measure(self, batch: StepCandidates) -> CandidateMeasurements:
         """Measure own candidates and return the measurements of all processes, on the CPU except resident signals."""
@@ -371,6 +417,19 @@ class BatchSelection:
         return whole, _concatenate(scored)
 
 
+def without_replayed(batch: StepCandidates, rows: Sequence[int], replayed: int) -> StepCandidates:
+    """Return a step without its replayed candidates: fewer are offered, and as many fewer are kept.
+
+    Args:
+        batch: the step.
+        rows: the other candidates of this process.
+        replayed: number of replayed candidates of all processes.
+    """
+    plan = batch.plan
+    fewer = replace(plan, candidates=plan.candidates - replayed, keep=plan.keep - replayed)
+    return replace(batch, rows=rows, plan=fewer)
+
+
 def _known(table: TokenTable, rows: Tensor) -> Candidates:
     """Return what is known of candidates before a pass."""
     index = rows.numpy()
@@ -391,43 +450,6 @@ def trained_tokens(table: TokenTable, rows: Tensor, masks: Tensor | None) -> Ten
         return torch.from_numpy(table.target_tokens[rows.numpy()])
     targets = trained_targets(table, rows.numpy(), masks.numpy())
     return torch.tensor([int(is_trained.sum()) for is_trained in targets], dtype=torch.int64)
-
-
-def log_weights(tokens: Tensor, own: Tensor | None, given: Tensor | None) -> Tensor:
-    """Return log(s_i v_i), or log(s_i n_i) without a selector's weights: (k,) float64; logarithms cannot overflow.
-
-    Args:
-        tokens: (k,) n_i, numbers of target tokens.
-        own: (k,) s_i, weights of the samples in the pool, or None for 1.
-        given: (k,) v_i, the selector's weights, or None.
-    """
-    logs = (tokens if given is None else given).cpu().double().log()
-    return logs if own is None else logs + own.double().log()
-
-
-def mean_weights(logs: Tensor, everywhere: Tensor) -> Tensor:
-    """Return u_i = exp(x_i) / Σ_j exp(x_j): (k,) float64.
-
-    With a selector's weights v_i and the samples' own weights s_i, the loss Σ u_i ℓ_i is the mean of the samples' mean
-    losses ℓ_i under the weights s_i v_i. Without the selector's it is Σ s_i n_i ℓ_i / Σ s_i n_i: the mean over target
-    tokens, in which each token of sample i counts s_i times. So s_i = 2 is in both cases the same as the row twice.
-
-    Args:
-        logs: (k,) x_i of these samples, from `log_weights`.
-        everywhere: (K,) x_j of all samples of the step.
-    """
-    highest = everywhere.max()
-    if highest.isneginf():  # no sample has a target token
-        return torch.zeros_like(logs)
-    return (logs - highest).exp() / (everywhere - highest).exp().sum()
-
-
-def _at(kept: Tensor, weights: Tensor | None, count: int) -> Tensor:
-    """Return the weights of kept candidates at their places among all, (count,); NaN for the others."""
-    assert weights is not None
-    placed = torch.full((count,), torch.nan, dtype=torch.float64)
-    placed[kept] = weights
-    return placed
 
 
 def _concatenate(groups: Sequence[Scores]) -> Scores:

@@ -52,6 +52,7 @@ class CurateTrainer(ResumingTrainer):
         reference: stored features that the selector needs, (n,) each, in the table's order.
         order: order in which an epoch goes through the table; None: all rows once, shuffled.
         batching: how the kept samples reach the model; None: padded, as in a plain Trainer.
+        mixed: names of the labels whose shares are learned.
         kwargs: keyword arguments of the Trainer. `train_dataset` holds rows of the token table, as numbers.
     """
 
@@ -64,6 +65,7 @@ class CurateTrainer(ResumingTrainer):
         reference: Mapping[str, Tensor] | None = None,
         order: Order | None = None,
         batching: Batching | None = None,
+        mixed: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,6 +75,7 @@ class CurateTrainer(ResumingTrainer):
         self.reference = dict(reference or {})
         self.order = order
         self.batching = batching or Batching()
+        self.mixed = tuple(mixed)
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> CandidateLoader:
@@ -94,6 +97,8 @@ class CurateTrainer(ResumingTrainer):
         labels = self.selection.recorder.labels
         if labels is not None and "loss" in logs:
             logs = logs | labels.metrics(self.summed)
+        if self.selection.shares is not None and "loss" in logs:
+            logs = logs | self.selection.shares.metrics(self.mixed)
         super().log(logs, start_time)
 
     def summed(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -35,6 +35,21 @@ def test_every_figure_has_a_text_and_a_table(browser: Page, pages: Pages) -> Non
     assert page.run(bare) == 0
 
 
+def test_labels_have_a_figure_for_their_losses_and_for_each_share(browser: Page, pages: Pages) -> None:
+    page = browser.open(pages["several"][0])
+    titles = [title for title in page.texts("figure h3") if "by label" in title]
+    assert titles == [
+        "Loss of the candidates by label, before each step",
+        "Share of the candidates by label",
+        "Share of the kept samples by label",
+    ]
+    first = (
+        "return [...document.querySelectorAll('figure')].find(f => f.textContent.includes('Loss of the candidates by'))"
+    )
+    panels = page.run(f"{first}.querySelectorAll('.panel').length")
+    assert panels > 1 and page.run(f"{first}.querySelectorAll('path.line').length") == 2 * panels
+
+
 def test_hostile_samples_stay_text_and_nothing_runs(browser: Page, pages: Pages) -> None:
     path, content = pages["hostile"]
     page = browser.open(path)

@@ -61,6 +61,16 @@ def test_curves_are_what_was_logged_and_end_where_it_was_not(page: Row) -> None:
     assert a["loss"] == {"step": [1, 2, 4], "value": [3, 2.5, 2]}, "a loss that is no number is left out"
     assert a["eval"] == {"step": [0, 12], "value": [4, 2.25]}
     assert a["time"] == [{"part": "scoring forward", "seconds": 4.25}, {"part": "training", "seconds": 3.5}]
+    assert a["labels"] == [
+        {
+            "name": "a/b",
+            "loss": {"step": [5, 10], "value": [3, 2]},
+            "offered": None,
+            "kept": {"step": [5], "value": [0.25]},
+        },
+        {"name": "first", "loss": None, "offered": {"step": [10], "value": [0.5]}, "kept": None},
+    ]
+    assert b["labels"] == []
     assert (b["loss"], b["eval"], b["time"]) == (None, None, [])
     assert set(b["missing"]) == {"loss", "eval", "time"} and a["missing"] == {}
 

@@ -39,7 +39,7 @@ fresh fsdp full generate_batch_size gradient_budget gradient_checkpointing gradi
 hidden_size index iterations jobs k keep layers learning_rate licence limit load_in_4bit logging_steps
 logits_budget_mb lora_alpha lora_dropout lora_r lora_target_modules loss_on lr_scheduler_type max_bad_samples
 max_grad_norm max_length max_new_tokens max_steps memory metadata_columns method method_args metric min_times_kept
-mix mix_by mix_unit
+mix mix_by mix_policy mix_smoothing mix_unit mix_warmup_steps replay_share
 n_clusters name nearest neighbours never_offered noise num_fewshot num_train_epochs on optim order threshold pad_token
 params
 per_device_train_batch_size per_source_quota pool_selector pool_selector_args pool_selectors positions precision_steps

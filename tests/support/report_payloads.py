@@ -237,6 +237,7 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
         "loss": {"step": steps.tolist(), "value": _rounded(fall + chance.normal(0, 0.15, 120))},
         "eval": {"step": times, "value": _rounded(fall[np.array(times) - 1])},
         "kept_share": {"step": steps.tolist(), "value": [0.125] * 120, "tokens": _rounded(chance.beta(40, 280, 120))},
+        "labels": [_label(chance, text, steps) for text in ("math", HOSTILE[0])],
         "scores": [_curve(chance, part, steps) for part in parts],
         "distributions": [_distribution(chance, part) for part in parts],
         "time": [
@@ -245,6 +246,12 @@ def _run(chance: np.random.Generator, name: str, number: int, samples: int) -> P
         ],
         "missing": {},
     }
+
+
+def _label(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:
+    shares = {key: {"step": steps[9::10].tolist(), "value": [0.5] * 12} for key in ("offered", "kept")}
+    losses = {"step": steps[9::10].tolist(), "value": _rounded(3 + chance.normal(0, 0.2, 12))}
+    return {"name": name, **shares, "loss": losses}
 
 
 def _curve(chance: np.random.Generator, name: str, steps: NDArray[np.int64]) -> Payload:

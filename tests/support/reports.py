@@ -108,6 +108,9 @@ def store_of(folder: Path) -> Path:
             "eval_loss": [(0, 4.0), (12, 2.25)],
             "seconds_training": [(12, 3.5)],
             "seconds_scoring_forward": [(12, 4.25)],
+            "candidate_loss/a/b": [(5, 3.0), (10, 2.0)],
+            "kept_share/a/b": [(5, 0.25)],
+            "candidate_share/first": [(5, float("nan")), (10, 0.5)],
         }
         add_run(store, "a", LEDGERS["a"], 1, **metrics)
         add_run(store, "b", LEDGERS["b"], 2)

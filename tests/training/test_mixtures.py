@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.training.candidate_sampler import CandidateSampler
+from curate.training.mixtures.bandit import WHOLE, OnlineShares
 from curate.training.mixtures.interleave import Interleave, rounded_shares, whole_shares
 from curate.training.mixtures.mixture import FixedShares, MixtureOrder
 
@@ -150,3 +154,86 @@ def test_an_epoch_is_the_same_when_a_run_resumes_in_it(drawn: tuple[MixtureOrder
     again = MixtureOrder(order.members, order.shares, len(order), candidates, order.sizes)
     assert list(again.blocks(3, epoch, candidates, 1)) == whole[epoch * order.steps :]
     assert len(order) == len(whole) // (epoch + 1) * candidates
+
+
+# Learned shares
+
+
+def algorithm_1(
+    turns: list[list[tuple[int, float]]], count: int, alpha: float
+) -> tuple[list[list[float]], list[float]]:
+    """ODM, line by line: the shares of each turn and the rewards at the end, for (label, loss) of each batch."""
+    reward, before, all_shares = [0.0] * count, 1 / count, []
+    for t, batches in enumerate(turns, 1):
+        now = min(1 / count, math.sqrt(math.log(count) / (count * t)))
+        weights = [math.exp(before * value) for value in reward]
+        shares = [(1 - count * now) * weight / sum(weights) + now for weight in weights]
+        loss = [0.0] * count
+        for label, value in batches:
+            loss[label] += value
+        for label in range(count):
+            if loss[label] != 0:
+                reward[label] = alpha * reward[label] + (1 - alpha) * loss[label] / shares[label]
+        all_shares.append(shares)
+        before = now
+    return all_shares, reward
+
+
+@given(data=st.data(), count=st.integers(2, 5), alpha=st.sampled_from([0.0, 0.5, 0.9]))
+def test_learned_shares_are_those_of_the_published_algorithm(data: st.DataObject, count: int, alpha: float) -> None:
+    batch = st.tuples(st.integers(0, count - 1), st.floats(0, 5))
+    turns = data.draw(st.lists(st.lists(batch, min_size=1, max_size=8), min_size=1, max_size=40))
+    shares = OnlineShares(np.arange(count), rounded_shares([1 / count] * count, WHOLE), smoothing=alpha)
+    for step, batches in enumerate(turns, 1):
+        rows, losses = np.array([label for label, _ in batches]), np.array([loss for _, loss in batches])
+        shares.observe(step, rows, losses)
+    expected, rewards = algorithm_1(turns, count, alpha)
+    assert np.abs(np.array(shares.history) / WHOLE - np.array(expected)).max() < 1e-3
+    assert shares.rewards == pytest.approx(rewards, rel=1e-2, abs=1e-6)
+    assert all(sum(each) == WHOLE for each in shares.history)
+
+
+def test_learned_shares_move_to_the_label_with_the_highest_loss() -> None:
+    """The loss of label 2 is highest at first; when it is learned, that of label 0 is, and the shares follow."""
+    count, candidates = 3, 32
+    members = [np.arange(10 * label, 10 * label + 10) for label in range(count)]
+    arms = np.repeat(np.arange(count), 10)
+    shares = OnlineShares(arms, rounded_shares([1 / 3] * 3, WHOLE))
+    order, best = MixtureOrder(members, shares, 1600, candidates), []
+    for step, block in enumerate(order.blocks(0, 0, candidates, 1), 1):
+        losses = np.array([2.0, 1.0, 4.0 if step <= 25 else 0.5])
+        shares.observe(step, np.array(block), losses[arms[block]])
+        best.append(int(np.argmax(shares.at(step))))
+        drawn = Counter(arms[block].tolist())
+        wanted = [candidates * each / WHOLE for each in shares.history[-1]]
+        assert all(abs(drawn[label] - wanted[label]) < 2 for label in range(count))
+    assert set(best[5:25]) == {2} and set(best[40:]) == {0}
+    assert shares.history[20][2] > WHOLE // 2
+
+
+def test_a_label_without_a_loss_keeps_its_reward_and_missing_losses_count_as_the_mean() -> None:
+    shares = OnlineShares(np.array([0, 0, 0, 0, 1, 2]), rounded_shares([1 / 3] * 3, WHOLE), smoothing=0.0)
+    shares.observe(1, np.array([0, 1, 2, 3, 4]), np.array([1.0, math.nan, 3.0, math.nan, math.nan]))
+    assert shares.rewards == pytest.approx([3 * 8.0, 0, 0], rel=1e-4)
+
+
+def test_the_warm_up_has_the_given_shares_and_its_losses_count() -> None:
+    start = rounded_shares([0.75, 0.25], WHOLE)
+    shares = OnlineShares(np.array([0, 1]), start, warmup=30)
+    for step in range(1, 31):
+        assert shares.at(step - 1) == start
+        shares.observe(step, np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 1.0, 4.0]))
+    assert shares.at(30)[1] > WHOLE // 2, "per candidate, label 1 has four times the loss"
+
+
+def test_the_state_of_learned_shares_is_read_as_it_was_written(tmp_path: Path) -> None:
+    arms, start = np.array([0, 1]), rounded_shares([0.5, 0.5], WHOLE)
+    shares, again = OnlineShares(arms, start), OnlineShares(arms, start)
+    for step in range(1, 6):
+        shares.observe(step, np.array([0, 1, 1]), np.array([0.1, 0.7, 0.3]) * step)
+    shares.save(tmp_path / "s.safetensors")
+    with pytest.raises(ValueError, match="no shares of 2 labels in 4 steps"):
+        again.load(tmp_path / "s.safetensors", 4)
+    again.load(tmp_path / "s.safetensors", 5)
+    assert again.rewards.tolist() == shares.rewards.tolist() and again.history == shares.history
+    assert again.at(5) == shares.at(5) and again.at(2) == shares.at(2)

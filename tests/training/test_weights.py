@@ -12,7 +12,7 @@ import torch
 
 from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, Scores, Selector
 from curate.selectors.filter_weight import FilterWeight
-from curate.training.step import log_weights, mean_weights
+from curate.training.loss_weights import log_weights, mean_weights
 from tests.support.steps import Step, Texts, apart, gradients, step_of
 
 WEIGHTS = [2, 1, 3, 1, 1, 2]

@@ -15,6 +15,8 @@ from .chat import NO_MASK as NO_MASK
 from .chat import MaskError as MaskError
 from .encode import Encoded
 
+STORED = ("_shared", "_shared_target", "_input_ids", "_target")
+"""Arrays of a table that two tables join by putting one behind the other."""
 ANSWER_BITS = 40
 """Bits of a sample's number (see `TokenTable.numbers`) that hold its position in the pool."""
 
@@ -33,6 +35,7 @@ class TokenTable:
         target_tokens: (n,) int64, number of tokens that the loss trains on.
         truncated: (n,) bool, True if tokens were cut off.
         weights: (n,) float64, weights of the samples in the loss, above 0; None: all are 1.
+        first_replayed: number of rows of the run's own pool; the rows after them are of another one.
 
     Args:
         rows: position in the pool, sample id and tokens of each sample. They are read one by one.
@@ -62,8 +65,25 @@ class TokenTable:
         known = turns or {}
         self._turns = np.array([known.get(sample_id, -1) for sample_id in self.ids], dtype=np.int64) if known else None
 
+        self.first_replayed = len(self.ids)
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def followed_by(self, other: TokenTable) -> TokenTable:
+        """Return a table with these rows, then those of a table of another pool, which are replayed."""
+        joined = TokenTable(())
+        joined.ids, joined.first_replayed = [*self.ids, *other.ids], len(self.ids)
+        for name in ("positions", "lengths", "target_tokens", "truncated", *STORED):
+            setattr(joined, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        joined._starts = np.concatenate([self._starts, self._starts[-1] + other._starts[1:]])
+        if self.weights is not None or other.weights is not None:
+            ones = (np.ones(len(each)) if each.weights is None else each.weights for each in (self, other))
+            joined.weights = np.concatenate([*ones])
+        if self._turns is not None or other._turns is not None:
+            none = (np.full(len(each), -1) if each._turns is None else each._turns for each in (self, other))
+            joined._turns = np.concatenate([*none])
+        return joined
 
     @functools.cached_property
     def id_array(self) -> pa.Array:

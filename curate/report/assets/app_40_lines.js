@@ -244,6 +244,48 @@ function scoreFigures() {
   });
 }
 
+/** Return figures of the labels over the steps: losses, shares of the candidates and of the kept; one panel per run. */
+function labelFigures() {
+  return LABEL_CURVES.map(([part, title, write]) => {
+    const found = d3
+      .range(runs.length)
+      .map((index) => ({ index, labels: (runs[index].labels ?? []).filter((label) => label[part]) }))
+      .filter(({ labels }) => labels.length);
+    if (!found.length) return null;
+    const values = found.flatMap(({ labels }) => labels.map((label) => label[part].value));
+    const y = write === share ? [0, d3.max(values.flat()) || 1] : domainOf(values);
+    const panels = found.map(({ index, labels }) => {
+      const lines = labels.map(({ name, [part]: curve }, place) => ({
+        name,
+        step: curve.step,
+        value: curve.value,
+        colour: colourOf(place),
+        dash: dashOf(place),
+        mark: markOf(place, 30),
+      }));
+      const words = lines.map((line) => `${line.name} ${write(d3.mean(line.value.filter(known)))}`).join(", ");
+      return panel(index, `On average ${words}`, (width) =>
+        linesDrawing(width, lines, { x: stepsDomain(), y, height: 220, write, ends: width > 420 }),
+      );
+    });
+    const curves = found.flatMap(({ index, labels }) =>
+      labels.map(({ name, [part]: curve }) => ({ name: sideName(index, name), step: curve.step, value: curve.value })),
+    );
+    return figure({
+      title,
+      body: h("div", { class: "panels" }, panels),
+      table: curvesTable(title, curves, write === share ? share : decimals(values.flat())),
+      wide: found.length > 1,
+    });
+  }).filter((drawn) => drawn);
+}
+
+const LABEL_CURVES = [
+  ["loss", "Loss of the candidates by label, before each step", number],
+  ["offered", "Share of the candidates by label", share],
+  ["kept", "Share of the kept samples by label", share],
+];
+
 /** The names of the entries of `part` in all runs, and the entries with a name in the runs that have it. */
 const namesOf = (part) => [...new Set(runs.flatMap((run) => run[part].map((entry) => entry.name)))];
 const ofName = (part, name) =>

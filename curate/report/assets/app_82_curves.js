@@ -29,6 +29,7 @@ function curveSection() {
             smooth: true,
           })
         : null,
+      labelFigures(),
     ),
   );
 }

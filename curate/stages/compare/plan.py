@@ -16,6 +16,7 @@ from ...errors import ConfigError
 from .. import build_config
 from ..settings import ModelSettings
 from ..train.config import TrainConfig
+from ..train.mixture_options import MixtureOptions
 from .config import BatchSelectorSpec, CompareConfig, PoolSelectorSpec, methods_of, options_of
 
 
@@ -120,7 +121,10 @@ def _keep_all(config: CompareConfig, train: Mapping[str, Any]) -> dict[str, Any]
 def _control(planned: ComparisonPlan, control: str, seed: int) -> str:
     if control == "random":
         return _run(planned, control, seed, {"selector": "random"})
-    pool = {"pool": planned.config.target, "subset": None} if control == "target_only" else {}
+    pool: dict[str, Any] = {}
+    if control == "target_only":  # the target has no labels of the pool, and nothing to forget
+        pool = {name: field.default for name, field in MixtureOptions.model_fields.items()}
+        pool |= {"pool": planned.config.target, "subset": None}
     return _run(planned, control, seed, {**_keep_all(planned.config, {}), **pool})
 
 

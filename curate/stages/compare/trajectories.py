@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEPS = """
 SELECT step, count(*) FILTER (kept) AS samples, coalesce(sum(tokens) FILTER (kept), 0)::DOUBLE AS tokens,
        coalesce(sum(target_tokens) FILTER (kept), 0)::DOUBLE AS target_tokens,
-       coalesce(sum(tokens) FILTER (stage IS DISTINCT FROM 'prescreen'), 0)::DOUBLE AS candidate_tokens
+       coalesce(sum(tokens) FILTER (coalesce(stage, '') NOT IN ('prescreen', 'replay')), 0)::DOUBLE AS candidate_tokens
 FROM ledger WHERE run = $run GROUP BY step ORDER BY step
 """
 

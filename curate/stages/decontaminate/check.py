@@ -108,18 +108,20 @@ def trained_on(store: Store, model: str, held: Artifact, held_ids: Collection[st
     seen: set[str] = set()
     while (maker := known.get(model)) is not None and model not in seen:
         seen.add(model)
-        if maker.stage in RUNS and maker.inputs.get("pool") in known:
-            kept.setdefault(maker.inputs["pool"], set()).update(_kept_by(store, maker))
+        for role in ("pool", "replay") if maker.stage in RUNS else ():
+            if maker.inputs.get(role) in known:
+                kept.setdefault(maker.inputs[role], set()).update(_kept_by(store, maker, replayed=role == "replay"))
         model = maker.inputs.get("model", "")
     found = [contact(known[pool], held, ids, held_ids) for pool, ids in kept.items() if ids]
     return [each for each in found if each.rows]
 
 
-def _kept_by(store: Store, run: Artifact) -> set[str]:
-    """Return the ids of the conversations that a run trained on."""
+def _kept_by(store: Store, run: Artifact, *, replayed: bool) -> set[str]:
+    """Return the ids of the conversations that a run trained on: those of its pool, or those that it replayed."""
     rows = store.query(
-        "SELECT DISTINCT sample_id FROM ledger WHERE run = $name AND kept",
-        {"name": store.display_names()[run.fingerprint]},
+        "SELECT DISTINCT sample_id FROM ledger WHERE run = $name AND kept "
+        "AND (coalesce(stage, '') = 'replay') = $replayed",
+        {"name": store.display_names()[run.fingerprint], "replayed": replayed},
     )
     return set(conversations_of(store, run, rows["sample_id"].to_pylist()))
 

@@ -179,7 +179,8 @@ def _kept(store: Store, run: Artifact, min_times: int) -> pa.Table:
     return store.query(
         "SELECT sample_id, count(*) AS times_kept, min(step) AS first_step, max(step) AS last_step, "
         "avg(score) AS score, avg(weight) AS weight, avg(loss) AS loss, any_value(tokens) AS tokens, "
-        f"any_value(target_tokens) AS target_tokens{means} FROM ledger WHERE run = $run AND kept "
+        f"any_value(target_tokens) AS target_tokens{means} FROM ledger "
+        "WHERE run = $run AND kept AND stage IS DISTINCT FROM 'replay' "
         'GROUP BY sample_id HAVING count(*) >= $least ORDER BY min((step, "rank", slot)), sample_id',
         {"run": label, "least": min_times},
     )

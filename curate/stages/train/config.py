@@ -152,6 +152,10 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         "mix": None,
         "mix_by": "source",
         "mix_unit": "samples",
+        "mix_policy": "fixed",
+        "mix_smoothing": 0.9,
+        "mix_warmup_steps": 0,
+        "replay_share": None,
     }
     MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
 

@@ -1,9 +1,10 @@
-"""Build the stream of candidates of a run with --mix, and say what it leaves out and what it repeats."""
+"""Build the stream of candidates of a run with --mix or --replay, and say what it leaves out and what it repeats."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +13,45 @@ import numpy.typing as npt
 
 from ...errors import ConfigError, DataError, did_you_mean
 from ...log import LOGGER
+from ...runtime.distributed import size
 from ...runtime.terminal import cell
 from ..inputs import Inputs
 from ..subsets import records_of
 from .config import TrainConfig
-from .labels import Labels
+from .labels import Labels, labels_of
 from .mixture_options import REST, shares_of
 
 if TYPE_CHECKING:
     from ...lm.tokens.token_table import TokenTable
+    from ...training.mixtures.bandit import OnlineShares
     from ...training.mixtures.label_counts import LabelTotal
     from ...training.mixtures.mixture import MixtureOrder
+    from ..tokens.tokenization import TokenizedPool
 
 Rows = npt.NDArray[np.int64]
+
+MOST = 1000
+"""Largest number of labels whose shares are learned."""
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """The mixture of a run.
+    """The samples of a run by label, and the stream that draws them.
 
     Attributes:
-        order: the stream of candidates.
+        table: tokens of the samples, then of the replayed ones.
+        counted: labels to count candidates by, and (n,) the index of the label of each row; None: none.
+        order: the stream of candidates; None without --mix and --replay.
         names: the labels that are mixed, in order; `rest` for those that are not named.
-        summary: what the summary of the run says of it.
+        learned: the shares, if they are learned; None: they are fixed.
+        summary: entries for the summary of the run.
     """
 
-    order: MixtureOrder
-    names: Sequence[str]
+    table: TokenTable
+    counted: tuple[list[str], Rows] | None
+    order: MixtureOrder | None = None
+    names: Sequence[str] = ()
+    learned: OnlineShares | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -46,8 +59,12 @@ def check_mix(config: TrainConfig) -> None:
     """Raise `ConfigError` if --mix or --mix-by does not go with the other options."""
     if config.mix_by == "cluster" and config.clusters is None:
         raise ConfigError("--mix-by cluster needs --clusters NAME: clusters of the pool. Make them: curate cluster.")
-    if not config.mixes:
+    if config.by_label is None:
         return
+    if config.learns and config.scope != "global":
+        raise ConfigError("--mix-policy odm needs the losses of the whole step: leave --scope at global.")
+    if config.learns and not config.candidate_losses:
+        raise ConfigError("--mix-policy odm learns from the losses of the candidates: leave out --no-candidate-losses.")
     for option, given in (
         ("--sequence", config.sequence),
         ("--pool-selector", config.pool_selector is not None),
@@ -55,38 +72,145 @@ def check_mix(config: TrainConfig) -> None:
     ):
         if given:
             raise ConfigError(
-                f"--mix draws the candidates by label, and {option} says itself which they are: leave out one of them."
+                f"{config.by_label} changes which samples the steps have, and {option} says itself which they are: "
+                "leave out one of them."
             )
+    if config.replay is not None:
+        _check_replay(config)
 
 
-def mixing_of(config: TrainConfig, inputs: Inputs, table: TokenTable, labels: Labels) -> Mixing | None:
-    """Return the mixture of a run; None without --mix.
+def _check_replay(config: TrainConfig) -> None:
+    """Raise `ConfigError` if --replay does not go with the other options."""
+    if config.replay == config.pool:
+        raise ConfigError(f"--replay {config.replay} is the pool itself: give another pool, or leave it out.")
+    if config.scope != "global":
+        raise ConfigError(
+            f"--replay takes places of the whole step, not of the parts of --scope {config.scope}: leave --scope at "
+            "global."
+        )
+    if config.update == "reuse":
+        raise ConfigError(
+            "--update reuse has no gradients of the replayed samples, which are not scored: give --update rerun, or "
+            "leave out --replay."
+        )
+    most = math.ceil(_replay_share(config) * config.keep)
+    if most >= config.keep or config.candidates - most < size():
+        raise ConfigError(
+            f"--replay-share {config.replay_share:g} takes {most} of the {config.keep} samples of a step and leaves no "
+            "place for others: lower it, or raise --keep."
+        )
+
+
+def _replay_share(config: TrainConfig) -> Fraction:
+    return Fraction(str(config.replay_share))
+
+
+def mixing_of(
+    config: TrainConfig, inputs: Inputs, pool: TokenizedPool, replayed: TokenizedPool | None = None
+) -> Mixing:
+    """Return the samples of a run by label, and the stream of candidates that --mix and --replay make of them.
+
+    Args:
+        config: config of the run.
+        inputs: inputs of the run.
+        pool: the tokenized pool.
+        replayed: the tokenized pool of --replay.
 
     Raises:
-        ConfigError: the subset has weights or rounds.
-        DataError: a label is not there, or has no sample to train on.
+        ConfigError: the subset has weights or rounds, or the pool has no such column.
+        DataError: a label is not there, or the replayed pool is the pool.
+        QueryError: the SQL of --mix-by cannot be answered.
     """
+    labels = labels_of(config, inputs, pool.table, pool.expansion.conversations)
+    counted = labels.counted()
+    if replayed is not None:
+        pool, counted = _replayed(config, inputs, pool, replayed, counted)
+    if config.by_label is None:
+        return Mixing(pool.table, counted)
+    _check_subset(config, inputs)
+    return replace(_mixture(config, pool.table, labels), counted=counted)
+
+
+def _replayed(
+    config: TrainConfig,
+    inputs: Inputs,
+    pool: TokenizedPool,
+    replayed: TokenizedPool,
+    counted: tuple[list[str], Rows] | None,
+) -> tuple[TokenizedPool, tuple[list[str], Rows]]:
+    """Return the pool with the replayed samples behind its own, and the labels to count by with one for these.
+
+    Raises:
+        DataError: the replayed pool is the pool under another name.
+    """
+    own, other = inputs.artifacts["pool"], inputs.artifacts["replay"]
+    if own.fingerprint == other.fingerprint:
+        raise DataError(
+            f"The pool '{config.replay}' of --replay is the pool '{config.pool}' under another name: give another one."
+        )
+    if both := len({*pool.table.ids} & {*replayed.table.ids}):
+        LOGGER.warning(f"{both} samples of '{other.name}' are in '{own.name}', too: they are candidates and replayed.")
+    names, codes = counted or ([own.name], np.zeros(len(pool.table), np.int64))
+    replays = np.full(len(replayed.table), len(names))
+    joined = replace(pool, table=pool.table.followed_by(replayed.table))
+    return joined, ([*names, f"(replay of {other.name})"], np.concatenate([codes, replays]))
+
+
+def _mixture(config: TrainConfig, table: TokenTable, labels: Labels) -> Mixing:
+    """Return the stream of a run with --mix or --replay."""
     from ...training.mixtures.interleave import whole_shares
     from ...training.mixtures.mixture import FixedShares, MixtureOrder
+    from ...training.mixtures.replay import Replay
 
+    count, replay = table.first_replayed, None
+    if config.replay is not None:
+        replay = Replay(np.arange(count, len(table)), _replay_share(config), config.keep)
     if not config.mixes:
-        return None
-    _check_subset(inputs)
-    assert config.mix is not None
-    shares = {name: share for name, share in shares_of(config.mix).items() if share}
+        all_rows = [np.arange(count)]
+        return Mixing(table, None, MixtureOrder(all_rows, FixedShares([1]), count, config.candidates, replay=replay))
+    shares = _shares(config, labels)
     members = members_of(shares, labels, config)
     sizes = table.lengths if config.mix_unit == "tokens" else None
-    order = MixtureOrder(
-        list(members.values()), FixedShares(whole_shares(shares)), len(table), config.candidates, sizes
-    )
-    left_out = len(table) - sum(map(len, members.values()))
+    learned = _learned(config, shares, members, count) if config.learns else None
+    given = learned or FixedShares(whole_shares(shares))
+    order = MixtureOrder([*members.values()], given, count, config.candidates, sizes, replay)
+    left_out = count - sum(map(len, members.values()))
     if left_out:
         named = {*members, *(labels.names if REST in members and REST not in labels.names else ())}
         names = [name for name in labels.names if name not in named]
         which = f" (of {', '.join(map(cell, names[:5]))}{', …' if len(names) > 5 else ''})" if names else ""
-        LOGGER.warning(f"--mix leaves out {left_out} of {len(table)} samples{which}: their labels have no share.")
-    _tell_repeats(order, shares, members, len(table))
-    return Mixing(order, tuple(members), {"left out by --mix": left_out} if left_out else {})
+        LOGGER.warning(f"The mixture leaves out {left_out} of {count} samples{which}: their labels have no share.")
+    if learned is None:
+        _tell_repeats(order, shares, members)
+    summary = {"left out of the mixture": left_out} if left_out else {}
+    return Mixing(table, None, order, [cell(name) for name in members], learned, summary)
+
+
+def _shares(config: TrainConfig, labels: Labels) -> dict[str, Fraction]:
+    """Return the shares of --mix that are above 0, or without --mix those of the labels among the samples."""
+    if config.mix is not None:
+        return {name: share for name, share in shares_of(config.mix).items() if share}
+    sizes = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names)).tolist()
+    return {name: Fraction(size, sum(sizes)) for name, size in zip(labels.names, sizes, strict=True)}
+
+
+def _learned(
+    config: TrainConfig, shares: Mapping[str, Fraction], members: Mapping[str, Rows], count: int
+) -> OnlineShares:
+    """Return the shares that a bandit learns; `DataError` if there is only one label."""
+    from ...training.mixtures.bandit import WHOLE, OnlineShares
+    from ...training.mixtures.interleave import rounded_shares
+
+    if not 2 <= len(members) <= MOST:
+        raise DataError(
+            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives "
+            f"{len(members)}: give another --mix-by."
+        )
+    arms = np.full(count, -1)
+    for arm, rows in enumerate(members.values()):
+        arms[rows] = arm
+    start = rounded_shares([float(share) for share in shares.values()], WHOLE)
+    return OnlineShares(arms, start, warmup=config.mix_warmup_steps, smoothing=config.mix_smoothing)
 
 
 def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConfig) -> dict[str, Rows]:
@@ -113,18 +237,17 @@ def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConf
     return members
 
 
-def _tell_repeats(order: MixtureOrder, shares: Mapping[str, Fraction], members: Mapping[str, Rows], count: int) -> None:
+def _tell_repeats(order: MixtureOrder, shares: Mapping[str, Fraction], members: Mapping[str, Rows]) -> None:
     """Say how often an epoch draws the samples of each label."""
-    sizes = np.ones(count) if order.sizes is None else order.sizes
-    means = {name: float(sizes[rows].mean()) for name, rows in members.items()}
+    means = {name: 1.0 if order.sizes is None else float(order.sizes[rows].mean()) for name, rows in members.items()}
     drawn = {name: float(share) / means[name] for name, share in shares.items()}
-    total = sum(drawn.values())
-    times = {name: len(order) * drawn[name] / total / len(rows) for name, rows in members.items()}
+    own = order.steps * float(order.candidates - (order.replay.share * order.replay.keep if order.replay else 0))
+    times = {name: own * drawn[name] / sum(drawn.values()) / len(rows) for name, rows in members.items()}
     parts = (f"{cell(name)} {times[name]:.1f} times ({len(rows)} samples)" for name, rows in members.items())
-    LOGGER.info(f"An epoch of {len(order)} candidates draws each sample of {', of '.join(parts)}.")
+    LOGGER.info(f"An epoch of {round(own)} candidates draws each sample of {', of '.join(parts)}.")
 
 
-def by_label(found: Mapping[str, LabelTotal], mixing: Mixing | None) -> dict[str, Any]:
+def by_label(found: Mapping[str, LabelTotal], mixing: Mixing) -> dict[str, Any]:
     """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix."""
     offered, kept = (sum(getattr(each, name) for each in found.values()) for name in ("offered", "kept"))
     lines = {}
@@ -132,13 +255,13 @@ def by_label(found: Mapping[str, LabelTotal], mixing: Mixing | None) -> dict[str
         if not each.offered:
             continue
         line = f"{each.offered / offered:.1%} of the candidates, {each.kept / max(kept, 1):.1%} of the kept"
-        if mixing is not None:
+        if mixing.order is not None:
             line += f", each of {each.samples} samples {each.offered / each.samples:.1f} times"
         lines[name] = line
-    return {**(mixing.summary if mixing else {}), **({"by label": lines} if lines else {})}
+    return {**mixing.summary, **({"by label": lines} if lines else {})}
 
 
-def _check_subset(inputs: Inputs) -> None:
+def _check_subset(config: TrainConfig, inputs: Inputs) -> None:
     """Raise `ConfigError` if the subset says itself how often its samples are drawn."""
     subset = inputs.artifacts.get("subset")
     if subset is None:
@@ -151,6 +274,6 @@ def _check_subset(inputs: Inputs) -> None:
         kinds.append("rounds")
     if kinds:
         raise ConfigError(
-            f"The subset '{subset.name}' has {kinds[0]}, which say how often its samples are drawn, and so does --mix: "
-            "leave out one of them."
+            f"The subset '{subset.name}' has {kinds[0]}, which say how often its samples are drawn, and "
+            f"{config.by_label} draws each equally often: leave out one of them."
         )

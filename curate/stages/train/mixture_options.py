@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...config import Options, flag_of
+from ...config import Options, Ref, flag_of
 from ...errors import ConfigError
 
 REST = "rest"
@@ -36,6 +36,30 @@ class MixtureOptions(Options):
         "samples", description="Whether --mix has shares of the samples or of their tokens."
     )
 
+    mix_policy: Literal["fixed", "odm"] = Field(
+        "fixed",
+        description="fixed keeps the shares of --mix; odm (Online Data Mixing) learns them during the run: a bandit "
+        "draws more of the labels with a high loss.",
+    )
+    mix_smoothing: float = Field(
+        0.9, ge=0, lt=1, description="With odm: weight of the earlier rewards in their moving average."
+    )
+    mix_warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="With odm: number of steps with the shares of --mix, or those of the pool, before the learned "
+        "ones.",
+    )
+
+    replay: Ref | None = Field(
+        None,
+        description="Pool whose samples are mixed into each step, against forgetting; they are trained on without "
+        "being selected.",
+    )
+    replay_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="With --replay: share of the samples trained on that are replayed; 0.1 by default."
+    )
+
     @field_validator("mix")
     @classmethod
     def _sorted(cls, mix: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -47,18 +71,42 @@ class MixtureOptions(Options):
 
     @model_validator(mode="after")
     def _has_mix(self) -> MixtureOptions:
-        if self.mixes:
-            return self
-        for name in ("mix_unit",):
-            field = MixtureOptions.model_fields[name]
-            if getattr(self, name) != field.default:
-                raise ConfigError(f"--{flag_of(name, field)} is an option of --mix: give --mix, such as a=0.5,b=0.5.")
+        fields = MixtureOptions.model_fields
+        for name, needed, example in (
+            ("mix_unit", self.mix is not None, "--mix: give --mix, such as a=0.5,b=0.5"),
+            ("mix_smoothing", self.learns, "--mix-policy odm: give it, or leave the option out"),
+            ("mix_warmup_steps", self.learns, "--mix-policy odm: give it, or leave the option out"),
+        ):
+            if not needed and getattr(self, name) != fields[name].default:
+                raise ConfigError(f"--{flag_of(name, fields[name])} is an option of {example}.")
+        if self.replay is None and self.replay_share is not None:
+            raise ConfigError("--replay-share is an option of --replay: give --replay POOL, or leave it out.")
+        if self.replay is not None and self.replay_share is None:
+            object.__setattr__(self, "replay_share", 0.1)
+        if self.learns and self.mix_unit == "tokens":
+            raise ConfigError("--mix-policy odm learns shares of samples: leave out --mix-unit tokens.")
+        if self.learns and self.mix is not None and not self.mix_warmup_steps:
+            raise ConfigError(
+                "--mix-policy odm begins with equal shares, so those of --mix have no effect: give --mix-warmup-steps "
+                "for the steps that have them, or leave out --mix."
+            )
         return self
+
+    @property
+    def learns(self) -> bool:
+        """True if the shares are learned during the run."""
+        return self.mix_policy == "odm"
 
     @property
     def mixes(self) -> bool:
         """True if the candidates are drawn by label."""
-        return self.mix is not None
+        return self.mix is not None or self.learns
+
+    @property
+    def by_label(self) -> str | None:
+        """The option that says how the candidates are drawn by label or replayed, or None."""
+        given = {"--mix": self.mix is not None, "--mix-policy odm": self.learns, "--replay": self.replay is not None}
+        return next((option for option, is_given in given.items() if is_given), None)
 
     @property
     def mix_sql(self) -> str | None:

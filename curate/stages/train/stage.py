@@ -18,7 +18,6 @@ from ..stage import NOT_MEASURED
 from ..tokens.tokenization import TokenizationReport, TokenizedPool, encode_pool
 from .config import TrainConfig
 from .joined_features import joined_features, target_sampler
-from .labels import Labels, labels_of
 from .matched_lengths import matched_order
 from .mixing import Mixing, by_label, mixing_of
 from .prescreening import prescreen_results, screening_of
@@ -53,15 +52,15 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
         pool.expansion.record(draft)
     epoch_subsets = EpochSubsets(config, inputs, draft, table, tokenizer) if config.pool_selector else None
     held_out = encode_pool(config, tokenizer, inputs.artifacts["eval_pool"]).table if config.eval_pool else None
+    replayed = encode_pool(config, tokenizer, inputs.artifacts["replay"]) if config.replay else None
 
     def build() -> nn.Module:
         model = load_to_train(options, None if config.full else config.lora)
         return compile_backbone(model) if config.torch_compile else model
 
     ledger = Ledger.of(draft)
-    labels = labels_of(config, inputs, table, pool.expansion.conversations)
-    mixing = mixing_of(config, inputs, table, labels)
-    job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets, labels, mixing)
+    mixing = mixing_of(config, inputs, pool, replayed)
+    job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets, mixing)
     result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
     ledger.close_fragment()
     _write_own_records(draft, result, table)
@@ -73,6 +72,9 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     wait_for_everyone()
     if draft.rank == 0:
         _write_shared_results(config, draft, result, tokenizer, pool, inputs.artifacts["pool"])
+        if replayed is not None:
+            replayed.expansion.record(draft, key="replay")
+            draft.reject(replayed.rejected, key="replay")
         draft.summary |= (epoch_subsets.summary() if epoch_subsets else {}) | by_label(result.by_label, mixing)
 
 
@@ -109,8 +111,7 @@ def job_of(
     pool: TokenizedPool,
     held_out: TokenTable | None,
     epoch_subsets: EpochSubsets | None,
-    labels: Labels | None = None,
-    mixing: Mixing | None = None,
+    mixing: Mixing,
 ) -> TrainingJob:
     """Return the training job of a run."""
     from ...training.run import TrainingJob
@@ -119,7 +120,7 @@ def job_of(
     table = pool.table
     return TrainingJob(
         label=config.name,
-        table=table,
+        table=mixing.table,
         eval_table=held_out,
         selector=config.selector,
         selector_args=config.selector_args,
@@ -129,6 +130,7 @@ def job_of(
             group=config.group,
             refresh_every=config.head_refresh_steps,
             losses=config.candidate_losses,
+            every_loss=config.learns,
         ),
         reference=joined_features(config, inputs, table, tokenizer),
         max_length=config.max_length,
@@ -141,8 +143,7 @@ def job_of(
         coverage=config.gradient_coverage,
         rounds=epoch_subsets.dataset() if epoch_subsets else None,
         order=mixing.order
-        if mixing
-        else matched_order(config, inputs, table)
+        or matched_order(config, inputs, table)
         or sampling_order(config, inputs, table, pool.expansion.conversations),
         per_rank=config.per_rank,
         fsdp=config.fsdp,
@@ -151,7 +152,9 @@ def job_of(
         batching=config.batching,
         train_batch_tokens=config.train_batch_tokens,
         screening=screening_of(config, inputs, table),
-        labels=labels.counted() if labels else None,
+        labels=mixing.counted,
+        mixed=mixing.names,
+        shares=mixing.learned,
     )
 
 
@@ -163,7 +166,7 @@ def _reuses(config: TrainConfig) -> bool | None:
             "--update reuse needs processes that select together: give --scope global, or --update rerun."
         )
     if config.update == "auto":
-        return False if config.full or separate else None
+        return False if config.full or separate or config.replay else None
     return config.update == "reuse"
 
 

@@ -40,7 +40,7 @@ DTYPES: dict[str, type[np.generic]] = {
     **{"score": np.float64, "weight": np.float64, "sample_weight": np.float64, "loss": np.float64},
     **{"tokens": np.int32, "target_tokens": np.int32, "stage": np.int8, "predicted": np.float64},
 }
-STAGES = ("prescreen", "audit", "scored")
+STAGES = ("prescreen", "audit", "scored", "replay")
 """Values of the column `stage`, which a buffer has as numbers from 1; 0 is null."""
 """Columns that are arrays of numbers or booleans, and their types."""
 
@@ -96,7 +96,8 @@ class RowBuffer:
             step: the optimizer step, from 1; not below that of the rows before.
             columns: `sample_id`, a sequence of n strings or an Arrow array of n strings or dictionary of strings (rows
                 of one dictionary for the whole run are fastest); `position`, `kept`, `score`, `weight`, `loss`,
-                `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, means null;
+                `tokens` and `target_tokens`, (n,) each, where NaN, or None for a whole column of floats, or a position
+                below 0 means null;
                 `parts`, a mapping from names to (n,) floats, where NaN omits the entry. Optional: `rank` (n,), if the
                 rows are candidates of several processes, `slot` (n,), 0..n-1 by default, `sample_weight` (n,), `stage`
                 (n,), indices of `STAGES` plus 1, `predicted` (n,), and `token_mask`, an Arrow array of n bytes or null.
@@ -189,10 +190,12 @@ def to_table(rows: Sequence[Rows]) -> pa.Table:
     }
     for name in DTYPES:
         values = np.concatenate([part.columns[name] for part in rows])
-        # NaN becomes null
-        columns[name] = (
-            _stages(values) if name == "stage" else pa.array(values, SCHEMA.field(name).type, from_pandas=True)
-        )
+        if name == "stage":
+            columns[name] = _stages(values)
+        elif name == "position":
+            columns[name] = pa.array(values, mask=values < 0 if (values < 0).any() else None)
+        else:
+            columns[name] = pa.array(values, SCHEMA.field(name).type, from_pandas=True)  # NaN becomes null
     columns["parts"] = pa.concat_arrays([_maps(part) for part in rows])
     columns["token_mask"] = _masks([masks for part in rows for masks in part.masks])
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)

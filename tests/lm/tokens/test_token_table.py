@@ -77,3 +77,34 @@ def test_ids_of_answers_are_derived_from_the_conversation_and_the_turn() -> None
     same_text = Sample(messages=messages[:2])
     assert same_text.sample_id not in {part.sample_id for part in parts}
     assert parts[0].sample_id == answer_id(whole.sample_id, 1) == expand(Sample(messages=messages))[0].sample_id
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 2), TOKENS), max_size=5)
+
+
+@given(ROWS, ROWS, st.booleans(), st.booleans())
+def test_a_table_followed_by_another_has_the_rows_of_both(
+    own: list[tuple[int, list[tuple[int, bool]]]],
+    other: list[tuple[int, list[tuple[int, bool]]]],
+    weighted: bool,
+    split: bool,
+) -> None:
+    tables = []
+    for number, rows in enumerate((own, other)):
+        texts = [(position, f"{number}-{row}", encoded(tokens)) for row, (position, tokens) in enumerate(rows)]
+        turns = {name: row for row, (_, name, _) in enumerate(texts)} if split and number else None
+        tables.append(TokenTable(texts, turns))
+    if weighted:
+        tables[0].weights = np.arange(len(own)) + 2.0
+    joined = tables[0].followed_by(tables[1])
+    both = [(table, row) for table in tables for row in range(len(table))]
+    assert len(joined) == len(both) and joined.first_replayed == len(own)
+    for row, (table, index) in enumerate(both):
+        for key in ("input_ids", "labels"):
+            assert joined[row][key].tolist() == table[index][key].tolist()
+        for name in ("positions", "lengths", "target_tokens", "truncated"):
+            assert getattr(joined, name)[row] == getattr(table, name)[index]
+        assert joined.ids[row] == table.ids[index] and joined.numbers()[row] == table.numbers()[index]
+    if weighted:
+        assert joined.weights is not None and joined.weights.tolist() == [*tables[0].weights, *[1.0] * len(other)]
+    assert joined.id_array.to_pylist() == joined.ids

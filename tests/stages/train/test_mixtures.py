@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from curate import Artifact, Store, make
 from curate.config import build
 from curate.errors import ConfigError, CurateError
+from curate.stages.decontaminate.check import trained_on
 from curate.stages.train import check
 from curate.stages.train.config import TrainConfig
 from tests.support.ranks import Ranks
@@ -55,7 +57,7 @@ def store(made: Path, tmp_path: Path) -> Store:
 
 
 def train(store: Store, tiny: str, name: str = "run", **values: Any) -> Artifact:
-    return make(store, "train", name=name, pool="pool", model=tiny, **{**SMALL, **values})
+    return make(store, "train", name=name, model=tiny, **{"pool": "pool", **SMALL, **values})
 
 
 def offered(store: Store, run: str = "run") -> list[dict[str, Any]]:
@@ -106,9 +108,9 @@ def test_labels_without_a_share_are_left_out_and_counted(
 ) -> None:
     with caplog.at_level(logging.INFO, "curate"):
         run = train(store, tiny, selector="random", mix={"chat": 0.75, "math": 0.25}, mix_unit="tokens", max_steps=8)
-    assert "--mix leaves out 18 of 44 samples (of code, lists)" in caplog.text
+    assert "The mixture leaves out 18 of 44 samples (of code, lists)" in caplog.text
     assert "An epoch of 50 candidates draws each sample of chat" in caplog.text
-    assert run.summary["left out by --mix"] == 18
+    assert run.summary["left out of the mixture"] == 18
     tokens = {"math": 0, "chat": 0}
     seen = offered(store)
     longest = max(row["tokens"] for row in seen)
@@ -143,6 +145,105 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
         "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL",
     ):
         assert other.query(sql).equals(store.query(sql))
+
+
+def test_learned_shares_move_to_the_hard_source_and_resume_to_the_bit(store: Store, tiny: str, tmp_path: Path) -> None:
+    """One source repeats a word; the answers of the other are random letters, whose loss stays high."""
+    letters = random.Random(0)
+    lines = [
+        {"instruction": f"Say {n}.", "output": "ok" if easy else "".join(letters.choices("abcdefghijkmnopq", k=24))}
+        for easy in (True, False)
+        for n in range(30)
+    ]
+    text = [json.dumps(line | {"input": "", "kind": "easy" if n < 30 else "hard"}) for n, line in enumerate(lines)]
+    (tmp_path / "both.jsonl").write_text("\n".join(text))
+    shape = {"selector": "full", "mix_policy": "odm", "mix_by": "kind", "max_steps": 12, "logging_steps": 1}
+    shape |= {"full": True, "learning_rate": 1e-2, "mix_smoothing": 0.5, "lr_scheduler_type": "constant"}
+    stores = [store, Store(shutil.copytree(store.root, tmp_path / "other"))]
+    for each in stores:
+        make(each, "ingest", name="both", data=[str(tmp_path / "both.jsonl")])
+    whole = train(store, tiny, **shape, pool="both")
+    with interrupted_at(10):
+        train(stores[1], tiny, **shape, pool="both")
+    resumed = train(stores[1], tiny, **shape, pool="both")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE 'mix%' OR metric LIKE 'cand%' ORDER BY ALL"
+    assert rows(stores[1], sql) == rows(store, sql)
+    logged = {(row["step"], row["metric"]): row["value"] for row in rows(store, sql)}
+    assert logged[1, "mix_share/easy"] == logged[1, "mix_share/hard"] == 0.5
+    assert logged[12, "candidate_loss/hard"] > logged[12, "candidate_loss/easy"]
+    assert logged[12, "mix_share/hard"] > 0.55 and logged[12, "mix_reward/hard"] > logged[12, "mix_reward/easy"]
+    assert rows(store, "SELECT count(*) - count(loss) AS n FROM ledger") == [{"n": 0}]
+
+
+# Replay
+
+
+def steps_of(store: Store) -> list[dict[str, Any]]:
+    return rows(
+        store,
+        """SELECT step, count(*) AS offered, count_if(kept) AS kept, count(*) FILTER (stage = 'replay') AS replayed,
+                  count(*) FILTER (stage = 'replay' AND NOT kept) AS lost, count(position) AS placed,
+                  count(loss) AS losses, sum(weight) AS weight
+           FROM ledger WHERE run = 'run' GROUP BY step ORDER BY step""",
+    )
+
+
+def test_replayed_samples_are_always_trained_on_in_their_share(store: Store, tiny: str) -> None:
+    run = train(store, tiny, selector="uds", mix=MIX, replay="old", replay_share=0.3, prescreen=0.6)
+    per_step = [1, 1, 1, 1, 2]  # 0.3 of 4 is 1.2
+    found = steps_of(store)
+    assert len(found) == 5, "5 steps have 44 candidates and 6 replayed samples"
+    assert [row["replayed"] for row in found] == per_step
+    for row, count in zip(found, per_step, strict=True):
+        assert (row["offered"], row["kept"], row["lost"], row["placed"]) == (10, 4, 0, 10 - count)
+        assert 0 < row["losses"] <= 10 - count
+    assert sum(row["source"] == "math" for row in offered(store)) == 22, "half of 44"
+    sql = """SELECT o.pool, count(*) AS n, count(DISTINCT l.sample_id) AS d
+             FROM ledger l JOIN origins o USING (sample_id) WHERE l.stage = 'replay' GROUP BY o.pool"""
+    assert rows(store, sql) == [{"pool": "old", "n": 6, "d": 6}]
+    assert run.summary["by label"]["(replay of old)"] == (
+        "12.0% of the candidates, 30.0% of the kept, each of 9 samples 0.7 times"
+    )
+    (found_held,) = trained_on(store, run.fingerprint, store.get("old"))
+    assert (found_held.pool, found_held.rows) == ("old", 6), "replayed samples count as trained on"
+    make(store, "export", name="out", run="run", to=str(store.root.parent / "out"))
+    assert {
+        row["source"] for row in rows(store, "SELECT DISTINCT source FROM subsets JOIN samples USING (sample_id)")
+    } <= {*SIZES}
+
+
+def test_a_selectors_weights_leave_replayed_samples_their_share(store: Store, tiny: str) -> None:
+    values = {"selector": "filter_weight", "target": "old", "target_batch_size": 4, "max_steps": 2}
+    train(store, tiny, replay="old", replay_share=0.25, **values)
+    for row in steps_of(store):
+        assert (row["kept"], row["replayed"]) == (4, 1) and row["weight"] == pytest.approx(1)
+    kept = rows(store, "SELECT step, stage, weight FROM ledger WHERE kept ORDER BY step")
+    assert all(row["weight"] == pytest.approx(0.25) for row in kept if row["stage"] == "replay")
+
+
+def test_a_run_with_replay_resumes_to_the_bit(store: Store, made: Path, tiny: str, tmp_path: Path) -> None:
+    shape = {"selector": "max_loss", "replay": "old", "max_steps": 8}
+    whole = train(store, tiny, **shape)
+    other = Store(shutil.copytree(made, tmp_path / "other"))
+    with interrupted_at(8):
+        train(other, tiny, **shape)
+    resumed = train(other, tiny, **shape)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    assert other.query("SELECT * FROM ledger ORDER BY ALL").equals(store.query("SELECT * FROM ledger ORDER BY ALL"))
+    assert sum(row["replayed"] for row in steps_of(store)) == 3, "0.1 of 32, by default"
+
+
+@pytest.mark.parametrize("selector", ["max_loss", "full"])
+def test_two_processes_replay_what_one_does(
+    ranks: Ranks, store: Store, made: Path, tiny: str, selector: str, tmp_path: Path
+) -> None:
+    alone = Store(shutil.copytree(made, tmp_path / "alone"))
+    train(alone, tiny, selector=selector, replay="old", replay_share=0.5, max_steps=3)
+    flags = (f"--selector={selector}", "--replay=old", "--replay-share=0.5", "--max-steps=3")
+    launched(ranks, store, tiny, *flags)
+    sql = "SELECT step, slot, sample_id, kept, stage FROM ledger ORDER BY step, slot"
+    assert rows(store, sql) == rows(alone, sql)
 
 
 def launched(ranks: Ranks, store: Store, tiny: str, *flags: str) -> None:
@@ -182,6 +283,23 @@ def test_two_processes_have_the_stream_of_one(
         ({"mix": MIX, "subset": "s", "sequence": True}, "--sequence says itself which they are"),
         ({"mix": MIX, "pool_selector": "random", "selection_budget": 0.5}, "--pool-selector says itself"),
         ({"mix": MIX, "selector": "full", "lengths_of": "r"}, "--lengths-of says itself"),
+        ({"mix_smoothing": 0.5}, "--mix-smoothing is an option of --mix-policy odm"),
+        ({"mix": MIX, "mix_warmup_steps": 5}, "--mix-warmup-steps is an option of --mix-policy odm"),
+        ({"mix": MIX, "mix_policy": "odm"}, "those of --mix have no effect: give --mix-warmup-steps"),
+        (
+            {"mix": MIX, "mix_policy": "odm", "mix_unit": "tokens", "mix_warmup_steps": 5},
+            "learns shares of samples: leave out --mix-unit tokens",
+        ),
+        ({"replay": "pool"}, "--replay pool is the pool itself"),
+        ({"replay_share": 0.2}, "--replay-share is an option of --replay"),
+        ({"replay": "old", "replay_share": 1.0}, "less than 1"),
+        ({"replay": "old", "replay_share": 0.9}, "takes 4 of the 4 samples of a step and leaves no place"),
+        ({"replay": "old", "scope": "micro:5", "keep": 2}, "--replay takes places of the whole step"),
+        ({"replay": "old", "update": "reuse"}, "--update reuse has no gradients of the replayed samples"),
+        ({"replay": "old", "subset": "s", "sequence": True}, "--replay changes which samples the steps have"),
+        ({"mix_policy": "odm", "scope": "micro:5"}, "leave --scope at global"),
+        ({"mix_policy": "odm", "candidate_losses": False}, "leave out --no-candidate-losses"),
+        ({"mix_policy": "odm", "subset": "s", "sequence": True}, "--mix-policy odm changes which samples"),
         ({"mix": MIX, "mix_by": "cluster"}, "--mix-by cluster needs --clusters NAME"),
     ],
 )
@@ -202,6 +320,9 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
             "names 1 samples again: each sample may have one label",
         ),
         ({"mix": {"a": 1}, "mix_by": "select x from y"}, "y"),
+        ({"mix_policy": "odm", "mix_by": "SELECT sample_id, 'a' AS label FROM samples"}, "2 to 1000 labels"),
+        ({"replay": "olds"}, "olds"),
+        ({"replay": "again"}, "The pool 'again' of --replay is the pool 'pool' under another name"),
         ({"mix": MIX, "subset": "weighted"}, "has weights, which say how often"),
     ],
 )
@@ -211,6 +332,8 @@ def test_mixtures_that_the_pool_does_not_have_are_one_sentence(
     if "subset" in values:
         sql = "SELECT sample_id, 1 + position AS weight FROM samples WHERE pool = 'pool'"
         make(store, "subset", name="weighted", pool="pool", sql=sql)
+    if values.get("replay") == "again":
+        make(store, "ingest", name="again", data=store.get("pool").config["data"])
     with pytest.raises(CurateError, match=message):
         train(store, tiny, selector="full", **values)
 

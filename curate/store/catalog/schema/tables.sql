@@ -140,7 +140,7 @@ COMMENT ON COLUMN ledger.step IS 'Optimizer step, from 1.';
 COMMENT ON COLUMN ledger.rank IS 'Process of a distributed run, from 0.';
 COMMENT ON COLUMN ledger.slot IS 'Index among the candidates of the step, from 0.';
 COMMENT ON COLUMN ledger.sample_id IS 'The sample.';
-COMMENT ON COLUMN ledger.position IS 'Row of the sample in the pool, from 0.';
+COMMENT ON COLUMN ledger.position IS 'Row of the sample in the pool, from 0; null for a replayed sample, which is of another pool.';
 COMMENT ON COLUMN ledger.kept IS 'True if the sample was trained on in this step.';
 COMMENT ON COLUMN ledger.score IS 'Score that the selector ranked by; null if it computes no scores, the sample''s signals were not finite, or a prescreen ruled the sample out.';
 COMMENT ON COLUMN ledger.weight IS 'Factor of the sample''s mean loss in the loss of the step: these factors of a step add up to 1, and contain the sample_weight. Null: the loss is the mean over the target tokens of all kept samples, each token counted sample_weight times.';
@@ -148,7 +148,7 @@ COMMENT ON COLUMN ledger.sample_weight IS 'Weight of the sample in the pool; nul
 COMMENT ON COLUMN ledger.loss IS 'Mean cross-entropy before the step, in nats; null if the sample was not scored.';
 COMMENT ON COLUMN ledger.tokens IS 'Number of tokens in the sample.';
 COMMENT ON COLUMN ledger.target_tokens IS 'Number of tokens that the loss trains on.';
-COMMENT ON COLUMN ledger.stage IS 'In a run with a prescreen, where the candidate left: prescreen (ruled out, not scored), audit (ruled out, scored all the same) or scored. Null: the run has no prescreen.';
+COMMENT ON COLUMN ledger.stage IS 'In a run with a prescreen, where the candidate left: prescreen (ruled out, not scored), audit (ruled out, scored all the same) or scored. In any run: replay, for a sample of the pool of --replay, which is trained on without being selected. Otherwise null.';
 COMMENT ON COLUMN ledger.predicted IS 'Value that the prescreen predicted (of the utility, the alignment or the score); null if it could predict none, or the run has no prescreen.';
 COMMENT ON COLUMN ledger.token_mask IS 'Which target tokens of a kept sample were trained on in this step: one bit each, in order, from the highest bit of the first byte (curate inspect --run shows them, and parts[''trained_tokens''] counts them). Null: all.';
 COMMENT ON COLUMN ledger.parts IS 'The terms of the score by name: parts[''utility''], parts[''diversity''].';
@@ -164,7 +164,7 @@ COMMENT ON COLUMN memory.step IS 'The step that kept the sample.';
 COMMENT ON COLUMN memory.sketch IS 'Isometric sketch of the sample''s logits.';
 
 CREATE TABLE IF NOT EXISTS metrics (artifact VARCHAR, step BIGINT, metric VARCHAR, value DOUBLE);
-COMMENT ON TABLE metrics IS 'Metrics that a run logged: loss, eval_loss, learning_rate, seconds by part, totals.';
+COMMENT ON TABLE metrics IS 'Metrics that a run logged: loss, eval_loss, learning_rate, seconds by part, totals, and by label (candidate_loss/LABEL, candidate_share/LABEL, kept_share/LABEL, mix_share/LABEL, mix_reward/LABEL).';
 COMMENT ON COLUMN metrics.artifact IS 'The run.';
 COMMENT ON COLUMN metrics.step IS 'Optimizer step.';
 COMMENT ON COLUMN metrics.metric IS 'Name of the metric, as the Trainer logs it.';
