@@ -21,11 +21,13 @@ from ..tokens.tokenization import TokenizationReport, tokenization_digest
 from .config import EmbedConfig
 from .earlier import Earlier, earlier_features, write_known
 from .embedder import Embedding
+from .preview import more_inputs, preview
 
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
 curate embed --pool pool --model REFERENCE --signals loss --name reference     # the reference losses of rho
+curate embed --pool grown --model M --name feats --dry-run     # how many samples are new
 curate embed --pool pool --model run --name after     # the model that `curate train --name run` trained
 torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # one process per GPU
 curate embed --pool pool --model M --name feats --engine ray --workers 16     # on the cluster at RAY_ADDRESS
@@ -99,4 +101,4 @@ def _summary(report: TokenizationReport, known: int, seconds: Mapping[str, float
     }
 
 
-STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True)
+STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, preview=preview)
