@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..config import EXTERNAL, Config
-from ..errors import ArtifactNotFound, ConfigError, ModelError, StoreError, did_you_mean
+from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError, StoreError, did_you_mean
 from ..log import LOGGER
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import cell, command, resume_command, say, size, table
@@ -30,6 +30,16 @@ EXAMPLES = """
 curate status
 curate resume uds
 curate resume uds --trust-remote-code
+"""
+
+NEW_SAMPLES = """
+WITH known AS (
+    SELECT sample_id FROM features WHERE features = $features
+    UNION SELECT conversation_id FROM turn_samples WHERE artifact = $features
+)
+SELECT count(DISTINCT sample_id) AS samples,
+       count(DISTINCT sample_id) FILTER (sample_id NOT IN (SELECT sample_id FROM known)) AS new
+FROM samples WHERE pool = $pool
 """
 
 
@@ -78,7 +88,7 @@ def report(store: Store) -> list[str]:
     ]
     lines = [f"Store {store.root}", "", *(table(rows) if rows else ["There is no finished artifact yet."])]
     current = [a for a in made if store.has(a.name) and store.get(a.name).fingerprint == a.fingerprint]
-    stale = [f"  {cell(a.name)}: {cell(reason)}" for a in current for reason in stale_inputs(store, a)]
+    stale = [f"  {cell(a.name)}: {cell(reason)}" for a in current for reason in _stale(store, a)]
     if stale:
         lines += ["", "Stale: an input has changed since. Run the command of the artifact again.", *stale]
     if drafts:
@@ -88,6 +98,33 @@ def report(store: Store) -> list[str]:
             for a in drafts
         ]
     return [*lines, "", *_catalog(store)]
+
+
+def _stale(store: Store, artifact: Artifact) -> list[str]:
+    """Return why an artifact is stale; for features of a pool that has changed alone, also how many samples are new."""
+    reasons = list(stale_inputs(store, artifact))
+    pool = str(artifact.config.get("pool", ""))
+    if artifact.stage != "embed" or len(reasons) != 1 or not store.has(pool):
+        return reasons
+    now = store.get(pool)
+    return [
+        f"{reasons[0]}{_new_samples(store, artifact, now)}"
+        if now.fingerprint != artifact.inputs["pool"]
+        else reasons[0]
+    ]
+
+
+def _new_samples(store: Store, features: Artifact, pool: Artifact) -> str:
+    """Return how many samples of a pool its earlier features lack; nothing if the records cannot be read now."""
+    labels = store.display_names()
+    try:
+        (row,) = store.query(
+            NEW_SAMPLES, {"pool": labels[pool.fingerprint], "features": labels[features.fingerprint]}
+        ).to_pylist()
+    except CurateError as error:
+        LOGGER.info(f"The new samples of '{pool.name}' are not counted: {error}")
+        return ""
+    return f" (of its {row['samples']} samples {row['new']} are new: curate embed would measure them alone)"
 
 
 def _catalog(store: Store) -> list[str]:

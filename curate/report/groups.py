@@ -47,6 +47,14 @@ WHERE s.pool = $pool
 """
 """SQL for the members of a grouping by a value of samples: one row per answer where the runs split conversations."""
 
+CLUSTERS = """
+SELECT cluster, c.cluster::VARCHAR || coalesce(' · ' || t.title, '') AS label
+FROM (SELECT DISTINCT cluster FROM clusters y WHERE y.clusters = $clusters AND cluster IS NOT NULL) c
+LEFT JOIN (SELECT cluster, left(any_value(title), 80) AS title FROM cluster_titles z
+           WHERE z.clusters = $clusters GROUP BY cluster) t USING (cluster)
+"""
+"""SQL for the names of clusters: number and title, or the number alone where an older curate made the clustering."""
+
 COUNTS = """
 WITH members AS (
     SELECT position, sample_id,
@@ -150,16 +158,13 @@ def _by_cluster(context: ReportContext) -> list[Grouping]:
         context.missing["clusters"] = _no_clusters(context)
         return []
     members = SAMPLES.format(
-        label="coalesce(own.cluster, whole.cluster)::VARCHAR",
-        values="SELECT sample_id, cluster FROM clusters x WHERE x.clusters = $clusters",
+        label="coalesce(own.label, whole.label)",
+        values=f"SELECT sample_id, label FROM clusters x JOIN ({CLUSTERS}) USING (cluster) "
+        "WHERE x.clusters = $clusters",
     )
     label = context.label_of(context.clusters)
     params = {"pool": context.pool_label, "clusters": label, "runs": context.run_labels}
-    rows = context.rows(
-        "SELECT DISTINCT cluster FROM clusters x WHERE x.clusters = $clusters AND cluster IS NOT NULL ORDER BY 1",
-        clusters=params["clusters"],
-    )
-    order = [str(row["cluster"]) for row in rows]
+    order = [row["label"] for row in context.rows(f"{CLUSTERS} ORDER BY cluster", clusters=label)]
     return [Grouping("cluster", f"cluster of {context.clusters.name}", members, params, order)]
 
 

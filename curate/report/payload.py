@@ -10,6 +10,7 @@ from typing import Any
 from ..version import __version__
 from .advice import advice
 from .agreement import agreement
+from .copies import copies, leaks
 from .curves import curves, score_columns
 from .embedding_map import embedding_map
 from .groups import groupings, groups
@@ -40,6 +41,8 @@ def payload(context: ReportContext) -> dict[str, Any]:
         "agreement": agreement(context),
         "map": embedding_map(context, shown["id"]),
         "samples": shown,
+        "leaks": leaks(context),
+        "copies": copies(context),
         "advice": advice(context),
         "comparisons": comparisons(context),
         "evaluations": evaluations(context),

@@ -77,7 +77,7 @@ def run(rows: list[tuple[int, int, bool, float]], metrics: dict[str, float]) -> 
     return fill
 
 
-def clusters(draft: Draft) -> None:
+def clusters(draft: Draft, *, titled: bool = True) -> None:
     rows = [
         (IDS[0], 0, 0.9, 1, IDS[1], 0.95),
         (IDS[1], 0, 0.8, 2, IDS[0], 0.95),
@@ -85,6 +85,15 @@ def clusters(draft: Draft) -> None:
     ]
     names = ["sample_id", "cluster", "similarity", "representative", "nearest_id", "nearest_similarity"]
     draft.add("clusters", pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]))
+    if titled:
+        named = {
+            "cluster": 0,
+            "size": 2,
+            "title": "sum, mayor",
+            "keywords": ["sum", "mayor"],
+            "representative_id": IDS[0],
+        }
+        draft.add("cluster_titles", pa.Table.from_pylist([named]))
 
 
 def evaluation(run: str | None) -> Any:
@@ -110,6 +119,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     config = RunConfig(name="random", pool="demo", selector="random")
     store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": fingerprint})
     store.make("cluster", clusters, Config(name="groups"))
+    store.make("cluster", lambda draft: clusters(draft, titled=False), Config(name="older"), {"features": "older"})
     return store
 
 
@@ -165,6 +175,18 @@ def test_shares_by_source_and_by_cluster_add_up(store: Store) -> None:
     first, second = ask(store, "kept_by_cluster", run="uds", clusters="groups")
     assert (first["samples"], first["candidates"], first["kept"], first["share_of_kept"]) == (2, 4, 2, 1.0)
     assert (second["candidates"], second["kept"], second["representative"]) == (1, 0, "Count x.")
+    assert (first["title"], second["title"]) == ("sum, mayor", None)
+
+
+def test_clusters_have_titles_and_those_of_an_older_curate_are_shown_without(store: Store) -> None:
+    first, second = ask(store, "clusters", clusters="groups")
+    assert (first["title"], first["samples"]) == ("sum, mayor", 2)
+    assert (first["share_of_samples"], first["similarity"], first["representative"]) == (0.6667, 0.85, "1 + 1 =")
+    assert (second["title"], second["representative_id"], second["representative"]) == (None, IDS[3], "Count x.")
+    for question, given in (("clusters", {}), ("kept_by_cluster", {"run": "uds"})):
+        new, old = (ask(store, question, clusters=name, **given) for name in ("groups", "older"))
+        unnamed = [{key: None if key == "title" else row[key] for key in row} for row in new]
+        assert old == unnamed and len(old) == 2
 
 
 def test_the_terms_of_the_score_are_averaged_by_step(store: Store) -> None:

@@ -104,11 +104,26 @@ def test_comparisons_and_evaluations_are_those_of_the_runs(page: Row, made: Path
 
 def test_clusters_are_groups_and_labels(page: Row, made: Path) -> None:
     rows = Store(made).query("SELECT sample_id, cluster FROM clusters WHERE clusters = 'topics'").to_pylist()
-    clusters = {row["sample_id"]: str(row["cluster"]) for row in rows}
+    titles = Store(made).query("SELECT cluster, title FROM cluster_titles WHERE clusters = 'topics'").to_pylist()
+    names = {row["cluster"]: f"{row['cluster']} · {row['title']}" for row in titles}
+    clusters = {row["sample_id"]: names[row["cluster"]] for row in rows}
     labels = page["samples"]["labels"]["cluster"]
     assert [labels["values"][code] for code in labels["codes"]] == [clusters[key] for key in page["samples"]["id"]]
     found = next(each for each in page["groups"] if each["by"] == "cluster")
-    assert found["title"] == "cluster of topics" and found["labels"] == sorted(set(clusters.values()), key=int)
+    assert found["title"] == "cluster of topics" and found["labels"] == [
+        names[number] for number in sorted({row["cluster"] for row in rows})
+    ]
+
+
+def test_clusters_of_an_older_curate_are_groups_without_titles(made: Path, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(made, tmp_path / "store"))
+    for file in store.get("topics").path.glob("facts/cluster_titles/*.parquet"):
+        file.unlink()
+    with store.catalog.open() as connection:
+        connection.execute("DELETE FROM cluster_titles")
+    found = next(each for each in page_content(store, "c-uds-s0")["groups"] if each["by"] == "cluster")
+    rows = store.query("SELECT DISTINCT cluster FROM clusters WHERE clusters = 'topics' ORDER BY 1").to_pylist()
+    assert found["labels"] == [str(row["cluster"]) for row in rows]
 
 
 def test_the_map_is_the_two_directions_that_vary_most(page: Row, made: Path) -> None:

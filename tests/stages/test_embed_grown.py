@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from curate import Artifact, Store, make
+from curate.cli.status import report
+from curate.errors import ConfigError
+from curate.stages import build_config
+from curate.stages.embed import STAGE
 from curate.stages.embed.embedder import Embedder
+from curate.stages.embed.preview import FOUND
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}
@@ -161,3 +167,47 @@ def test_a_smaller_pool_needs_no_pass(store: Store, tiny: str, measured: list[in
     measured.clear()
     small = embed(store, tiny, "small-feats", "small")
     assert measured == [] and small.summary["of these from earlier features"] == 1
+
+
+def told(store: Store, model: str, **options: Any) -> list[str]:
+    """What `--dry-run` prints."""
+    given = {"name": "dry", "pool": "grown", "model": model, **OPTIONS, "dry_run": True, **options}
+    return str(STAGE.preview(build_config("embed", given), store)).splitlines()  # type: ignore[misc]
+
+
+def test_a_dry_run_says_what_is_measured_then(store: Store, tiny: str, measured: list[int]) -> None:
+    before = {artifact.fingerprint for artifact in store.artifacts()}
+    assert told(store, tiny) == [
+        "samples           42",
+        "taken from feats  40",
+        "2 would be measured, but for those that have nothing to train on.",
+    ]
+    assert told(store, tiny, fresh=True)[-1].startswith("42 would be measured")
+    assert told(store, tiny, max_length=32)[-1].startswith("42 would be measured")
+    assert told(store, tiny, pool="pool", fresh=True) == [FOUND] and measured == []
+    assert {artifact.fingerprint for artifact in store.artifacts()} == before and not store.drafts()
+    embed(store, tiny)
+    assert sum(measured) == 2 and told(store, tiny) == [FOUND]
+    assert told(store, tiny, signals=["loss"])[-1] == "No pass is needed."
+    with pytest.raises(ConfigError, match="--dry-run makes nothing"):
+        embed(store, tiny, dry_run=True)
+
+
+def test_a_dry_run_counts_answers_that_become_samples(store: Store, tiny: str, tmp_path: Path) -> None:
+    turns = [{"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")]
+    rows = [{"messages": turns}, {"messages": turns}, {"messages": turns[:2]}]
+    (tmp_path / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make(store, "ingest", name="turns", data=[str(tmp_path / "turns.jsonl")])
+    for option, samples in (("whole", 2), ("expand", 3)):
+        assert told(store, tiny, pool="turns", turns=option)[0].split() == ["samples", str(samples)]
+        assert embed(store, tiny, f"f-{option}", "turns", turns=option).rows == samples
+
+
+def test_status_says_how_many_samples_of_a_pool_that_was_made_again_are_new(store: Store, made: Path) -> None:
+    make(store, "ingest", name="pool", data=[str(made.parent / "grown.jsonl")])
+    (line,) = (line for line in report(store) if "has been made again" in line)
+    assert line == (
+        "  feats: pool 'pool' has been made again (of its 42 samples 2 are new: curate embed would measure them alone)"
+    )
+    store.catalog.path.write_bytes(b"damaged")
+    assert any(line == "  feats: pool 'pool' has been made again" for line in report(store))

@@ -151,8 +151,8 @@ def test_a_selection_by_vectors_on_disk_is_that_by_vectors_in_memory(
 
 @pytest.mark.parametrize("nearest", [True, False])
 def test_clusters_learnt_from_a_sample_are_given_to_all(tmp_path: Path, nearest: bool) -> None:
-    from tests.stages.test_cluster import cluster, directions
-    from tests.stages.test_cluster import make_features as make_pool
+    from tests.stages.cluster.test_cluster import cluster, directions
+    from tests.stages.cluster.test_cluster import make_features as make_pool
 
     store = Store(tmp_path / "store")
     sizes = [60, 45, 30]
@@ -184,8 +184,8 @@ def test_a_sample_of_fewer_than_k_is_refused() -> None:
 
 def test_an_approximate_search_is_said_in_the_summary(tmp_path: Path) -> None:
     pytest.importorskip("faiss", reason="faiss is not installed")
-    from tests.stages.test_cluster import cluster, directions
-    from tests.stages.test_cluster import make_features as make_pool
+    from tests.stages.cluster.test_cluster import cluster, directions
+    from tests.stages.cluster.test_cluster import make_features as make_pool
 
     store = Store(tmp_path / "store")
     make_pool(store, directions([100, 100, 100]))

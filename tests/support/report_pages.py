@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.report_payloads import Payload, advised_payload, bare_payload, full_payload
+from tests.support.report_payloads import Payload, advised_payload, bare_payload, copied_payload, full_payload
 
 Pages = dict[str, tuple[Path, Payload]]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -136,6 +136,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         "hostile": full_payload(SAMPLES, runs=2, hostile=True),
         "bare": bare_payload(),
         "advised": advised_payload(SAMPLES),
+        "copied": copied_payload(SAMPLES),
     }
     for name, content in contents.items():
         (folder / f"{name}.html").write_text(page(content), encoding="utf-8")

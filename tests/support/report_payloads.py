@@ -91,6 +91,35 @@ def advised_payload(samples: int) -> Payload:
     return full_payload(samples, runs=1) | {"advice": [advice]}
 
 
+def copied_payload(samples: int) -> Payload:
+    """Return a report with held-out rows in the pool and copies, of hostile texts; one held-out row is of a task."""
+    leak = {"kind": "contained", "score": 0.91, "evidence": 12.5, "passage": "how tall is the tower", "position": 3}
+    leak |= {"sample_id": "a1", "against": "held", "other_id": "b1"}
+    texts = ["…before ", f"How tall is {HOSTILE[0]}", f" {HOSTILE[1]}"]
+    task = leak | {"kind": "exact", "score": 1.0, "against": "task:gsm8k", "other_id": "gsm8k/3", "other_text": None}
+    found = {
+        "name": "clean",
+        "kept": samples - 2,
+        "counts": [
+            {"kind": "contained", "pairs": 27, "samples": 25, "others": 26},
+            {"kind": "exact", "pairs": 1, "samples": 1, "others": 1},
+        ],
+        "pairs": [leak | {"text": texts, "other_text": [HOSTILE[2]]}, task | {"text": [HOSTILE[0]]}],
+        "left_out": 26,
+    }
+    copy = {
+        "kind": "near",
+        "score": 0.82,
+        "sample_id": "c1",
+        "other_id": "c2",
+        "text": ["One."],
+        "other_text": ["Two."],
+    }
+    copies = {"name": "once", "kept": samples - 1, "pairs": [copy], "left_out": 0}
+    copies |= {"counts": [{"kind": "near", "pairs": 1, "samples": 1, "others": 1}]}
+    return full_payload(samples, runs=1) | {"leaks": [found], "copies": [copies]}
+
+
 def bare_payload() -> Payload:
     """Return a report of a run without any data: every part is missing and gives the command that makes it."""
     run = {

@@ -11,7 +11,7 @@ function ratiosOf(group, index) {
     const [kept, low, high] = [group.kept[index][row], group.low[index][row], group.high[index][row]];
     const verdict = kept > high ? "more" : kept < low ? "less" : "chance";
     return {
-      label: group.by === "cluster" && /^\d+$/.test(label) ? `cluster ${label}` : label,
+      label: group.by === "cluster" && /^\d/.test(label) ? `cluster ${label}` : label,
       row,
       kept,
       chance,

@@ -29,6 +29,7 @@ function sections() {
         ? new SampleList().element
         : absent(data.missing.samples ?? "This report has no samples."),
     ),
+    ...copySections(),
     ...adviceSections(),
     comparisonSection(),
     evaluationSection(),

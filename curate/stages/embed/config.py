@@ -65,6 +65,9 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
         description="Measure every sample, also those that features of another pool have already with the same model "
         "and options. Features that exist are found as always.",
     )
+    dry_run: Annotated[bool, NOT_HASHED] = Field(
+        False, description="Print how many samples would be measured or taken from earlier features, and make nothing."
+    )
     shard_rows: int = Field(
         2000, ge=1, description="Number of pool rows per shard; a stopped pass continues with the next missing shard."
     )

@@ -111,11 +111,16 @@ def write_known(store: Store, earlier: Sequence[Artifact], signals: Sequence[str
     write_parquet(path, known.take(pa.array(first_of_each(known["sample_id"]))))
 
 
-def _known(store: Store, artifact: Artifact, signals: Sequence[str]) -> pa.Table:
+def known_samples(store: Store, artifact: Artifact, signals: Sequence[str]) -> pa.Table:
+    """Return the records of features, one row per sample that has all signals."""
     records = store.query(RECORDS, {"features": store.display_names()[artifact.fingerprint]})
     for column in {"tokens", *numbers_of(signals)} - {*MAY_BE_NULL}:
         records = records.filter(pc.is_valid(records[column]))
-    records = records.take(pa.array(first_of_each(records["sample_id"])))
+    return records.take(pa.array(first_of_each(records["sample_id"])))
+
+
+def _known(store: Store, artifact: Artifact, signals: Sequence[str]) -> pa.Table:
+    records = known_samples(store, artifact, signals)
     locations = [KNOWN.empty_table().select(["sample_id", "shard", "row"])]
     for shard, part in enumerate(artifact.shards()):
         ids = read_parquet(part, ["sample_id"])["sample_id"]

@@ -23,11 +23,13 @@ from .config import EmbedConfig
 from .earlier import Earlier, earlier_features, write_known
 from .encoding import EncodingReport, encoder_reading
 from .measuring import Embedding
+from .preview import more_inputs, preview
 
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats
 curate embed --pool pool --model ./my-model --name feats --max-length 1024 --bf16
 curate embed --pool pool --model REFERENCE --signals loss --name reference     # the reference losses of rho
+curate embed --pool grown --model M --name feats --dry-run     # how many samples are new
 curate embed --pool pool --model run --name after     # the model that `curate train --name run` trained
 curate embed --pool pool --model run --before feats --name after     # and what it has learnt since `feats`
 curate embed --pool pool --encoder ./all-MiniLM-L6-v2 --on prompt --name topics     # a sentence encoder
@@ -120,4 +122,4 @@ def _summary(report: TokenizationReport, known: int, seconds: Mapping[str, float
     }
 
 
-STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True)
+STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, preview=preview)

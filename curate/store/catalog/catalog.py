@@ -36,6 +36,7 @@ NAME_COLUMNS = {
     "rejects": "artifact",
     "features": "features",
     "clusters": "clusters",
+    "cluster_titles": "clusters",
     "ledger": "run",
     "memory": "run",
     "metrics": "run",

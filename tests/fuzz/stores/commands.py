@@ -69,6 +69,7 @@ QUERIES = (
         1.0,
         **READING,
     ),
+    _line("question", "query clusters --param clusters=groups", 1.0, **READING),
     _line("question", "query compare_runs --param runs=*", 1.0, **READING),
 )
 SHARED = (

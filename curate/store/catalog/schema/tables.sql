@@ -127,6 +127,16 @@ COMMENT ON COLUMN clusters.representative IS '1 for the sample closest to the ce
 COMMENT ON COLUMN clusters.nearest_id IS 'The most similar other sample of the pool.';
 COMMENT ON COLUMN clusters.nearest_similarity IS 'Cosine similarity to that sample: near 1 for a near duplicate.';
 
+CREATE TABLE IF NOT EXISTS cluster_titles (
+    artifact VARCHAR, cluster INTEGER, size BIGINT, title VARCHAR, keywords VARCHAR[], representative_id VARCHAR);
+COMMENT ON TABLE cluster_titles IS 'The name of each cluster (curate cluster). Clusterings of older versions have no rows.';
+COMMENT ON COLUMN cluster_titles.artifact IS 'The clustering.';
+COMMENT ON COLUMN cluster_titles.cluster IS 'Cluster number, as in clusters.';
+COMMENT ON COLUMN cluster_titles.size IS 'Number of samples.';
+COMMENT ON COLUMN cluster_titles.title IS 'The first four keywords; a note in brackets for a cluster without any; null if the pool was gone.';
+COMMENT ON COLUMN cluster_titles.keywords IS 'Up to eight words that prompts of the cluster have and others have not, the most telling first (c-TF-IDF).';
+COMMENT ON COLUMN cluster_titles.representative_id IS 'The sample closest to the centroid: the first of them if there are several.';
+
 CREATE TABLE IF NOT EXISTS ledger (
     artifact VARCHAR, step BIGINT, rank INTEGER, slot INTEGER, sample_id VARCHAR, position BIGINT, kept BOOLEAN,
     score DOUBLE, weight DOUBLE, loss DOUBLE, tokens INTEGER, target_tokens INTEGER, parts MAP(VARCHAR, DOUBLE));

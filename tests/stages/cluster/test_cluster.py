@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from curate import samples
 from curate.config import Config, build
-from curate.errors import ArtifactNotFound, CatalogueBusy, ConfigError, DataError
+from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.samples import Sample
 from curate.stages import make
 from curate.stages.cluster import ClusterConfig
@@ -147,19 +148,18 @@ def test_the_summary_shows_quality_sizes_and_how_representatives_begin(store: St
     assert summary["largest"][0]["representatives"] == " | ".join(starts)
 
 
-def test_a_busy_catalogue_costs_the_texts_of_the_summary_and_nothing_else(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_pool_that_is_gone_costs_the_titles_and_nothing_else(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = make_features(store, directions(SIZES))
-
-    def busy(*_: object) -> pa.Table:
-        raise CatalogueBusy("busy")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "query", busy)
-        summary = cluster(store, representatives=1).summary
-    assert summary["largest"][0]["representatives"] in ids
-    assert store.query("SELECT count(*) AS n FROM clusters").to_pylist() == [{"n": sum(SIZES)}]
+    shutil.rmtree(store.get("pool").path)
+    artifact = cluster(store)
+    assert "The clusters get no titles" in caplog.text
+    assert artifact.summary["largest"][0].keys() == {"cluster", "size", "representatives"}
+    assert set(artifact.summary["largest"][0]["representatives"].split(" | ")) <= set(ids)
+    rows = store.query("SELECT cluster, size, title, keywords FROM cluster_titles ORDER BY cluster").to_pylist()
+    assert [(row["cluster"], row["size"]) for row in rows] == list(enumerate(SIZES))
+    assert all(row["title"] is None and row["keywords"] is None for row in rows)
 
 
 def test_the_same_request_gives_the_same_bytes_in_another_store(store: Store, tmp_path: Path) -> None:
