@@ -163,7 +163,7 @@ def _help(field: FieldInfo, kind: str) -> str:
     notes = {"many": ["repeatable"], "pairs": ["key=value, repeatable"]}.get(kind, [])
     if field.is_required():
         notes.append("required")
-    elif (default := field.get_default(call_default_factory=True)) not in (None, (), [], {}, ""):
+    elif (default := field.get_default(call_default_factory=True, validated_data={})) not in (None, (), [], {}, ""):
         notes.append(f"default: {_default_text(default)}")
     return (field.description or "") + (f" [{'; '.join(notes)}]" if notes else "")
 

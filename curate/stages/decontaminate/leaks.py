@@ -14,7 +14,7 @@ from hashlib import blake2b
 import numpy as np
 import scipy.sparse as sparse
 
-from ..dedup.minhash import Hashes, Ints
+from ..dedup.sets import Hashes, Ints
 from .numbers import in_order, none_missing
 from .scores import TOLERANCE, Floats, Matched, contained, members_of, reversed_pairs, shares, weights
 from .words import Text, Words

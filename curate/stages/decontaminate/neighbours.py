@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import DataError
-from ..dedup.minhash import Ints
+from ..dedup.sets import Ints
 from ..inputs import Inputs
 from ..select.candidates import check_comparable, check_pool
 from ..tokens.turns import conversations_of

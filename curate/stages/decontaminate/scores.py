@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sparse
 
-from ..dedup.minhash import Hashes, Ints
+from ..dedup.sets import Hashes, Ints
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from ...errors import ConfigError, DataError
 from ...runtime.terminal import cell
 from ...samples import to_json
 from ...store import Draft
-from ..dedup.minhash import Ints
+from ..dedup.sets import Ints
 from ..inputs import Inputs
 from ..stage import Stage
 from ..subsets import write_subset

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ...samples import Sample
-from ..dedup.minhash import Hashes, shingles_of
+from ..dedup.sets import Hashes, shingles_of
 from ..dedup.texts import normalize, turns
 
 Words = tuple[str, ...]

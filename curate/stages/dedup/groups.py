@@ -6,16 +6,14 @@ the other pool goes before all rows of the pool, so that nothing of its group is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from .minhash import Ints, Sets, shingles, similar_pairs
-from .texts import Part, Row, numbers
+from .pairs import Pairs
+from .rows import Compared
+from .sets import Floats, Ints
 
 DUPLICATES = pa.schema(
     {
@@ -24,80 +22,9 @@ DUPLICATES = pa.schema(
         "across": pa.bool_(),
         "kind": pa.string(),
         "jaccard": pa.float64(),
+        "cosine": pa.float64(),
     }
 )
-
-On = Literal["prompt", "answer", "both"]
-
-
-@dataclass
-class Rows:
-    """The distinct samples of both pools, those of the other pool first; each item is a distinct text.
-
-    Attributes:
-        on: the parts that are compared.
-        shingled: True to find near copies, too.
-        ids: sample id of each row.
-        lengths: characters of the compared text of each row.
-        other: number of rows of the other pool.
-        items: item of each row; a row without text is an item of its own.
-        first: first row of each item.
-        repeats: rows of the pool that hold a sample again.
-        empty: rows of the pool that lack the compared text.
-    """
-
-    on: On
-    shingled: bool
-    ids: list[str] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    other: int = 0
-    items: list[int] = field(default_factory=list)
-    first: list[int] = field(default_factory=list)
-    repeats: int = 0
-    empty: int = 0
-    sets: list[list[np.ndarray]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    questions: list[bytes] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.sets = [[] for _ in range(2 if self.on == "both" else 1)]
-        self._known: dict[bytes, int] = {}
-
-    def add(self, rows: Iterable[Row], *, other: bool = False) -> None:
-        """Add the rows of a pool: of each sample the first."""
-        seen: set[str] = set()
-        for row in rows:
-            if row.sample_id in seen:
-                self.repeats += not other
-                continue
-            seen.add(row.sample_id)
-            parts = {"prompt": [row.prompt], "answer": [row.answer], "both": [row.prompt, row.answer]}[self.on]
-            self.empty += not other and not all(part.key for part in parts)
-            self.ids.append(row.sample_id)
-            self.lengths.append(sum(len(part.text) for part in parts))
-            self.items.append(self._item(row, parts))
-            self.other += other
-
-    def _item(self, row: Row, parts: Sequence[Part]) -> int:
-        """Return the item of a row, which is a new one if no row before it has the same text."""
-        key = b"|".join(part.key.hex().encode() for part in parts)
-        empty = not any(part.key for part in parts)
-        item = len(self.first) if empty else self._known.setdefault(key, len(self.first))
-        if item == len(self.first):
-            self.first.append(len(self.ids) - 1)
-            self.questions.append(row.prompt.key if row.answer.key else b"")
-            label = f"{row.sample_id}" if empty else "\n".join(numbers(part.text) for part in parts)
-            self.labels.append(int.from_bytes(blake2b(label.encode(), digest_size=8).digest(), "little"))
-            for sets, part in zip(self.sets, parts, strict=True):
-                sets.append(shingles(part.text) if self.shingled else np.zeros(0, np.uint64))
-        return item
-
-    def near(self, threshold: float) -> tuple[Ints, np.ndarray]:
-        """Return the pairs of items that are near copies, and their Jaccard similarity."""
-        if not self.shingled:
-            return np.zeros((0, 2), np.int64), np.zeros(0)
-        labels = np.array(self.labels, np.uint64)
-        return similar_pairs([Sets.of(sets) for sets in self.sets], labels, threshold)
 
 
 @dataclass(frozen=True)
@@ -117,25 +44,34 @@ class Groups:
     pairs: pa.Table
 
 
-def group(rows: Rows, threshold: float, keep: Literal["first", "longest"]) -> Groups:
-    """Group the rows, choose the row of each item and group that is kept, and list all pairs."""
-    near, values = rows.near(threshold)
-    items = np.array(rows.items, np.int64)
-    groups = components(len(rows.first), near)[items]
-    order = np.arange(len(items))
-    if keep == "longest":
-        order = np.lexsort((order, -np.array(rows.lengths), order >= rows.other))
-    best_of_item, best_of_group = _first_of(items, order), _first_of(groups, order)
-    index = np.arange(len(items))
+def group(rows: Compared, threshold: float, scores: Floats | None = None, *, cosine: bool = False) -> Groups:
+    """Group the rows, choose the row of each item and group that is kept, and list all pairs.
+
+    Args:
+        rows: both pools.
+        threshold: least similarity of near copies.
+        scores: (n,) of the rows of a group the one with the highest score is kept, of equal ones the first; NaN is
+            below all numbers. Without scores the first is kept.
+        cosine: True if similarities are cosines, and not Jaccard similarities.
+    """
+    near, below = rows.pairs.at(threshold), rows.pairs.below(threshold)
+    groups = components(len(rows.questions), near.items)[rows.items]
+    index = np.arange(len(rows.items))
+    order = index if scores is None else np.lexsort((index, -scores, index >= rows.other))  # NaN is the last
+    best_of_item, best_of_group = _first_of(rows.items, order), _first_of(groups, order)
     removed = (best_of_group[groups] != index) & (index >= rows.other)
-    exact = removed & (best_of_item[items] != index)
-    pairs = [(row, int(best_of_item[items[row]]), "exact", 1.0) for row in np.flatnonzero(exact).tolist()]
-    for (one, two), value in zip(best_of_item[near].tolist(), values.tolist(), strict=True):
-        row, other = (one, two) if removed[one] and not removed[two] else (two, one)
-        row, other = (other, row) if row < rows.other else (row, other)
-        if row >= rows.other:
-            pairs.append((row, other, "near", value))
-    against = [(row, other, "contradiction", None) for row, other in _contradictions(rows, groups, best_of_item)]
+    exact = removed & (best_of_item[rows.items] != index)
+    against = _contradictions(rows, groups, best_of_item)
+    copies = np.flatnonzero(exact)
+    column = "cosine" if cosine else "jaccard"
+    tables = [
+        _table(
+            rows, np.stack([copies, best_of_item[rows.items[copies]]], axis=1), "exact", np.ones(len(copies)), column
+        )
+    ]
+    for kind, pairs in (("near", near), ("similar", below)):
+        tables.append(_table(rows, *_oriented(rows, pairs, best_of_item, removed, kind), column))
+    tables.append(_table(rows, against, "contradiction", None, column))
     kept = index[(index >= rows.other) & ~removed]
     counts = {
         "groups of copies": int((np.unique(groups[index >= rows.other], return_counts=True)[1] > 1).sum()),
@@ -144,7 +80,17 @@ def group(rows: Rows, threshold: float, keep: Literal["first", "longest"]) -> Gr
         "removed with a copy in the other pool": int((removed & (best_of_group[groups] < rows.other)).sum()),
         "contradictions": len(against),
     }
-    return Groups(groups, kept, counts, _table(rows, [*pairs, *against]))
+    return Groups(groups, kept, counts, pa.concat_tables(tables))
+
+
+def _oriented(rows: Compared, pairs: Pairs, best: Ints, removed: np.ndarray, kind: str) -> tuple[Ints, str, Floats]:
+    """Return pairs of rows, their kind and similarity. The first row is of the pool, left out, or the later one."""
+    one, two = best[pairs.items].T
+    first = np.where(removed[one] & ~removed[two], one, two)
+    first = np.where(first < rows.other, one + two - first, first)
+    found = np.stack([first, one + two - first], axis=1)
+    own = found[:, 0] >= rows.other
+    return found[own], kind, pairs.similarity[own]
 
 
 def _first_of(labels: Ints, order: Ints) -> Ints:
@@ -156,40 +102,31 @@ def _first_of(labels: Ints, order: Ints) -> Ints:
 
 def components(count: int, pairs: Ints) -> Ints:
     """Return (count,) the smallest member of each item's connected component."""
-    parents = list(range(count))
+    from scipy import sparse
 
-    def root(item: int) -> int:
-        while parents[item] != item:
-            parents[item] = parents[parents[item]]
-            item = parents[item]
-        return item
-
-    for one, two in pairs.tolist():
-        first, second = sorted((root(one), root(two)))
-        parents[second] = first
-    return np.array([root(item) for item in range(count)], np.int64)
+    ones = np.ones(len(pairs), bool)
+    graph = sparse.coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, labels = sparse.csgraph.connected_components(graph, directed=False)
+    smallest = _first_of(labels.astype(np.int64), np.arange(count))
+    return np.asarray(smallest[labels], np.int64)
 
 
-def _contradictions(rows: Rows, groups: Ints, best: Ints) -> Iterator[tuple[int, int]]:
-    """Yield rows of the pool whose prompt has another answer in the first group with this prompt, and that row."""
-    if rows.on != "both":
-        return
-    first: dict[bytes, int] = {}
-    for item, question in enumerate(rows.questions):
-        if question:
-            row, other = int(best[item]), int(best[first.setdefault(question, item)])
-            if groups[row] != groups[other] and row >= rows.other:
-                yield row, other
+def _contradictions(rows: Compared, groups: Ints, best: Ints) -> Ints:
+    """Return (p, 2) rows whose prompt has another answer in the first group with this prompt, and that one's row."""
+    asked = np.flatnonzero(rows.questions >= 0)
+    found = np.stack([best[asked], best[rows.questions[asked]]], axis=1)
+    chosen = (groups[found[:, 0]] != groups[found[:, 1]]) & (found[:, 0] >= rows.other)
+    return np.asarray(found[chosen], np.int64)
 
 
-def _table(rows: Rows, pairs: Sequence[tuple[int, int, str, float | None]]) -> pa.Table:
-    return pa.table(
-        {
-            "sample_id": [rows.ids[pair[0]] for pair in pairs],
-            "other_id": [rows.ids[pair[1]] for pair in pairs],
-            "across": [pair[1] < rows.other for pair in pairs],
-            "kind": [pair[2] for pair in pairs],
-            "jaccard": [pair[3] for pair in pairs],
-        },
-        schema=DUPLICATES,
-    )
+def _table(rows: Compared, pairs: Ints, kind: str, similarity: Floats | None, column: str) -> pa.Table:
+    """Return rows of the table `duplicates`; `column` has the similarity."""
+    columns = {
+        "sample_id": [rows.ids[row] for row in pairs[:, 0].tolist()],
+        "other_id": [rows.ids[row] for row in pairs[:, 1].tolist()],
+        "across": pairs[:, 1] < rows.other,
+        "kind": [kind] * len(pairs),
+        "jaccard": pa.nulls(len(pairs), pa.float64()),
+        "cosine": pa.nulls(len(pairs), pa.float64()),
+    }
+    return pa.table(columns if similarity is None else {**columns, column: similarity}, schema=DUPLICATES)

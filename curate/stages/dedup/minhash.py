@@ -3,87 +3,26 @@
 MinHash: Broder 1997; bands: Indyk and Motwani 1998. A set's signature has, for each of 128 hash functions, the smallest
 hash of its members; two sets agree in a place with the probability of their Jaccard similarity. Sets that agree in all
 rows of one band are candidates. Differences: only sets with the same `label` are candidates, and the number of rows in
-a band is chosen so that a pair at the threshold is missed with a probability below 1e-6.
+a band is chosen so that a pair at the threshold is missed with a probability below 1e-6. Before the exact check,
+candidates are left out whose sizes rule the threshold out, or whose signatures agree in fewer positions than a pair at the
+threshold does with a probability of 1 - 1e-6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
-from .texts import WORD
+from .pairs import Pairs, check_number
+from .sets import STEP, Hashes, Ints, Sets, blocks_of_pairs, distinct, mix, overlap, ratio, split
 
-Hashes = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
-
-SHINGLE = 3
-"""Words in a shingle; a text with fewer words is one shingle."""
 FUNCTIONS = 128
 MISSED = 1e-6
-BLOCK = 1 << 21
-"""Shingles that are hashed, or compared, at a time."""
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Sets of hashes: set i has `values[starts[i]:starts[i + 1]]`, ascending, each once."""
-
-    values: Hashes
-    starts: Ints
-
-    @classmethod
-    def of(cls, sets: list[Hashes]) -> Sets:
-        """Join sets, each ascending and without repeats."""
-        values = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
-        return cls(values, np.cumsum([0, *map(len, sets)], dtype=np.int64))
-
-    @property
-    def sizes(self) -> Ints:
-        """(n,) Number of members of each set."""
-        return np.diff(self.starts)
-
-    def members(self, chosen: Ints) -> tuple[Ints, Hashes]:
-        """Return the members of the chosen sets, one after the other, and for each its index in `chosen`."""
-        sizes = self.sizes[chosen]
-        owner = np.repeat(np.arange(len(chosen)), sizes)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return owner, self.values[self.starts[chosen][owner] + within]
-
-
-@cache
-def _word_hash(word: str) -> int:
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def shingles(text: str) -> Hashes:
-    """Return the hashes (64 bits) of all sequences of three words of a text, ascending, each once; none for no text."""
-    return shingles_of([WORD.findall(text)], SHINGLE)
-
-
-def shingles_of(texts: Sequence[Sequence[str]], length: int) -> Hashes:
-    """Return the hashes of all sequences of `length` words of texts, ascending, each once; a shorter text is one."""
-    found = [np.zeros(0, np.uint64)]
-    for text in texts:
-        words = np.array([_word_hash(word) for word in text], np.uint64)
-        if len(words):
-            size = min(length, len(words))
-            mixed = np.full(len(words) - size + 1, size, np.uint64)
-            for place in range(size):
-                mixed = mix(mixed * np.uint64(0x9E3779B97F4A7C15) + words[place : len(words) - size + 1 + place])
-            found.append(mixed)
-    return np.unique(np.concatenate(found))
-
-
-def mix(values: Hashes) -> Hashes:
-    """Return values with all bits mixed, one to one (the finalizer of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+ITEMS_AT_ONCE = 1 << 15
+PAIRS_AT_ONCE = 1 << 15
 
 
 def rows_per_band(threshold: float) -> int:
@@ -94,54 +33,101 @@ def rows_per_band(threshold: float) -> int:
     return 1
 
 
-def similar_pairs(parts: list[Sets], labels: Hashes, threshold: float) -> tuple[Ints, npt.NDArray[np.float64]]:
+def least_agreements(threshold: float) -> int:
+    """Return the most positions of which a pair at the threshold has fewer in common with at most the chance `MISSED`."""
+    from scipy.special import bdtr
+
+    return int((bdtr(np.arange(FUNCTIONS), FUNCTIONS, threshold) <= MISSED).sum())
+
+
+def similar_pairs(parts: list[Sets], labels: Hashes, threshold: float) -> Pairs:
     """Return all pairs of items that have the same label, and are similar as a whole and in their last part.
 
     Args:
         parts: for each part, the sets of the n items. A member of one part is none of another.
         labels: (n,) only items with the same label are compared.
         threshold: least Jaccard similarity; two empty sets have 1.
-
-    Returns:
-        (p, 2) pairs of items, the smaller first, in order, and (p,) their similarity as a whole.
     """
-    pairs, found = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    for block in _blocks(candidates(parts, labels, threshold), parts):
-        shared, union = np.sum([overlap(part, block) for part in parts], axis=0)
-        values = ratio(shared, union)
-        near = (values >= threshold) & (ratio(*overlap(parts[-1], block)) >= threshold)
-        pairs.append(block[near])
-        found.append(values[near])
-    return np.concatenate(pairs), np.concatenate(found)
+    found = [Pairs.none()]
+    for block in blocks_of_pairs(candidates(parts, labels, threshold), parts):
+        last = ratio(*overlap(parts[-1], block))
+        block, last = block[last >= threshold], last[last >= threshold]
+        whole = ratio(*np.sum([overlap(part, block) for part in parts], axis=0))
+        found.append(Pairs(block, whole, last).at(threshold))
+    return Pairs.join(found)
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Signatures of c items, in short.
+
+    Attributes:
+        items: (c,) the items, ascending.
+        buckets: (bands, c) for each band a hash of its rows and of the item's label.
+        positions: (c, 128) the highest byte of each place. Places that agree have equal bytes.
+        sizes: (c,) number of members of the item's sets.
+    """
+
+    items: Ints
+    buckets: npt.NDArray[np.uint32]
+    positions: npt.NDArray[np.uint8]
+    sizes: Ints
+
+    @classmethod
+    def of(cls, parts: list[Sets], labels: Hashes, items: Ints, rows: int) -> Signatures:
+        """Compute the signatures of items, some at a time: at 128 functions about 300 bytes an item stay."""
+        buckets = np.zeros((FUNCTIONS // rows, len(items)), np.uint32)
+        positions = np.zeros((len(items), FUNCTIONS), np.uint8)
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            block = slice(start, start + ITEMS_AT_ONCE)
+            least = minima(parts, items[block])
+            positions[block] = (least >> np.uint64(56)).T
+            for band in range(len(buckets)):
+                bucket = labels[items[block]]
+                for row in least[band * rows : (band + 1) * rows]:
+                    bucket = mix(bucket * STEP + row)
+                buckets[band, block] = bucket >> np.uint64(32)
+        return cls(items, buckets, positions, np.sum([part.sizes[items] for part in parts], axis=0))
+
+    def may_be(self, pairs: Ints, threshold: float, positions: int) -> Ints:
+        """Return those of (p, 2) pairs of positions that may be similar by sizes and by positions in common."""
+        sizes = self.sizes[pairs]
+        pairs = pairs[sizes.min(axis=1) >= threshold * sizes.max(axis=1) - 1e-9]
+        common = np.concatenate(
+            [
+                np.count_nonzero(self.positions[part[:, 0]] == self.positions[part[:, 1]], axis=1)
+                for part in np.array_split(pairs, len(pairs) // PAIRS_AT_ONCE + 1)
+            ]
+        )
+        return pairs[common >= positions]
 
 
 def candidates(parts: list[Sets], labels: Hashes, threshold: float) -> Ints:
-    """Return (c, 2) the pairs of items with the same label that agree in a band, the smaller first, in order.
+    """Return (c, 2) the pairs of items with the same label that may be similar, the smaller first, in order.
 
     The set of an item joins those of its parts.
     """
-    count, rows = len(labels), rows_per_band(threshold)
-    _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
-    alone = np.zeros(count, bool)
-    alone[first[sizes == 1]] = True
-    chosen = np.flatnonzero(~alone)
-    minima = signatures(parts, chosen)
-    keys = np.zeros(0, np.int64)
-    for start in range(0, FUNCTIONS - rows + 1, rows):
-        bucket = labels[chosen]
-        for place in range(start, start + rows):
-            bucket = mix(bucket * np.uint64(0x9E3779B97F4A7C15) + minima[place])
-        keys = np.union1d(keys, _pairs_within(bucket, chosen, count))
-    return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    found = Signatures.of(parts, labels, np.flatnonzero(sizes[group] > 1), rows_per_band(threshold))
+    positions, count = least_agreements(threshold), np.uint64(max(len(labels), 1))
+    keys = np.zeros(0, np.uint64)
+    for bucket in found.buckets:
+        added = [keys]
+        for pairs in pairs_within(bucket):
+            one, two = found.items[found.may_be(pairs, threshold, positions)].T.astype(np.uint64)
+            added.append(one * count + two)
+            check_number(sum(map(len, added)), threshold)
+        keys = distinct(np.concatenate(added))
+    return np.stack([keys // count, keys % count], axis=1).astype(np.int64)
 
 
-def signatures(parts: list[Sets], chosen: Ints) -> npt.NDArray[np.uint64]:
+def minima(parts: list[Sets], chosen: Ints) -> Hashes:
     """Return (128, c) the MinHash signatures of the chosen items."""
     found = np.full((FUNCTIONS, len(chosen)), np.iinfo(np.uint64).max, np.uint64)
     seeds = mix(np.arange(1, FUNCTIONS + 1, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95))
     for number, part in enumerate(parts):
         filled = np.flatnonzero(part.sizes[chosen])
-        for block in _split(filled, part.sizes[chosen]):
+        for block in split(filled, part.sizes[chosen]):
             owner, values = part.members(chosen[block])
             heads = np.flatnonzero(np.diff(owner, prepend=-1))
             values = mix(values + np.uint64(number))
@@ -151,42 +137,18 @@ def signatures(parts: list[Sets], chosen: Ints) -> npt.NDArray[np.uint64]:
     return found
 
 
-def _split(items: Ints, sizes: Ints) -> Iterator[Ints]:
-    """Yield the items in blocks of about `BLOCK` members; `sizes` has the number of members of each item."""
-    if len(items):
-        cuts = np.flatnonzero(np.diff(np.cumsum(sizes[items]) // BLOCK)) + 1
-        yield from np.split(items, cuts)
-
-
-def _pairs_within(bucket: Hashes, items: Ints, count: int) -> Ints:
-    """Return `first * count + second` of all pairs of items with the same bucket; items are ascending."""
+def pairs_within(bucket: npt.NDArray[np.uint32]) -> Iterator[Ints]:
+    """Yield (p, 2) all pairs of positions with the same bucket, the smaller first, in blocks."""
     order = np.argsort(bucket, kind="stable")
-    later = [np.zeros(0, np.int64)]
-    for distance in range(1, len(order)):
-        same = bucket[order[:-distance]] == bucket[order[distance:]]
-        if not same.any():
-            break
-        later.append(items[order[:-distance][same]] * count + items[order[distance:][same]])
-    return np.concatenate(later)
-
-
-def _blocks(pairs: Ints, parts: list[Sets]) -> Iterator[Ints]:
-    sizes = np.sum([part.sizes[pairs].sum(axis=1) for part in parts], axis=0)
-    for block in _split(np.arange(len(pairs)), sizes):
-        yield pairs[block]
-
-
-def overlap(sets: Sets, pairs: Ints) -> tuple[Ints, Ints]:
-    """Return (p,) the sizes of the intersection and of the union of pairs of sets."""
-    sides = [sets.members(pairs[:, side]) for side in (0, 1)]
-    owner = np.concatenate([side[0] for side in sides])
-    values = np.concatenate([side[1] for side in sides])
-    order = np.lexsort((values, owner))
-    again = (np.diff(owner[order]) == 0) & (values[order][1:] == values[order][:-1])
-    shared = np.bincount(owner[order][1:][again], minlength=len(pairs))
-    return shared, sets.sizes[pairs].sum(axis=1) - shared
-
-
-def ratio(shared: Ints, union: Ints) -> npt.NDArray[np.float64]:
-    """Return (p,) the Jaccard similarity, which is 1 for two empty sets."""
-    return np.where(union == 0, 1.0, shared / np.maximum(union, 1))
+    ordered = bucket[order]
+    first, distance = np.arange(len(order)), 0
+    waiting: list[Ints] = []
+    while len(first):
+        distance += 1
+        first = first[first + distance < len(order)]
+        first = first[ordered[first] == ordered[first + distance]]
+        waiting.append(np.stack([order[first], order[first + distance]], axis=1))
+        if sum(map(len, waiting)) > PAIRS_AT_ONCE:
+            yield np.concatenate(waiting)
+            waiting = []
+    yield np.concatenate([np.zeros((0, 2), np.int64), *waiting])

@@ -53,7 +53,7 @@ def preview(config: EmbedConfig, store: Store) -> str | None:
 
 
 def _encoder(config: EmbedConfig, inputs: Inputs) -> tuple[Encoder | None, str]:
-    """Return what encodes samples as tokens, None for a sentence encoder, and the digest of what the pass would read."""
+    """Return what encodes samples as tokens, None for a sentence encoder, and the digest of what would be read."""
     if config.encoder is not None:
         return None, encoder_reading(config)
     from ...lm.model.load import load_tokenizer

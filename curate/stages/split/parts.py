@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..dedup.groups import Rows, group
+from ..dedup.groups import group
+from ..dedup.rows import Rows
 from ..dedup.texts import Row
 
 
@@ -45,10 +46,10 @@ def assign(
         threshold: least Jaccard similarity of near copies.
         against: rows of another pool; no sample with a copy there is in any part.
     """
-    rows = Rows("both", shingled=True)
+    rows = Rows.by_words("both")
     rows.add(against, other=True)
     rows.add(pool)
-    found = group(rows, threshold, "first")
+    found = group(rows.measured(rows.near(threshold)), threshold)
     elsewhere = set(found.group[: rows.other].tolist())
     members: dict[int, list[str]] = {}
     leaks = 0

@@ -19,7 +19,7 @@ from ...formats.locations import File, printable
 from ...formats.read import READERS, read_file
 from ...log import LOGGER
 from ...runtime.terminal import cell
-from ...store import Artifact
+from ...store import Artifact, Store
 from ...store.rows.out_of_core import first_of_each
 from ..subsets import records_of, subset_of
 
@@ -203,3 +203,20 @@ def join(parts: Sequence[pa.Table], origins: Sequence[str]) -> pa.Table:
         )
     joined = pa.concat_tables(parts).combine_chunks()
     return joined.take(pa.array(first_of_each(joined["sample_id"])))
+
+
+def check_same_answer(store: Store, fingerprint: str, key: str, answer: str) -> None:
+    """Raise `DataError` if a query returns something else than when the fingerprint of an artifact was made from it.
+
+    Args:
+        store: the store.
+        fingerprint: fingerprint of the unfinished artifact.
+        key: key of the digest of the query's answer among its inputs.
+        answer: digest of what the query returns now.
+    """
+    recorded = [each.inputs.get(key) for each in store.drafts() if each.fingerprint == fingerprint]
+    if recorded and recorded[0] != answer:
+        raise DataError(
+            "The query returns other samples, or another order, each time that it runs: give it an ORDER BY over "
+            "columns that decide the order, and no random()."
+        )

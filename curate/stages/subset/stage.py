@@ -18,7 +18,7 @@ from ..inputs import Inputs
 from ..stage import Stage
 from ..subsets import records_of, subset_of, write_subset
 from .config import SubsetConfig
-from .members import MEMBERS, check, from_file, from_rows, from_subsets, join
+from .members import MEMBERS, check, check_same_answer, from_file, from_rows, from_subsets, join
 
 EXAMPLES = """\
 curate subset --pool pool --sql "SELECT sample_id FROM features WHERE loss < 3 ORDER BY loss" --name easy
@@ -41,7 +41,7 @@ def run(config: SubsetConfig, inputs: Inputs, draft: Draft) -> None:
     pool = inputs.artifacts["pool"]
     start = _start(config, inputs)
     if config.sql is not None:
-        _check_same_answer(start, inputs, draft)
+        check_same_answer(inputs.store, draft.fingerprint, CHOICE, digest(start, MEMBERS.names))
     added = _named(inputs, "union")
     members = join([start, *(from_subsets(pool, [each]) for each in added)], _origins(config, added))
     found = len(members)
@@ -82,16 +82,6 @@ def _named(inputs: Inputs, field: str) -> list[Artifact]:
 def _origins(config: SubsetConfig, added: list[Artifact]) -> list[str]:
     start = "The query" if config.sql is not None else "The file of --ids" if config.ids is not None else "The start"
     return [start, *(f"The subset '{each.name}'" for each in added)]
-
-
-def _check_same_answer(start: pa.Table, inputs: Inputs, draft: Draft) -> None:
-    """Raise `DataError` if the query returned something else when the fingerprint was made from it."""
-    recorded = [each.inputs.get(CHOICE) for each in inputs.store.drafts() if each.fingerprint == draft.fingerprint]
-    if recorded and recorded[0] != digest(start, MEMBERS.names):
-        raise DataError(
-            "The query returns other samples, or another order, each time that it runs: give it an ORDER BY over "
-            "columns that decide the order, and no random()."
-        )
 
 
 STAGE = Stage(SubsetConfig, run, EXAMPLES, more_inputs=more_inputs)

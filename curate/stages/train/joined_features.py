@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from ...errors import ConfigError, DataError, did_you_mean
+from ...errors import ConfigError, DataError
 from ...runtime.distributed import size
 from ...store import Artifact
 from ...store.artifacts.safe_files import read_text
+from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..select.candidates import subtasks_of
@@ -53,9 +52,6 @@ SOURCES = {
     "cluster": Source("clusters", "clusters", "cluster", "clusters of the pool. Make them: curate cluster"),
 }
 """Feature -> its source. Any other feature is the column of that name in the artifact of --features."""
-
-KEYS = ("features", "sample_id")
-"""Columns of the table `features` that are not features."""
 
 
 def check_requirements(config: TrainConfig) -> None:
@@ -126,7 +122,7 @@ def _joined_feature(
     artifact = inputs.artifacts[source.option]
     if feature == "reference_loss":
         _check_same_tokens(config, artifact, tokenizer)
-    values = _column(inputs, artifact, source)
+    values = column_of(inputs.store, artifact, source.column, source.table)
     if feature == "cluster":
         return torch.tensor([values.get(sample_id, -1) for sample_id in table.ids])
     return _numbers(values, source.column, name, config, table)
@@ -140,7 +136,7 @@ def joined_column(column: str, config: TrainConfig, inputs: Inputs, table: Token
         DataError: a sample of the pool has no value.
     """
     artifact = inputs.artifacts["features"]
-    values = _column(inputs, artifact, _column_of_features(column))
+    values = column_of(inputs.store, artifact, column)
     return _numbers(values, column, artifact.name, config, table)
 
 
@@ -165,25 +161,6 @@ def _check_same_tokens(config: TrainConfig, artifact: Artifact, tokenizer: PreTr
             "--max-length or --loss-on than this run, so its losses are not of the same tokens. Embed the pool again "
             "with those of the run."
         )
-
-
-def _column(inputs: Inputs, artifact: Artifact, source: Source) -> dict[str, Any]:
-    """Return a column of an artifact's records: sample id -> value."""
-    store, name = inputs.store, inputs.store.display_names()[artifact.fingerprint]
-    rows = store.query(f"SELECT * FROM {source.table} WHERE {source.table} = $name", {"name": name})
-    numeric = [
-        f.name for f in rows.schema if f.name not in KEYS and (_is_number(f.type) or pa.types.is_boolean(f.type))
-    ]
-    if source.column not in numeric:
-        raise ConfigError(
-            f"'{artifact.name}' has no numeric column '{source.column}'.{did_you_mean(source.column, numeric)} "
-            "Its columns are the --signals that curate embed or curate grade was given, and the names of its scores."
-        )
-    return dict(zip(rows["sample_id"].to_pylist(), rows[source.column].to_pylist(), strict=True))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def encode_target(

@@ -21,7 +21,7 @@ from ..artifacts.files import read_json, temporary, write_json
 from ..artifacts.manifest import recorded_files
 from ..artifacts.path_checks import kind_of, require_file
 from ..artifacts.safe_files import create_file, remove, remove_tree, rename
-from .index_kind import TRAIN_PER_LIST, IndexKind
+from .index_kind import TRAIN_PER_LIST, IndexKind, choose_kind
 from .vectors import Matrix, Positions, VectorShards, to_unit_length
 
 RERANKED = 32
@@ -83,6 +83,17 @@ def flat_index(matrix: Matrix) -> FaissIndex:
     index = faiss.IndexFlatIP(matrix.shape[1])
     index.add(np.ascontiguousarray(matrix, np.float32))
     return FaissIndex(index, IndexKind("flat"))
+
+
+def lists_index(matrix: Matrix) -> FaissIndex:
+    """Return an approximate index (IVF) over the rows of a matrix, (n, d); its lists are trained on a seeded sample."""
+    kind = choose_kind(len(matrix), matrix.shape[1], "ivf")
+    index = _empty(kind, matrix.shape[1])
+    rows = min(len(matrix), max(TRAIN_PER_LIST * kind.lists, 10_000))
+    drawn = np.sort(np.random.default_rng(0).choice(len(matrix), rows, replace=False))
+    index.train(matrix[drawn])
+    index.add(matrix)
+    return FaissIndex(index, kind)
 
 
 def load_or_build_index(folder: Path, vectors: VectorShards, kind: IndexKind) -> FaissIndex:

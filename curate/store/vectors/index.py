@@ -118,6 +118,15 @@ def build_index(matrix: Matrix, backend: Backend = "auto") -> Index:
     return flat_index(matrix)
 
 
+def build_approximate_index(matrix: Matrix) -> Index | None:
+    """Return an approximate index over the rows of `matrix`, (n, d) float32 of unit length; None without FAISS."""
+    if choose_backend() == "numpy":
+        return None
+    from .faiss_index import lists_index
+
+    return lists_index(matrix)
+
+
 def index_of(
     folder: Path, vectors: VectorShards, backend: Backend = "auto", kind: KindName | Literal["auto"] = "auto"
 ) -> Index:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, CurateError
 from curate.samples import Sample
-from curate.stages.dedup.minhash import FUNCTIONS, MISSED, Sets, rows_per_band, shingles, similar_pairs
+from curate.stages.dedup.minhash import FUNCTIONS, MISSED, least_agreements, rows_per_band, similar_pairs
+from curate.stages.dedup.sets import Sets, SetsBuilder, shingles_of
 from curate.stages.dedup.texts import WORD, normalize, numbers, split
 from tests.support.exports import ingest
 
@@ -166,6 +168,26 @@ def planted(seed: int) -> list[Row]:
     return rows
 
 
+def sets(texts: list[str]) -> Sets:
+    builder = SetsBuilder()
+    for text in texts:
+        builder.add(text)
+    return builder.sets()
+
+
+def test_sets_are_those_of_single_texts_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*(row[0] for row in planted(11)), "", "one", "one two", "   ", "one two three four", "", LONG]
+    whole = sets(texts)
+    monkeypatch.setattr("curate.stages.dedup.sets.WORDS_AT_ONCE", 3)
+    small = sets(texts)
+    for found in (whole, small):
+        assert found.starts[-1] == len(found.values) and len(found.starts) == len(texts) + 1
+        for number, text in enumerate(texts):
+            members = found.values[found.starts[number] : found.starts[number + 1]]
+            assert members.tolist() == shingles_of([WORD.findall(text)], 3).tolist()
+            assert len(members) == len(slow_shingles(text))
+
+
 def slow_shingles(text: str) -> set[tuple[str, ...]]:
     found = WORD.findall(text)
     return {tuple(found[n : n + 3]) for n in range(max(len(found) - 2, 1))} if found else set()
@@ -184,16 +206,25 @@ def test_the_pairs_are_those_of_comparing_all_with_all(threshold: float) -> None
             ratios.append(len(a & b) / len(a | b))
         if labels[one] == labels[two] and shared / union >= threshold and ratios[1] >= threshold:
             expected[one, two] = shared / union
-    parts = [Sets.of([shingles(row[part]) for row in rows]) for part in (0, 1)]
-    found, values = similar_pairs(parts, np.array(labels, np.uint64), threshold)
+    found = similar_pairs(
+        [sets([row[part] for row in rows]) for part in (0, 1)], np.array(labels, np.uint64), threshold
+    )
     assert len(expected) > 10
-    assert dict(zip(map(tuple, found.tolist()), values.tolist(), strict=True)) == pytest.approx(expected)
+    assert dict(zip(map(tuple, found.items.tolist()), found.similarity.tolist(), strict=True)) == pytest.approx(
+        expected
+    )
+    assert (found.answers >= threshold).all()
 
 
 def test_bands_miss_a_pair_at_the_threshold_with_a_tiny_chance() -> None:
     for threshold in np.linspace(0.2, 1, 33):
         rows = rows_per_band(float(threshold))
         assert (1 - threshold**rows) ** (FUNCTIONS // rows) <= MISSED
+        positions = least_agreements(float(threshold))
+        fewer = sum(
+            math.comb(FUNCTIONS, n) * threshold**n * (1 - threshold) ** (FUNCTIONS - n) for n in range(positions)
+        )
+        assert fewer <= MISSED and positions <= FUNCTIONS * threshold
 
 
 def test_other_shards_and_another_order_of_rows_give_the_same_groups(store: Store) -> None:

@@ -207,13 +207,15 @@ COMMENT ON COLUMN draws.reward IS 'The reward: the value of the sample''s gradie
 
 CREATE TABLE IF NOT EXISTS duplicates (
     artifact VARCHAR, sample_id VARCHAR, other_id VARCHAR, across BOOLEAN, kind VARCHAR, jaccard DOUBLE);
+ALTER TABLE duplicates ADD COLUMN IF NOT EXISTS cosine DOUBLE;  -- older catalogues do not have this column
 COMMENT ON TABLE duplicates IS 'The pairs of samples that curate dedup found: copies, and answers that contradict each other.';
 COMMENT ON COLUMN duplicates.artifact IS 'The subset.';
-COMMENT ON COLUMN duplicates.sample_id IS 'The sample of the pool. It is left out if it is no contradiction and the subset does not have it.';
+COMMENT ON COLUMN duplicates.sample_id IS 'The sample of the pool. Of an exact or near pair it is left out if the subset does not have it.';
 COMMENT ON COLUMN duplicates.other_id IS 'The sample that it is a copy of, or whose answer it contradicts.';
 COMMENT ON COLUMN duplicates.across IS 'True if other_id is a sample of the other pool.';
-COMMENT ON COLUMN duplicates.kind IS 'exact (the same normalized text), near (similar text, the same numbers) or contradiction (the same prompt, another answer, and neither is left out for it).';
-COMMENT ON COLUMN duplicates.jaccard IS 'Jaccard similarity of the texts that were compared. Null for a contradiction.';
+COMMENT ON COLUMN duplicates.kind IS 'exact (the same normalized text), near (similar, the same numbers), similar (the same, below the threshold: none is left out for it) or contradiction (the same prompt, another answer: none is left out for it).';
+COMMENT ON COLUMN duplicates.jaccard IS 'Jaccard similarity of the texts that were compared. Null for a contradiction and where vectors were compared.';
+COMMENT ON COLUMN duplicates.cosine IS 'Cosine similarity of the vectors that were compared; null where words were.';
 
 CREATE TABLE IF NOT EXISTS leaks (
     artifact VARCHAR, pool VARCHAR, sample_id VARCHAR, position BIGINT, against VARCHAR, against_sample_id VARCHAR,
