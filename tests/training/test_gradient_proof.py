@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import add_lora, load_model
+from curate.lm.model.scoring_model import make_scoring_model
 from curate.numerics.gradients import GradientRequest
-from curate.training.gradients.passes import by_pattern
+from curate.training.gradients import proof
+from curate.training.gradients.passes import GradientPasses, by_pattern
 from tests.training.test_gradients_of_families import batch_of, check, engine_of, loop, model_of
 
 
@@ -89,3 +93,18 @@ def test_the_comparison_leaves_gradients_and_random_state_as_they_were() -> None
     engine.pass_over(batch, GradientRequest(norms=True))
     assert torch.equal(parameter.grad, torch.ones_like(parameter)) and torch.equal(torch.get_rng_state(), before)
     assert not engine.passes.one_by_one and "forward" not in vars(model.base_model.model.model.layers[0].mlp.experts)  # type: ignore[union-attr, index, operator]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_of_half_precision_weights_is_allowed_below_an_adapter_in_float32(
+    dtype: str, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = add_lora(
+        load_model(ModelOptions(tiny, dtype=dtype)), r=4, alpha=8, dropout=0.0, target_modules="all-linear"
+    )
+    passes = GradientPasses(make_scoring_model(model.train()))
+    assert {p.dtype for p in passes.measured.values()} == {torch.float32}
+    rounded = (torch.tensor([2.0, 3.0]), torch.tensor([2.005, 3.0]))  # as of bfloat16
+    monkeypatch.setattr(proof, "_losses_alone", lambda passes, pair: rounded)
+    passes.check(batch_of(), 1)
+    assert passes.one_by_one == (dtype == "float32")

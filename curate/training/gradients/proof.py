@@ -58,7 +58,7 @@ def difference(passes: Passes, pair: Batch, step: int) -> str | None:
         pair: two texts, on the model's device.
         step: step whose dropout is used.
     """
-    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in passes.measured.values())
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in passes.scoring_model.model.parameters())
     half = half or passes.scoring_model.autocast is not None
     own, whole, of_loss = HALF if half else FULL
     references = [_gradient_of(passes, pair, i, step) for i in range(2)]
