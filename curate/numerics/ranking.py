@@ -21,13 +21,18 @@ def chances(seed: int, step: int, positions: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
 
 
+def uniform(key: str) -> float:
+    """Return a number in (0, 1), hashed from a key."""
+    bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    return (bits + 0.5) / 2**64
+
+
 def gumbel(key: str) -> float:
     """Return a draw of the standard Gumbel distribution, hashed from a key.
 
     The highest of log p_i + a draw for each i is a random i with the probabilities p_i.
     """
-    bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    return -math.log(-math.log((bits + 0.5) / 2**64))
+    return -math.log(-math.log(uniform(key)))
 
 
 def best(values: Tensor, chance: Tensor | None = None) -> int:

@@ -26,6 +26,7 @@ from .q_tuning import QTuning
 from .random import Random
 from .rho import RHO
 from .rsr import RSR
+from .slap import SLAP
 from .uds import UDS
 
 SELECTORS: dict[str, type[Selector]] = {
@@ -36,6 +37,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "rho": RHO,
     "rsr": RSR,
     "q_tuning": QTuning,
+    "slap": SLAP,
     "max_grad": MaxGrad,
     "max_loss": MaxLoss,
     "random": Random,

@@ -9,6 +9,7 @@ from .probe import Backbone, Probe, measure
 from .signals import (
     Entropy,
     HeadGradNorm,
+    HeadGradSketch,
     Loss,
     LossQuantiles,
     MeanHidden,
@@ -25,6 +26,7 @@ __all__ = [
     "Backbone",
     "Entropy",
     "HeadGradNorm",
+    "HeadGradSketch",
     "Loss",
     "LossQuantiles",
     "MeanHidden",

@@ -22,7 +22,7 @@ Backbone = Callable[[Tensor, Tensor], Tensor]
 """(input_ids, attention_mask), both (b, L) and where the inputs are, on the CPU or on the model's device -> the last
 hidden states (b, L, d) on the model's device, which are the head's input."""
 
-FORWARD = ("rank_surprisal", "entropy", "surprise", "loss", "token_losses", "quantiles")
+FORWARD = ("head_gradient", "rank_surprisal", "entropy", "surprise", "loss", "token_losses", "quantiles")
 """Signals that a plain forward pass also computes; their time counts as part of it. They are measured in this order:
 those that need ranks or the entropy first, because their pass through the head gives the losses, too."""
 

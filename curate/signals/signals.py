@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..numerics.head import Head
+from ..numerics.head_gradients import head_gradient_sketch
 from ..numerics.losses import IGNORE, output_gradient_gram
 from ..numerics.spectral import Method, frobenius_norm, method_for, nuclear_norm, nuclear_norm_of_rows
 from ..numerics.srft import TwoSided
@@ -87,6 +88,25 @@ class TokenLosses:
     def __call__(self, probe: Probe) -> Tensor:
         losses = probe.target_losses.masked_fill(probe.targets == IGNORE, -1)[:, : self.width - 1]
         return torch.nn.functional.pad(losses, (1, self.width - 1 - losses.shape[1]), value=-1)
+
+
+@dataclass(frozen=True)
+class HeadGradSketch:
+    """Sketch of ∇_W ℓ_i, the gradient of the head's weights, (b, p²) float32, without a backward pass.
+
+    Attributes:
+        size: p, length of each side of the sketch.
+        seed: seed of the projections.
+    """
+
+    size: int = 16
+    seed: int = 0
+
+    def __call__(self, probe: Probe) -> Tensor:
+        sketch, probe.target_losses = head_gradient_sketch(
+            probe.head, probe.hidden(), probe.targets, self.size, self.seed
+        )
+        return sketch
 
 
 @dataclass(frozen=True)

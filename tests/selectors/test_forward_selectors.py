@@ -1,4 +1,4 @@
-"""RSR and Q-Tuning: scores and masks are what an obvious loop over candidates and tokens gives."""
+"""RSR, Q-Tuning and SLAP: scores and masks are what an obvious loop over candidates and tokens gives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 
 from curate.errors import ConfigError
 from curate.numerics.head import Head
+from curate.numerics.head_gradients import _signs
 from curate.numerics.losses import IGNORE
 from curate.selectors import CandidateBatch, RunInfo, make_selector, requirements_of
 from curate.selectors.q_tuning import quantiles, smoothed
-from curate.signals import Probe
+from curate.selectors.slap import learnability, spread
+from curate.signals import HeadGradNorm, HeadGradSketch, Probe
 
 INFO = RunInfo(vocab_size=50, max_length=16, keep=2)
 LABELS = 9
@@ -130,3 +132,77 @@ def test_equal_candidates_have_equal_quantiles() -> None:
 def test_q_tuning_refuses_shares_out_of_range(args: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         requirements_of("q_tuning", args)
+
+
+def measured(seed: int = 0, count: int = 12) -> CandidateBatch:
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        "loss": torch.rand(count, generator=generator),
+        "head_gradient": torch.randn(count, 9, generator=generator),
+    }
+    return CandidateBatch(1, torch.arange(count), torch.full((count,), 16), values)
+
+
+def test_slap_keeps_one_candidate_of_each_stratum_and_the_best_of_its_compositions() -> None:
+    info = RunInfo(vocab_size=50, max_length=16, keep=4, seed=2)
+    batch = measured()
+    scores = make_selector("slap", {"compositions": 400}, info).score(batch)
+    kept = scores.total.topk(4).indices.sort().values
+    strata = batch.values["loss"].argsort().view(4, 3)
+    assert [sum(int(i) in kept.tolist() for i in stratum) for stratum in strata] == [1] * 4
+    assert {int(scores.parts["stratum"][i]) for i in strata[2]} == {2}
+    every = torch.cartesian_prod(*strata)  # 400 draws of 81 compositions have seen nearly all
+    phi = batch.values["head_gradient"].double()
+    gains, distances = learnability(phi, torch.arange(12), every), spread(phi, every)
+    value = gains / gains.mean() + distances / distances.mean()
+    own = (every.sort(1).values == kept).all(1).nonzero()[0, 0]
+    assert int((value > value[own] + 1e-9).sum()) <= 3
+
+
+def test_learnability_and_spread_are_those_of_an_obvious_loop() -> None:
+    phi = measured(1).values["head_gradient"].double()
+    drawn = torch.tensor([[0, 3, 5], [1, 2, 11]])
+    h = (phi**2).mean(0)
+    for row, members in enumerate(drawn.tolist()):
+        mean = sum(phi[i] for i in members) / 3
+        wanted = 0.5 * sum(float(m) ** 2 / float(d + 0.01 * h.mean()) for m, d in zip(mean, h, strict=True))
+        assert float(learnability(phi, torch.arange(12), drawn)[row]) == pytest.approx(wanted)
+        cosines = [torch.cosine_similarity(phi[i], phi[j], 0) for i in members for j in members if i < j]
+        assert float(spread(phi, drawn)[row]) == pytest.approx(1 - float(sum(cosines)) / 3)
+    assert spread(phi, drawn[:, :1]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["plain", "scaled", "capped"])
+def test_the_sketch_of_a_head_gradient_is_that_of_autograds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.numerics.head_gradients.CPU_ROWS", 5)
+    probe = probe_of()
+    options = {"plain": {}, "scaled": {"scale": 0.5}, "capped": {"softcap": 3.0}}[kind]
+    probe.head = Head(probe.head.weight, **options)
+    found = HeadGradSketch(size=6, seed=3)(probe)
+    left, right = (_signs(3, name, count, 6, torch.device("cpu")) for name, count in (("left", 50), ("right", 6)))
+    assert left.abs().unique().tolist() == pytest.approx([6**-0.5])
+    for row in range(4):
+        weight = probe.head.weight.clone().requires_grad_()
+        logits = Head(weight, **options).logits(probe.hidden()[row])
+        torch.nn.functional.cross_entropy(logits, probe.targets[row], ignore_index=IGNORE).backward()
+        assert weight.grad is not None
+        torch.testing.assert_close(found[row].view(6, 6), left.T @ weight.grad @ right, rtol=1e-4, atol=1e-5)
+    log_p = torch.log_softmax(probe.logits(), -1)
+    wanted = torch.nn.functional.cross_entropy(log_p.mT, probe.targets, reduction="none", ignore_index=IGNORE)
+    torch.testing.assert_close(probe.target_losses, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_head_sketches_are_those_of_the_gradients_on_average() -> None:
+    probe = probe_of()
+    products = torch.stack([(s := HeadGradSketch(8, seed)(probe)) @ s.T for seed in range(400)])
+    exact = HeadGradNorm()(probe).square()
+    error = products.mean(0).diagonal() / exact - 1
+    assert float(error.abs().max()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"), [({"compositions": 0}, "a whole number, 1 or more"), ({"diversity": -1}, "0 or more")]
+)
+def test_slap_refuses_numbers_out_of_range(args: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        requirements_of("slap", args)

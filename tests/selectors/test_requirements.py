@@ -53,6 +53,7 @@ CASES: list[tuple[str, dict[str, Any], Requirements]] = [
     ("rsr", {"max_rank": 0}, Requirements(frozenset({"rank_surprisal", "loss"}))),
     ("q_tuning", {}, Requirements(frozenset({"loss", "entropy", "token_losses"}))),
     ("q_tuning", {"tokens": 1.0}, Requirements(frozenset({"loss", "entropy"}))),
+    ("slap", {"diversity": 0}, Requirements(frozenset({"loss", "head_gradient"}))),
     ("max_loss", {}, Requirements(frozenset({"loss"}))),
     ("random", {}, Requirements()),
     ("full", {}, Requirements()),

@@ -23,6 +23,7 @@ VARIANTS = [
     ("opus", {"standardize": False}),
     ("rsr", {"max_rank": 0}),
     ("q_tuning", {"tokens": 1.0}),
+    ("slap", {"compositions": 1, "diversity": 0}),
     ("filter_weight", {"metric": "P2", "w_cap": 0.5}),
 ]
 

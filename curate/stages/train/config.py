@@ -188,7 +188,7 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
     )
     selector: str = Field(
         "uds",
-        description="Batch selector: uds, filter_weight, greats, opus, rho, rsr, q_tuning, max_grad, max_loss, random, "
+        description="Batch selector: uds, filter_weight, greats, opus, rho, rsr, q_tuning, slap, max_grad, max_loss, random, "
         "or full (keeps all).",
     )
     selector_args: dict[str, Any] = Field(
