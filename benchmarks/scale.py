@@ -3,9 +3,9 @@
 Short samples are generated on the fly and ingested. A model of about a million parameters (the demo's, barely trained)
 embeds the first of them; the vectors and features of the others are drawn, around random directions, and written as
 `curate embed` writes them, so that what follows runs unchanged: it is told apart in the table. Then cluster, the top of
-a feature in SQL, nearest neighbours by the index, and an export of a tenth. Every stage runs in a process of its own,
-so that its peak resident set is its own. The last line is JSON; the exit status is 1 if a stage needed more than
---bound.
+a feature in SQL, nearest neighbours by the index, an export of a tenth, and the search for 1,000 held-out rows. Every
+stage runs in a process of its own, so that its peak resident set is its own. The last line is JSON; the exit status is
+1 if a stage needed more than --bound.
 
     python benchmarks/scale.py --rows 100000 1000000
     python benchmarks/scale.py --rows 20000 50000 --nearest --keep /tmp/scale
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scale_pool import D2, generate, shards_of, store_of, write_features
+from scale_pool import D2, PLANTED, generate, shards_of, store_of, write_features
 
 TOP, QUERIES, NEIGHBOURS = 100, 100, 10
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +141,18 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     return {"rows": made.rows}
 
 
+def decontaminate(args: argparse.Namespace) -> dict[str, Any]:
+    """The samples without held-out rows, of which the pool has some."""
+    from curate.stages import make
+
+    store = store_of(args)
+    make(store, "ingest", data=str(args.work / "held.jsonl"), name="held")
+    made = make(store, "decontaminate", pool="pool", against=("held",), name="clean")
+    found = store.query(f"SELECT count(*) AS n FROM leaks WHERE position = against_position AND position < {PLANTED}")
+    kept = ("held-out rows", "rows of the pool with one")
+    return {"found_of_planted": f"{found['n'][0]} of {PLANTED}", **{key: made.summary[key] for key in kept}}
+
+
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "generate": generate,
     "ingest": ingest,
@@ -152,6 +164,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "index": index,
     "neighbours": neighbours,
     "export": export,
+    "decontaminate": decontaminate,
 }
 OURS = [name for name in STAGES if name not in ("generate", "draw")]
 """The stages whose memory is bounded by what curate does: the others are the benchmark's own."""

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from curate.store import Draft, Store
 
 D2, DIRECTIONS, NOISE = 128, 300, 0.05
+HELD, PLANTED = 800, 200
+"""Held-out rows that the pool does not have, and those that it has."""
 
 
 def generate(args: argparse.Namespace) -> dict[str, Any]:
-    """The samples, and the first of them once more in a file of their own."""
+    """The samples, the first of them once more in a file of their own, and held-out rows, some of them in the pool."""
     rng = random.Random(args.seed)
     words = [f"{a}{b}" for a in ("ba", "do", "fi", "ku", "le", "mo", "na") for b in ("lor", "mit", "ran", "sel", "tok")]
-    with (args.work / "rows.jsonl").open("w") as rows, (args.work / "first.jsonl").open("w") as first:
-        for number in range(args.rows):
+    files = [(args.work / f"{name}.jsonl").open("w") for name in ("rows", "first", "held")]
+    with files[0] as rows, files[1] as first, files[2] as held:
+        for number in range(args.rows + HELD):
             row = {
                 "instruction": f"{number}: {' '.join(rng.choices(words, k=10))}?",
                 "input": "",
@@ -31,7 +34,10 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
                 "domain": f"d{number % 20}",
             }
             line = json.dumps(row) + "\n"
-            rows.write(line)
+            if number >= args.rows or number < PLANTED:
+                held.write(line)
+            if number < args.rows:
+                rows.write(line)
             if number < args.embedded:
                 first.write(line)
     return {"mib": round((args.work / "rows.jsonl").stat().st_size / 2**20, 1)}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from curate import Artifact, Store, make
 from curate.cli.status import report
 from curate.errors import ConfigError
+from curate.lm.tokens import encode
 from curate.stages import build_config
 from curate.stages.embed import STAGE
 from curate.stages.embed.embedder import Embedder
@@ -211,3 +212,36 @@ def test_status_says_how_many_samples_of_a_pool_that_was_made_again_are_new(stor
     )
     store.catalog.path.write_bytes(b"damaged")
     assert any(line == "  feats: pool 'pool' has been made again" for line in report(store))
+
+
+def test_known_samples_are_not_tokenized_again_and_stay_in_the_order_of_the_pool(
+    store: Store, made: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    plain = encode.encode_all
+
+    def counted(samples: Any, *others: Any) -> Any:
+        def passing() -> Any:
+            for position, sample in samples:
+                read.append(sample.sample_id)
+                yield position, sample
+
+        return plain(passing(), *others)
+
+    monkeypatch.setattr(encode, "encode_all", counted)
+    turns = [{"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")]
+    rows = [json.loads(line) for line in (made.parent / "grown.jsonl").read_text().splitlines()]
+    pools = {"one": [{"messages": turns}, *rows[:20]], "two": [*rows[:10], {"messages": turns}, *rows[10:]]}
+    for name, part in pools.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in part))
+        make(store, "ingest", name=name, data=[str(path)])
+    whole = embed(store, tiny, "whole", "one", turns="whole", fresh=True)
+    values_of(store, whole)
+    read.clear()
+    split = embed(store, tiny, "split", "two", turns="expand")
+    ids = [row["sample_id"] for row in store.query("SELECT sample_id FROM origins WHERE pool = 'two'").to_pylist()]
+    answers = {row["sample_id"] for row in store.query("SELECT sample_id FROM turn_samples").to_pylist()}
+    assert len(answers) == 2 and answers <= set(read) and len(read) == 2 + 1, "both answers, and the last new row"
+    found = [sample_id for part in split.shards() for sample_id in pq.read_table(part)["sample_id"].to_pylist()]
+    assert len(found) == 44 and set(found) <= set(ids) and found[10:12] == [each for each in found if each in answers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...executors.work import Advance
 from ...log import Stopwatch
+from ...samples import Sample
 from ..pools import samples_between
 from ..tokens.tokenization import TokenizationReport, make_encoder
 from ..tokens.turns import Expansion
@@ -74,9 +75,9 @@ class Embedder:
 
     def __call__(self, task: int, advance: Advance) -> Mapping[str, float]:
         """Measure shard `task`. Write its records first and its vectors last: they mark the shard as finished."""
-        table, rejected, expansion = self._read(task)
-        known = self.earlier.rows(table.ids)
-        new = np.flatnonzero(known < 0)
+        table, passed, rejected, expansion = self._read(task)
+        found = self.earlier.rows(table.ids)
+        new = np.flatnonzero(found < 0)
         ends = _ends(table)
         advance(self.work.size(task) - int(ends[new].sum()))
         self.limits.require_table(table, f"The pool '{self.work.pool.name}'")
@@ -85,7 +86,9 @@ class Embedder:
         ids = table.id_array.take(pa.array(new))
         lengths = Lengths(table.lengths[new], table.target_tokens[new], table.truncated[new])
         records, vectors = records_of(ids, lengths, values), vectors_of(ids, values)
-        if len(new) < len(table):
+        order = np.argsort(np.concatenate([table.positions, list(passed)]), kind="stable")
+        known = np.concatenate([found, self.earlier.rows(list(passed.values()))])[order]
+        if len(new) < len(known):
             records, vectors = self.earlier.joined(known, records, vectors)
         if self.before is not None:
             records = self.before.joined(records)
@@ -96,8 +99,13 @@ class Embedder:
         draft.write(task, vectors)
         return timer.seconds
 
-    def _read(self, shard: int) -> tuple[TokenTable, dict[str, str], Expansion]:
-        """Tokenize the samples of a shard; also return the rejected ones, sample id -> reason, and the expansion."""
+    def _read(self, shard: int) -> tuple[TokenTable, dict[int, str], dict[str, str], Expansion]:
+        """Tokenize the samples of a shard, except those that earlier features have for certain.
+
+        Returns:
+            The table; the samples that were passed over, position -> sample id; the rejected ones, sample id -> reason;
+            and the expansion.
+        """
         from ...lm.tokens.encode import encode_all
         from ...lm.tokens.token_table import TokenTable
         from ...store.rows.pool_rows import read_repeats
@@ -105,14 +113,29 @@ class Embedder:
         rows, rejected = self.work.rows(shard), dict[str, str]()
         repeats = read_repeats(self.work.repeats, rows.start, rows.stop)
         samples = samples_between(self.pool, rows.start, rows.stop)
+        passed: dict[int, str] = {}
         first = ((position, sample) for position, sample in samples if position not in repeats)
         expansion = Expansion(self.encoder)
-        table = TokenTable(encode_all(expansion(first), self.encoder, rejected), expansion.turns)
+        table = TokenTable(encode_all(expansion(self._unknown(first, passed)), self.encoder, rejected), expansion.turns)
         if rejected and self.work.config.strict:
             report = TokenizationReport(self.work.pool.name)
             report.reject(rejected)
             report.log_or_raise(strict=True)
-        return table, rejected, expansion
+        return table, passed, rejected, expansion
+
+    def _unknown(self, samples: Iterable[tuple[int, Sample]], passed: dict[int, str]) -> Iterator[tuple[int, Sample]]:
+        """Yield the samples that must be tokenized, and put the others into `passed`.
+
+        A conversation that is never split is one text here and in earlier features with any `turns`.
+        """
+        config = self.work.config
+        never = config.turns == "whole" or config.loss_on == "all"
+        for position, sample in samples:
+            whole = never or sum(message["role"] == "assistant" for message in sample.messages) <= 1
+            if whole and sample.sample_id in self.earlier.row_of:
+                passed[position] = sample.sample_id
+            else:
+                yield position, sample
 
     def _measure(self, table: TokenTable, new: Ints, timer: Stopwatch, advance: Advance) -> dict[str, Tensor]:
         """Measure rows of a shard, by column. Batches depend on these rows only, not on earlier shards."""
