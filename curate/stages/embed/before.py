@@ -15,9 +15,9 @@ from ...errors import ConfigError, DataError
 from ...log import LOGGER
 from ...store import Draft
 from ...store.artifacts.parquet import read_parquet, write_parquet
-from ...store.artifacts.safe_files import read_text
 from ..inputs import Inputs
 from ..tokens.turns import conversations_of
+from .earlier import reading_of
 
 COLUMNS = ("loss_before", "learnability")
 
@@ -39,7 +39,7 @@ def write_before(inputs: Inputs, reading: str, path: Path) -> None:
     before, pool = inputs.artifacts["before"], inputs.artifacts["pool"]
     if before.inputs.get("model") == inputs.fingerprints["model"]:
         raise ConfigError(f"The model of --before '{before.name}' is the model of this command: give another of them.")
-    if read_text(before.path / "reading.txt") != reading:
+    if reading_of(before) != reading:
         raise ConfigError(
             f"The features '{before.name}' were measured with another tokenizer, chat template, --date, --max-length "
             "or --loss-on than this command has, so their losses are not of the same tokens. Give the same options."

@@ -67,7 +67,7 @@ def earlier_features(config: EmbedConfig, inputs: Inputs, reading: str) -> list[
         except (ValueError, ConfigError):  # made by another version
             continue
         has_signals = set(config.signals) <= set(recorded.signals)
-        if has_signals and _compared(recorded) == wanted and _reading(artifact) == reading and _is_whole(artifact):
+        if has_signals and _compared(recorded) == wanted and reading_of(artifact) == reading and _is_whole(artifact):
             found.append(artifact)
     return found
 
@@ -81,7 +81,8 @@ def _compared(config: EmbedConfig) -> dict[str, Any]:
     return {key: value for key, value in config.identity().items() if key not in NOT_COMPARED}
 
 
-def _reading(artifact: Artifact) -> str | None:
+def reading_of(artifact: Artifact) -> str | None:
+    """Return the digest of the tokenization of features; None if its file cannot be read."""
     try:
         return (artifact.path / "reading.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

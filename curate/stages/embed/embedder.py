@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...lm.model.scoring_model import ScoringModel
     from ...lm.tokens.token_table import TokenTable
     from ...signals import Signal
-    from .measuring import Embedding
+    from .measuring import Measuring
 
 SORTED = 512
 """Number of texts that are sorted by length together. More means less padding; their tokens are in memory at once."""
@@ -43,7 +43,7 @@ class Embedder:
     earlier: Earlier
     before: Before | None = None
 
-    def __init__(self, work: Embedding) -> None:
+    def __init__(self, work: Measuring) -> None:
         import torch
 
         from ...lm.input_limits import InputLimits

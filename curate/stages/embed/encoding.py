@@ -23,7 +23,7 @@ from .config import EmbedConfig
 if TYPE_CHECKING:
     from .before import Before
     from .earlier import Earlier
-    from .measuring import Embedding
+    from .measuring import Measuring
 
 BATCH = 64
 """Texts that an encoder reads at once, unless --score-batch-size is given."""
@@ -59,7 +59,7 @@ class TextEncoder:
     earlier: Earlier
     before: Before | None = None
 
-    def __init__(self, work: Embedding) -> None:
+    def __init__(self, work: Measuring) -> None:
         import torch
 
         from ...lm.sentence_encoders import load_encoder

@@ -1,8 +1,7 @@
-"""The pass over a pool that `curate embed` makes, and what the first process of a launch writes before it."""
+"""The files of a pass of `curate embed` over a pool, and the interface of its workers."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,8 +27,8 @@ class Measurer(Worker[int], Protocol):
 
 
 @dataclass(frozen=True)
-class Embedding(ShardedPass[EmbedConfig]):
-    """The pass that measures a pool, as tasks of one shard each.
+class Measuring(ShardedPass[EmbedConfig]):
+    """The work of a pass that measures a pool, as tasks of one shard each.
 
     Attributes:
         earlier: features that have samples measured in the same way.
@@ -56,21 +55,3 @@ class Embedding(ShardedPass[EmbedConfig]):
     def lists(self) -> list[Path]:
         """The files that the first process of a launch writes before the first shard."""
         return [self.repeats, self.known, *([self.losses_before] if self.config.before else [])]
-
-    def open(self) -> Worker[int]:
-        """Load the model on the current device, while the first process of a launch writes the lists."""
-        worker = self._load()
-        while not all(path.exists() for path in self.lists):
-            time.sleep(0.1)
-        worker.earlier = Earlier.read(self.known, self.earlier)
-        worker.before = Before(self.losses_before) if self.config.before else None
-        return worker
-
-    def _load(self) -> Measurer:
-        if self.config.encoder is not None:
-            from .encoding import TextEncoder
-
-            return TextEncoder(self)
-        from .embedder import Embedder
-
-        return Embedder(self)

@@ -22,8 +22,8 @@ from .before import count_missing, write_before
 from .config import EmbedConfig
 from .earlier import Earlier, earlier_features, write_known
 from .encoding import EncodingReport, encoder_reading
-from .measuring import Embedding
 from .preview import more_inputs, preview
+from .workers import Embedding
 
 EXAMPLES = """\
 curate embed --pool pool --model Qwen/Qwen2.5-0.5B --name feats

@@ -188,8 +188,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
     )
     selector: str = Field(
         "uds",
-        description="Batch selector: uds, filter_weight, greats, opus, rho, rsr, q_tuning, slap, max_grad, max_loss, random, "
-        "or full (keeps all).",
+        description="Batch selector: uds, filter_weight, greats, opus, rho, rsr, q_tuning, slap, max_grad, max_loss, "
+        "random, or full (keeps all).",
     )
     selector_args: dict[str, Any] = Field(
         {}, description="Arguments of the selector, for example --set selector_args.alpha=1e-3."

@@ -106,6 +106,7 @@ SHARED = (
     ),
     _line("embed", STAGES["embed"], 0.7),
     _line("embed --dry-run", f"{STAGES['embed']} --dry-run", 0.2, **READING),
+    _line("embed before", f"embed --pool pool --model run --before feats --signals loss,ifd --name it {SHORT}", 0.5),
     _line("ingest", STAGES["ingest"], 0.7),
     _line("demo-pool", STAGES["demo-pool"], 0.3),
     _line("demo-model", STAGES["demo-model"], 0.1),
