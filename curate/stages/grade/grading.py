@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import language, measures, personal, rules
 from .copies import Copies
-from .endings import unfinished
+from .signals import language, measures, personal, rules
+from .signals.endings import unfinished
+from .signals.vocabulary import Vocabulary
 from .texts import Row
-from .vocabulary import Vocabulary
 
 COLUMNS = pa.schema(
     [

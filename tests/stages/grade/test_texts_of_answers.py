@@ -10,10 +10,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from curate.stages.grade import language, measures, personal
-from curate.stages.grade.endings import unfinished
-from curate.stages.grade.rules import PLACEHOLDERS, REFUSALS, found
-from curate.stages.grade.vocabulary import GARBLED_ROWS, Vocabulary
+from curate.stages.grade.signals import language, measures, personal
+from curate.stages.grade.signals.endings import unfinished
+from curate.stages.grade.signals.rules import PLACEHOLDERS, REFUSALS, found
+from curate.stages.grade.signals.vocabulary import GARBLED_ROWS, Vocabulary
 
 RNG = random.Random(0)
 PROSE = "The river runs through the town. People walk along it in the evening, and children play on its banks."
