@@ -118,7 +118,12 @@ def test_empty_answers_texts_and_calls_of_tools(store: Store) -> None:
         make(store, "grade", name=f"g{number}", pool=f"pool{number}", signals=["lengths", "rules", "copies"])
         found.append(columns(store, f"g{number}")[sample_id])
     assert [row["flags"] for row in found] == ["empty", "", ""]
-    assert found[2]["prompt_words"] == 0 and found[2]["length_ratio"] is None and found[2]["answer_words"] > 10
+    assert (
+        found[2]["prompt_words"] == 0
+        and found[2]["length_ratio"] is None
+        and found[2]["prompt_overlap"] is None
+        and found[2]["answer_words"] > 10
+    )
 
 
 def test_personal_data_is_in_no_file_of_the_grade_and_not_on_the_screen(store: Store, ids: list[str]) -> None:
