@@ -253,9 +253,7 @@ def test_agreement_is_the_mean_jaccard_similarity_to_the_nearest_others() -> Non
         assert means[one] == pytest.approx(np.mean(values), abs=1e-6) if values else np.isnan(means[one])
 
 
-def test_features_of_a_grade_are_taken_by_train_and_no_vectors_are_looked_for_in_them(
-    store: Store, ids: list[str]
-) -> None:
+def test_no_vectors_are_looked_for_in_a_grade(store: Store, ids: list[str]) -> None:
     grade(store, signals=["lengths"])
     with pytest.raises(ArtifactNotFound, match=r"'g' .* was made by grade, not by embed"):
         make(store, "cluster", features="g", k=2, name="c")
