@@ -130,6 +130,7 @@ COMMANDS = [
     ("report", "uds", "--to", "page.html", "--overwrite"),
     ("export", "--run", "uds", "--name", "out", "--as", "jsonl"),
     ("doctor",),
+    ("grade", "--pool", "pool", "--name", "g"),
 ]
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import language, measures, personal, rules
 from .copies import Copies
-from .endings import unfinished
+from .signals import language, measures, personal, rules
+from .signals.endings import unfinished
+from .signals.vocabulary import Vocabulary
 from .texts import Row
-from .vocabulary import Vocabulary
 
 COLUMNS = pa.schema(
     [
@@ -123,7 +123,7 @@ class Grader:
             "unfinished": unfinished(row.answer, self.vocabulary),
             "in_prompt": answer in prompt if answer and prompt else None,
             "rare_words": self.vocabulary.rare_words(words),
-            "prompt_overlap": self.vocabulary.overlap(prompt_words, words),
+            "prompt_overlap": None if row.sample.is_text else self.vocabulary.overlap(prompt_words, words),
         }
         if self.vocabulary.is_garbled(grades["rare_words"]):
             flags["garbled"] = grades["rare_words"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...store import Artifact
-from .measures import words_of
+from .signals.measures import words_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

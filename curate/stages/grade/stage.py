@@ -21,12 +21,12 @@ from ...version import pip_install
 from ..inputs import Inputs
 from ..select.candidates import check_pool
 from ..stage import Stage
-from . import language, personal
 from .config import GROUPS, GradeConfig
 from .grading import COLUMNS, Grader
 from .neighbours import Answers, agreement
 from .scores import Scores, read_scores
 from .screen import show_screen
+from .signals import language, personal
 from .survey import Survey
 from .texts import Row, rows_of
 

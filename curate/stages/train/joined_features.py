@@ -148,7 +148,7 @@ def _numbers(values: dict[str, Any], column: str, name: str, config: TrainConfig
     if missing:
         raise DataError(
             f"'{name}' has no {column} for {len(missing)} samples, {missing[0]} among them. Make it from the "
-            f"pool '{config.pool}', with that column and the --turns of this run."
+            f"pool '{config.pool}', with that column and the --turns of this run, or leave these samples out: --subset."
         )
     return torch.tensor([float(values[sample_id]) for sample_id in table.ids], dtype=torch.float64)
 

@@ -17,10 +17,10 @@ import pytest
 from curate import Artifact, Store, make
 from curate.errors import ArtifactNotFound, ConfigError, CurateError, DataError, StoreError
 from curate.stages import stage_of
-from curate.stages.grade import language, personal
 from curate.stages.grade.grading import COLUMNS, FLAGS
-from curate.stages.grade.measures import words_of
 from curate.stages.grade.neighbours import Answers, _means
+from curate.stages.grade.signals import language, personal
+from curate.stages.grade.signals.measures import words_of
 from curate.stages.grade.stage import NEEDS
 from curate.store.catalog.objects import schema_columns
 from tests.support.exports import ingest
@@ -118,7 +118,12 @@ def test_empty_answers_texts_and_calls_of_tools(store: Store) -> None:
         make(store, "grade", name=f"g{number}", pool=f"pool{number}", signals=["lengths", "rules", "copies"])
         found.append(columns(store, f"g{number}")[sample_id])
     assert [row["flags"] for row in found] == ["empty", "", ""]
-    assert found[2]["prompt_words"] == 0 and found[2]["length_ratio"] is None and found[2]["answer_words"] > 10
+    assert (
+        found[2]["prompt_words"] == 0
+        and found[2]["length_ratio"] is None
+        and found[2]["prompt_overlap"] is None
+        and found[2]["answer_words"] > 10
+    )
 
 
 def test_personal_data_is_in_no_file_of_the_grade_and_not_on_the_screen(store: Store, ids: list[str]) -> None:
@@ -248,9 +253,7 @@ def test_agreement_is_the_mean_jaccard_similarity_to_the_nearest_others() -> Non
         assert means[one] == pytest.approx(np.mean(values), abs=1e-6) if values else np.isnan(means[one])
 
 
-def test_features_of_a_grade_are_taken_by_train_and_no_vectors_are_looked_for_in_them(
-    store: Store, ids: list[str]
-) -> None:
+def test_no_vectors_are_looked_for_in_a_grade(store: Store, ids: list[str]) -> None:
     grade(store, signals=["lengths"])
     with pytest.raises(ArtifactNotFound, match=r"'g' .* was made by grade, not by embed"):
         make(store, "cluster", features="g", k=2, name="c")

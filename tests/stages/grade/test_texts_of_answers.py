@@ -10,10 +10,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from curate.stages.grade import language, measures, personal
-from curate.stages.grade.endings import unfinished
-from curate.stages.grade.rules import PLACEHOLDERS, REFUSALS, found
-from curate.stages.grade.vocabulary import GARBLED_ROWS, Vocabulary
+from curate.stages.grade.signals import language, measures, personal
+from curate.stages.grade.signals.endings import unfinished
+from curate.stages.grade.signals.rules import PLACEHOLDERS, REFUSALS, found
+from curate.stages.grade.signals.vocabulary import GARBLED_ROWS, Vocabulary
 
 RNG = random.Random(0)
 PROSE = "The river runs through the town. People walk along it in the evening, and children play on its banks."
@@ -177,7 +177,7 @@ def test_overlap_is_the_cosine_of_words_weighted_by_rarity() -> None:
         one, two = (rarity * [word in text.lower().split() for word in every] for text in (prompt, answer))
         slow = one @ two / (np.linalg.norm(one) * np.linalg.norm(two))
         assert words.overlap(prompt.split(), answer.split()) == pytest.approx(slow, abs=1e-12)
-    assert words.overlap([], ["a"]) is None and words.overlap(["a"], []) is None
+    assert words.overlap([], ["a"]) == 0 and words.overlap(["a"], []) == 0
 
 
 FOUND = {

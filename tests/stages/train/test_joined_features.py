@@ -24,6 +24,15 @@ class ByUtility(Selector):
         return Scores(batch.reference["utility"], {"joined": batch.reference["utility"]})
 
 
+class ByGrade(Selector):
+    """Keeps the candidates with the longest answers; it also needs a column of a file of scores."""
+
+    features = ("answer_words", "judged")
+
+    def score(self, batch: CandidateBatch) -> Scores:
+        return Scores(batch.reference["answer_words"], {"judged": batch.reference["judged"]})
+
+
 class ByMisspelt(ByUtility):
     """Needs a column that no artifact has."""
 
@@ -46,6 +55,7 @@ def features(tmp_path_factory: pytest.TempPathFactory, tiny: str, pool_file: Pat
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SELECTORS, "by_utility", ByUtility)
     monkeypatch.setitem(SELECTORS, "by_misspelt", ByMisspelt)
+    monkeypatch.setitem(SELECTORS, "by_grade", ByGrade)
 
 
 def train(store: Store, tiny: str, **values: Any) -> Artifact:
@@ -62,6 +72,19 @@ def test_a_selector_gets_exactly_the_stored_values_of_its_samples(features: Stor
     for step in range(1, 7):
         best = sorted((row for row in rows if row["step"] == step), key=lambda row: -row["utility"])
         assert [row["kept"] for row in best] == [True] * 4 + [False] * 4
+
+
+def test_a_selector_gets_the_columns_of_a_grade_and_of_its_scores(features: Store, tiny: str, tmp_path: Path) -> None:
+    ids = dict.fromkeys(features.query("SELECT sample_id FROM samples WHERE pool = 'pool'")["sample_id"].to_pylist())
+    file = tmp_path / "judged.csv"
+    file.write_text("sample_id,judged\n" + "".join(f"{each},{number}\n" for number, each in enumerate(ids)))
+    make(features, "grade", name="g", pool="pool", signals=["lengths"], scores=str(file))
+    train(features, tiny, name="graded", selector="by_grade", features="g")
+    sql = """SELECT l.score, l.parts['judged'] AS joined, f.answer_words, f.judged
+             FROM ledger l JOIN features f USING (sample_id) WHERE f.features = 'g' AND l.run = 'graded'"""
+    rows = features.query(sql).to_pylist()
+    assert len(rows) == 6 * 8 and len({row["judged"] for row in rows}) > 8
+    assert all(row["score"] == row["answer_words"] and row["joined"] == row["judged"] for row in rows)
 
 
 @pytest.mark.parametrize(

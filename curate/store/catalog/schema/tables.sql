@@ -105,7 +105,7 @@ COMMENT ON COLUMN features.placeholder IS 'True if the last answer has a placeho
 COMMENT ON COLUMN features.unfinished IS 'True if the last answer ends without an end: in a word, a sentence, a bracket or a block of code.';
 COMMENT ON COLUMN features.in_prompt IS 'True if the last answer is a part of the prompt, apart from case and white space; null for an empty answer.';
 COMMENT ON COLUMN features.rare_words IS 'Share of the words of the last answer that no other text of the pool has, 0 to 1; names do not count; null below five words.';
-COMMENT ON COLUMN features.prompt_overlap IS 'Similarity of the words of prompt and answer, weighted by rarity (cosine), 0 to 1; null if one of them has no words.';
+COMMENT ON COLUMN features.prompt_overlap IS 'Similarity of the words of prompt and answer, weighted by rarity (cosine), 0 to 1; null for a plain text.';
 COMMENT ON COLUMN features.copies IS 'Other rows of the pool with the same text, apart from case, white space and Unicode form.';
 COMMENT ON COLUMN features.other_answers IS 'Other answers that the pool has to the same prompt.';
 COMMENT ON COLUMN features.pii IS 'Personal data and secrets that were found in the prompt and the answer: how many.';

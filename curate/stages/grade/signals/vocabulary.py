@@ -45,18 +45,18 @@ class Vocabulary:
             return None
         return sum(self.texts[word.lower()] <= RARE for word in counted) / len(counted)
 
-    def overlap(self, prompt: Iterable[str], answer: Iterable[str]) -> float | None:
+    def overlap(self, prompt: Iterable[str], answer: Iterable[str]) -> float:
         """Return how much of their words a prompt and an answer share, weighted by rarity: 0 (none) to 1 (all).
 
         It is the cosine of the vectors that have log(N / df) for each word of the text and 0 for all others, with df of
         the N texts that have the word. An answer to another question shares fewer rare words with the prompt than its
-        own answer does; a short right answer may share none. It is null if one of them has no words, or only such that
-        all texts have.
+        own answer does; a short right answer may share none. It is 0 if one of them has no words, or only such that all
+        texts have.
         """
         one, two = ({word.lower() for word in words} for words in (prompt, answer))
         sizes = [math.sqrt(sum(self._rarity(word) ** 2 for word in words)) for words in (one, two)]
         if not all(sizes):
-            return None
+            return 0.0
         return min(1.0, sum(self._rarity(word) ** 2 for word in one & two) / math.prod(sizes))
 
     def _rarity(self, word: str) -> float:

@@ -1,0 +1,1 @@
+"""Signals of one text; nothing here knows pools or features."""
