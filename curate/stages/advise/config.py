@@ -13,6 +13,7 @@ from ...runtime.distributed import size
 from ..compare.config import SET_FOR_TRAIN, check_keys, without_templates
 from ..settings import a_day
 from ..train.config import TrainConfig
+from ..train.mixture_options import MixtureOptions
 
 DURATION = re.compile(r"(\d+(?:\.\d*)?)\s*([smhd]?)")
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -113,6 +114,11 @@ class AdviseConfig(Config):
                 "what the model should learn, or leave it out."
             )
         check_keys(self.train, TrainConfig, SET_HERE, "train", "curate advise")
+        if mixed := next((name for name in MixtureOptions.model_fields if name in self.train), None):
+            raise ConfigError(
+                f"curate advise compares with random samples as long, which have no mixture: remove '{mixed}' from "
+                "train."
+            )
         return self
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,6 +14,8 @@ from ...errors import ConfigError
 
 REST = "rest"
 """Name in --mix that stands for all labels that are not named, unless a label has that name."""
+SHARE = re.compile(r"[-+]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][-+]?\d{1,2})?|[-+]?\d{1,40}/\d{1,40}")
+"""Shares as text: numbers of a length that is computed with at once."""
 CLOSE = Fraction(1, 10**9)
 """Difference from 1 that the sum of shares may have: what 1/3 as a decimal number loses."""
 
@@ -136,14 +137,15 @@ def shares_of(mix: Mapping[str, Any]) -> dict[str, Fraction]:
 
 
 def _share(label: str, value: Any) -> Fraction:
+    text = "" if isinstance(value, bool) else str(value).strip()
     try:
-        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError
-        share = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
+        share = Fraction(text) if SHARE.fullmatch(text) else None
+    except ZeroDivisionError:
+        share = None
+    if share is None:
         raise ConfigError(
             f"The share of '{label}' in --mix is no number: {value!s:.40}. Give one from 0 to 1, such as 0.25 or 1/4."
-        ) from None
-    if share < 0:
-        raise ConfigError(f"The share of '{label}' in --mix is {value}, and no share is below 0.")
+        )
+    if not 0 <= share <= 1:
+        raise ConfigError(f"The share of '{label}' in --mix is {value}, and a share is from 0 to 1.")
     return share

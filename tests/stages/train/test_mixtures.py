@@ -16,6 +16,9 @@ import torch
 from curate import Artifact, Store, make
 from curate.config import build
 from curate.errors import ConfigError, CurateError
+from curate.stages.advise.config import AdviseConfig
+from curate.stages.compare.config import CompareConfig
+from curate.stages.compare.plan import plan
 from curate.stages.decontaminate.check import trained_on
 from curate.stages.train import check
 from curate.stages.train.config import TrainConfig
@@ -126,6 +129,39 @@ def test_labels_without_a_share_are_left_out_and_counted(
 def test_labels_come_from_a_column_or_from_sql(store: Store, tiny: str, by: str) -> None:
     train(store, tiny, selector="full", mix={"odd": 0.2, "even": 0.8}, mix_by=by, max_steps=2, candidates=5)
     assert [[row["kind"] for row in offered(store) if row["step"] == step].count("odd") for step in (1, 2)] == [1, 1]
+
+
+def test_labels_are_clusters_and_a_subset_is_mixed_like_a_pool(store: Store, tiny: str) -> None:
+    make(store, "embed", name="f", pool="pool", model=tiny, max_length=64, signals=["embedding"])
+    make(store, "cluster", name="c", features="f", on="embedding", k=3, nearest=False)
+    make(
+        store,
+        "subset",
+        name="s",
+        pool="pool",
+        sql="SELECT sample_id FROM samples WHERE pool = 'pool' AND position < 40",
+    )
+    of = {"selector": "full", "mix": {"1": 0.5, "rest": 0.5}, "mix_by": "cluster", "clusters": "c", "subset": "s"}
+    run = train(store, tiny, **of)
+    assert run.summary["steps"] == 4
+    sql = """SELECT step, count(*) FILTER (cluster = 1) AS first, count(*) AS n, max(position) AS last
+             FROM ledger JOIN clusters USING (sample_id) GROUP BY step"""
+    assert all(row["first"] == 5 and row["n"] == 10 and row["last"] < 40 for row in rows(store, sql))
+
+
+def test_a_comparison_mixes_all_runs_but_those_on_the_target_alone() -> None:
+    values = {"name": "x", "pool": "pool", "eval_pool": "e", "target": "old", "model": "m", "selectors": ["max_loss"]}
+    shared = {"max_steps": 2, "mix": {"math": 0.5, "chat": 0.5}, "mix_by": "kind"}
+    tasks = plan(build(CompareConfig, {**values, "train": shared, "controls": ["target_only"], "seeds": [0]})).tasks
+    found = {name: (task.config.mix, task.config.mix_by) for name, task in tasks.items()}  # type: ignore[attr-defined]
+    mixed = {"math": 0.5, "chat": 0.5}, "kind"
+    assert found == {"x-random-s0": mixed, "x-target_only-s0": (None, "source"), "x-max_loss-s0": mixed}
+
+
+def test_advice_refuses_a_mixture_before_anything_is_made() -> None:
+    values = {"name": "x", "pool": "pool", "model": "m", "time": "1h", "train": {"replay": "old"}}
+    with pytest.raises(ConfigError, match="random samples as long, which have no mixture: remove 'replay' from train"):
+        build(AdviseConfig, values)
 
 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
@@ -273,7 +309,10 @@ def test_two_processes_have_the_stream_of_one(
     ("values", "message"),
     [
         ({"mix": {"math": 0.5, "chat": 0.3}}, "must add up to 1, and 0.5 [+] 0.3 is 0.8"),
-        ({"mix": {"math": 1.5, "chat": -0.5}}, "The share of 'chat' in --mix is -0.5, and no share is below 0"),
+        ({"mix": {"math": 1.5, "chat": -0.5}}, "The share of 'math' in --mix is 1.5, and a share is from 0 to 1"),
+        ({"mix": {"math": 1, "chat": -0.5}}, "The share of 'chat' in --mix is -0.5, and a share is from 0 to 1"),
+        ({"mix": {"math": "1e99999999"}}, "The share of 'math' in --mix is no number: 1e99999999"),
+        ({"mix": {"math": float("inf")}}, "The share of 'math' in --mix is no number: inf"),
         ({"mix": {"math": float("nan"), "chat": 1}}, "The share of 'math' in --mix is no number: nan"),
         ({"mix": {"math": "a lot"}}, "The share of 'math' in --mix is no number: a lot"),
         ({"mix": {"math": True}}, "The share of 'math' in --mix is no number"),
