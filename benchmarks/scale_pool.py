@@ -22,6 +22,7 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     """The samples, and the first of them once more in a file of their own."""
     rng = random.Random(args.seed)
     words = [f"{a}{b}" for a in ("ba", "do", "fi", "ku", "le", "mo", "na") for b in ("lor", "mit", "ran", "sel", "tok")]
+    last: dict[str, str] = {}
     with (args.work / "rows.jsonl").open("w") as rows, (args.work / "first.jsonl").open("w") as first:
         for number in range(args.rows):
             row = {
@@ -30,6 +31,11 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
                 "output": " ".join(rng.choices(words, k=14)),
                 "domain": f"d{number % 20}",
             }
+            if number % 20 == 19:  # a copy of an earlier answer, and near copies of earlier rows
+                row["output"] = last["output"]
+            elif number % 20 == 9:
+                row = {**last, "output": f"{last['output']} {rng.choice(words)}"}
+            last = row
             line = json.dumps(row) + "\n"
             rows.write(line)
             if number < args.embedded:
