@@ -1,11 +1,11 @@
 """The way of a large pool through the stages: seconds and peak memory of each, and how they grow with the pool.
 
-Short samples are generated on the fly and ingested. A model of about a million parameters (the demo's, barely trained)
-embeds the first of them; the vectors and features of the others are drawn, around random directions, and written as
-`curate embed` writes them, so that what follows runs unchanged: it is told apart in the table. Then cluster, the top of
-a feature in SQL, nearest neighbours by the index, an export of a tenth, and the search for 1,000 held-out rows. Every
-stage runs in a process of its own, so that its peak resident set is its own. The last line is JSON; the exit status is
-1 if a stage needed more than --bound.
+Short samples are generated on the fly and ingested, and copies among them are left out. A model of about a million
+parameters (the demo's, barely trained) embeds the first of them; the vectors and features of the others are drawn,
+around random directions, and written as `curate embed` writes them, so that what follows runs unchanged: it is told
+apart in the table. Then cluster, the top of a feature in SQL, nearest neighbours by the index, an export of a tenth,
+and the search for 1,000 held-out rows. Every stage runs in a process of its own, so that its peak resident set is its
+own. The last line is JSON; the exit status is 1 if a stage needed more than --bound.
 
     python benchmarks/scale.py --rows 100000 1000000
     python benchmarks/scale.py --rows 20000 50000 --nearest --keep /tmp/scale
@@ -74,6 +74,29 @@ def draw(args: argparse.Namespace) -> dict[str, Any]:
         {"pool": pool.fingerprint, "measured": measured.fingerprint},
     )
     return {"rows": made.rows, "drawn": made.rows - args.embedded}
+
+
+def dedup(args: argparse.Namespace) -> dict[str, Any]:
+    """One sample of each group of copies, by MinHash, of questions and answers together."""
+    return deduplicated(args, "clean", on="both")
+
+
+def dedup_answers(args: argparse.Namespace) -> dict[str, Any]:
+    """The same by the answers alone. None has a number, so any two may be copies."""
+    return deduplicated(args, "clean-answers", on="answer")
+
+
+def dedup_again(args: argparse.Namespace) -> dict[str, Any]:
+    """The same at another threshold, by the pairs that are stored."""
+    return deduplicated(args, "clean-again", on="answer", threshold=0.9)
+
+
+def deduplicated(args: argparse.Namespace, name: str, **options: Any) -> dict[str, Any]:
+    from curate.stages import make
+
+    made = make(store_of(args), "dedup", pool="pool", name=name, **options)
+    kept = ("removed as exact copies", "removed as near copies", "pairs")
+    return {"rows": made.rows, **{key: made.summary[key] for key in kept if key in made.summary}}
 
 
 def cluster(args: argparse.Namespace) -> dict[str, Any]:
@@ -156,6 +179,9 @@ def decontaminate(args: argparse.Namespace) -> dict[str, Any]:
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "generate": generate,
     "ingest": ingest,
+    "dedup": dedup,
+    "dedup_answers": dedup_answers,
+    "dedup_again": dedup_again,
     "model": model,
     "embed": embed,
     "draw": draw,
@@ -189,8 +215,14 @@ def measured(args: argparse.Namespace, name: str, rows: int, work: Path) -> dict
     if process.returncode:
         raise SystemExit(f"The stage {name} failed at {rows} rows.")
     peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    result = {"seconds": round(seconds, 2), "rss_mib": round(peak, 1), **json.loads(said.splitlines()[-1])}
-    print(f"{rows:>10} {name:<11} {seconds:8.1f} s {peak:8.0f} MiB  {json.dumps(result)}", file=sys.stderr, flush=True)
+    processor = round(usage.ru_utime + usage.ru_stime, 2)
+    result = {
+        "seconds": round(seconds, 2),
+        "processor_s": processor,
+        "rss_mib": round(peak, 1),
+        **json.loads(said.splitlines()[-1]),
+    }
+    print(f"{rows:>10} {name:<13} {seconds:8.1f} s {peak:8.0f} MiB  {json.dumps(result)}", file=sys.stderr, flush=True)
     return result
 
 
@@ -201,7 +233,7 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> Iterator[str]:
     grown = [f"time ×, at {sizes[-1] / sizes[0]:g} × the rows", "memory ×"] if len(sizes) > 1 else []
     yield "| " + " | ".join(["stage", *heads, *grown]) + " |"
     yield "|---|" + "---:|" * (len(heads) + len(grown))
-    for name in STAGES:
+    for name in results[sizes[0]]:
         found = [results[rows][name] for rows in sizes]
         cells = [cell for one in found for cell in (f"{one['seconds']:.1f}", f"{one['rss_mib']:.0f}")]
         if grown:
@@ -214,6 +246,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="sizes of the pool")
     parser.add_argument("--width", type=int, default=256, help=f"numbers of a vector, a multiple of {D2}")
     parser.add_argument("--embedded", type=int, default=20_000, help="samples that the model embeds")
+    parser.add_argument("--only", choices=STAGES, nargs="+", help="these stages, and what makes the pool")
     parser.add_argument("--nearest", action="store_true", help="find every sample's nearest other one, too")
     parser.add_argument("--as", dest="file_format", choices=("hf", "jsonl", "parquet"), default="hf")
     parser.add_argument("--bound", type=float, default=3.0, help="GiB that no stage may exceed")
@@ -241,7 +274,8 @@ def main() -> None:
             work = folder / str(rows)
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            results[rows] = {name: measured(args, name, rows, work) for name in STAGES}
+            chosen = [name for name in STAGES if not args.only or name in ("generate", "ingest", *args.only)]
+            results[rows] = {name: measured(args, name, rows, work) for name in chosen}
             if not args.keep:
                 shutil.rmtree(work)
     finally:
@@ -249,7 +283,7 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
     print(f"{min(args.embedded, args.rows[0]):,} samples are measured by the model; all others have drawn vectors.\n")
     print("\n".join(table(results)))
-    peak = max(results[rows][name]["rss_mib"] for rows in results for name in OURS) / 1024
+    peak = max(results[rows][name]["rss_mib"] for rows in results for name in results[rows] if name in OURS) / 1024
     total = {rows: round(sum(stage["seconds"] for stage in found.values()), 1) for rows, found in results.items()}
     print(json.dumps({"peak_rss_gib": round(peak, 3), "bound_gib": args.bound, "total_s": total, "stages": results}))
     if peak > args.bound:

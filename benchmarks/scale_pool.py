@@ -25,6 +25,7 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     rng = random.Random(args.seed)
     words = [f"{a}{b}" for a in ("ba", "do", "fi", "ku", "le", "mo", "na") for b in ("lor", "mit", "ran", "sel", "tok")]
     files = [(args.work / f"{name}.jsonl").open("w") for name in ("rows", "first", "held")]
+    last: dict[str, str] = {}
     with files[0] as rows, files[1] as first, files[2] as held:
         for number in range(args.rows + HELD):
             row = {
@@ -33,6 +34,11 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
                 "output": " ".join(rng.choices(words, k=14)),
                 "domain": f"d{number % 20}",
             }
+            if number % 20 == 19:  # a copy of an earlier answer, and near copies of earlier rows
+                row["output"] = last["output"]
+            elif number % 20 == 9:
+                row = {**last, "output": f"{last['output']} {rng.choice(words)}"}
+            last = row
             line = json.dumps(row) + "\n"
             if number >= args.rows or number < PLANTED:
                 held.write(line)

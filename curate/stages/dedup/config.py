@@ -11,7 +11,7 @@ from ...config import Config, Ref, flag_of
 from ...errors import ConfigError, did_you_mean
 from ..query_options import QueryOptions
 
-THRESHOLDS = {"exact": 0.8, "minhash": 0.8, "embedding": 0.95}
+THRESHOLDS = {"exact": 0.8, "minhash": 0.8, "embedding": 0.98}
 """Default of `--threshold`; with `exact` it has no effect."""
 
 FLOORS = {"exact": (), "minhash": (0.7, 0.45), "embedding": (0.95, 0.9, 0.8, 0.7, 0.45)}
@@ -44,7 +44,7 @@ class DedupConfig(QueryOptions, Config):
         ge=LEAST,
         le=1,
         description="Least similarity of near copies. minhash: Jaccard similarity, the share of their sequences of "
-        "three words that both have (default 0.8). embedding: cosine (default 0.95).",
+        "three words that both have (default 0.8). embedding: cosine (default 0.98).",
     )
     keep: str = Field(
         "first",

@@ -4,8 +4,8 @@ MinHash: Broder 1997; bands: Indyk and Motwani 1998. A set's signature has, for 
 hash of its members; two sets agree in a place with the probability of their Jaccard similarity. Sets that agree in all
 rows of one band are candidates. Differences: only sets with the same `label` are candidates, and the number of rows in
 a band is chosen so that a pair at the threshold is missed with a probability below 1e-6. Before the exact check,
-candidates are left out whose sizes rule the threshold out, or whose signatures agree in fewer positions than a pair at the
-threshold does with a probability of 1 - 1e-6.
+candidates are left out whose sizes rule the threshold out, or whose signatures agree in fewer positions than a pair at
+the threshold does with a probability of 1 - 1e-6.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def rows_per_band(threshold: float) -> int:
 
 
 def least_agreements(threshold: float) -> int:
-    """Return the most positions of which a pair at the threshold has fewer in common with at most the chance `MISSED`."""
+    """Return the most positions of which a pair at the threshold shares fewer with at most the chance `MISSED`."""
     from scipy.special import bdtr
 
     return int((bdtr(np.arange(FUNCTIONS), FUNCTIONS, threshold) <= MISSED).sum())

@@ -99,7 +99,7 @@ def _check_width(features: Artifact, target: Artifact, column: str) -> None:
 
 
 def _vectors_of(store: Store, features: Artifact, column: str, ids: Sequence[str]) -> Iterator[tuple[Ints, Matrix]]:
-    """Yield positions in `ids`, and their vectors; of a conversation whose answers have vectors, that of the last one."""
+    """Yield positions in `ids`, and their vectors; of a conversation whose answers have vectors, that of the last."""
     last = last_answers(answers_of(store, features))
     place = {last.get(sample_id, sample_id): number for number, sample_id in enumerate(ids)}
     for part in VectorShards(features.shards(), column):
