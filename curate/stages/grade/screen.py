@@ -13,7 +13,10 @@ from ...store.artifacts.files import REMEDY
 from ...version import pip_install
 from .grading import FLAGS
 
-WIDTH = 100
+WIDTH, HEIGHT = 100, 40
+"""Columns and lines of the screen."""
+NOTES = 5
+"""Lines of notes on what was not measured or was joined, at most."""
 
 
 def show_screen(found: Mapping[str, Any], path: Path, pool: str, name: str) -> str:
@@ -30,7 +33,7 @@ def show_screen(found: Mapping[str, Any], path: Path, pool: str, name: str) -> s
     """
     try:
         return "\n".join(_lines(found, pool, name))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise StoreError(
             f"{path} is damaged: it is no result of curate grade ({type(error).__name__}). {REMEDY}"
         ) from None
@@ -50,7 +53,7 @@ def _lines(found: Mapping[str, Any], pool: str, name: str) -> list[str]:
         spans = [f"{part} {' / '.join(f'{int(each):,}' for each in words[part])}" for part in ("prompt", "answer")]
         lines.append(f"words      {', '.join(spans)} (5 % / half / 95 % of the samples have at most)")
     lines = [line[: width - 1] + "…" if len(line) > width else line for line in lines]
-    lines += _missing(found, width)
+    lines += _missing(found, width)[:NOTES]
     lines += ["", f"{flagged:,} samples ({_share(flagged, samples)}) have a flag; a sample may have several."]
     counts = dict(found["flags"].items())
     flags = {key: int(counts[key]) for key in FLAGS if key in counts}
@@ -58,15 +61,16 @@ def _lines(found: Mapping[str, Any], pool: str, name: str) -> list[str]:
     for row in rows:
         if row["flag"] == "pii":
             row["what"] = ", ".join(f"{kind} {int(n)}" for kind, n in found["pii_kinds"].items())
+    following = ["", "Next:", *_next(flags, pool, name)]
     if rows:
         lines += table(rows, width=width)
         examples = [
             {key: each[key] for key in ("flag", "position")}
             | {"sample_id": str(each["sample_id"])[:10], "text": each["text"]}
-            for each in found["examples"][:10]
+            for each in found["examples"][: HEIGHT - len(lines) - len(following) - 3]
         ]
         lines += ["", *table(examples, width=width)]
-    return [*lines, "", "Next:", *_next(flags, pool, name)]
+    return [*lines, *following]
 
 
 def _missing(found: Mapping[str, Any], width: int) -> list[str]:

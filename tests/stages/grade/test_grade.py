@@ -140,7 +140,7 @@ def test_personal_data_is_in_no_file_of_the_grade_and_not_on_the_screen(store: S
 def test_the_screen_has_counts_examples_and_commands_that_can_be_typed(store: Store, ids: list[str]) -> None:
     made = grade(store)
     lines = shown(made).splitlines()
-    assert len(lines) <= 40 and max(map(len, lines)) <= 120
+    assert len(lines) <= 40 and max(map(len, lines[:-4])) <= 100
     assert lines[0].startswith("pool: 10 rows, 1 with the text of another; 10 samples graded as 'g'")
     for name in set(EXPECTED) - {"", "pii"}:
         assert sum(line.startswith(f"{name} ") for line in lines) >= 2, name
@@ -154,7 +154,7 @@ def test_the_screen_has_counts_examples_and_commands_that_can_be_typed(store: St
 def test_a_damaged_result_is_an_error(store: Store, ids: list[str]) -> None:
     made = grade(store, signals=["rules"])
     file = made.files / "grade.json"
-    for change in ({"rows": "many"}, {"flags": []}, {"examples": [3]}, {"words": {"prompt": [1]}}):
+    for change in ({"rows": "many"}, {"flags": []}, {"examples": [3]}, {"words": {"prompt": [1]}}, {"rows": 1e400}):
         content = json.loads(file.read_text())
         file.write_text(json.dumps({**content, **change}))
         with pytest.raises(StoreError, match=r"grade\.json is damaged"):
