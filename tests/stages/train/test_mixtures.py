@@ -123,11 +123,9 @@ def test_labels_without_a_share_are_left_out_and_counted(
     assert len(seen) == 80
 
 
-@pytest.mark.parametrize(
-    "by", ["kind", "SELECT sample_id, metadata->>'kind' AS label FROM samples WHERE pool = 'pool'"]
-)
-def test_labels_come_from_a_column_or_from_sql(store: Store, tiny: str, by: str) -> None:
-    train(store, tiny, selector="full", mix={"odd": 0.2, "even": 0.8}, mix_by=by, max_steps=2, candidates=5)
+def test_labels_come_from_sql(store: Store, tiny: str) -> None:
+    sql = "SELECT sample_id, metadata->>'kind' AS label FROM samples WHERE pool = 'pool'"
+    train(store, tiny, selector="full", mix={"odd": 0.2, "even": 0.8}, mix_by=sql, max_steps=2, candidates=5)
     assert [[row["kind"] for row in offered(store) if row["step"] == step].count("odd") for step in (1, 2)] == [1, 1]
 
 
@@ -167,7 +165,7 @@ def test_advice_refuses_a_mixture_before_anything_is_made() -> None:
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     store: Store, made: Path, tiny: str, tmp_path: Path
 ) -> None:
-    shape = {"selector": "uds", "mix": MIX, "max_steps": 8, "prescreen": 0.6, "scope": "global"}
+    shape = {"selector": "uds", "mix": MIX, "max_steps": 8, "prescreen": 0.6, "replay": "old"}
     whole = train(store, tiny, **shape)
     other = Store(shutil.copytree(made, tmp_path / "other"))
     with interrupted_at(8):  # in the second epoch
@@ -181,6 +179,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
         "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL",
     ):
         assert other.query(sql).equals(store.query(sql))
+    assert sum(row["replayed"] for row in steps_of(store)) == 3, "0.1 of 32, by default"
 
 
 def test_learned_shares_move_to_the_hard_source_and_resume_to_the_bit(store: Store, tiny: str, tmp_path: Path) -> None:
@@ -258,18 +257,6 @@ def test_a_selectors_weights_leave_replayed_samples_their_share(store: Store, ti
     assert all(row["weight"] == pytest.approx(0.25) for row in kept if row["stage"] == "replay")
 
 
-def test_a_run_with_replay_resumes_to_the_bit(store: Store, made: Path, tiny: str, tmp_path: Path) -> None:
-    shape = {"selector": "max_loss", "replay": "old", "max_steps": 8}
-    whole = train(store, tiny, **shape)
-    other = Store(shutil.copytree(made, tmp_path / "other"))
-    with interrupted_at(8):
-        train(other, tiny, **shape)
-    resumed = train(other, tiny, **shape)
-    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
-    assert other.query("SELECT * FROM ledger ORDER BY ALL").equals(store.query("SELECT * FROM ledger ORDER BY ALL"))
-    assert sum(row["replayed"] for row in steps_of(store)) == 3, "0.1 of 32, by default"
-
-
 @pytest.mark.parametrize("selector", ["max_loss", "full"])
 def test_two_processes_replay_what_one_does(
     ranks: Ranks, store: Store, made: Path, tiny: str, selector: str, tmp_path: Path
@@ -292,13 +279,12 @@ def launched(ranks: Ranks, store: Store, tiny: str, *flags: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("scope", ["global", "rank"])
 def test_two_processes_have_the_stream_of_one(
-    ranks: Ranks, store: Store, made: Path, tiny: str, scope: str, tmp_path: Path
+    ranks: Ranks, store: Store, made: Path, tiny: str, tmp_path: Path
 ) -> None:
     alone = Store(shutil.copytree(made, tmp_path / "alone"))
     train(alone, tiny, selector="max_loss", mix=MIX, max_steps=4)
-    flags = ("--mix=math=0.5,chat=3/10,rest=0.2", "--max-steps=4", "--selector=max_loss", f"--scope={scope}")
+    flags = ("--mix=math=0.5,chat=3/10,rest=0.2", "--max-steps=4", "--selector=max_loss", "--scope=rank")
     launched(ranks, store, tiny, *flags)
     assert [row["sample_id"] for row in offered(alone)] == [row["sample_id"] for row in offered(store)]
     sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE 'candidate_share/%' ORDER BY ALL"
