@@ -90,7 +90,7 @@ def entropies_of(log_p: Tensor) -> Tensor:
     while it is in the cache.
     """
     rows = len(log_p) if log_p.device.type != "cpu" else max(1, CACHE_BYTES // (4 * log_p.shape[1]))
-    blocks = log_p.split(max(1, rows))
+    blocks = torch.split(log_p, max(1, rows))
     return -torch.cat([torch.linalg.vecdot(block.exp(), block) for block in blocks])
 
 

@@ -48,7 +48,7 @@ rounds rows sample sample_id samples save_steps save_total_limit scope score_bat
 selection_budget selector selector_args selectors sequence sequence_length shard_rows signals silhouette_sample size
 sketch_dim sketch_seed split sql steps strict subset subset_budget take target_batch_size tasks timeout torch_compile
 train train_batch_tokens trainer turns update vocab_size warmup warmup_steps weight_column weight_decay weights
-workers apply dry_run flops methods part share shares time tokens
+workers apply dry_run flops methods part share shares time tokens vector
 """
 WITHOUT_POWER = set(NAMES.split())
 """Fields that were looked at and found to give no power: they run no foreign code that is not installed, and neither
