@@ -27,7 +27,7 @@ from curate import Store, advise, make
 from curate.demo.pool import generate, to_jsonl
 from curate.numerics.race import LEVEL
 from curate.selectors import SELECTORS, CandidateBatch, Scores
-from curate.selectors.random import Random
+from curate.selectors.baselines import Random
 from curate.stages.advise.advice import Advice
 
 ROWS, TARGET_ROWS, SHARE = 1000, 400, 0.06

@@ -15,15 +15,14 @@ from .. import plugins
 from ..errors import ConfigError, CurateError, did_you_mean
 from ..numerics.ranking import choose
 from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
+from .baselines import Full, Random
 from .contract import check_kept, checked_scores, checked_update, describe, no_score, no_tokens
 from .filter_weight import FilterWeight
-from .full import Full
 from .greats import GREATS
 from .max_grad import MaxGrad
 from .max_loss import MaxLoss
 from .opus import OPUS
 from .q_tuning import QTuning
-from .random import Random
 from .rho import RHO
 from .rsr import RSR
 from .slap import SLAP

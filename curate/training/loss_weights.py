@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..lm.tokens.token_table import TokenTable
+from .recorder import trained_targets
+
 
 def log_weights(tokens: Tensor, own: Tensor | None, given: Tensor | None) -> Tensor:
     """Return log(s_i v_i), or log(s_i n_i) without a selector's weights: (k,) float64; logarithms cannot overflow.
@@ -41,3 +44,11 @@ def weights_at(kept: Tensor, weights: Tensor | None, count: int) -> Tensor:
     placed = torch.full((count,), torch.nan, dtype=torch.float64)
     placed[kept] = weights
     return placed
+
+
+def trained_tokens(table: TokenTable, rows: Tensor, masks: Tensor | None) -> Tensor:
+    """Return the numbers of target tokens of rows, (k,) int64; with `masks` (k, T) only those of which it is True."""
+    if masks is None:
+        return torch.from_numpy(table.target_tokens[rows.numpy()])
+    targets = trained_targets(table, rows.numpy(), masks.numpy())
+    return torch.tensor([int(is_trained.sum()) for is_trained in targets], dtype=torch.int64)

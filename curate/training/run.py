@@ -36,11 +36,11 @@ from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from ..version import pip_install
-from . import batching, checkpoint, checkpoint_files, muon
+from . import batching, checkpoint, checkpoint_files
 from .candidate_sampler import Order
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.engine import GradientEngine
-from .gradients.optimizers import OptimizerState
+from .gradients.optimizers import OptimizerState, muon_in_trainer
 from .mixtures.bandit import OnlineShares
 from .mixtures.label_counts import LabelCounts, LabelTotal
 from .process_group import ProcessGroup
@@ -241,7 +241,9 @@ def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
     if reporter != "none" and importlib.util.find_spec(reporter) is None:
         raise ConfigError(f"--report-to {reporter} needs the package {reporter}: {pip_install(reporter)}.")
     try:
-        arguments = TrainingArguments(output_dir=str(folder), **{**job.arguments, **muon.placeholder(job.arguments)})
+        arguments = TrainingArguments(
+            output_dir=str(folder), **{**job.arguments, **muon_in_trainer.placeholder(job.arguments)}
+        )
     except (ValueError, ImportError) as error:
         raise ConfigError(f"The Trainer does not accept these options: {' '.join(str(error).split())}") from None
     if arguments.world_size != size():
@@ -328,7 +330,7 @@ def make_trainer(
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         callbacks=[Progress(selection, job.label), saving],
-        optimizer_cls_and_kwargs=muon.of(job.arguments, model),
+        optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
 
 

@@ -33,10 +33,10 @@ from ..selectors import (
 )
 from ..signals import Loss, ScoreBudget, Signal, measure
 from .gradients.engine import CandidateMeasurements, GradientEngine
-from .loss_weights import log_weights, mean_weights, weights_at
+from .loss_weights import log_weights, mean_weights, trained_tokens, weights_at
 from .mixtures.bandit import OnlineShares
 from .process_group import ProcessGroup
-from .recorder import StepRecorder, trained_targets
+from .recorder import StepRecorder
 
 
 @dataclass(frozen=True)
@@ -442,14 +442,6 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
     for value in batch.values.values():
         finite &= value.isfinite().reshape(len(batch), -1).all(1).cpu()
     return finite
-
-
-def trained_tokens(table: TokenTable, rows: Tensor, masks: Tensor | None) -> Tensor:
-    """Return the numbers of target tokens of rows, (k,) int64; with `masks` (k, T) only those of which it is True."""
-    if masks is None:
-        return torch.from_numpy(table.target_tokens[rows.numpy()])
-    targets = trained_targets(table, rows.numpy(), masks.numpy())
-    return torch.tensor([int(is_trained.sum()) for is_trained in targets], dtype=torch.int64)
 
 
 def _concatenate(groups: Sequence[Scores]) -> Scores:

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...log import LOGGER
-from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..select.candidates import check_pool
+from ..stored_columns import column_of
 from ..subset.members import from_rows
 from ..tokens.turns import answers_of
 from .config import DedupConfig

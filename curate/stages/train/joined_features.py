@@ -9,10 +9,10 @@ from ...errors import ConfigError, DataError
 from ...runtime.distributed import size
 from ...store import Artifact
 from ...store.artifacts.safe_files import read_text
-from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..select.candidates import subtasks_of
+from ..stored_columns import column_of
 from ..tokens.tokenization import encode_pool, tokenization_digest
 from .config import TrainConfig
 

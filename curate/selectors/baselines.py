@@ -1,4 +1,4 @@
-"""Random: sample candidates uniformly, without a scoring pass.
+"""Random and full: the baselines without a score. Random samples candidates uniformly, full keeps all of them.
 
 Sampling is written as a score: the k highest of independent Gumbel noises are a uniform subset of size k.
 """
@@ -21,3 +21,13 @@ class Random(Selector):
         """Return the noise as the score."""
         noise = [gumbel(f"{self.info.seed}:{batch.step}:{position}") for position in batch.positions.tolist()]
         return Scores(torch.tensor(noise, dtype=torch.float64))
+
+
+class Full(Selector):
+    """Train on all candidates: plain fine-tuning through the same training loop, without a scoring pass."""
+
+    keeps_all = True
+
+    def score(self, batch: CandidateBatch) -> Scores:
+        """Give all candidates the same score, 0."""
+        return Scores(torch.zeros(len(batch), dtype=torch.float64))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError
+from ....errors import ConfigError
 
 NAME = "muon"
 

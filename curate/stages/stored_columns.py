@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...errors import ConfigError, did_you_mean
-from ...store import Artifact, Store
+from ..errors import ConfigError, did_you_mean
+from ..store import Artifact, Store
 
 KEYS = ("features", "sample_id")
 """Columns of the table `features` that are not features."""
