@@ -32,6 +32,7 @@ SERVES = {
     "eval": "the tasks of curate evaluate",
     "quantized": "--load-in-4bit",
     "gguf": "models in GGUF files",
+    "quality": "languages and personal data in curate grade",
     "trl": "curate.integrations.trl",
     "tensorboard": "--report-to tensorboard",
     "wandb": "--report-to wandb",
