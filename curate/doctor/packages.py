@@ -33,6 +33,7 @@ SERVES = {
     "quantized": "--load-in-4bit",
     "gguf": "models in GGUF files",
     "encoders": "curate embed --encoder",
+    "quality": "languages and personal data in curate grade",
     "trl": "curate.integrations.trl",
     "tensorboard": "--report-to tensorboard",
     "wandb": "--report-to wandb",
