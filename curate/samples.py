@@ -232,3 +232,24 @@ def from_row(row: Mapping[str, Any]) -> Sample:
         original=typed_json.loads(row["original"]) if row.get("original") else {},
         weight=1.0 if row.get("weight") is None else row["weight"],
     )
+
+
+def split_last_answer(sample: Sample) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return role and text of the messages before the last answer of a sample, and of that answer.
+
+    Tools are the first message; calls of tools are part of a text, as JSON.
+    """
+    messages = list(sample.messages)
+    last = max((turn for turn, each in enumerate(messages) if each["role"] == "assistant"), default=len(messages))
+    contents = [(str(each["role"]), _content(each)) for each in messages]
+    tools = [("tools", to_json(list(sample.tools)))] if sample.tools else []
+    return tools + contents[:last], contents[last:]
+
+
+def _content(message: object) -> str:
+    """Return the text of a message, with its other values (calls of tools) as JSON."""
+    values = dict(message)  # type: ignore[call-overload]
+    del values["role"]
+    content = str(values.pop("content", None) or "")
+    others = {key: value for key, value in values.items() if value is not None}
+    return f"{content} {to_json(others)}" if others else content

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..numerics.ranking import chances
@@ -193,6 +194,19 @@ class Scores:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
     token_masks: Tensor | None = None
+
+    @classmethod
+    def joined(cls, groups: Sequence[Scores]) -> Scores:
+        """Return the scores of groups of candidates as those of all, one group after the other."""
+        first = groups[0]
+        weights = [group.weights for group in groups if group.weights is not None]
+        masks = [group.token_masks for group in groups if group.token_masks is not None]
+        return cls(
+            torch.cat([group.total for group in groups]),
+            {name: torch.cat([group.parts[name] for group in groups]) for name in first.parts},
+            None if first.weights is None else torch.cat(weights),
+            None if first.token_masks is None else torch.cat(masks),
+        )
 
 
 class Selector(nn.Module):

@@ -414,7 +414,7 @@ class BatchSelection:
                 f"No candidate of step {batch.step} has a finite loss: the model has diverged. Lower the learning rate "
                 "and run again under another --name."
             )
-        return whole, _concatenate(scored)
+        return whole, Scores.joined(scored)
 
 
 def without_replayed(batch: StepCandidates, rows: Sequence[int], replayed: int) -> StepCandidates:
@@ -442,13 +442,3 @@ def finite_rows(batch: CandidateBatch) -> Tensor:
     for value in batch.values.values():
         finite &= value.isfinite().reshape(len(batch), -1).all(1).cpu()
     return finite
-
-
-def _concatenate(groups: Sequence[Scores]) -> Scores:
-    first = groups[0]
-    weights = None if first.weights is None else torch.cat([s.weights for s in groups if s.weights is not None])
-    parts = {name: torch.cat([s.parts[name] for s in groups]) for name in first.parts}
-    masks = (
-        None if first.token_masks is None else torch.cat([s.token_masks for s in groups if s.token_masks is not None])
-    )
-    return Scores(torch.cat([s.total for s in groups]), parts, weights, masks)

@@ -46,9 +46,9 @@ per_device_train_batch_size per_source_quota pool_selector pool_selector_args po
 prescreen prescreen_by prescreen_miss process_timeout projection projection_dim redo representatives reselect roles
 rounds rows sample sample_id samples save_steps save_total_limit scope score_batch_size score_batch_tokens seed seeds
 selection_budget selector selector_args selectors sequence sequence_length shard_rows signals silhouette_sample size
-sketch_dim sketch_seed split sql step steps strict subset subset_budget take target_batch_size tasks timeout torch_compile
-train train_batch_tokens trainer turns update vocab_size warmup warmup_steps weight_column weight_decay weights
-workers apply dry_run flops methods part share shares time tokens vector
+sketch_dim sketch_seed split sql step steps strict subset subset_budget take target_batch_size tasks timeout
+torch_compile train train_batch_tokens trainer turns update vocab_size warmup warmup_steps weight_column weight_decay
+weights workers apply dry_run flops methods part share shares time tokens vector
 """
 WITHOUT_POWER = set(NAMES.split())
 """Fields that were looked at and found to give no power: they run no foreign code that is not installed, and neither

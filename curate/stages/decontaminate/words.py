@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from ...samples import Sample
+from ...samples import Sample, split_last_answer
 from ..dedup.sets import Hashes, shingles_of
-from ..dedup.texts import normalize, turns
+from ..dedup.texts import normalize
 
 Words = tuple[str, ...]
 
@@ -203,6 +203,6 @@ def _chains(text: str) -> list[list[re.Match[str]]]:
 
 def question_and_answer(sample: Sample) -> tuple[str, str]:
     """Return what is before the last answer of a sample, without system texts and tools, and that answer."""
-    before, answer = turns(sample)
+    before, answer = split_last_answer(sample)
     question = "\n".join(content for role, content in before if role not in ("system", "tools") and content)
     return question, "\n".join(content for _, content in answer if content)

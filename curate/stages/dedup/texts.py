@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from ...samples import Sample, from_row, to_json
+from ...samples import Sample, from_row, split_last_answer, to_json
 from ...store import Artifact
 from ..pools import CONVERSATION
 
@@ -60,29 +60,8 @@ def rows_of(pool: Artifact) -> Iterator[Row]:
 
 def split(sample: Sample) -> tuple[Part, Part]:
     """Return what comes before the last answer of a sample, and that answer; a plain text is a prompt."""
-    before, answer = ([(role, normalize(content)) for role, content in part] for part in turns(sample))
+    before, answer = ([(role, normalize(content)) for role, content in part] for part in split_last_answer(sample))
     return _part(before), _part(answer)
-
-
-def turns(sample: Sample) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return role and text of the messages before the last answer of a sample, and of that answer.
-
-    Tools are the first message; calls of tools are part of a text, as JSON.
-    """
-    messages = list(sample.messages)
-    last = max((turn for turn, each in enumerate(messages) if each["role"] == "assistant"), default=len(messages))
-    contents = [(str(each["role"]), _content(each)) for each in messages]
-    tools = [("tools", to_json(list(sample.tools)))] if sample.tools else []
-    return tools + contents[:last], contents[last:]
-
-
-def _content(message: object) -> str:
-    """Return the text of a message, with its other values (calls of tools) as JSON."""
-    values = dict(message)  # type: ignore[call-overload]
-    del values["role"]
-    content = str(values.pop("content", None) or "")
-    others = {key: value for key, value in values.items() if value is not None}
-    return f"{content} {to_json(others)}" if others else content
 
 
 def _part(messages: list[tuple[str, str]]) -> Part:

@@ -13,8 +13,7 @@ import pyarrow as pa
 from ...errors import DataError
 from ...executors.work import Advance
 from ...log import LOGGER, Stopwatch
-from ...samples import Sample
-from ..dedup.texts import turns
+from ...samples import Sample, split_last_answer
 from ..pools import samples_between
 from ..tokens.tokenization import TokenizationReport
 from .columns import Lengths, records_of, vectors_of
@@ -38,7 +37,7 @@ def text_of(sample: Sample, on: str) -> str:
 
     The contents of messages are joined by line breaks. A plain text is a prompt.
     """
-    prompt, answer = ("\n".join(content for _, content in part if content) for part in turns(sample))
+    prompt, answer = ("\n".join(content for _, content in part if content) for part in split_last_answer(sample))
     return {"prompt": prompt, "answer": answer}.get(on, "\n".join(filter(None, (prompt, answer))))
 
 
