@@ -6,8 +6,8 @@ pools, blocks that are read from disk (`VectorBlocks`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +51,7 @@ class Candidates:
         vectors: (n, d) vectors of unit length, where a row of NaN is a sample without a vector; or `VectorBlocks`.
         clusters: (n,) cluster numbers; -1 is a sample without a cluster.
         texts: the text of each sample.
+        values: (n,) the numbers of a column of the features; NaN is a sample without a number.
     """
 
     ids: Sequence[str]
@@ -59,11 +60,12 @@ class Candidates:
     vectors: Matrix | VectorBlocks | None = None
     clusters: Ints | None = None
     texts: Sequence[str] | None = None
+    values: Floats | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) < len(self.ids):
             raise ValueError("a sample id appears twice among the candidates")
-        for name in ("sources", "tokens", "vectors", "clusters", "texts"):
+        for name in ("sources", "tokens", "vectors", "clusters", "texts", "values"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.ids):
                 raise ValueError(f"there are {len(self.ids)} candidates and {len(value)} {name}")
@@ -116,6 +118,7 @@ class Ranking:
         weights: (k,) loss weights, for methods that give weights.
         draws: the record of requests to the oracle, for methods that choose which rewards to request.
         rejected: rows of candidates that could not be scored, in ascending order.
+        notes: what the method says of the subset, by name, for the summary.
     """
 
     rows: Ints
@@ -123,6 +126,7 @@ class Ranking:
     weights: Floats | None = None
     draws: Draws | None = None
     rejected: Ints | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def has_vector(vectors: Matrix) -> Bools:

@@ -56,6 +56,7 @@ def made_up_pool(count: int = COUNT, seed: int = 0) -> Candidates:
         vectors=unit(rng.standard_normal((count, WIDTH))),
         clusters=rng.integers(0, 4, count),
         texts=[" ".join(rng.choice(WORDS, 5)) + f" {i}" for i in range(count)],
+        values=rng.integers(0, 20, count).astype(np.float64),
     )
 
 
@@ -78,7 +79,7 @@ def unit(matrix: Matrix) -> Matrix:
 def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
     """Return these rows of a pool as a pool, in this order."""
     assert pool.tokens is not None and isinstance(pool.vectors, np.ndarray)
-    assert pool.clusters is not None and pool.texts is not None
+    assert pool.clusters is not None and pool.texts is not None and pool.values is not None
     rows = np.array(order)
     return Candidates(
         [pool.ids[i] for i in order],
@@ -87,6 +88,7 @@ def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
         pool.vectors[rows],
         pool.clusters[rows],
         [pool.texts[i] for i in order],
+        pool.values[rows],
     )
 
 
@@ -197,6 +199,18 @@ def _no_vector(build: Build) -> None:
     expect(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all other samples")
 
 
+def _no_value(build: Build) -> None:
+    if "values" not in build().needs:
+        return
+    pool, bad = made_up_pool(), [4, 11, 30]
+    assert pool.values is not None
+    pool.values[bad] = [np.nan, np.inf, -np.inf]
+    ranking = _rank(build, Budget(COUNT), pool, made_up_rewards())
+    rejected = [] if ranking.rejected is None else ranking.rejected.tolist()
+    expect(rejected == bad, f"{bad} have no number in the column, but it rejected {rejected}")
+    expect(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all other samples")
+
+
 POOL_SELECTOR_LAWS: dict[str, Callable[[Build], None]] = {
     "its constructor takes keyword arguments only, seed first, and all have defaults": _keywords,
     "it takes as many samples as the budget allows, each once, with a score": _as_many,
@@ -208,5 +222,6 @@ POOL_SELECTOR_LAWS: dict[str, Callable[[Build], None]] = {
     "missing data that it needs is an error": _needs,
     "samples without a finite reward are charged, named and rejected": _no_reward,
     "samples without a vector are named and rejected": _no_vector,
+    "samples without a number in the column are named and rejected": _no_value,
 }
 """Sentence of a law -> function that checks it with selectors that it builds."""
