@@ -17,6 +17,7 @@ from .budget import Budget, RemainingBudget, parse_quota
 from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
 from .column import Column
+from .facility_location import FacilityLocation
 from .k_center import KCenter
 from .less import Less
 from .oracle import Measure, Oracle, Replay
@@ -29,6 +30,7 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "cluster_ucb": ClusterUCB,
     "rds": Rds,
     "k_center": KCenter,
+    "facility_location": FacilityLocation,
     "column": Column,
     "random": Random,
     "tfidf": Tfidf,

@@ -30,8 +30,8 @@ class PoolSelector:
     """A pool selector. Subclasses take keyword arguments only, `seed` first, and declare the data that they need.
 
     Attributes:
-        needs: the data that `rank` reads, out of vectors, values, clusters, texts, target_vectors, target_texts and
-            rewards.
+        needs: the data that `rank` reads, out of vectors, neighbours, values, clusters, texts, target_vectors,
+            target_texts and rewards.
         column: the column of the features that `candidates.values` has, for a method that needs values.
         reject_reason: the reason for rejecting a candidate, in a few words; it is stored with each rejected sample.
         frugal: whether the method requests only as many rewards as the gradient budget allows, instead of all.

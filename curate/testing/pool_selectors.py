@@ -24,6 +24,7 @@ from ..pool_selectors import (
     pool_selector_class,
 )
 from ..pool_selectors.candidates import Floats, Matrix
+from ..pool_selectors.similarity_graph import ExactNeighbours
 from .checks import check_all, expect
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]
@@ -49,14 +50,16 @@ def check_pool_selector(selector: str | type[PoolSelector], args: Mapping[str, A
 def made_up_pool(count: int = COUNT, seed: int = 0) -> Candidates:
     """Return samples of three sources, with everything that a pool selector may need."""
     rng = np.random.default_rng(seed)
+    tokens, vectors = rng.integers(5, 50, count), unit(rng.standard_normal((count, WIDTH)))
     return Candidates(
         ids=[hashlib.blake2b(f"{seed}:{i}".encode(), digest_size=16).hexdigest() for i in range(count)],
         sources=[["a", "b", "c"][i % 3] for i in range(count)],
-        tokens=rng.integers(5, 50, count),
-        vectors=unit(rng.standard_normal((count, WIDTH))),
+        tokens=tokens,
+        vectors=vectors,
         clusters=rng.integers(0, 4, count),
         texts=[" ".join(rng.choice(WORDS, 5)) + f" {i}" for i in range(count)],
         values=rng.integers(0, 20, count).astype(np.float64),
+        neighbours=ExactNeighbours(vectors),
     )
 
 
@@ -81,14 +84,16 @@ def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
     assert pool.tokens is not None and isinstance(pool.vectors, np.ndarray)
     assert pool.clusters is not None and pool.texts is not None and pool.values is not None
     rows = np.array(order)
+    vectors = pool.vectors[rows]
     return Candidates(
         [pool.ids[i] for i in order],
         [pool.sources[i] for i in order],
         pool.tokens[rows],
-        pool.vectors[rows],
+        vectors,
         pool.clusters[rows],
         [pool.texts[i] for i in order],
         pool.values[rows],
+        ExactNeighbours(vectors),
     )
 
 
@@ -188,7 +193,7 @@ def _no_reward(build: Build) -> None:
 
 
 def _no_vector(build: Build) -> None:
-    if "vectors" not in build().needs:
+    if not {"vectors", "neighbours"} & build().needs:
         return
     pool, bad = made_up_pool(), [2, 9]
     assert isinstance(pool.vectors, np.ndarray)

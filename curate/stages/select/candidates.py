@@ -28,6 +28,7 @@ from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..tokens.turns import Answers, answers_of
+from .neighbours import FeatureNeighbours
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import VectorShards
@@ -63,7 +64,7 @@ def read_candidates(
     lengths = None
     if features is not None:
         check_pool(features, pool, "features")
-        if features.stage == "grade" and "vectors" in needs:
+        if features.stage == "grade" and {"vectors", "neighbours"} & {*needs}:
             raise DataError(
                 f"The features '{features.name}' were made by curate grade, which reads texts and makes no vectors: "
                 "give features made by curate embed."
@@ -81,6 +82,7 @@ def read_candidates(
         vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
         clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
         texts=_texts(pool, rows) if "texts" in needs else None,
+        neighbours=FeatureNeighbours(features, on, ids) if features is not None and "neighbours" in needs else None,
         values=None if features is None or column is None else _values(store, features, column, ids),
     )
     return candidates, rows["position"].to_numpy().astype(np.int64)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS = {
     "clusters": ("clusters",),
+    "neighbours": ("features",),
     "rewards": ("target", "warmup"),
     "target_texts": ("target",),
     "target_vectors": ("target_features",),
@@ -53,7 +54,9 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
     BEFORE: ClassVar[Mapping[str, Any]] = {"projection": "count", "projection_dim": 16, "direction": "update"}
 
-    method: str = Field(description="Pool selector: less, cluster_ucb, rds, k_center, column, tfidf or random.")
+    method: str = Field(
+        description="Pool selector: less, cluster_ucb, rds, k_center, facility_location, column, tfidf or random."
+    )
     method_args: dict[str, Any] = Field(
         {}, description="Arguments of the method, for example --set method_args.beta=2."
     )
@@ -65,8 +68,8 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     )
     features: Ref | None = Field(
         None,
-        description="Features of the pool: vectors for rds and k_center, numbers for column, lengths in tokens for "
-        "every method.",
+        description="Features of the pool: vectors for rds, k_center and facility_location, numbers for "
+        "column, lengths in tokens for every method.",
     )
     target_features: Ref | None = Field(None, description="Features of the target, for rds.")
     clusters: Ref | None = Field(

@@ -14,10 +14,20 @@ import pytest
 
 from curate.config import Config
 from curate.errors import ArtifactNotFound, ConfigError, DataError
-from curate.pool_selectors import POOL_SELECTORS
+from curate.pool_selectors import (
+    POOL_SELECTORS,
+    Budget,
+    Candidates,
+    Oracle,
+    RemainingBudget,
+    Target,
+    make_pool_selector,
+)
+from curate.pool_selectors.similarity_graph import ExactNeighbours
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.select.config import FIELDS, SelectConfig
+from curate.stages.select.neighbours import FeatureNeighbours
 from curate.store import Artifact, Draft, Store
 
 N = 40
@@ -210,6 +220,48 @@ def test_samples_without_a_number_are_rejected_by_name_and_counted(
         world.select("column", features="graded", budget=None, budget_tokens=50, method_args={"column": "ifd"})
     with pytest.raises(DataError, match="'graded' were made by curate grade, which reads texts and makes no vectors"):
         world.select("k_center", features="graded")
+
+
+@pytest.mark.parametrize("backend", ["faiss", "numpy"])
+def test_neighbours_of_an_index_are_those_of_all_cosines(
+    world: World, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from curate.store.vectors import index
+
+    if backend == "numpy":
+        monkeypatch.setattr(index, "find_spec", lambda name: None)
+    elif index.choose_backend() == "numpy":
+        pytest.skip("FAISS is not installed")
+    monkeypatch.setattr(index.NumpyIndex, "block", 7)
+    vectors = world.vectors.copy()
+    vectors[5] = vectors[4]
+
+    def fill(draft: Draft) -> None:
+        stored = np.vstack([vectors, np.zeros((1, 8))]).astype(np.float32)[::-1]
+        ids = world.ids[::-1]
+        for shard, start in enumerate(range(0, N, 9)):
+            part = pa.FixedSizeListArray.from_arrays(pa.array(stored[start : start + 9].ravel()), 8)
+            draft.write(shard, pa.table({"sample_id": ids[start : start + 9], "embedding": part}))
+        draft.add("features", pa.table({"sample_id": ids, "tokens": pa.array([3] * N, pa.int32())}))
+
+    world.store.make("embed", fill, Embedded(name="parts"), {**world.store.get("feats").inputs, "again": "2"})
+    for k in (3, 38, 100):
+        expected = ExactNeighbours(np.vstack([vectors, np.full((1, 8), np.nan)])).nearest(k)
+        found = FeatureNeighbours(world.store.get("parts"), "embedding", world.ids).nearest(k)
+        assert found[0].tolist() == expected[0].tolist() == [True] * 39 + [False]
+        np.testing.assert_allclose(
+            np.where(found[2] < 0, 0, found[1]), np.where(expected[2] < 0, 0, expected[1]), atol=1e-6
+        )
+        same = [np.sort(np.where(each[2] == 5, 4, each[2]), 1) for each in (found, expected)]  # 5 is a copy of 4
+        assert (same[0] == same[1]).all() and not (found[2] == np.arange(N)[:, None]).any()
+    chosen = world.select("facility_location", budget=12, method_args={"neighbours": 6})
+    pool = Candidates(world.ids[:-1], ["pool"] * 39, neighbours=ExactNeighbours(world.vectors))
+    twin = make_pool_selector("facility_location", {"neighbours": 6}).rank(
+        pool, Target(), Oracle(lambda rows: rows), RemainingBudget(Budget(12), pool)
+    )
+    assert chosen.table()["sample_id"].to_pylist() == [world.ids[row] for row in twin.rows]
+    assert chosen.summary["coverage"] == twin.notes["coverage"]
+    assert chosen.summary["of the maximum"] == twin.notes["of the maximum"]
 
 
 def test_a_budget_in_tokens_is_kept(world: World) -> None:
