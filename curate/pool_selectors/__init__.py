@@ -18,6 +18,7 @@ from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
 from .column import Column
 from .facility_location import FacilityLocation
+from .graph_cut import GraphCut
 from .k_center import KCenter
 from .less import Less
 from .oracle import Measure, Oracle, Replay
@@ -31,6 +32,7 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "rds": Rds,
     "k_center": KCenter,
     "facility_location": FacilityLocation,
+    "graph_cut": GraphCut,
     "column": Column,
     "random": Random,
     "tfidf": Tfidf,

@@ -26,11 +26,12 @@ from curate.testing.pool_selectors import unit
 Matrix = np.ndarray
 
 
-def pool_of(n: int, seed: int = 0, width: int = 5) -> tuple[Candidates, Matrix]:
-    """Candidates around three centres, the last two equal to the first, and their vectors."""
+def pool_of(n: int, seed: int = 0, width: int = 5, *, copies: bool = True) -> tuple[Candidates, Matrix]:
+    """Candidates around three centres, the last two equal to the first if there are copies, and their vectors."""
     rng = np.random.default_rng(seed)
     vectors = unit(rng.standard_normal((3, width))[rng.integers(3, size=n)] + 0.6 * rng.standard_normal((n, width)))
-    vectors[-2:] = vectors[0]
+    if copies:
+        vectors[-2:] = vectors[0]
     ids, sources = [f"s{seed}-{i:03d}" for i in range(n)], ["ab"[i % 2] for i in range(n)]
     return Candidates(ids, sources, np.arange(5, 5 + n), neighbours=ExactNeighbours(vectors)), vectors
 
@@ -74,7 +75,7 @@ def taken(name: str, pool: Candidates, budget: Budget, seed: int = 5, **args: An
 
 @pytest.mark.parametrize("k", [3, 8, 60])
 def test_facility_location_is_plain_greedy_on_the_matrix(k: int) -> None:
-    pool, vectors = pool_of(40)
+    pool, vectors = pool_of(40, copies=k > 40)
     similar = dense(vectors, k)
     rows, gains = plain_greedy(lambda s: facility(similar, s), 6, 40, chances(pool.ids, 5))
     found = taken("facility_location", pool, Budget(6), neighbours=k)
@@ -90,9 +91,41 @@ def test_facility_location_is_plain_greedy_on_the_matrix(k: int) -> None:
         assert low < exact, "with few neighbours some similarities are left out"
 
 
+def cut(similar: Matrix, subset: list[int], redundancy: float) -> float:
+    return float(similar[:, subset].sum() - redundancy * similar[np.ix_(subset, subset)].sum()) if subset else 0.0
+
+
+@pytest.mark.parametrize(("k", "redundancy"), [(3, 0.5), (60, 0.5), (8, 0.0), (8, 4.0)])
+def test_graph_cut_is_plain_greedy_on_the_matrix(k: int, redundancy: float, caplog: pytest.LogCaptureFixture) -> None:
+    pool, vectors = pool_of(30, copies=k > 30)
+    similar = dense(vectors, k)
+    rows, gains = plain_greedy(lambda s: cut(similar, s, redundancy), 12, 30, chances(pool.ids, 5))
+    found = taken("graph_cut", pool, Budget(12), neighbours=k, redundancy=redundancy)
+    assert found.rows.tolist() == rows and found.scores == pytest.approx([gain / ONE for gain in gains], abs=1e-4)
+    assert float(found.notes["value"]) == pytest.approx(cut(similar, rows, redundancy) / ONE, rel=1e-4)
+    lowered = sum(gain < 0 for gain in gains)
+    assert found.notes["lowered the value"] == lowered
+    assert (lowered > 0) == (redundancy > 1) == (f"The last {lowered} of 12 samples" in caplog.text)
+    assert all(gain < 0 for gain in gains[len(gains) - lowered :]), "they are the last"
+    assert ("of the maximum" in found.notes) == (redundancy <= 0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_of_graph_cut_holds_while_it_is_monotone(seed: int) -> None:
+    pool, vectors = pool_of(11, seed, copies=False)
+    similar = dense(vectors, 3)
+    best = max(cut(similar, list(subset), 0.5) for subset in combinations(range(11), 4))
+    found = taken("graph_cut", pool, Budget(4), neighbours=3)
+    value = cut(similar, found.rows.tolist(), 0.5)
+    said = float(found.notes["of the maximum"].rpartition(" ")[2])
+    assert value >= (1 - 1 / np.e) * best and 0.5 < said <= value / best + 5e-4
+    with pytest.raises(ConfigError, match="redundancy is a number of at least 0"):
+        make_pool_selector("graph_cut", {"redundancy": -1})
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_bound_of_facility_location_holds_and_so_does_the_one_that_is_said(seed: int) -> None:
-    pool, vectors = pool_of(11, seed)
+    pool, vectors = pool_of(11, seed, copies=False)
     similar = dense(vectors, 3)
     best = max(facility(similar, list(subset)) for subset in combinations(range(11), 3))
     found = taken("facility_location", pool, Budget(3), neighbours=3)
@@ -113,7 +146,7 @@ def test_equal_samples_are_taken_by_chance_and_a_copy_adds_nothing() -> None:
 
 
 def test_quotas_and_tokens_are_kept_by_lazy_greedy() -> None:
-    pool, vectors = pool_of(40)
+    pool, vectors = pool_of(40, copies=False)
     similar, order = dense(vectors, 8), chances(pool.ids, 5)
     found = taken("facility_location", pool, Budget(10, quota={"a": 0.3}), neighbours=8)
     rows: list[int] = []
