@@ -16,6 +16,9 @@ from .base import PoolSelector, averages, take_best
 from .budget import Budget, RemainingBudget, parse_quota
 from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
+from .column import Column
+from .facility_location import FacilityLocation
+from .graph_cut import GraphCut
 from .k_center import KCenter
 from .less import Less
 from .oracle import Measure, Oracle, Replay
@@ -28,6 +31,9 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "cluster_ucb": ClusterUCB,
     "rds": Rds,
     "k_center": KCenter,
+    "facility_location": FacilityLocation,
+    "graph_cut": GraphCut,
+    "column": Column,
     "random": Random,
     "tfidf": Tfidf,
 }

@@ -30,12 +30,15 @@ class PoolSelector:
     """A pool selector. Subclasses take keyword arguments only, `seed` first, and declare the data that they need.
 
     Attributes:
-        needs: the data that `rank` reads, out of vectors, clusters, texts, target_vectors, target_texts and rewards.
+        needs: the data that `rank` reads, out of vectors, neighbours, values, clusters, texts, target_vectors,
+            target_texts and rewards.
+        column: the column of the features that `candidates.values` has, for a method that needs values.
         reject_reason: the reason for rejecting a candidate, in a few words; it is stored with each rejected sample.
         frugal: whether the method requests only as many rewards as the gradient budget allows, instead of all.
     """
 
     needs: frozenset[str] = frozenset()
+    column: str | None = None
     reject_reason: str = ""
     frugal: bool = False
 
@@ -70,8 +73,9 @@ def take_best(
     *,
     draws: Draws | None = None,
     requested: Ints | None = None,
+    ties: Floats | None = None,
 ) -> Ranking:
-    """Take the candidates with the highest scores that fit into the budget; ties go to the lower sample id.
+    """Take the candidates with the highest scores that fit into the budget.
 
     A candidate with the score NaN is never taken. It is rejected if its score was requested.
 
@@ -81,10 +85,13 @@ def take_best(
         remaining: the budget that is left.
         draws: the record of requests to the oracle, passed on to the ranking.
         requested: (r,), the rows whose score was requested; all by default.
+        ties: (n,), of candidates with equal scores those with the lower number come first; by default those with the
+            lower sample id.
     """
     requested = np.arange(len(scores)) if requested is None else requested
     unknown = np.isnan(scores)
-    ranked = np.lexsort((np.array(candidates.ids), np.where(unknown, np.inf, -scores)))[: int((~unknown).sum())]
+    order = np.array(candidates.ids) if ties is None else ties
+    ranked = np.lexsort((order, np.where(unknown, np.inf, -scores)))[: int((~unknown).sum())]
     taken = []
     for row in ranked.tolist():
         if remaining.exhausted:

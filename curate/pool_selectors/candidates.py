@@ -6,8 +6,8 @@ pools, blocks that are read from disk (`VectorBlocks`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,19 @@ class VectorBlocks(Protocol):
         """Yield rows of candidates (b,) and their vectors (b, d), of unit length; skip candidates without a vector."""
 
 
+class Neighbours(Protocol):
+    """Finds the nearest neighbours of n candidates by the cosine of their vectors."""
+
+    def __len__(self) -> int: ...
+
+    def nearest(self, k: int) -> tuple[Bools, Matrix, Ints]:
+        """Return which candidates have a vector (n,), and similarities and rows of their k nearest others, (n, k) each.
+
+        The row is -1 where there are fewer neighbours, or an approximate index found fewer. There are n - 1 columns if
+        k is larger.
+        """
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The n distinct samples of a pool to choose from. Data that a method does not need may be None.
@@ -51,6 +64,8 @@ class Candidates:
         vectors: (n, d) vectors of unit length, where a row of NaN is a sample without a vector; or `VectorBlocks`.
         clusters: (n,) cluster numbers; -1 is a sample without a cluster.
         texts: the text of each sample.
+        values: (n,) the numbers of a column of the features; NaN is a sample without a number.
+        neighbours: finds the nearest neighbours of the candidates.
     """
 
     ids: Sequence[str]
@@ -59,11 +74,13 @@ class Candidates:
     vectors: Matrix | VectorBlocks | None = None
     clusters: Ints | None = None
     texts: Sequence[str] | None = None
+    values: Floats | None = None
+    neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) < len(self.ids):
             raise ValueError("a sample id appears twice among the candidates")
-        for name in ("sources", "tokens", "vectors", "clusters", "texts"):
+        for name in ("sources", "tokens", "vectors", "clusters", "texts", "values", "neighbours"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.ids):
                 raise ValueError(f"there are {len(self.ids)} candidates and {len(value)} {name}")
@@ -116,6 +133,7 @@ class Ranking:
         weights: (k,) loss weights, for methods that give weights.
         draws: the record of requests to the oracle, for methods that choose which rewards to request.
         rejected: rows of candidates that could not be scored, in ascending order.
+        notes: what the method says of the subset, by name, for the summary.
     """
 
     rows: Ints
@@ -123,6 +141,7 @@ class Ranking:
     weights: Floats | None = None
     draws: Draws | None = None
     rejected: Ints | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def has_vector(vectors: Matrix) -> Bools:

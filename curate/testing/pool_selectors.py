@@ -24,6 +24,7 @@ from ..pool_selectors import (
     pool_selector_class,
 )
 from ..pool_selectors.candidates import Floats, Matrix
+from ..pool_selectors.similarity_graph import ExactNeighbours
 from .checks import check_all, expect
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]
@@ -49,13 +50,16 @@ def check_pool_selector(selector: str | type[PoolSelector], args: Mapping[str, A
 def made_up_pool(count: int = COUNT, seed: int = 0) -> Candidates:
     """Return samples of three sources, with everything that a pool selector may need."""
     rng = np.random.default_rng(seed)
+    tokens, vectors = rng.integers(5, 50, count), unit(rng.standard_normal((count, WIDTH)))
     return Candidates(
         ids=[hashlib.blake2b(f"{seed}:{i}".encode(), digest_size=16).hexdigest() for i in range(count)],
         sources=[["a", "b", "c"][i % 3] for i in range(count)],
-        tokens=rng.integers(5, 50, count),
-        vectors=unit(rng.standard_normal((count, WIDTH))),
+        tokens=tokens,
+        vectors=vectors,
         clusters=rng.integers(0, 4, count),
         texts=[" ".join(rng.choice(WORDS, 5)) + f" {i}" for i in range(count)],
+        values=rng.integers(0, 20, count).astype(np.float64),
+        neighbours=ExactNeighbours(vectors),
     )
 
 
@@ -78,15 +82,18 @@ def unit(matrix: Matrix) -> Matrix:
 def permuted(pool: Candidates, order: Sequence[int]) -> Candidates:
     """Return these rows of a pool as a pool, in this order."""
     assert pool.tokens is not None and isinstance(pool.vectors, np.ndarray)
-    assert pool.clusters is not None and pool.texts is not None
+    assert pool.clusters is not None and pool.texts is not None and pool.values is not None
     rows = np.array(order)
+    vectors = pool.vectors[rows]
     return Candidates(
         [pool.ids[i] for i in order],
         [pool.sources[i] for i in order],
         pool.tokens[rows],
-        pool.vectors[rows],
+        vectors,
         pool.clusters[rows],
         [pool.texts[i] for i in order],
+        pool.values[rows],
+        ExactNeighbours(vectors),
     )
 
 
@@ -186,7 +193,7 @@ def _no_reward(build: Build) -> None:
 
 
 def _no_vector(build: Build) -> None:
-    if "vectors" not in build().needs:
+    if not {"vectors", "neighbours"} & build().needs:
         return
     pool, bad = made_up_pool(), [2, 9]
     assert isinstance(pool.vectors, np.ndarray)
@@ -194,6 +201,18 @@ def _no_vector(build: Build) -> None:
     ranking = _rank(build, Budget(COUNT), pool, made_up_rewards())
     rejected = [] if ranking.rejected is None else ranking.rejected.tolist()
     expect(rejected == bad, f"{bad} have no vector, but it rejected {rejected}")
+    expect(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all other samples")
+
+
+def _no_value(build: Build) -> None:
+    if "values" not in build().needs:
+        return
+    pool, bad = made_up_pool(), [4, 11, 30]
+    assert pool.values is not None
+    pool.values[bad] = [np.nan, np.inf, -np.inf]
+    ranking = _rank(build, Budget(COUNT), pool, made_up_rewards())
+    rejected = [] if ranking.rejected is None else ranking.rejected.tolist()
+    expect(rejected == bad, f"{bad} have no number in the column, but it rejected {rejected}")
     expect(sorted([*ranking.rows.tolist(), *bad]) == list(range(COUNT)), "it did not take all other samples")
 
 
@@ -208,5 +227,6 @@ POOL_SELECTOR_LAWS: dict[str, Callable[[Build], None]] = {
     "missing data that it needs is an error": _needs,
     "samples without a finite reward are charged, named and rejected": _no_reward,
     "samples without a vector are named and rejected": _no_vector,
+    "samples without a number in the column are named and rejected": _no_value,
 }
 """Sentence of a law -> function that checks it with selectors that it builds."""

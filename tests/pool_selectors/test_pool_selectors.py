@@ -18,6 +18,7 @@ from curate.pool_selectors import (
     Target,
     make_pool_selector,
 )
+from curate.pool_selectors.base import chances
 from curate.testing import POOL_SELECTOR_LAWS
 from curate.testing.pool_selectors import COUNT as N
 from curate.testing.pool_selectors import made_up_pool as pool_of
@@ -65,6 +66,26 @@ def test_less_is_the_top_of_all_rewards() -> None:
     ranking = taken("less", Budget(0.2), pool_of(), rewards)
     assert ranking.rows.tolist() == np.argsort(-rewards)[:12].tolist()
     assert ranking.scores.tolist() == np.sort(rewards)[::-1][:12].tolist()
+
+
+def test_column_takes_the_best_numbers_within_bounds_and_ties_by_chance() -> None:
+    pool = pool_of()
+    assert pool.values is not None
+    values, order = pool.values, chances(pool.ids, 5)
+    assert len(set(values.tolist())) < N, "there are ties"
+    for args, inside, sign in (
+        ({}, values > -1, -1),
+        ({"order": "lowest", "above": 3}, values > 3, 1),
+        ({"below": 18.0, "above": 2.5}, (values > 2.5) & (values < 18), -1),
+    ):
+        expected = sorted(np.flatnonzero(inside).tolist(), key=lambda row: (sign * values[row], order[row]))
+        ranking = taken("column", Budget(20), pool, rewards_of(), **args)
+        assert ranking.rows.tolist() == expected[:20] and ranking.scores.tolist() == values[expected[:20]].tolist()
+        assert ranking.notes.get("outside the bounds", 0) == N - inside.sum()
+    other = make_pool_selector("column", {}, seed=6).rank(
+        pool, target_of(), Replay(rewards_of()), RemainingBudget(Budget(20), pool)
+    )
+    assert other.rows.tolist() != taken("column", Budget(20), pool, rewards_of()).rows.tolist()
 
 
 def test_k_center_takes_the_sample_farthest_from_all_taken() -> None:

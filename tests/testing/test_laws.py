@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from curate.pool_selectors import Candidates, Oracle, PoolSelector, Ranking, RemainingBudget, Target, take_best
+from curate.pool_selectors.column import Column
 from curate.selectors import CandidateBatch, RunInfo, Scores, Selector
 from curate.signals import Loss
 from curate.testing import POOL_SELECTOR_LAWS, SELECTOR_LAWS, SelectorFactory, check_pool_selector, check_selector
@@ -208,6 +209,15 @@ class Unnamed(Fair):
         super().__init__(seed=seed)
 
 
+class Forgetful(Column):
+    """Names only the first of the samples that have no number."""
+
+    def rank(self, candidates: Candidates, target: Target, oracle: Oracle, remaining: RemainingBudget) -> Ranking:
+        found = super().rank(candidates, target, oracle, remaining)
+        assert found.rejected is not None
+        return Ranking(found.rows, found.scores, rejected=found.rejected[:1])
+
+
 def bent(how: Any) -> type[PoolSelector]:
     return type("Bent", (Bent,), {"bend": how})
 
@@ -226,6 +236,10 @@ POOL_OFFENDERS = {
     "missing data that it needs is an error": (bent(_needy), "received nothing"),
     "samples without a finite reward are charged, named and rejected": (bent(_some), r"it rejected \[3\]"),
     "samples without a vector are named and rejected": (bent(_some), r"it rejected \[2\]"),
+    "samples without a number in the column are named and rejected": (
+        Forgetful,
+        r"\[4, 11, 30\] have .* it rejected \[4\]",
+    ),
 }
 
 

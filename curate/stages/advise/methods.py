@@ -71,7 +71,12 @@ def method_of(label: str) -> Method:
         return OWN[label]
     if label in SELECTORS or not _is_pool_selector(label):
         return _of_selector(label)
-    options = {option for need in make_pool_selector(label, {}).needs for option in FIELDS.get(need, ())}
+    required = make_pool_selector(label, {}).needs
+    if "values" in required:
+        raise ConfigError(
+            f"'{label}' needs a column, which you choose: compare it with curate compare, or remove it from --methods."
+        )
+    options = {option for need in required for option in FIELDS.get(need, ())}
     needs = {"features": "features", "target_features": "target-features", "clusters": "clusters", "warmup": "warmup"}
     before = tuple(name for option, name in needs.items() if option in options)
     before = ("features", *before) if "clusters" in before and "features" not in before else before

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...config import Config
 from ...errors import ConfigError
+from ...pool_selectors import make_pool_selector
 from .. import build_config
 from ..settings import ModelSettings
 from ..train.config import TrainConfig
@@ -185,10 +186,27 @@ def _prepared(planned: ComparisonPlan, option: str, pool_selector: PoolSelectorS
     """Add the artifact for an option of `curate select`."""
     on = str(pool_selector.select.get("on", "embedding"))
     if option == "features":
-        return _features(planned, planned.config.pool, "features", on)
+        signal = _signal_of(pool_selector)
+        return _features(planned, planned.config.pool, "features", signal if signal is not None else on)
     if option == "target_features":
         return _features(planned, _target(planned, pool_selector.method), "target-features", on)
     return _clusters(planned) if option == "clusters" else _warmup(planned, seed)
+
+
+def _signal_of(pool_selector: PoolSelectorSpec) -> str | None:
+    """Return the signal of `curate embed` that has the column of a method; None for a method that reads vectors."""
+    from ..embed.columns import NUMBERS
+
+    column = make_pool_selector(pool_selector.method, pool_selector.method_args).column
+    if column is None:
+        return None
+    found = [signal for signal, columns in NUMBERS.items() if column in columns]
+    if not found:
+        raise ConfigError(
+            f"No signal of curate embed is the column '{column}' of '{pool_selector.label}': make features that have "
+            "it, and give their name in its select.features."
+        )
+    return found[0]
 
 
 def _model_settings(planned: ComparisonPlan) -> dict[str, Any]:

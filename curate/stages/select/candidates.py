@@ -19,14 +19,16 @@ from ...config import EXTERNAL, NOT_HASHED, REF
 from ...errors import DataError
 from ...log import LOGGER
 from ...pool_selectors import Candidates, Target
-from ...pool_selectors.candidates import Ints, Matrix, VectorBlocks
+from ...pool_selectors.candidates import Floats, Ints, Matrix, VectorBlocks
 from ...samples import Sample
 from ...store import Artifact, Store
 from ...store.rows.out_of_core import first_of_each
 from ..embed.config import EmbedConfig
+from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..pools import pool_samples
 from ..tokens.turns import Answers, answers_of
+from .neighbours import FeatureNeighbours
 
 if TYPE_CHECKING:
     from ...store.vectors.vectors import VectorShards
@@ -39,7 +41,7 @@ SKETCH_FIELDS = {"d1", "d2", "seed"}
 
 
 def read_candidates(
-    inputs: Inputs, needs: Collection[str], on: str, answers: Answers = NO_ANSWERS
+    inputs: Inputs, needs: Collection[str], on: str, answers: Answers = NO_ANSWERS, *, column: str | None = None
 ) -> tuple[Candidates, Ints]:
     """Return the distinct samples of the pool that may be selected, and the first row of each in the pool, (n,).
 
@@ -52,11 +54,21 @@ def read_candidates(
         needs: data that the method reads; see `PoolSelector.needs`.
         on: name of the vector column in the features.
         answers: answers that are candidates instead of their conversations.
+        column: name of the column of the features that the method reads as values.
+
+    Raises:
+        ConfigError: the features have no such column.
+        DataError: the features are of another pool, or have no vectors and the method needs them.
     """
     pool, features, store = inputs.artifacts["pool"], inputs.artifacts.get("features"), inputs.store
     lengths = None
     if features is not None:
         check_pool(features, pool, "features")
+        if features.stage == "grade" and {"vectors", "neighbours"} & {*needs}:
+            raise DataError(
+                f"The features '{features.name}' were made by curate grade, which reads texts and makes no vectors: "
+                "give features made by curate embed."
+            )
         lengths = _records(store, features, "features", "tokens")
     rows = _first_rows(pool, None if lengths is None else lengths["sample_id"], answers)
     ids: list[str] = rows["sample_id"].to_pylist()
@@ -65,11 +77,13 @@ def read_candidates(
         ids,
         rows["source"].to_pylist(),
         tokens=None
-        if features is None or lengths is None or "encoder" in features.inputs
+        if features is None or lengths is None or features.stage == "grade" or "encoder" in features.inputs
         else _aligned(lengths, "tokens", rows["sample_id"]),
         vectors=_vectors(features, on, ids) if features is not None and "vectors" in needs else None,
         clusters=None if clusters is None else clusters_of(store, clusters, pool, ids),
         texts=_texts(pool, rows) if "texts" in needs else None,
+        neighbours=FeatureNeighbours(features, on, ids) if features is not None and "neighbours" in needs else None,
+        values=None if features is None or column is None else _values(store, features, column, ids),
     )
     return candidates, rows["position"].to_numpy().astype(np.int64)
 
@@ -195,6 +209,12 @@ def _aligned(records: pa.Table, column: str, ids: Any, unknown: int = -1) -> Int
     values = records[column].take(pc.index_in(ids, value_set=records["sample_id"]))
     aligned: Ints = pc.fill_null(values.cast(pa.int64()), unknown).to_numpy()
     return aligned
+
+
+def _values(store: Store, features: Artifact, column: str, ids: Sequence[str]) -> Floats:
+    """Return the numbers of a column in the order of `ids`, (n,); NaN for a sample without one."""
+    values = column_of(store, features, column)
+    return np.array([np.nan if (value := values.get(name)) is None else value for name in ids], np.float64)
 
 
 class _DiskVectors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 FIELDS = {
     "clusters": ("clusters",),
+    "neighbours": ("features",),
     "rewards": ("target", "warmup"),
     "target_texts": ("target",),
     "target_vectors": ("target_features",),
+    "values": ("features",),
     "vectors": ("features",),
 }
 """Data that a method needs -> the fields of `SelectConfig` that provide it."""
@@ -32,7 +34,7 @@ FIELDS = {
 
 DESCRIPTIONS = {
     "clusters": "clusters of the pool, made by curate cluster --on embedding --k 50",
-    "features": "features of the pool, made by curate embed",
+    "features": "features of the pool, made by curate embed (or by curate grade, for column)",
     "target": "a pool of samples of the target task, made by curate ingest",
     "target_features": "features of the target, made by curate embed with the options of the pool's features",
     "warmup": "a run of curate train, whose checkpoints provide the gradients",
@@ -49,9 +51,13 @@ def _as_text(value: Any) -> Any:
 class SelectConfig(ExecutionOptions, NamedConfig):
     """Configuration of `curate select`."""
 
+    MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
     BEFORE: ClassVar[Mapping[str, Any]] = {"projection": "count", "projection_dim": 16, "direction": "update"}
 
-    method: str = Field(description="Pool selector: less, cluster_ucb, rds, k_center, tfidf or random.")
+    method: str = Field(
+        description="Pool selector: less, cluster_ucb, rds, k_center, facility_location, graph_cut, column, tfidf or "
+        "random."
+    )
     method_args: dict[str, Any] = Field(
         {}, description="Arguments of the method, for example --set method_args.beta=2."
     )
@@ -63,7 +69,8 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     )
     features: Ref | None = Field(
         None,
-        description="Features of the pool: vectors for rds and k_center, lengths in tokens for every method.",
+        description="Features of the pool: vectors for rds, k_center, facility_location and graph_cut, numbers "
+        "for column, lengths in tokens for every method.",
     )
     target_features: Ref | None = Field(None, description="Features of the target, for rds.")
     clusters: Ref | None = Field(
@@ -125,7 +132,12 @@ class SelectConfig(ExecutionOptions, NamedConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> SelectConfig:
-        needs, _ = self.selector().needs, self.limits()
+        selector, _ = self.selector(), self.limits()
+        needs = selector.needs
+        if "values" in needs and not selector.column:
+            raise ConfigError(
+                f"Method '{self.method}' needs the name of a column: --set method_args.column=ifd, for example."
+            )
         required = {field for need in needs for field in FIELDS.get(need, ())}
         allowed = required | {"features"} | ({"target"} if "target_features" in required else set())
         for field, description in DESCRIPTIONS.items():

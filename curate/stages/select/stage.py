@@ -42,7 +42,9 @@ SHOWN_CHARACTERS = 60
 EXAMPLES = """\
 curate select --method random --pool pool --budget 0.05 --name random
 curate select --method k_center --pool pool --features feats --on sketch --budget 500 --name spread
+curate select --method facility_location --pool pool --features feats --budget 0.05 --name representative
 curate select --method rds --pool pool --features feats --target-features target-feats --budget 0.05 --name alike
+curate select --method column --set method_args.column=ifd --pool pool --features feats --budget 0.05 --name hard
 curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --name subset
 curate select --method cluster_ucb --pool pool --target heldout --warmup run --clusters clusters --budget 0.05 --name s2
 torchrun --nproc-per-node 8 -m curate select --method less --pool pool --target heldout --warmup run --budget 9 --name s
@@ -62,7 +64,7 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
     answers = answers_of_features(inputs)
     if answers is None:
         answers = answers_of_warmup(config, inputs) if by_gradients else {}
-    candidates, positions = read_candidates(inputs, selector.needs, config.on, answers)
+    candidates, positions = read_candidates(inputs, selector.needs, config.on, answers, column=selector.column)
     target = read_target(inputs, selector.needs, config.on)
     remaining = RemainingBudget(config.limits(), candidates)
     oracle = Oracle(lambda rows: np.full(len(rows), np.nan), limit=0)
@@ -75,7 +77,7 @@ def run(config: SelectConfig, inputs: Inputs, draft: Draft) -> None:
     if not len(ranking.rows):
         raise DataError(
             f"Method '{config.method}' selected no sample: raise --budget, or check that the samples have what the "
-            "method needs (finite gradients or vectors, clusters)."
+            "method needs (finite gradients or vectors, clusters, numbers within the bounds)."
         )
     if draft.rank:
         return
@@ -135,6 +137,7 @@ def _summary(
     summary["rejected"] = len(rejected)
     if len(rejected):
         summary["rejected_first"] = [candidates.ids[row] for row in rejected[:SHOWN]]
+    summary |= ranking.notes
     summary["sources"] = dict(Counter(candidates.sources[row] for row in rows).most_common())
     first = [candidates.ids[row] for row in rows[:SHOWN]]
     origins = [answers.get(sample_id, (sample_id, None)) for sample_id in first]

@@ -89,6 +89,11 @@ SHARED = (
     _line("select", STAGES["select"], 0.7),
     _line("select tfidf", "select --method tfidf --pool pool --target held --budget 6 --name it", 0.7),
     _line("select k_center", "select --method k_center --pool pool --features feats --budget 6 --name it", 0.7),
+    _line(
+        "select column",
+        "select --method column --set method_args.column=loss --pool pool --features feats --budget 6 --name it",
+        0.5,
+    ),
     _line("cluster", STAGES["cluster"], 1),
     _line("curriculum", STAGES["curriculum"], 1),
     _line("subset", "subset --pool pool --from few --union order --name it", 1),

@@ -244,6 +244,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
         ({"methods": ["random"]}, "'random' is a control and races anyway"),
         ({"methods": ["less"]}, "'less' needs --target POOL"),
         ({"methods": ["rho"]}, "'rho' needs reference_loss, which you choose"),
+        ({"methods": ["column"]}, "'column' needs a column, which you choose"),
         ({"methods": ["uds", "uds"]}, "names 'uds' twice"),
         ({"train": {"max_steps": 3}}, "curate advise sets 'max_steps' itself"),
         ({"train": {"max_step": 3}}, "Unknown key 'max_step' in train"),

@@ -38,6 +38,10 @@ def test_methods_that_need_a_target_get_it_and_add_the_control_target_only() -> 
     assert tasks["c-reference-s3"].config.model == "c-target_only-s3"  # type: ignore[attr-defined]
     assert tasks["c-target_only-s3"].config.pool == "t"  # type: ignore[attr-defined]
     assert tasks["c-subset-less-chosen-s3"].config.warmup == "c-warmup-s3"  # type: ignore[attr-defined]
+    hard = plan(
+        config_of(pool_selectors=[{"method": "column", "method_args": {"column": "loss_p90"}}], seeds=[0])
+    ).tasks
+    assert hard["c-features-quantiles"].config.signals == ("quantiles",)  # type: ignore[attr-defined]
     order = list(tasks)
     assert all(order.index(need) < order.index(name) for name, task in tasks.items() for need in task.needs)
 
@@ -56,6 +60,10 @@ def test_runs_of_batch_selectors_differ_only_in_the_selector() -> None:
     [
         ({"selectors": ["max_los"]}, "no selector 'max_los'. Did you mean 'max_loss'?"),
         ({"pool_selectors": ["k_centre"]}, "no method 'k_centre'. Did you mean 'k_center'?"),
+        (
+            {"pool_selectors": [{"method": "column", "method_args": {"column": "judge"}}]},
+            "No signal of curate embed is the column 'judge' of 'subset-column-columnjudge'",
+        ),
         (
             {"selectors": [{"selector": "uds", "labell": "x"}]},
             "Unknown key 'labell' in selectors. Did you mean 'label'?",

@@ -14,10 +14,20 @@ import pytest
 
 from curate.config import Config
 from curate.errors import ArtifactNotFound, ConfigError, DataError
-from curate.pool_selectors import POOL_SELECTORS
+from curate.pool_selectors import (
+    POOL_SELECTORS,
+    Budget,
+    Candidates,
+    Oracle,
+    RemainingBudget,
+    Target,
+    make_pool_selector,
+)
+from curate.pool_selectors.similarity_graph import ExactNeighbours
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.select.config import FIELDS, SelectConfig
+from curate.stages.select.neighbours import FeatureNeighbours
 from curate.store import Artifact, Draft, Store
 
 N = 40
@@ -51,7 +61,8 @@ def embed(store: Store, pool: str, name: str, ids: list[str], model: str = "m", 
     def fill(draft: Draft) -> None:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), 8)
         draft.write(0, pa.table({"sample_id": ids, "embedding": vectors}))
-        draft.add("features", pa.table({"sample_id": ids, "tokens": pa.array(range(10, 10 + len(ids)), pa.int32())}))
+        tokens, losses = pa.array(range(10, 10 + len(ids)), pa.int32()), matrix[:, 0].astype(np.float64)
+        draft.add("features", pa.table({"sample_id": ids, "tokens": tokens, "loss": losses}))
 
     store.make("embed", fill, Embedded(name=name, **values), {"pool": store.get(pool).fingerprint, "model": model})
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -75,6 +86,8 @@ class World:
 
     def select(self, method: str, **options: Any) -> Artifact:
         given = {"pool": "pool", "budget": 0.2, "name": method, **options}
+        if method == "column":
+            given["method_args"] = {"column": "loss", **options.get("method_args", {})}
         names = {"features": "feats", "target_features": "wanted", "clusters": "clusters"}
         names |= {"target": "heldout", "warmup": "warm"}
         needs = [field for need in POOL_SELECTORS[method].needs for field in FIELDS.get(need, ())]
@@ -165,6 +178,92 @@ def test_vectors_find_their_samples_whatever_the_order(world: World) -> None:
     assert world.select("rds", budget=3, features="back", name="b").table().to_pylist() == rows
 
 
+def test_the_best_of_a_column_are_taken_within_bounds(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    losses = dict(zip(world.ids[:-1], world.sql("SELECT loss FROM features WHERE features = 'feats'"), strict=True))
+    value = {name: row["loss"] for name, row in losses.items()}
+    bounds = {"below": 1.0, "above": -0.5}
+    chosen = world.select("column", budget=6, method_args=bounds)
+    inside = sorted((v for v in value.values() if -0.5 < v < 1), reverse=True)
+    rows = chosen.table().to_pylist()
+    assert [row["score"] for row in rows] == inside[:6] == [value[row["sample_id"]] for row in rows]
+    assert chosen.summary["outside the bounds"] == 39 - len(inside) > 0
+    lowest = world.select("column", budget=6, method_args={"order": "lowest"}, name="low").table()["score"].to_pylist()
+    assert lowest == sorted(value.values())[:6]
+    tokens = world.select("column", budget=None, budget_tokens=100, name="tokens")
+    assert tokens.table()["score"].to_pylist() == sorted(value.values(), reverse=True)[: tokens.rows]
+    few = world.select("column", budget=39, method_args=bounds, name="few")
+    assert few.rows == len(inside) and f"only {len(inside)} could be selected" in caplog.text
+    with pytest.raises(DataError, match=r"selected no sample.*numbers within the bounds"):
+        world.select("column", method_args={"above": 1e9}, name="none")
+    with pytest.raises(ConfigError, match=r"'feats' has no numeric column 'los'. Did you mean 'loss'\?"):
+        world.select("column", method_args={"column": "los"}, name="none")
+
+
+def test_samples_without_a_number_are_rejected_by_name_and_counted(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = world.ids
+
+    def fill(draft: Draft) -> None:
+        ifd = pa.array([None, float("nan"), *(i / 10 for i in range(2, N))], pa.float64())
+        draft.add("features", pa.table({"sample_id": ids, "ifd": ifd}))
+
+    pool = {"pool": world.store.get("pool").fingerprint}
+    world.store.make("grade", fill, Config(name="graded"), pool)
+    chosen = world.select("column", features="graded", budget=30, method_args={"column": "ifd"})
+    assert chosen.table()["sample_id"].to_pylist() == ids[:-31:-1]
+    rejects = world.sql("SELECT sample_id, reason FROM rejects WHERE artifact = 'column'")
+    assert {row["sample_id"] for row in rejects} == set(ids[:2]) and chosen.summary["rejected"] == 2
+    assert {row["reason"] for row in rejects} == {"no number in the column"}
+    assert "2 of 40 samples have no number in ifd." in caplog.text
+    with pytest.raises(ConfigError, match="A budget in tokens needs the samples' lengths"):
+        world.select("column", features="graded", budget=None, budget_tokens=50, method_args={"column": "ifd"})
+    with pytest.raises(DataError, match="'graded' were made by curate grade, which reads texts and makes no vectors"):
+        world.select("k_center", features="graded")
+
+
+@pytest.mark.parametrize("backend", ["faiss", "numpy"])
+def test_neighbours_of_an_index_are_those_of_all_cosines(
+    world: World, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from curate.store.vectors import index
+
+    if backend == "numpy":
+        monkeypatch.setattr(index, "find_spec", lambda name: None)
+    elif index.choose_backend() == "numpy":
+        pytest.skip("FAISS is not installed")
+    monkeypatch.setattr(index.NumpyIndex, "block", 7)
+    vectors = world.vectors.copy()
+    vectors[5] = vectors[4]
+
+    def fill(draft: Draft) -> None:
+        stored = np.vstack([vectors, np.zeros((1, 8))]).astype(np.float32)[::-1]
+        ids = world.ids[::-1]
+        for shard, start in enumerate(range(0, N, 9)):
+            part = pa.FixedSizeListArray.from_arrays(pa.array(stored[start : start + 9].ravel()), 8)
+            draft.write(shard, pa.table({"sample_id": ids[start : start + 9], "embedding": part}))
+        draft.add("features", pa.table({"sample_id": ids, "tokens": pa.array([3] * N, pa.int32())}))
+
+    world.store.make("embed", fill, Embedded(name="parts"), {**world.store.get("feats").inputs, "again": "2"})
+    for k in (3, 38, 100):
+        expected = ExactNeighbours(np.vstack([vectors, np.full((1, 8), np.nan)])).nearest(k)
+        found = FeatureNeighbours(world.store.get("parts"), "embedding", world.ids).nearest(k)
+        assert found[0].tolist() == expected[0].tolist() == [True] * 39 + [False]
+        np.testing.assert_allclose(
+            np.where(found[2] < 0, 0, found[1]), np.where(expected[2] < 0, 0, expected[1]), atol=1e-6
+        )
+        same = [np.sort(np.where(each[2] == 5, 4, each[2]), 1) for each in (found, expected)]  # 5 is a copy of 4
+        assert (same[0] == same[1]).all() and not (found[2] == np.arange(N)[:, None]).any()
+    chosen = world.select("facility_location", budget=12, method_args={"neighbours": 6})
+    pool = Candidates(world.ids[:-1], ["pool"] * 39, neighbours=ExactNeighbours(world.vectors))
+    twin = make_pool_selector("facility_location", {"neighbours": 6}).rank(
+        pool, Target(), Oracle(lambda rows: rows), RemainingBudget(Budget(12), pool)
+    )
+    assert chosen.table()["sample_id"].to_pylist() == [world.ids[row] for row in twin.rows]
+    assert chosen.summary["coverage"] == twin.notes["coverage"]
+    assert chosen.summary["of the maximum"] == twin.notes["of the maximum"]
+
+
 def test_a_budget_in_tokens_is_kept(world: World) -> None:
     artifact = world.select("random", budget=None, budget_tokens=100, features="feats")
     tokens = world.sql("SELECT sum(tokens) AS n FROM subsets JOIN features USING (sample_id)")[0]["n"]
@@ -186,6 +285,17 @@ def test_a_budget_in_tokens_is_kept(world: World) -> None:
         ({"method": "random", "method_args": {"beta": 1}}, "no argument 'beta' in method_args. It takes none"),
         ({"method": "cluster_ucb", "method_args": {"polcy": 1}}, "Did you mean 'policy'"),
         ({"method": "cluster_ucb", "method_args": {"policy": "uc"}}, "no policy 'uc'.*Did you mean"),
+        ({"method": "column", "features": "f"}, "needs the name of a column: --set method_args.column=ifd"),
+        ({"method": "column", "method_args": {"column": "loss"}}, "needs --features NAME: features of the pool"),
+        (
+            {"method": "column", "method_args": {"column": "loss", "order": "up"}},
+            "order is highest or lowest, not 'up'",
+        ),
+        ({"method": "column", "method_args": {"column": "loss", "below": "x"}}, "below is a number, not 'x'"),
+        (
+            {"method": "column", "method_args": {"column": "loss", "below": 1, "above": 1}},
+            "no number is above 1 and below 1",
+        ),
         ({"method": "random", "budget": 1}, "1 is ambiguous"),
         ({"method": "random", "budget_tokens": 5}, "either a budget"),
         ({"method": "random", "per_source_quota": "x"}, "neither a share"),
