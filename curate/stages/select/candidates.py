@@ -24,9 +24,9 @@ from ...samples import Sample
 from ...store import Artifact, Store
 from ...store.rows.out_of_core import first_of_each
 from ..embed.config import EmbedConfig
-from ..embed.stored_columns import column_of
 from ..inputs import Inputs
 from ..pools import pool_samples
+from ..stored_columns import column_of
 from ..tokens.turns import Answers, answers_of
 from .neighbours import FeatureNeighbours
 
