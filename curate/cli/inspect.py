@@ -20,7 +20,7 @@ from ..errors import ConfigError, DataError
 from ..log import bar
 from ..runtime.terminal import BOLD_UNDERLINED, PLAIN, cell, say, summary
 from ..samples import Sample, answer_turns
-from ..stages.inputs import resolve
+from ..stages.inputs import Inputs, resolve
 from ..stages.pools import pool_samples
 from ..stages.settings import TokenizerSettings
 from ..stages.tokens.frozen_date import day_of
@@ -60,7 +60,7 @@ class InspectConfig(TokenizerSettings, Options):
     run: Ref | None = Field(
         None,
         description="Show samples that this run kept in a step, with the tokens that it trained on then: q_tuning and "
-        "other selectors leave some out. Give the options for chat template and length that the run had.",
+        "other selectors leave some out. Length, loss mask and turns are those of the run unless you give them.",
     )
     step: int | None = Field(None, ge=1, description="With --run: the step; by default the last one.")
 
@@ -159,7 +159,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 
     inputs = resolve(store, config)
     pool = inputs.artifacts["pool"]
-    config = config.model_copy(update={"date": day_of(config, inputs)})
+    config = config.model_copy(update={"date": day_of(config, inputs), **_of_run(config, inputs)})
     tokenizer = load_tokenizer(config.options(inputs.locations["model"]))
     expansion = Expansion(make_encoder(config, tokenizer, max_length=sys.maxsize))
     trained = None if config.run is None else kept_in_step(store, inputs.artifacts["run"], pool, config.step)
@@ -188,9 +188,25 @@ def inspect(store: Store, config: InspectConfig) -> None:
     brackets = (BOLD_UNDERLINED, PLAIN) if sys.stdout.isatty() else ("⟦", "⟧")
     trains_on = "the loss trains on" if trained is None else f"run {cell(config.run)} trained on in step {trained.step}"
     lines = [f"Tokens that {trains_on} are shown {brackets[0]}like this{brackets[1]}.", ""] if chosen else []
+    if trained is not None and len(chosen) < len(trained.masks):
+        lines[:1] = [f"{lines[0]} {len(chosen)} of the {len(trained.masks)} kept samples are shown."] if lines else []
     for tokenized in chosen.values():
         lines += [*sample_lines(tokenized, pool, tokenizer, config.max_length, brackets), ""]
     say(*lines, *summary(pool_summary(config, expansion.encoder, statistics)), marked=True, hide_secrets=False)
+
+
+def _of_run(config: InspectConfig, inputs: Inputs) -> dict[str, Any]:
+    """Return the options of the run that decide which tokens are targets, as far as none was given here.
+
+    A chat template is not among them: it may be a file, which a store from somebody else must not choose.
+    """
+    if config.run is None:
+        return {}
+    recorded = inputs.artifacts["run"].config
+    names = {"max_length", "loss_on", "turns"} & recorded.keys() - config.model_fields_set
+    return {
+        name: getattr(InspectConfig(**{**config.model_dump(), name: recorded[name]}), name) for name in sorted(names)
+    }
 
 
 def _as_trained(tokenized: TokenizedSample, trained: KeptInStep, config: InspectConfig) -> TokenizedSample:

@@ -23,11 +23,13 @@ def column_of(store: Store, artifact: Artifact, column: str, table: str = "featu
         table: table of the records.
 
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: there is no such column with a value.
     """
     name = store.display_names()[artifact.fingerprint]
     rows = store.query(f"SELECT * FROM {table} WHERE {table} = $name", {"name": name})
     numeric = [f.name for f in rows.schema if f.name not in KEYS and _is_number(f.type)]
+    if len(rows):  # a column of another command, or of a signal that was not measured, is null everywhere
+        numeric = [column for column in numeric if rows[column].null_count < len(rows)]
     if column not in numeric:
         raise ConfigError(
             f"'{artifact.name}' has no numeric column '{column}'.{did_you_mean(column, numeric)} "

@@ -105,8 +105,10 @@ def test_the_tokens_that_a_run_trained_on_in_a_step_are_marked(
     sql = "SELECT sample_id, target_tokens, parts['trained_tokens'] AS n FROM ledger WHERE kept AND step = 1"
     ledger = {row["sample_id"]: row for row in store.query(sql).to_pylist()}
     assert len(ledger) == 4 and any(row["n"] < row["target_tokens"] for row in ledger.values())
-    out = curate("inspect", *options, "--run", "q", "--step", "1", "--samples", "9").out
-    assert "Tokens that run q trained on in step 1 are shown" in out
+    out = curate("inspect", *options[:4], "--run", "q", "--step", "1", "--samples", "9").out
+    assert "Tokens that run q trained on in step 1 are shown" in out and "of the 4 kept samples" not in out
+    some = curate("inspect", *options, "--run", "q", "--step", "1", "--samples", "3").out
+    assert "3 of the 4 kept samples are shown." in some and some.count("Sample ") == 3
     parts = re.split(r"^Sample (\w+)", out, flags=re.MULTILINE)[1:]
     shown = dict(zip(parts[::2], parts[1::2], strict=True))
     assert shown.keys() == ledger.keys()

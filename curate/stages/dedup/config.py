@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +27,7 @@ class DedupConfig(QueryOptions, Config):
     """Options of `curate dedup`: what is compared, what counts as a copy, and which sample of a group is kept."""
 
     BEFORE: ClassVar[Mapping[str, Any]] = {"vector": "embedding", "sql": None}
+    MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
 
     pool: Ref = Field(description="Pool of the samples.")
     by: Literal["exact", "minhash", "embedding"] = Field(

@@ -18,7 +18,7 @@ from ...store import Artifact, Store
 from ...store.vectors.index import Index, build_approximate_index
 from ...store.vectors.vectors import Matrix, VectorShards
 from ..inputs import Inputs
-from ..select.candidates import check_comparable, check_pool
+from ..select.candidates import check_comparable, check_pool, check_vectors
 from ..tokens.turns import answers_of
 from .config import DedupConfig
 from .keep import last_answers
@@ -59,6 +59,7 @@ def near_by_vector(config: DedupConfig, inputs: Inputs, rows: Rows) -> Found:
     """
     features, target = inputs.artifacts["features"], inputs.artifacts.get("target_features")
     check_pool(features, inputs.artifacts["pool"], "features")
+    check_vectors(features)
     parts = [(features, rows.ids[rows.other :], rows.other)]
     if target is not None:
         check_pool(target, inputs.artifacts["against"], "target features")

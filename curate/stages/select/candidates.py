@@ -64,11 +64,8 @@ def read_candidates(
     lengths = None
     if features is not None:
         check_pool(features, pool, "features")
-        if features.stage == "grade" and {"vectors", "neighbours"} & {*needs}:
-            raise DataError(
-                f"The features '{features.name}' were made by curate grade, which reads texts and makes no vectors: "
-                "give features made by curate embed."
-            )
+        if {"vectors", "neighbours"} & {*needs}:
+            check_vectors(features)
         lengths = _records(store, features, "features", "tokens")
     rows = _first_rows(pool, None if lengths is None else lengths["sample_id"], answers)
     ids: list[str] = rows["sample_id"].to_pylist()
@@ -304,6 +301,15 @@ def clusters_of(store: Store, clusters: Artifact, pool: Artifact, ids: Sequence[
         )
     check_pool(features, pool, "clusters", clusters.name)
     return _aligned(_records(store, clusters, "clusters", "cluster"), "cluster", pa.array(ids, pa.string()))
+
+
+def check_vectors(features: Artifact) -> None:
+    """Raise `DataError` for features that have no vectors because `curate grade` made them."""
+    if features.stage == "grade":
+        raise DataError(
+            f"The features '{features.name}' were made by curate grade, which reads texts and makes no vectors: give "
+            "features made by curate embed."
+        )
 
 
 def check_pool(made: Artifact, pool: Artifact, kind: str, name: str | None = None) -> None:

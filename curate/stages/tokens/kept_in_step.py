@@ -38,8 +38,8 @@ class KeptInStep:
         own, before = 0 if encoded is None else encoded.truncate(max_length).target_tokens, self.targets[sample_id]
         if encoded is None or own != before:
             raise ConfigError(
-                f"Sample {sample_id} had {before} target tokens in the run and has {own} here: give the --model, "
-                "--chat-template, --max-length and --loss-on of the run."
+                f"Sample {sample_id} had {before} target tokens in the run and has {own} here: give the --model and "
+                "--chat-template of the run, and no other --max-length, --loss-on or --turns."
             )
         mask = self.masks[sample_id]
         if mask is None:

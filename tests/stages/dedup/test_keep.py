@@ -51,6 +51,19 @@ def test_the_sample_with_the_best_score_is_kept_and_the_first_of_equal_ones(
     assert kept(store, ids, "by-sql") == expected
 
 
+def test_columns_of_a_grade_decide_and_only_columns_with_values_are_offered(store: Store) -> None:
+    ids = pool(store, ROWS_OF_GROUPS)
+    make(store, "grade", name="g", pool="pool", signals=("lengths",))
+    features(store, ids, loss=[1.0, 9.0, 2.0, 1.0, 2.0, 3.0])
+    dedup(store, keep="lowest:answer_words", features="g")
+    assert kept(store, ids) == [0, 3, 5]
+    with pytest.raises(DataError, match="made by curate grade, which reads texts and makes no vectors"):
+        dedup(store, "v", by="embedding", features="g")
+    with pytest.raises(ConfigError, match="'feats' has no numeric column 'answer_words'") as error:
+        dedup(store, "w", keep="lowest:answer_words", features="feats")
+    assert "prompt_words" not in str(error.value) and "loss" in str(error.value)
+
+
 def test_a_row_of_the_other_pool_goes_before_every_score(store: Store) -> None:
     ids = pool(store, ROWS_OF_GROUPS)
     pool(store, [("a", "B")], "held")
