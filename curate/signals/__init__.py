@@ -19,6 +19,7 @@ from .signals import (
     Surprise,
     TokenLosses,
     Utility,
+    WeightedMeanHidden,
 )
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "Surprise",
     "TokenLosses",
     "Utility",
+    "WeightedMeanHidden",
     "measure",
 ]
