@@ -1,8 +1,8 @@
 """RDS+: choose the samples whose vectors are most similar to those of the target, for each target sample in turn.
 
-Source: Ivison et al. 2025, arXiv 2503.01807. Where we differ: in the paper the vectors are position-weighted means of
-the last hidden states; here they are the vectors that were stored. Taking turns prevents a few easy target samples from
-filling the subset, as would happen with the mean or the maximum over target samples.
+Source: Ivison et al. 2025, arXiv 2503.01807. In the paper the vectors are position-weighted means of the last hidden
+states, the signal `weighted_embedding`; here they are any vectors that were stored. Taking turns prevents a few easy
+target samples from filling the subset, as would happen with the mean or the maximum over target samples.
 """
 
 from __future__ import annotations

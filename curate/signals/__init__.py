@@ -20,6 +20,7 @@ from .signals import (
     Surprise,
     TokenLosses,
     Utility,
+    WeightedMeanHidden,
 )
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "Surprise",
     "TokenLosses",
     "Utility",
+    "WeightedMeanHidden",
     "measure",
 ]

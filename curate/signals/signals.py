@@ -141,6 +141,20 @@ class MeanHidden:
 
 
 @dataclass(frozen=True)
+class WeightedMeanHidden:
+    """Mean of the last hidden states over all real tokens, weighted by their position from 1, (b, d) float32.
+
+    Source: RDS+, Ivison et al. 2025, arXiv 2503.01807: Σ_t t h_t / Σ_t t. With a causal model later states have seen
+    more of the text.
+    """
+
+    def __call__(self, probe: Probe) -> Tensor:
+        positions = (probe.mask.cumsum(1) * probe.mask).float()
+        weights = positions / positions.sum(1, keepdim=True)
+        return (probe.hidden() * weights.unsqueeze(-1)).sum(1)
+
+
+@dataclass(frozen=True)
 class HeadGradNorm:
     """‖∇_W ℓ_i‖_F, the gradient norm of the head's weights, (b,) float64, without a backward pass.
 

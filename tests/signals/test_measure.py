@@ -13,7 +13,18 @@ from curate.errors import ModelError, TrainingError
 from curate.log import LOGGER
 from curate.numerics.head import Head
 from curate.numerics.srft import TwoSided
-from curate.signals import Entropy, HeadGradNorm, Loss, MeanHidden, Probe, ScoreBudget, Sketch, Utility, measure
+from curate.signals import (
+    Entropy,
+    HeadGradNorm,
+    Loss,
+    MeanHidden,
+    Probe,
+    ScoreBudget,
+    Sketch,
+    Utility,
+    WeightedMeanHidden,
+    measure,
+)
 from curate.signals.beginnings import beginnings_together
 
 D, V, T = 12, 60, 32
@@ -54,6 +65,7 @@ def signals() -> dict[str, Any]:
         "utility": Utility(),
         "sketch": Sketch(srft),
         "mean": MeanHidden(),
+        "weighted": WeightedMeanHidden(),
         "grad": HeadGradNorm(),
     }
 
@@ -170,3 +182,12 @@ def test_shared_beginnings_change_no_result_and_keep_to_the_budget(tokens: int) 
     for name, value in found.items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
     assert all(b * length <= tokens or b == 1 for b, length in backbone.shapes)
+
+
+def test_the_weighted_mean_counts_each_state_as_often_as_its_position() -> None:
+    inputs, backbone = inputs_of(), Backbone()
+    found = measure(backbone, head_of(), inputs, {"weighted": WeightedMeanHidden()}, ScoreBudget(texts=5))["weighted"]
+    for ids, mask, vector in zip(inputs["input_ids"], inputs["attention_mask"], found, strict=True):
+        length = int(mask.sum())
+        total = sum((place + 1) * backbone.table[ids[place]].double() for place in range(length))
+        torch.testing.assert_close(vector.double(), total / (length * (length + 1) / 2), rtol=1e-5, atol=1e-6)

@@ -27,10 +27,11 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {
     "ifd": ("loss", "loss_without_prompt", "ifd"),
     "sketch": ("sketch_norm",),
     "embedding": (),
+    "weighted_embedding": (),
 }
 """Signal -> its columns of the table `features`."""
 
-VECTORS = ("sketch", "embedding")
+VECTORS = ("sketch", "embedding", "weighted_embedding")
 """Signals that are vectors, in the order of their columns."""
 
 MAY_BE_NULL = ("loss_without_prompt", "ifd")
@@ -88,7 +89,7 @@ def vectors_of(ids: pa.Array, values: Mapping[str, Tensor]) -> pa.Table:
 
     Args:
         ids: (m,) sample ids.
-        values: `sketch` and `embedding`, (m, d) each, or one of them. Other keys are ignored.
+        values: those of `VECTORS` that were measured, (m, d) each. Other keys are ignored.
     """
     from torch.nn.functional import normalize
 

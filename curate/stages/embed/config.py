@@ -36,12 +36,16 @@ class EmbedConfig(ExecutionOptions, ModelSettings, NamedConfig):
     )
     pool: Ref = Field(description="Name of the pool to measure.")
     signals: tuple[
-        Literal["loss", "entropy", "utility", "sketch", "embedding", "surprise", "quantiles", "ifd"], ...
+        Literal[
+            "loss", "entropy", "utility", "sketch", "embedding", "surprise", "quantiles", "ifd", "weighted_embedding"
+        ],
+        ...,
     ] = Field(
         ("loss", "entropy", "utility", "sketch", "embedding"),
         min_length=1,
         description="Signals to measure: loss, entropy, utility, sketch, embedding; also surprise, the loss above what "
-        "the model expects; quantiles of the tokens' losses; ifd, how much the instruction helps (a second pass).",
+        "the model expects; quantiles of the tokens' losses; ifd, how much the instruction helps (a second pass); "
+        "weighted_embedding, an embedding in which later tokens count more.",
     )
     before: Ref | None = Field(
         None,

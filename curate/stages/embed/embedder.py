@@ -208,7 +208,7 @@ def signals_of(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[s
     import torch
 
     from ...numerics.srft import TwoSided
-    from ...signals import Entropy, Loss, LossQuantiles, MeanHidden, Sketch, Surprise, Utility
+    from ...signals import Entropy, Loss, LossQuantiles, MeanHidden, Sketch, Surprise, Utility, WeightedMeanHidden
 
     srft = TwoSided.draw(
         d1=config.d1,
@@ -225,9 +225,10 @@ def signals_of(config: EmbedConfig, scoring_model: ScoringModel) -> tuple[dict[s
         "utility": Utility(),
         "sketch": Sketch(srft),
         "embedding": MeanHidden(),
+        "weighted_embedding": WeightedMeanHidden(),
     }
     wanted = {*config.signals, *(["loss"] if "ifd" in config.signals else [])}
-    widths = {"sketch": srft.size, "embedding": scoring_model.head.weight.shape[1]}
+    widths = dict.fromkeys(VECTORS, scoring_model.head.weight.shape[1]) | {"sketch": srft.size}
     nothing = {name: torch.zeros(0) for name in numbers_of(config.signals)}
     nothing |= {name: torch.zeros(0, widths[name]) for name in VECTORS if name in wanted}
     return {name: signal for name, signal in known.items() if name in wanted}, nothing

@@ -80,7 +80,9 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     warmup: Ref | None = Field(
         None, description="Run whose checkpoints provide the gradients, for less and cluster_ucb."
     )
-    on: str = Field("embedding", description="Vector column of the features: embedding, sketch, ...")
+    on: str = Field(
+        "embedding", description="Vector column of the features: embedding, weighted_embedding, sketch, ..."
+    )
     budget: float | None = Field(
         None,
         description="Size of the subset: a share of the pool's distinct samples (0.05), or a number of samples (500).",
