@@ -363,6 +363,20 @@ def test_mixtures_that_the_pool_does_not_have_are_one_sentence(
         train(store, tiny, selector="full", **values)
 
 
+@pytest.mark.parametrize("flags", [["--mix", "math=0.5,math=0.5"], ["--mix=math=0.5,chat=0.5", "--mix=math=0.5"]])
+def test_a_label_that_comes_twice_is_an_error(curate: Any, flags: list[str]) -> None:
+    done = curate("train", "--name", "x", "--pool", "pool", "--model", "m", *flags)
+    assert done.code == 1 and "'math' comes twice in --mix: give it once." in done.err
+
+
+def test_a_label_that_comes_twice_in_a_file_is_an_error(curate: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: x\npool: pool\nmodel: m\nmix:\n  math: 0.5\n  math: 0.5\n")
+    done = curate("train", "--config", "c.yaml")
+    assert done.code == 1 and "math" in done.err and not (tmp_path / "store").exists()
+    done = curate("train", "--name", "x", "--pool", "pool", "--model", "m", "--set", "mix={math: 0.5, math: 0.5}")
+    assert done.code == 1 and "--set mix is not a YAML value" in done.err
+
+
 def test_a_run_without_a_mixture_has_the_fingerprint_of_before() -> None:
     values = {"name": "x", "pool": "pool", "model": "m", **SMALL}
     assert not [key for key in build(TrainConfig, values).identity() if key.startswith(("mix", "replay"))]
