@@ -18,7 +18,7 @@ from ...runtime.terminal import cell
 from ..inputs import Inputs
 from ..subsets import records_of
 from .config import TrainConfig
-from .labels import Labels, labels_of
+from .labels import Labels, answer_digest, answer_of, labels_before, labels_of
 from .mixture_options import REST, shares_of
 
 if TYPE_CHECKING:
@@ -105,6 +105,30 @@ def _replay_share(config: TrainConfig) -> Fraction:
     return Fraction(str(config.replay_share))
 
 
+def check_labels(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
+    """Check what --mix and --replay need of the pool, before anything is begun.
+
+    A label may still be gone once its samples are tokenized, if all of them are rejected.
+
+    Returns:
+        A digest of the answer of the SQL of --mix-by, for the fingerprint; {} without SQL.
+
+    Raises:
+        ConfigError, DataError, QueryError: as in `mixing_of`.
+    """
+    answer = answer_of(config, inputs) if config.mix_sql is not None else None
+    if config.replay is not None:
+        _require_other(config, inputs)
+    if config.by_label is not None:
+        _check_subset(config, inputs)
+    if config.mixes or config.mix_by != "source":
+        labels = labels_before(config, inputs, answer)
+        if config.mixes:
+            members = members_of(_shares(config, labels), labels, config)
+            _require_learnable(config, len(members))
+    return {} if answer is None else answer_digest(answer)
+
+
 def mixing_of(
     config: TrainConfig, inputs: Inputs, pool: TokenizedPool, replayed: TokenizedPool | None = None
 ) -> Mixing:
@@ -143,17 +167,22 @@ def _replayed(
     Raises:
         DataError: the replayed pool is the pool under another name.
     """
+    _require_other(config, inputs)
     own, other = inputs.artifacts["pool"], inputs.artifacts["replay"]
-    if own.fingerprint == other.fingerprint:
-        raise DataError(
-            f"The pool '{config.replay}' of --replay is the pool '{config.pool}' under another name: give another one."
-        )
     if both := len({*pool.table.ids} & {*replayed.table.ids}):
         LOGGER.warning(f"{both} samples of '{other.name}' are in '{own.name}', too: they are candidates and replayed.")
     names, codes = counted or ([own.name], np.zeros(len(pool.table), np.int64))
     replays = np.full(len(replayed.table), len(names))
     joined = replace(pool, table=pool.table.followed_by(replayed.table))
     return joined, ([*names, f"(replay of {other.name})"], np.concatenate([codes, replays]))
+
+
+def _require_other(config: TrainConfig, inputs: Inputs) -> None:
+    """Raise `DataError` if the replayed pool is the pool under another name."""
+    if inputs.artifacts["pool"].fingerprint == inputs.artifacts["replay"].fingerprint:
+        raise DataError(
+            f"The pool '{config.replay}' of --replay is the pool '{config.pool}' under another name: give another one."
+        )
 
 
 def _mixture(config: TrainConfig, table: TokenTable, labels: Labels) -> Mixing:
@@ -201,16 +230,21 @@ def _learned(
     from ...training.mixtures.bandit import WHOLE, OnlineShares
     from ...training.mixtures.interleave import rounded_shares
 
-    if not 2 <= len(members) <= MOST:
-        raise DataError(
-            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives "
-            f"{len(members)}: give another --mix-by."
-        )
+    _require_learnable(config, len(members))
     arms = np.full(count, -1)
     for arm, rows in enumerate(members.values()):
         arms[rows] = arm
     start = rounded_shares([float(share) for share in shares.values()], WHOLE)
     return OnlineShares(arms, start, warmup=config.mix_warmup_steps, smoothing=config.mix_smoothing)
+
+
+def _require_learnable(config: TrainConfig, count: int) -> None:
+    """Raise `DataError` if the shares of so many labels cannot be learned, and --mix-policy odm asks for it."""
+    if config.learns and not 2 <= count <= MOST:
+        raise DataError(
+            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives {count}: "
+            "give another --mix-by."
+        )
 
 
 def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConfig) -> dict[str, Rows]:

@@ -338,6 +338,10 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
     [
         ({"mix": {"maths": 0.5, "chat": 0.5}}, "has the label 'maths' of --mix .*Did you mean 'math'"),
         ({"mix": {"a": 1}, "mix_by": "kinds"}, "no column 'kinds' for --mix-by. Did you mean 'kind'"),
+        ({"mix_by": "zzz"}, "no column 'zzz' for --mix-by. Known: cluster, kind, source[.]"),
+        ({"mix": {"a": 1}, "mix_by": "DELETE FROM samples"}, "'DELETE FROM samples' is no column .* and no SQL that"),
+        ({"mix": {"a": 1}, "mix_by": "WITH x AS (SELECT 1) DELETE FROM samples"}, "."),
+        ({"mix": {"chat": 0.5, "lists": 0.5}, "subset": "first"}, "No sample to train on has the label 'lists'"),
         ({"mix": {"math": 0.5, "rest": 0.5}, "mix_by": "SELECT sample_id, 'math' AS label FROM samples"}, "gives rest"),
         ({"mix": {"a": 1}, "mix_by": "SELECT sample_id FROM samples"}, "must have the columns sample_id and label"),
         (
@@ -354,13 +358,18 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
 def test_mixtures_that_the_pool_does_not_have_are_one_sentence(
     store: Store, tiny: str, values: dict[str, Any], message: str
 ) -> None:
-    if "subset" in values:
+    if values.get("subset") == "first":
+        sql = "SELECT sample_id FROM samples WHERE pool = 'pool' AND position < 40"
+        make(store, "subset", name="first", pool="pool", sql=sql)
+    if values.get("subset") == "weighted":
         sql = "SELECT sample_id, 1 + position AS weight FROM samples WHERE pool = 'pool'"
         make(store, "subset", name="weighted", pool="pool", sql=sql)
     if values.get("replay") == "again":
         make(store, "ingest", name="again", data=store.get("pool").config["data"])
+    before = {artifact.name for artifact in store.artifacts()}
     with pytest.raises(CurateError, match=message):
         train(store, tiny, selector="full", **values)
+    assert not store.drafts() and {artifact.name for artifact in store.artifacts()} == before, "nothing is begun"
 
 
 @pytest.mark.parametrize("flags", [["--mix", "math=0.5,math=0.5"], ["--mix=math=0.5,chat=0.5", "--mix=math=0.5"]])
