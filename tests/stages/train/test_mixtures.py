@@ -89,10 +89,10 @@ def test_each_step_has_the_shares_and_the_run_says_what_was_kept(store: Store, t
         f"50.0% of the candidates, {kept:.1%} of the kept, each of 6 samples 8.3 times"
     )
     metrics = rows(store, "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY step")
-    assert [row["value"] for row in metrics if row["metric"] == "candidate_share/math"] == [0.5, 0.5, 0.5]
+    assert [row["value"] for row in metrics if row["metric"] == "candidate_share/math"] == [0.5] * 4
     for row in metrics:
         kind, source = row["metric"].split("/")
-        window = [each for each in seen if row["step"] - 3 < each["step"] <= row["step"]]
+        window = [each for each in seen if (row["step"] - 1) // 3 == (each["step"] - 1) // 3]
         own = [each for each in window if each["source"] == source]
         if kind == "candidate_loss":
             expected = sum(each["loss"] for each in own) / len(own)
@@ -104,6 +104,26 @@ def test_each_step_has_the_shares_and_the_run_says_what_was_kept(store: Store, t
     assert {row["metric"] for row in metrics} == {
         f"{kind}/{source}" for kind in ("candidate_loss", "candidate_share", "kept_share") for source in SIZES
     }
+
+
+def test_a_run_shorter_than_the_steps_between_entries_has_one_at_its_end(
+    store: Store, made: Path, tiny: str, tmp_path: Path
+) -> None:
+    shape = {"selector": "full", "mix_policy": "odm", "max_steps": 4, "logging_steps": 100, "keep": 10}
+    train(store, tiny, **shape)
+    other = Store(shutil.copytree(made, tmp_path / "other"))
+    with interrupted_at(4):  # after the checkpoint of step 2
+        train(other, tiny, **shape)
+    train(other, tiny, **shape)
+    sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL"
+    found = rows(store, sql)
+    assert found == rows(other, sql) and {row["step"] for row in found} == {4}
+    kinds = ("mix_share", "mix_reward", "candidate_share", "kept_share", "candidate_loss")
+    assert {row["metric"] for row in found} == {f"{kind}/{source}" for kind in kinds for source in SIZES}
+    shares = {row["metric"]: row["value"] for row in found}
+    for source in SIZES:
+        count = sum(row["source"] == source for row in offered(store))
+        assert shares[f"candidate_share/{source}"] == pytest.approx(count / 40)
 
 
 def test_labels_without_a_share_are_left_out_and_counted(
