@@ -45,6 +45,7 @@ class Mixing:
         names: the labels that are mixed, in order; `rest` for those that are not named.
         learned: the shares, if they are learned; None: they are fixed.
         summary: entries for the summary of the run.
+        replays: the label of the replayed samples; None: there are none.
     """
 
     table: TokenTable
@@ -53,6 +54,7 @@ class Mixing:
     names: Sequence[str] = ()
     learned: OnlineShares | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
+    replays: str | None = None
 
 
 def check_mix(config: TrainConfig) -> None:
@@ -152,7 +154,11 @@ def mixing_of(
     if config.by_label is None:
         return Mixing(pool.table, counted)
     _check_subset(config, inputs)
-    return replace(_mixture(config, pool.table, labels), counted=counted)
+    mixing = _mixture(config, pool.table, labels)
+    if replayed is None or counted is None:
+        return replace(mixing, counted=counted)
+    _tell_no_replay(config, mixing)
+    return replace(mixing, counted=counted, replays=counted[0][-1])
 
 
 def _replayed(
@@ -175,6 +181,19 @@ def _replayed(
     replays = np.full(len(replayed.table), len(names))
     joined = replace(pool, table=pool.table.followed_by(replayed.table))
     return joined, ([*names, f"(replay of {other.name})"], np.concatenate([codes, replays]))
+
+
+def _tell_no_replay(config: TrainConfig, mixing: Mixing) -> None:
+    """Warn if the run is too short to replay a sample."""
+    order = mixing.order
+    assert order is not None
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * order.steps)
+    per_step = _replay_share(config) * config.keep
+    if math.floor(per_step * steps) == 0:
+        LOGGER.warning(
+            f"The run replays nothing: --replay-share {config.replay_share:g} of {config.keep} samples is one in "
+            f"{math.ceil(1 / per_step)} steps, and the run has {steps}. Raise --replay-share, --keep or --max-steps."
+        )
 
 
 def _require_other(config: TrainConfig, inputs: Inputs) -> None:
@@ -282,10 +301,20 @@ def _tell_repeats(order: MixtureOrder, shares: Mapping[str, Fraction], members: 
 
 
 def by_label(found: Mapping[str, LabelTotal], mixing: Mixing) -> dict[str, Any]:
-    """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix."""
-    offered, kept = (sum(getattr(each, name) for each in found.values()) for name in ("offered", "kept"))
+    """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix.
+
+    The shares are those of the run's own pool; replayed samples have a share of the samples trained on.
+    """
+    own = [each for name, each in found.items() if name != mixing.replays]
+    offered, kept = (sum(getattr(each, name) for each in own) for name in ("offered", "kept"))
     lines = {}
     for name, each in found.items():
+        if name == mixing.replays:
+            lines[name] = (
+                f"{each.kept} samples, {each.kept / max(kept + each.kept, 1):.1%} of those trained on, each of "
+                f"{each.samples} {each.offered / max(each.samples, 1):.1f} times"
+            )
+            continue
         if not each.offered:
             continue
         line = f"{each.offered / offered:.1%} of the candidates, {each.kept / max(kept, 1):.1%} of the kept"

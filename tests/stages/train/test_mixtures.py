@@ -257,15 +257,20 @@ def test_replayed_samples_are_always_trained_on_in_their_share(store: Store, tin
     sql = """SELECT o.pool, count(*) AS n, count(DISTINCT l.sample_id) AS d
              FROM ledger l JOIN origins o USING (sample_id) WHERE l.stage = 'replay' GROUP BY o.pool"""
     assert rows(store, sql) == [{"pool": "old", "n": 6, "d": 6}]
-    assert run.summary["by label"]["(replay of old)"] == (
-        "12.0% of the candidates, 30.0% of the kept, each of 9 samples 0.7 times"
-    )
+    assert run.summary["by label"]["(replay of old)"] == ("6 samples, 30.0% of those trained on, each of 9 0.7 times")
+    assert run.summary["by label"]["math"].startswith("50.0% of the candidates, "), "of the run's own pool"
     (found_held,) = trained_on(store, run.fingerprint, store.get("old"))
     assert (found_held.pool, found_held.rows) == ("old", 6), "replayed samples count as trained on"
     make(store, "export", name="out", run="run", to=str(store.root.parent / "out"))
     assert {
         row["source"] for row in rows(store, "SELECT DISTINCT source FROM subsets JOIN samples USING (sample_id)")
     } <= {*SIZES}
+
+
+def test_a_run_too_short_to_replay_says_so(store: Store, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = train(store, tiny, selector="random", replay="old", replay_share=0.01, max_steps=2)
+    assert "replays nothing: --replay-share 0.01 of 4 samples is one in 25 steps, and the run has 2." in caplog.text
+    assert run.summary["by label"]["(replay of old)"] == "0 samples, 0.0% of those trained on, each of 9 0.0 times"
 
 
 def test_a_selectors_weights_leave_replayed_samples_their_share(store: Store, tiny: str) -> None:
