@@ -187,7 +187,12 @@ def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if kind == "pairs":
             parts = [part for text in value for part in re.split(r",(?=[\w.-]+=)", text)]
-            values[name] = dict(_pair(part, flag_of(name, field), is_text=_holds_text(field)) for part in parts)
+            flag = flag_of(name, field)
+            pairs = [_pair(part, flag, is_text=_holds_text(field)) for part in parts]
+            keys = [key for key, _ in pairs]
+            if again := [key for key in keys if keys.count(key) > 1]:
+                raise ConfigError(f"'{again[0]}' comes twice in --{flag}: give it once.")
+            values[name] = dict(pairs)
         elif kind == "many":
             values[name] = list(value) if name in paths else [part for text in value for part in text.split(",")]
         else:

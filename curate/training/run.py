@@ -177,6 +177,7 @@ def train(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
+    trainer.log_rest()
     labels = trainer.selection.recorder.labels
     by_label = labels.totals(trainer.summed) if labels else {}
     return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer), by_label)

@@ -94,12 +94,23 @@ class CurateTrainer(ResumingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and add what the selection counted by label since the last entry."""
-        labels = self.selection.recorder.labels
-        if labels is not None and "loss" in logs:
-            logs = logs | labels.metrics(self.summed)
-        if self.selection.shares is not None and "loss" in logs:
-            logs = logs | self.selection.shares.metrics(self.mixed)
-        super().log(logs, start_time)
+        super().log(logs | self._by_label() if "loss" in logs else logs, start_time)
+
+    def log_rest(self) -> None:
+        """Log what the selection counted by label after the last entry with a loss, at the end of a run.
+
+        A checkpoint of the last step has these counts and not this entry, so a run that resumes there logs it, too.
+        """
+        step = self.state.global_step
+        is_logged = any("loss" in entry and entry["step"] == step for entry in self.state.log_history)
+        if step and not is_logged and (found := self._by_label()):
+            self.log(found)
+
+    def _by_label(self) -> dict[str, float]:
+        """Return what the selection counted by label since the last call, and the learned shares."""
+        labels, shares = self.selection.recorder.labels, self.selection.shares
+        counted = labels.metrics(self.summed) if labels is not None else {}
+        return counted | (shares.metrics(self.mixed) if shares is not None else {})
 
     def summed(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Sum an array over all processes."""

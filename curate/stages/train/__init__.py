@@ -56,10 +56,10 @@ def more_inputs(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     more = {"processes": str(size())} if size() > 1 and config.per_rank else {}
     if is_adapter(inputs.locations["model"]):
         more["adapter"] = "merged" if config.full else "continued"
-    if config.mix_sql is not None:
-        from .labels import label_digest
+    if config.by_label is not None or config.mix_by != "source":
+        from .mixing import check_labels
 
-        more |= label_digest(config, inputs)
+        more |= check_labels(config, inputs)
     return more
 
 

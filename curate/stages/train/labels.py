@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from ...store import Artifact
 from ...store.catalog.limits import Limits
 from ..export.selection import digest
 from ..inputs import Inputs
+from ..subsets import records_of
+from ..tokens.turns import have_several_answers
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ COUNTED = 20
 """Largest number of labels that are counted one by one."""
 
 COLUMNS = "SELECT DISTINCT unnest(json_keys(metadata)) AS key FROM samples WHERE pool = $pool"
+ROWS = "SELECT position, sample_id FROM samples WHERE pool = $pool"
 SOURCES = "SELECT position, nullif(source, '') AS label FROM samples WHERE pool = $pool"
 VALUES = "SELECT position, nullif(metadata->>$key, '') AS label FROM samples WHERE pool = $pool"
 CLUSTERS = "SELECT sample_id, cluster::VARCHAR AS label FROM clusters x WHERE x.clusters = $clusters"
@@ -91,19 +95,49 @@ def labels_of(config: TrainConfig, inputs: Inputs, table: TokenTable, conversati
         DataError: the answer of the SQL cannot be used.
         QueryError: the SQL is wrong, does more than read, or exceeds the limits.
     """
-    by_position, values = _values(config, inputs)
+    by_position, values = _values(config, inputs, None if config.mix_sql is None else answer_of(config, inputs))
     if by_position:
         return Labels.of([values.get(position) for position in table.positions.tolist()])
     ids = table.ids
     return Labels.of([values.get(each, values.get(conversations.get(each))) for each in ids])
 
 
-def _values(config: TrainConfig, inputs: Inputs) -> tuple[bool, dict[Any, str | None]]:
+def labels_before(config: TrainConfig, inputs: Inputs, answer: pa.Table | None) -> Labels:
+    """Return the labels of the rows of the pool, or of its subset, before they are tokenized.
+
+    Where answers may be samples of their own, these are not known yet: then all labels that there are count.
+
+    Args:
+        config: config of the run.
+        inputs: inputs of the run.
+        answer: what the SQL of --mix-by returns; None without SQL.
+
+    Raises:
+        ConfigError, DataError, QueryError: as in `labels_of`.
+    """
+    by_position, values = _values(config, inputs, answer)
+    pool, subset = inputs.artifacts["pool"], inputs.artifacts.get("subset")
+    rows = inputs.store.query(ROWS, {"pool": inputs.store.display_names()[pool.fingerprint]})
+    ids, positions = rows["sample_id"].to_pylist(), rows["position"].to_pylist()
+    chosen = {*ids} if subset is None else {*records_of(subset)["sample_id"].to_pylist()}
+    if not chosen <= {*ids}:  # answers
+        chosen = {*ids}
+    found = [
+        values.get(position if by_position else each)
+        for each, position in zip(ids, positions, strict=True)
+        if each in chosen
+    ]
+    if not by_position and have_several_answers([pool]):
+        found += values.values()
+    return Labels.of(found)
+
+
+def _values(config: TrainConfig, inputs: Inputs, answer: pa.Table | None) -> tuple[bool, dict[Any, str | None]]:
     """Return whether labels belong to positions of the pool, not to sample ids, and the label of each."""
     store, pool = inputs.store, inputs.artifacts["pool"]
     names = store.display_names()
-    if config.mix_sql is not None:
-        rows = _answer(config, inputs)
+    if answer is not None:
+        rows = answer
         return False, dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     if config.mix_by == "cluster":
         clusters = inputs.artifacts["clusters"]
@@ -119,9 +153,14 @@ def _values(config: TrainConfig, inputs: Inputs) -> tuple[bool, dict[Any, str | 
     elif config.mix_by in columns:
         rows = store.query(VALUES, {**of_pool, "key": config.mix_by})
     else:
+        if re.search(r"\s", config.mix_by.strip()):
+            raise ConfigError(
+                f"--mix-by '{cell(config.mix_by)}' is no column of the pool '{pool.name}' and no SQL that reads: give "
+                "a column, or SQL that begins with SELECT, WITH or FROM."
+            )
         raise ConfigError(
             f"The pool '{pool.name}' has no column '{cell(config.mix_by)}' for --mix-by."
-            f"{did_you_mean(config.mix_by, [*columns, 'source', 'cluster'])}"
+            f"{did_you_mean(config.mix_by, {*map(cell, columns), 'source', 'cluster'})}"
         )
     return True, dict(zip(rows["position"].to_pylist(), rows["label"].to_pylist(), strict=True))
 
@@ -133,14 +172,12 @@ def _require_pool(inputs: Inputs, clusters: Artifact, pool: Artifact) -> None:
     clusters_of(inputs.store, clusters, pool, [])
 
 
-def label_digest(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Return a digest of the answer of the SQL of --mix-by, for the fingerprint; {} without SQL."""
-    if config.mix_sql is None:
-        return {}
-    return {MIX_ANSWER: digest(_answer(config, inputs).sort_by("sample_id"), ["sample_id", "label"])}
+def answer_digest(answer: pa.Table) -> dict[str, str]:
+    """Return a digest of the answer of the SQL of --mix-by, for the fingerprint."""
+    return {MIX_ANSWER: digest(answer.sort_by("sample_id"), ["sample_id", "label"])}
 
 
-def _answer(config: TrainConfig, inputs: Inputs) -> pa.Table:
+def answer_of(config: TrainConfig, inputs: Inputs) -> pa.Table:
     """Return the labels that SQL gives: `sample_id`, each once, and `label`, as text."""
     assert config.mix_sql is not None
     rows = inputs.store.query(config.mix_sql, (), Limits())

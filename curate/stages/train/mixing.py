@@ -18,7 +18,7 @@ from ...runtime.terminal import cell
 from ..inputs import Inputs
 from ..subsets import records_of
 from .config import TrainConfig
-from .labels import Labels, labels_of
+from .labels import Labels, answer_digest, answer_of, labels_before, labels_of
 from .mixture_options import REST, shares_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Mixing:
         names: the labels that are mixed, in order; `rest` for those that are not named.
         learned: the shares, if they are learned; None: they are fixed.
         summary: entries for the summary of the run.
+        replays: the label of the replayed samples; None: there are none.
     """
 
     table: TokenTable
@@ -53,6 +54,7 @@ class Mixing:
     names: Sequence[str] = ()
     learned: OnlineShares | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
+    replays: str | None = None
 
 
 def check_mix(config: TrainConfig) -> None:
@@ -105,6 +107,30 @@ def _replay_share(config: TrainConfig) -> Fraction:
     return Fraction(str(config.replay_share))
 
 
+def check_labels(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
+    """Check what --mix and --replay need of the pool, before anything is begun.
+
+    A label may still be gone once its samples are tokenized, if all of them are rejected.
+
+    Returns:
+        A digest of the answer of the SQL of --mix-by, for the fingerprint; {} without SQL.
+
+    Raises:
+        ConfigError, DataError, QueryError: as in `mixing_of`.
+    """
+    answer = answer_of(config, inputs) if config.mix_sql is not None else None
+    if config.replay is not None:
+        _require_other(config, inputs)
+    if config.by_label is not None:
+        _check_subset(config, inputs)
+    if config.mixes or config.mix_by != "source":
+        labels = labels_before(config, inputs, answer)
+        if config.mixes:
+            members = members_of(_shares(config, labels), labels, config)
+            _require_learnable(config, len(members))
+    return {} if answer is None else answer_digest(answer)
+
+
 def mixing_of(
     config: TrainConfig, inputs: Inputs, pool: TokenizedPool, replayed: TokenizedPool | None = None
 ) -> Mixing:
@@ -128,7 +154,11 @@ def mixing_of(
     if config.by_label is None:
         return Mixing(pool.table, counted)
     _check_subset(config, inputs)
-    return replace(_mixture(config, pool.table, labels), counted=counted)
+    mixing = _mixture(config, pool.table, labels)
+    if replayed is None or counted is None:
+        return replace(mixing, counted=counted)
+    _tell_no_replay(config, mixing)
+    return replace(mixing, counted=counted, replays=counted[0][-1])
 
 
 def _replayed(
@@ -143,17 +173,35 @@ def _replayed(
     Raises:
         DataError: the replayed pool is the pool under another name.
     """
+    _require_other(config, inputs)
     own, other = inputs.artifacts["pool"], inputs.artifacts["replay"]
-    if own.fingerprint == other.fingerprint:
-        raise DataError(
-            f"The pool '{config.replay}' of --replay is the pool '{config.pool}' under another name: give another one."
-        )
     if both := len({*pool.table.ids} & {*replayed.table.ids}):
         LOGGER.warning(f"{both} samples of '{other.name}' are in '{own.name}', too: they are candidates and replayed.")
     names, codes = counted or ([own.name], np.zeros(len(pool.table), np.int64))
     replays = np.full(len(replayed.table), len(names))
     joined = replace(pool, table=pool.table.followed_by(replayed.table))
     return joined, ([*names, f"(replay of {other.name})"], np.concatenate([codes, replays]))
+
+
+def _tell_no_replay(config: TrainConfig, mixing: Mixing) -> None:
+    """Warn if the run is too short to replay a sample."""
+    order = mixing.order
+    assert order is not None
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * order.steps)
+    per_step = _replay_share(config) * config.keep
+    if math.floor(per_step * steps) == 0:
+        LOGGER.warning(
+            f"The run replays nothing: --replay-share {config.replay_share:g} of {config.keep} samples is one in "
+            f"{math.ceil(1 / per_step)} steps, and the run has {steps}. Raise --replay-share, --keep or --max-steps."
+        )
+
+
+def _require_other(config: TrainConfig, inputs: Inputs) -> None:
+    """Raise `DataError` if the replayed pool is the pool under another name."""
+    if inputs.artifacts["pool"].fingerprint == inputs.artifacts["replay"].fingerprint:
+        raise DataError(
+            f"The pool '{config.replay}' of --replay is the pool '{config.pool}' under another name: give another one."
+        )
 
 
 def _mixture(config: TrainConfig, table: TokenTable, labels: Labels) -> Mixing:
@@ -201,16 +249,21 @@ def _learned(
     from ...training.mixtures.bandit import WHOLE, OnlineShares
     from ...training.mixtures.interleave import rounded_shares
 
-    if not 2 <= len(members) <= MOST:
-        raise DataError(
-            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives "
-            f"{len(members)}: give another --mix-by."
-        )
+    _require_learnable(config, len(members))
     arms = np.full(count, -1)
     for arm, rows in enumerate(members.values()):
         arms[rows] = arm
     start = rounded_shares([float(share) for share in shares.values()], WHOLE)
     return OnlineShares(arms, start, warmup=config.mix_warmup_steps, smoothing=config.mix_smoothing)
+
+
+def _require_learnable(config: TrainConfig, count: int) -> None:
+    """Raise `DataError` if the shares of so many labels cannot be learned, and --mix-policy odm asks for it."""
+    if config.learns and not 2 <= count <= MOST:
+        raise DataError(
+            f"--mix-policy odm learns the shares of 2 to {MOST} labels, and --mix-by {config.mix_by} gives {count}: "
+            "give another --mix-by."
+        )
 
 
 def members_of(shares: Mapping[str, Fraction], labels: Labels, config: TrainConfig) -> dict[str, Rows]:
@@ -248,10 +301,20 @@ def _tell_repeats(order: MixtureOrder, shares: Mapping[str, Fraction], members: 
 
 
 def by_label(found: Mapping[str, LabelTotal], mixing: Mixing) -> dict[str, Any]:
-    """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix."""
-    offered, kept = (sum(getattr(each, name) for each in found.values()) for name in ("offered", "kept"))
+    """Return, for the summary, the share of each label among candidates and kept samples, and its repeats in a mix.
+
+    The shares are those of the run's own pool; replayed samples have a share of the samples trained on.
+    """
+    own = [each for name, each in found.items() if name != mixing.replays]
+    offered, kept = (sum(getattr(each, name) for each in own) for name in ("offered", "kept"))
     lines = {}
     for name, each in found.items():
+        if name == mixing.replays:
+            lines[name] = (
+                f"{each.kept} samples, {each.kept / max(kept + each.kept, 1):.1%} of those trained on, each of "
+                f"{each.samples} {each.offered / max(each.samples, 1):.1f} times"
+            )
+            continue
         if not each.offered:
             continue
         line = f"{each.offered / offered:.1%} of the candidates, {each.kept / max(kept, 1):.1%} of the kept"

@@ -89,10 +89,10 @@ def test_each_step_has_the_shares_and_the_run_says_what_was_kept(store: Store, t
         f"50.0% of the candidates, {kept:.1%} of the kept, each of 6 samples 8.3 times"
     )
     metrics = rows(store, "SELECT * FROM metrics WHERE metric LIKE '%/%' ORDER BY step")
-    assert [row["value"] for row in metrics if row["metric"] == "candidate_share/math"] == [0.5, 0.5, 0.5]
+    assert [row["value"] for row in metrics if row["metric"] == "candidate_share/math"] == [0.5] * 4
     for row in metrics:
         kind, source = row["metric"].split("/")
-        window = [each for each in seen if row["step"] - 3 < each["step"] <= row["step"]]
+        window = [each for each in seen if (row["step"] - 1) // 3 == (each["step"] - 1) // 3]
         own = [each for each in window if each["source"] == source]
         if kind == "candidate_loss":
             expected = sum(each["loss"] for each in own) / len(own)
@@ -104,6 +104,26 @@ def test_each_step_has_the_shares_and_the_run_says_what_was_kept(store: Store, t
     assert {row["metric"] for row in metrics} == {
         f"{kind}/{source}" for kind in ("candidate_loss", "candidate_share", "kept_share") for source in SIZES
     }
+
+
+def test_a_run_shorter_than_the_steps_between_entries_has_one_at_its_end(
+    store: Store, made: Path, tiny: str, tmp_path: Path
+) -> None:
+    shape = {"selector": "full", "mix_policy": "odm", "max_steps": 4, "logging_steps": 100, "keep": 10}
+    train(store, tiny, **shape)
+    other = Store(shutil.copytree(made, tmp_path / "other"))
+    with interrupted_at(4):  # after the checkpoint of step 2
+        train(other, tiny, **shape)
+    train(other, tiny, **shape)
+    sql = "SELECT step, metric, value FROM metrics WHERE metric LIKE '%/%' ORDER BY ALL"
+    found = rows(store, sql)
+    assert found == rows(other, sql) and {row["step"] for row in found} == {4}
+    kinds = ("mix_share", "mix_reward", "candidate_share", "kept_share", "candidate_loss")
+    assert {row["metric"] for row in found} == {f"{kind}/{source}" for kind in kinds for source in SIZES}
+    shares = {row["metric"]: row["value"] for row in found}
+    for source in SIZES:
+        count = sum(row["source"] == source for row in offered(store))
+        assert shares[f"candidate_share/{source}"] == pytest.approx(count / 40)
 
 
 def test_labels_without_a_share_are_left_out_and_counted(
@@ -237,15 +257,20 @@ def test_replayed_samples_are_always_trained_on_in_their_share(store: Store, tin
     sql = """SELECT o.pool, count(*) AS n, count(DISTINCT l.sample_id) AS d
              FROM ledger l JOIN origins o USING (sample_id) WHERE l.stage = 'replay' GROUP BY o.pool"""
     assert rows(store, sql) == [{"pool": "old", "n": 6, "d": 6}]
-    assert run.summary["by label"]["(replay of old)"] == (
-        "12.0% of the candidates, 30.0% of the kept, each of 9 samples 0.7 times"
-    )
+    assert run.summary["by label"]["(replay of old)"] == ("6 samples, 30.0% of those trained on, each of 9 0.7 times")
+    assert run.summary["by label"]["math"].startswith("50.0% of the candidates, "), "of the run's own pool"
     (found_held,) = trained_on(store, run.fingerprint, store.get("old"))
     assert (found_held.pool, found_held.rows) == ("old", 6), "replayed samples count as trained on"
     make(store, "export", name="out", run="run", to=str(store.root.parent / "out"))
     assert {
         row["source"] for row in rows(store, "SELECT DISTINCT source FROM subsets JOIN samples USING (sample_id)")
     } <= {*SIZES}
+
+
+def test_a_run_too_short_to_replay_says_so(store: Store, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = train(store, tiny, selector="random", replay="old", replay_share=0.01, max_steps=2)
+    assert "replays nothing: --replay-share 0.01 of 4 samples is one in 25 steps, and the run has 2." in caplog.text
+    assert run.summary["by label"]["(replay of old)"] == "0 samples, 0.0% of those trained on, each of 9 0.0 times"
 
 
 def test_a_selectors_weights_leave_replayed_samples_their_share(store: Store, tiny: str) -> None:
@@ -338,6 +363,10 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
     [
         ({"mix": {"maths": 0.5, "chat": 0.5}}, "has the label 'maths' of --mix .*Did you mean 'math'"),
         ({"mix": {"a": 1}, "mix_by": "kinds"}, "no column 'kinds' for --mix-by. Did you mean 'kind'"),
+        ({"mix_by": "zzz"}, "no column 'zzz' for --mix-by. Known: cluster, kind, source[.]"),
+        ({"mix": {"a": 1}, "mix_by": "DELETE FROM samples"}, "'DELETE FROM samples' is no column .* and no SQL that"),
+        ({"mix": {"a": 1}, "mix_by": "WITH x AS (SELECT 1) DELETE FROM samples"}, "."),
+        ({"mix": {"chat": 0.5, "lists": 0.5}, "subset": "first"}, "No sample to train on has the label 'lists'"),
         ({"mix": {"math": 0.5, "rest": 0.5}, "mix_by": "SELECT sample_id, 'math' AS label FROM samples"}, "gives rest"),
         ({"mix": {"a": 1}, "mix_by": "SELECT sample_id FROM samples"}, "must have the columns sample_id and label"),
         (
@@ -354,13 +383,32 @@ def test_options_that_do_not_go_together_are_one_sentence(values: dict[str, Any]
 def test_mixtures_that_the_pool_does_not_have_are_one_sentence(
     store: Store, tiny: str, values: dict[str, Any], message: str
 ) -> None:
-    if "subset" in values:
+    if values.get("subset") == "first":
+        sql = "SELECT sample_id FROM samples WHERE pool = 'pool' AND position < 40"
+        make(store, "subset", name="first", pool="pool", sql=sql)
+    if values.get("subset") == "weighted":
         sql = "SELECT sample_id, 1 + position AS weight FROM samples WHERE pool = 'pool'"
         make(store, "subset", name="weighted", pool="pool", sql=sql)
     if values.get("replay") == "again":
         make(store, "ingest", name="again", data=store.get("pool").config["data"])
+    before = {artifact.name for artifact in store.artifacts()}
     with pytest.raises(CurateError, match=message):
         train(store, tiny, selector="full", **values)
+    assert not store.drafts() and {artifact.name for artifact in store.artifacts()} == before, "nothing is begun"
+
+
+@pytest.mark.parametrize("flags", [["--mix", "math=0.5,math=0.5"], ["--mix=math=0.5,chat=0.5", "--mix=math=0.5"]])
+def test_a_label_that_comes_twice_is_an_error(curate: Any, flags: list[str]) -> None:
+    done = curate("train", "--name", "x", "--pool", "pool", "--model", "m", *flags)
+    assert done.code == 1 and "'math' comes twice in --mix: give it once." in done.err
+
+
+def test_a_label_that_comes_twice_in_a_file_is_an_error(curate: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: x\npool: pool\nmodel: m\nmix:\n  math: 0.5\n  math: 0.5\n")
+    done = curate("train", "--config", "c.yaml")
+    assert done.code == 1 and "math" in done.err and not (tmp_path / "store").exists()
+    done = curate("train", "--name", "x", "--pool", "pool", "--model", "m", "--set", "mix={math: 0.5, math: 0.5}")
+    assert done.code == 1 and "--set mix is not a YAML value" in done.err
 
 
 def test_a_run_without_a_mixture_has_the_fingerprint_of_before() -> None:
