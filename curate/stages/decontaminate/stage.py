@@ -78,7 +78,10 @@ def run(config: DecontaminateConfig, inputs: Inputs, draft: Draft) -> None:
         raise DataError(f"Each of the {len(set(ids))} samples holds a held-out row: there is nothing to keep.")
     write_subset(draft, kept)
     draft.add("leaks", table(pool.name, held, found))
-    draft.summary = {"samples": len(kept), "of the rows of the pool": pool.rows, **_summary(held, found)}
+    summary = _summary(held, found)
+    if repeats := len(ids) - len(set(ids)):
+        summary["rows that hold a sample again"] = repeats
+    draft.summary = {"samples": len(kept), "of the rows of the pool": pool.rows, **summary}
 
 
 def table(pool: str, held: Sequence[Held], leaks: Sequence[Leak]) -> pa.Table:

@@ -67,6 +67,17 @@ def test_the_subset_has_the_other_samples_and_the_table_has_the_pairs(store: Sto
     assert decontaminate(store, "strict", threshold=1.0).summary["rows of the pool with one"] == 3
 
 
+def test_rows_that_hold_a_sample_again_are_counted(store: Store) -> None:
+    pool(store, [WORDS], "held")
+    rows = [{"instruction": prompt, "input": "", "output": "x"} for prompt in (OTHER, "What now?", OTHER, OTHER)]
+    ingest(store, rows, "pool")
+    summary = decontaminate(store).summary
+    assert (summary["samples"], summary["of the rows of the pool"], summary["rows of the pool with one"]) == (2, 4, 0)
+    assert summary["rows that hold a sample again"] == 2
+    pool(store, [OTHER, "What now?"], "distinct")
+    assert "rows that hold a sample again" not in decontaminate(store, "d", pool="distinct").summary
+
+
 def test_several_pools_are_held_out_at_once(store: Store) -> None:
     pool(store, [WORDS], "held")
     pool(store, [OTHER], "more")

@@ -2,6 +2,9 @@
 
 Many right answers end without a full stop: a number, a name, a title, a list, code. So only prose is judged by its last
 sentence, and only where the text before it shows that its sentences end with a sign.
+
+Answers may have millions of characters, so each pattern takes time linear in the length of any text: no two of its
+places scan the same characters, or they scan few. So white space at the begin of a line ends with the line.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ import re
 from .measures import words_of
 from .vocabulary import Vocabulary
 
-FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 END = re.compile(r"[.!?…。！？]['\"”’»)\]}*_`]*\s*$|[:;]\s*[)(D]\s*$")
 """A text that ends with a sign that ends a sentence, or with a face."""
-SENTENCE = re.compile(r"[^\W\d_]{2,}[)\"”’']*[.!?。！？]['\"”’)]*(?:\s+|(?<=[。！？]))(?=[\"“‘'(]?[^\W_])")
+SENTENCE = re.compile(r"[^\W\d_]{2}[)\"”’']*[.!?。！？]['\"”’)]*(?:\s+|(?<=[。！？]))(?=[\"“‘'(]?[^\W_])")
 """The end of a sentence with another one behind it."""
 LEFT_OPEN = re.compile(r"(?:[,，、(\[{“‘«]|(?<=\s)[-–—&/+=])\s*$")
 """A sign at the end of a text that something must follow."""
@@ -28,13 +31,17 @@ LEADING = frozenset(
 )
 """Words that no English sentence ends with, or almost none."""
 CODE = re.compile(
-    r"[{};]\s*$|^\s*(?:def|class|import|from|return|for|while|if|else|print|SELECT|INSERT|UPDATE|CREATE|var|let|const"
-    r"|function|public|#include|<\w+[^>]*>)\b|=>|==|</\w+>|\w+\(.*\)\s*$",
+    r"[{};]\s*$|^[^\S\n]*(?:def|class|import|from|return|for|while|if|else|print|SELECT|INSERT|UPDATE|CREATE|var|let|const"
+    r"|function|public|#include|<\w[^>]{0,300}>)\b|=>|==|</\w+>",
     re.MULTILINE,
 )
+CALL = re.compile(r"\w\(")
+"""The begin of a call; a line that has one and ends with a closing bracket is code, too."""
 ITEM = re.compile(r"^\s*(?:[-*•·–]|\(?\d{1,3}[.):]|\(?[A-Za-z][.)])\s")
-TAG = re.compile(r"(?:#[^\s#]+|https?://\S+|www\.\S+|@\w+)[)\]]?\s*$|[\"”]\s*[-–—~]\s*[A-Z].{0,60}$")
-"""A hashtag, an address, or the author behind a quotation at the end of a text: nothing must follow it."""
+TAG = re.compile(r"#[^\s#]+$|https?://\S|www\.\S|@\w+[)\]]?$")
+"""A hashtag or an address, in the last word of a text: nothing must follow it."""
+AUTHOR = re.compile(r"[\"”]\s*[-–—~]\s*[A-Z].{0,60}$")
+"""The author behind a quotation at the end of a text: nothing must follow it, either."""
 LEAST_LETTERS = 40
 """Letters of the shortest answer that is judged by the sentences before its end."""
 LEAST_LINE = 4
@@ -59,9 +66,9 @@ def unfinished(answer: str, vocabulary: Vocabulary) -> bool:
         return False
     *before, last = lines
     words = words_of(last)
-    if END.search(last) or TAG.search(last):
+    if END.search(last) or TAG.search(last.split()[-1]) or AUTHOR.search(last):
         return False
-    if CODE.search(text):
+    if _is_code(text):
         return any(text.count(opened) > text.count(closed) for opened, closed in (("{", "}"), ("(", ")")))
     if len(words) >= LEAST_LINE - 1 and _left_open(last, words, vocabulary):
         return True
@@ -70,6 +77,13 @@ def unfinished(answer: str, vocabulary: Vocabulary) -> bool:
     if ITEM.match(last) or not last.rstrip()[-1].isalnum():
         return False
     return bool(SENTENCE.search(last)) or _is_prose(before) or _in_bracket(last)
+
+
+def _is_code(text: str) -> bool:
+    """Return whether a text has a line that seems code."""
+    if CODE.search(text):
+        return True
+    return any(line.rstrip().endswith(")") and CALL.search(line) for line in text.split("\n"))
 
 
 def _left_open(last: str, words: list[str], vocabulary: Vocabulary) -> bool:

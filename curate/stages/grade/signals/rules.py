@@ -29,12 +29,14 @@ class Rule:
     Attributes:
         name: what the rule finds.
         where: whether the pattern may be anywhere, begins within the first characters, or is the whole answer.
-        pattern: the pattern; case counts only where it says so.
+        pattern: the pattern; case counts only where it says so. It takes time linear in the length of any answer.
+        behind: it is looked for only behind the last place of this pattern, if there is one.
     """
 
     name: str
     where: Literal["anywhere", "begins", "whole"]
     pattern: re.Pattern[str]
+    behind: re.Pattern[str] | None = None
 
 
 def _rule(name: str, where: Literal["anywhere", "begins", "whole"], text: str, flags: int = re.IGNORECASE) -> Rule:
@@ -77,8 +79,13 @@ PLACEHOLDERS: Sequence[Rule] = (
         r"|title|signature|position|amount)\](?!\()",
     ),
     _rule("<your name>", "anywhere", r"<(?:your|insert|enter)[ _-][\w -]{1,30}>"),
-    _rule("<output>", "anywhere", r"<(?:no ?)?(?:in|out)put>(?![\s\S]*</(?:in|out)put>)"),
-    _rule("TODO:", "anywhere", r"(?:#|//|/\*|<!--|^)\s*(?:TODO|FIXME)\b\s*(?:[:(]|$)", re.MULTILINE),
+    Rule(
+        "<output>",
+        "anywhere",
+        re.compile(r"<(?:no ?)?(?:in|out)put>", re.IGNORECASE),
+        behind=re.compile(r"</(?:in|out)put>", re.IGNORECASE),
+    ),
+    _rule("TODO:", "anywhere", r"(?:(?:#|//|/\*|<!--)\s*|^[^\S\n]*)(?:TODO|FIXME)\b\s*(?:[:(]|$)", re.MULTILINE),
     _rule(
         "code here",
         "anywhere",
@@ -101,7 +108,10 @@ def found(answer: str, rules: Sequence[Rule]) -> tuple[int, int] | None:
         if rule.where == "whole":
             place = rule.pattern.fullmatch(answer) if len(answer) <= BEGINNING else None
         else:
-            place = rule.pattern.search(beginning if rule.where == "begins" else answer)
+            start = 0
+            for closed in rule.behind.finditer(answer) if rule.behind is not None else ():
+                start = closed.end()
+            place = rule.pattern.search(beginning if rule.where == "begins" else answer, start)
         if place is not None:
             return place.span()
     return None
