@@ -109,7 +109,7 @@ def assert_same_run(one: Store, other: Store) -> None:
         {"selector": "uds"},
         {"selector": "filter_weight", "target": "pool", "target_batch_size": 4},
         {"selector": "greats", "target": "pool", "target_batch_size": 4, "update": "rerun", "lora_r": 2},
-        {"selector": "opus", "selector_args": {"sketch": 512}, "target": "pool", "target_batch_size": 4},
+        {"selector": "opus", "target": "pool", "target_batch_size": 4},
         {"selector": "full", "per_device_train_batch_size": 2},
         {"selector": "max_loss", "prescreen": 0.5, "prescreen_miss": 1.0},
     ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ConfigError, DataError, did_you_mean
+from ...errors import CatalogueBusy, ConfigError, DataError, did_you_mean
 from ...log import LOGGER
 from ...runtime.distributed import size
 from ...runtime.terminal import cell
@@ -147,7 +147,7 @@ def mixing_of(
         DataError: a label is not there, or the replayed pool is the pool.
         QueryError: the SQL of --mix-by cannot be answered.
     """
-    labels = labels_of(config, inputs, pool.table, pool.expansion.conversations)
+    labels = _labels(config, inputs, pool)
     counted = labels.counted()
     if replayed is not None:
         pool, counted = _replayed(config, inputs, pool, replayed, counted)
@@ -159,6 +159,17 @@ def mixing_of(
         return replace(mixing, counted=counted)
     _tell_no_replay(config, mixing)
     return replace(mixing, counted=counted, replays=counted[0][-1])
+
+
+def _labels(config: TrainConfig, inputs: Inputs, pool: TokenizedPool) -> Labels:
+    """Return the labels of a run's samples; none where they would only be counted and the catalogue cannot be read."""
+    try:
+        return labels_of(config, inputs, pool.table, pool.expansion.conversations)
+    except CatalogueBusy as error:
+        if config.by_label is not None or config.mix_by != "source":
+            raise
+        LOGGER.warning(f"Nothing is counted by source in this run. {error}")
+        return Labels.of([None] * len(pool.table))
 
 
 def _replayed(

@@ -89,8 +89,8 @@ def test_every_selector_has_what_it_asks_for(adapted: nn.Module) -> None:
 
     scoring_model, inputs = verify_head(make_scoring_model(adapted)), inputs_of()
     info = RunInfo(vocab_size=scoring_model.head.vocab_size, max_length=16, keep=1, total_steps=10)
-    nothing = OptimizerState.from_states({}, {})
-    engine = GradientEngine(scoring_model, None, lambda: nothing)
+    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad])
+    engine = GradientEngine(scoring_model, None, lambda: OptimizerState.of(optimizer, adapted))
     for name in SELECTORS:
         selector = make_selector(name, {}, info)
         if selector.signals:
