@@ -198,7 +198,7 @@ def inspect(store: Store, config: InspectConfig) -> None:
 def _of_run(config: InspectConfig, inputs: Inputs) -> dict[str, Any]:
     """Return the options of the run that decide which tokens are targets, as far as none was given here.
 
-    A chat template is not among them: it may be a file, which a store from somebody else must not choose.
+    A chat template is not among them: it may be a file, which a received store must not choose.
     """
     if config.run is None:
         return {}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 import zlib
 from collections import Counter
 
@@ -246,3 +249,18 @@ def test_an_answer_of_another_language_is_told_unless_the_prompt_asks_for_it() -
     assert not language.is_other("Where do the children play in the evening?", german, en, ("de", 0.85))
     assert not language.is_other("Where do the children play in the evening?", "Am Ufer.", en, de)
     assert not language.is_other("Where do the children play in the evening?", "42", en, (None, None))
+
+
+def test_the_overlap_does_not_depend_on_the_order_of_the_words() -> None:
+    found = []
+    for seed in range(4):
+        code = (
+            "from curate.stages.grade.signals.vocabulary import Vocabulary; v = Vocabulary(); "
+            "texts = [[f'w{i * j % 37}' for i in range(j + 9)] for j in range(40)]; "
+            "[v.add([' '.join(t)]) for t in texts]; print([v.overlap(texts[i], texts[i + 1]).hex() for i in range(39)])"
+        )
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        found.append(
+            subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+        )
+    assert len(set(found)) == 1

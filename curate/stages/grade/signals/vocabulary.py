@@ -51,13 +51,13 @@ class Vocabulary:
         It is the cosine of the vectors that have log(N / df) for each word of the text and 0 for all others, with df of
         the N texts that have the word. An answer to another question shares fewer rare words with the prompt than its
         own answer does; a short right answer may share none. It is 0 if one of them has no words, or only such that all
-        texts have.
+        texts have. Sums are exact, so they do not depend on the order of the words.
         """
         one, two = ({word.lower() for word in words} for words in (prompt, answer))
-        sizes = [math.sqrt(sum(self._rarity(word) ** 2 for word in words)) for words in (one, two)]
+        sizes = [math.sqrt(math.fsum(self._rarity(word) ** 2 for word in words)) for words in (one, two)]
         if not all(sizes):
             return 0.0
-        return min(1.0, sum(self._rarity(word) ** 2 for word in one & two) / math.prod(sizes))
+        return min(1.0, math.fsum(self._rarity(word) ** 2 for word in one & two) / math.prod(sizes))
 
     def _rarity(self, word: str) -> float:
         return math.log(max(1, self.rows) / max(1, self.texts[word]))
