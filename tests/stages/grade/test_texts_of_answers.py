@@ -257,7 +257,8 @@ def test_the_overlap_does_not_depend_on_the_order_of_the_words() -> None:
         code = (
             "import random; from curate.stages.grade.signals.vocabulary import Vocabulary; "
             "v, r = Vocabulary(), random.Random(0); "
-            "texts = [[f'w{int(600 * r.random() ** 3)}' for _ in range(120)] for _ in range(60)]; "
+            "name = lambda n: ''.join(chr(97 + int(c)) for c in str(n)); "
+            "texts = [[name(int(600 * r.random() ** 3)) for _ in range(120)] for _ in range(60)]; "
             "[v.add([' '.join(t)]) for t in texts]; print([v.overlap(texts[i], texts[i + 1]).hex() for i in range(59)])"
         )
         environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
