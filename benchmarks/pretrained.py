@@ -74,6 +74,11 @@ def _without(condition: str) -> Method:
     return Method({"selector": "random"}, {"stage": "export", "pool": "pool", "sql": sql, "file_format": "jsonl"})
 
 
+def _by_gradients(selector: str, target: str) -> Method:
+    train = {"selector": selector, "target": f"{target}-asked", "target_batch_size": 4}
+    return Method(train, heldout=(f"{target}-heldout",))
+
+
 def _for_target(target: str) -> dict[str, Method]:
     of: dict[str, Any] = {
         "heldout": (f"{target}-heldout",),
@@ -88,6 +93,8 @@ def _for_target(target: str) -> dict[str, Method]:
         f"{target}/target_only": Method(alone, heldout=(f"{target}-heldout",)),
         f"{target}/rds": _subset(method="rds", **spaces, **of),
         f"{target}/tfidf": _subset(method="tfidf", target=f"{target}-asked", **of),
+        f"{target}/greats": _by_gradients("greats", target),
+        f"{target}/opus": _by_gradients("opus", target),
         f"{target}/less": _subset(method="less", target=f"{target}-asked", warmup="random-sSEED", **of),
     }
 
@@ -112,6 +119,9 @@ METHODS = {
     "completion-diversity": _selector("uds", tokens="completion", alpha=2.5),
     "learnability": Method({"selector": "learnability", "reference": "pool-features"}),
     "max_grad": _selector("max_grad"),
+    "rsr": _selector("rsr"),
+    "q_tuning": _selector("q_tuning"),
+    "slap": _selector("slap"),
     "k_center": _subset(
         stage="select", method="k_center", features="pool-features", budget=STEPS * KEEP, pool="pool", seed="SEED",
         heldout=("heldout", "gsm8k-heldout", "code-heldout"),
