@@ -34,7 +34,7 @@ curate embed --pool pool --model run --name after     # the model that `curate t
 curate embed --pool pool --model run --before feats --name after     # and what it has learnt since `feats`
 curate embed --pool pool --encoder ./all-MiniLM-L6-v2 --on prompt --name topics     # a sentence encoder
 curate embed --pool pool --model M --signals ifd,surprise,quantiles --name quality     # find bad and easy rows
-curate embed --pool pool --model M --signals weighted_embedding --name rds-plus     # for select --method rds
+curate embed --pool pool --model M --signals weighted_embedding --name rds-plus     # for rds of curate select
 torchrun --nproc-per-node 8 -m curate embed --pool pool --model M --name feats     # one process per GPU
 curate embed --pool pool --model M --name feats --engine ray --workers 16     # on the cluster at RAY_ADDRESS
 """

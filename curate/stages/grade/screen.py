@@ -15,6 +15,8 @@ from .grading import FLAGS
 
 WIDTH, HEIGHT = 100, 40
 """Columns and lines of the screen."""
+BEFORE_TEXT = 37
+"""Columns of a line of examples before its text."""
 NOTES = 5
 """Lines of notes on what was not measured or was joined, at most."""
 
@@ -66,11 +68,18 @@ def _lines(found: Mapping[str, Any], pool: str, name: str) -> list[str]:
         lines += table(rows, width=width)
         examples = [
             {key: each[key] for key in ("flag", "position")}
-            | {"sample_id": str(each["sample_id"])[:10], "text": each["text"]}
+            | {"sample_id": str(each["sample_id"])[:10], "text": _fitted(each, width - BEFORE_TEXT)}
             for each in found["examples"][: HEIGHT - len(lines) - len(following) - 3]
         ]
         lines += ["", *table(examples, width=width)]
     return [*lines, *following]
+
+
+def _fitted(example: Mapping[str, Any], room: int) -> str:
+    """Return the text of an example; of an unfinished one the end, which is what the flag is about."""
+    text = str(example["text"])
+    is_cut = example["flag"] == "unfinished" and len(text) > room
+    return f"…{text[len(text) - max(room, 2) + 1 :]}" if is_cut else text
 
 
 def _missing(found: Mapping[str, Any], width: int) -> list[str]:

@@ -137,7 +137,11 @@ def test_personal_data_is_in_no_file_of_the_grade_and_not_on_the_screen(store: S
             assert "jane.doe" not in str(content)
 
 
-def test_the_screen_has_counts_examples_and_commands_that_can_be_typed(store: Store, ids: list[str]) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_screen_has_counts_examples_and_commands_that_can_be_typed(
+    store: Store, ids: list[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     made = grade(store)
     lines = shown(made).splitlines()
     assert len(lines) <= 40 and max(map(len, lines[:-4])) <= 100
