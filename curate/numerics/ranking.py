@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,6 +46,36 @@ def best(values: Tensor, chance: Tensor | None = None) -> int:
         return first
     equal = (values == values[first]).nonzero()[:, 0]
     return first if len(equal) == 1 else int(equal[chance[equal.to(chance.device)].argmax()])
+
+
+def pick_in_turn(
+    values: Tensor,
+    penalties: Tensor,
+    usable: Tensor,
+    chance: Tensor,
+    seen: Callable[[Tensor, int], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Pick one after the other, each time the highest value, and subtract from all values what the pick costs them.
+
+    Args:
+        values: (n,) float64 values before the first pick.
+        penalties: (n, n); column j is subtracted from the values when j is picked.
+        usable: (n,) bool; the others are never picked.
+        chance: (n,) int64, decides between equal values.
+        seen: returns the values to compare, from the values and the number of the pick; None: the values themselves.
+
+    Returns:
+        (n,) the number of each pick, from 0, and (n,) its value when it was picked; float64, NaN where nothing was.
+    """
+    order, found = torch.full_like(values, torch.nan), torch.full_like(values, torch.nan)
+    remaining = usable.clone()
+    for number in range(int(usable.sum())):
+        compared = values if seen is None else seen(values, number)
+        pick = best(compared.where(remaining, -torch.inf), chance)
+        order[pick], found[pick] = float(number), values[pick]
+        remaining[pick] = False
+        values = values - penalties[:, pick]
+    return order, found
 
 
 def choose(total: Tensor, k: int, chance: Tensor | None = None) -> Tensor:

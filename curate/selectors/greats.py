@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ..numerics.ranking import best
+from ..numerics.ranking import pick_in_turn
 from .base import CandidateBatch, GradientNeeds, RunInfo, Scores, Selector
 
 
@@ -51,13 +51,7 @@ class GREATS(Selector):
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
         chance = batch.chances(self.info.seed)
         value = rate * alignment if rate else alignment
-        order = torch.full_like(value, torch.nan)
-        utility = torch.full_like(value, torch.nan)
-        remaining = value.isfinite()
-        for rank in range(int(remaining.sum())):
-            pick = best(value.where(remaining, -torch.inf), chance)
-            order[pick], utility[pick] = -float(rank), value[pick] if rate else 0.0
-            remaining[pick] = False
-            value = value - self.interaction * rate**2 * gram[:, pick]
+        order, utility = pick_in_turn(value, self.interaction * rate**2 * gram, value.isfinite(), chance)
+        utility = utility if rate else 0 * utility
         zero_rate = torch.full_like(value, float(not rate))
-        return Scores(order, {"alignment": alignment, "utility": utility, "zero_rate": zero_rate})
+        return Scores(-order, {"alignment": alignment, "utility": utility, "zero_rate": zero_rate})

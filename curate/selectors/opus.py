@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..numerics.ranking import best, gumbel
+from ..numerics.ranking import gumbel, pick_in_turn
 from .base import CandidateBatch, GradientNeeds, Requirements, RunInfo, Scores, Selector
 
 
@@ -76,20 +76,19 @@ class OPUS(Selector):
         rate = batch.scalars["learning_rate"]
         alignment, gram = batch.values["alignment"].double(), batch.pairs["gram"].double()
         chance, positions = batch.chances(self.info.seed), batch.positions.tolist()
-        remaining = alignment.isfinite() & gram.diagonal().isfinite()
-        value, unit = alignment.clone(), self._unit(alignment[remaining], rate)
-        order, utility = torch.full_like(value, torch.nan), torch.full_like(value, torch.nan)
-        for rank in range(int(remaining.sum())):
-            drawn = value / unit
-            if self.temperature:
-                noise = [gumbel(f"opus:{self.info.seed}:{batch.step}:{rank}:{position}") for position in positions]
-                drawn = drawn / self.temperature + torch.tensor(noise, dtype=torch.float64)
-            pick = best(drawn.where(remaining, -torch.inf), chance)
-            order[pick], utility[pick] = -float(rank), value[pick]
-            remaining[pick] = False
-            value = value - self.redundancy * rate * gram[:, pick]
-        zero_rate = torch.full_like(value, float(not rate))
-        return Scores(order, {"alignment": alignment, "utility": utility, "zero_rate": zero_rate})
+        usable = alignment.isfinite() & gram.diagonal().isfinite()
+        unit = self._unit(alignment[usable], rate)
+
+        def drawn(value: torch.Tensor, number: int) -> torch.Tensor:
+            if not self.temperature:
+                return value / unit
+            key = f"opus:{self.info.seed}:{batch.step}:{number}"
+            noise = [gumbel(f"{key}:{position}") for position in positions]
+            return value / unit / self.temperature + torch.tensor(noise, dtype=torch.float64)
+
+        order, utility = pick_in_turn(alignment, self.redundancy * rate * gram, usable, chance, drawn)
+        zero_rate = torch.full_like(alignment, float(not rate))
+        return Scores(-order, {"alignment": alignment, "utility": utility, "zero_rate": zero_rate})
 
     def _unit(self, alignment: torch.Tensor, rate: float) -> float:
         """Return the number by which U / η is divided before it is divided by τ."""
