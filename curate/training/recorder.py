@@ -53,6 +53,13 @@ class Counters:
     near_ties: int = 0
     bad: list[str] = field(default_factory=list)
 
+    def count(self, lengths: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> None:
+        """Count the candidates of a step, (B,) lengths in tokens, and those that are kept, (B,)."""
+        self.tokens_seen += int(lengths.sum())
+        self.tokens_kept += int(lengths[kept].sum())
+        self.samples_seen += len(lengths)
+        self.samples_kept += int(kept.sum())
+
     def add(self, other: Counters) -> None:
         """Add the counters of another process."""
         for name in ("tokens_kept", "tokens_seen", "samples_kept", "samples_seen", "samples_ruled_out", "near_ties"):
@@ -124,11 +131,6 @@ class StepRecorder:
         lengths = table.lengths[rows]
         replayed = rows >= table.first_replayed
         losses = None if loss is None else _column(loss, len(rows))
-        stages = None if screened is None else screened.stages.numpy()
-        if replayed.any():
-            own = np.zeros(np.count_nonzero(~replayed), np.int8) if stages is None else stages
-            stages = np.full(len(rows), STAGES.index("replay") + 1, np.int8)
-            stages[~replayed] = own
         if self.labels is not None:
             self.labels.add(rows, mask, lengths, losses)
         self.ledger.append(
@@ -141,20 +143,15 @@ class StepRecorder:
                 "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
                 "loss": losses,
                 "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
-                "stage": stages,
+                "stage": _stages(screened, replayed),
                 "predicted": None if screened is None else _column(screened.predicted, len(rows)),
                 "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
                 "tokens": lengths,
                 "target_tokens": table.target_tokens[rows],
-                "parts": {}
-                if scores is None
-                else {name: _column(value, len(rows)) for name, value in scores.parts.items()},
+                "parts": {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()},
             },
         )
-        self.counters.tokens_seen += int(lengths.sum())
-        self.counters.tokens_kept += int(lengths[mask].sum())
-        self.counters.samples_seen += len(rows)
-        self.counters.samples_kept += int(mask.sum())
+        self.counters.count(lengths, mask)
         if screened is not None:
             self.counters.samples_ruled_out += len(rows) - len(screened.scored)
 
@@ -183,6 +180,16 @@ class StepRecorder:
                 f"last one is {known[-1]}. Lower the learning rate, or look at the samples with curate query "
                 f"\"SELECT * FROM conversations WHERE sample_id = '{known[-1]}'\"."
             )
+
+
+def _stages(screened: Screened | None, replayed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8] | None:
+    """Return the ledger's column `stage`, (B,): where a prescreen ruled a row out, and which were replayed."""
+    stages = None if screened is None else screened.stages.numpy()
+    if not replayed.any():
+        return stages
+    found = np.full(len(replayed), STAGES.index("replay") + 1, np.int8)
+    found[~replayed] = 0 if stages is None else stages
+    return found
 
 
 def trained_targets(
