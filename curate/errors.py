@@ -115,10 +115,18 @@ def _system_message(error: BaseException, what: str) -> str:
     )
 
 
+LISTED = 30
+"""Names that an error message lists."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean 'uds'?"` if a known name is close to `name`, else a list of all known names."""
+    """Return `" Did you mean 'uds'?"` if a known name is close to `name`, else a list of the known names.
+
+    A long list is cut: of more than `LISTED` names the first are listed, and the others counted.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(known)}." if known else ""
+    listed = ", ".join(known[:LISTED]) + (f" and {len(known) - LISTED} others" if len(known) > LISTED else "")
+    return f" Known: {listed}." if known else ""
