@@ -38,6 +38,29 @@ class _Redacting(logging.Formatter):
         return harmless(redacted(super().format(record)))
 
 
+@contextmanager
+def repeats_left_out() -> Iterator[None]:
+    """Log each line once inside the `with` block; a last line counts those that would have come again."""
+    seen: set[str] = set()
+    repeated = 0
+
+    def is_new(record: logging.LogRecord) -> bool:
+        nonlocal repeated
+        line = record.getMessage()
+        repeated += line in seen
+        new = line not in seen
+        seen.add(line)
+        return new
+
+    LOGGER.addFilter(is_new)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(is_new)
+        if repeated:
+            LOGGER.info(f"{repeated} lines like earlier ones were left out.")
+
+
 def bar(*, total: int | None, label: str, unit: str, initial: int = 0) -> Any:
     """Return a tqdm bar on stderr; where stderr is a file, it logs a line every `LINE_SECONDS` instead.
 

@@ -59,3 +59,14 @@ def test_a_heartbeat_waits_for_its_time(lines: pytest.LogCaptureFixture, monkeyp
     for now[0] in (10.0, 31.0, 32.0, 59.0, 62.0):
         heartbeat.beat(lambda: f"at {now[0]:.0f}")
     assert lines.messages == ["at 31", "at 62"]
+
+
+def test_lines_that_come_again_are_counted_and_not_logged(lines: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError), log.repeats_left_out():
+        for _ in range(3):
+            log.LOGGER.warning("5 samples have nothing to train on.")
+        log.LOGGER.info("made one in 1 s")
+        raise ValueError
+    log.LOGGER.warning("5 samples have nothing to train on.")
+    again = "5 samples have nothing to train on."
+    assert lines.messages == [again, "made one in 1 s", "2 lines like earlier ones were left out.", again]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ConfigError, DataError
-from ...log import LOGGER
+from ...log import LOGGER, repeats_left_out
 from ...store import Artifact, Draft, Store
 from ...store.artifacts.files import read_json, write_json, write_text
 from .. import build_config, run_stage
@@ -72,9 +72,10 @@ def run(config: AdviseConfig, inputs: Inputs, draft: Draft) -> None:
     """Race, judge, and write what is advised."""
     race = Race.begin(config, inputs, draft, _tasks(config, inputs))
     try:
-        plan = race.plan()
-        race.tell(plan)
-        winner = race.run(plan)
+        with repeats_left_out():
+            plan = race.plan()
+            race.tell(plan)
+            winner = race.run(plan)
     finally:
         race.artifacts.close()
     result = result_of(race, plan, winner, notes_of(race, plan, winner.label))

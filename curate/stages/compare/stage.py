@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import TrainingError
-from ...log import LOGGER
+from ...log import LOGGER, repeats_left_out
 from ...store import Artifact, Draft
 from ...store.artifacts.files import read_json, write_json, write_text
 from ..decontaminate.check import Contact, contact
@@ -79,7 +79,8 @@ def run(config: CompareConfig, inputs: Inputs, draft: Draft) -> None:
     report_contacts(contacts, strict=False)
     planned = plan(config)
     weights = weights_of(config, inputs.locations["model"])
-    progress = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
+    with repeats_left_out():
+        progress = make_all(inputs.store, planned.tasks, config.jobs, draft.path / "cells")
     if not all(f"{config.name}-{BASELINE}-s{seed}" in progress.made for seed in config.seeds):
         _fail(config, progress)
     result, at_budget = _compare(config, inputs, planned, progress, weights)
