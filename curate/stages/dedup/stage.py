@@ -111,11 +111,11 @@ def _summary(config: DedupConfig, rows: Compared, found: Groups) -> dict[str, ob
         summary["rows without a prompt or an answer to compare"] = rows.empty
     if rows.unusable:
         summary["samples without a usable vector"] = rows.unusable
-    pairs = [
-        f"{cell(pair['sample_id'])} of {cell(pair['other_id'])}, {pair['kind']}{_similarity(pair)}"
-        for pair in found.pairs.slice(0, SHOWN_PAIRS).to_pylist()
-    ]
-    return summary | ({"first pairs": "; ".join(pairs)} if pairs else {})
+    pairs = {
+        str(number): f"{cell(pair['sample_id'])} of {cell(pair['other_id'])}, {pair['kind']}{_similarity(pair)}"
+        for number, pair in enumerate(found.pairs.slice(0, SHOWN_PAIRS).to_pylist(), start=1)
+    }
+    return summary | ({"first pairs": pairs} if pairs else {})
 
 
 def _similarity(pair: dict[str, float | None]) -> str:
