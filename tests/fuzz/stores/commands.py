@@ -94,6 +94,10 @@ SHARED = (
         "select --method column --set method_args.column=loss --pool pool --features feats --budget 6 --name it",
         0.5,
     ),
+    *(
+        _line(f"select {method}", f"select --method {method} --pool pool --features feats --budget 6 --name it", 0.3)
+        for method in ("facility_location", "graph_cut")
+    ),
     _line("cluster", STAGES["cluster"], 1),
     _line("curriculum", STAGES["curriculum"], 1),
     _line("subset", "subset --pool pool --from few --union order --name it", 1),
@@ -102,6 +106,8 @@ SHARED = (
     _line("decontaminate", STAGES["decontaminate"], 0.7),
     _line("grade", STAGES["grade"], 0.7),
     _line("dedup against", "dedup --pool pool --against held --by exact --on answer --name it", 0.5),
+    _line("dedup by vectors", "dedup --pool pool --by embedding --features feats --name it", 0.4),
+    _line("dedup by a score", "dedup --pool pool --by exact --keep lowest:loss --features feats --name it", 0.4),
     _line("split", STAGES["split"], 0.5),
     _line(
         "advise",
