@@ -109,7 +109,7 @@ class Injector:
             if mode is None and not os.path.isabs(path):  # relative to a descriptor; `open` has reported the whole path
                 return
             where = os.path.abspath(os.fsdecode(path))
-            if self.fault.shm and where.startswith("/dev/shm"):
+            if self.fault.shm and where.startswith("/dev/shm") and not where.startswith(self.fault.root):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where)
             self.point("open", where)
         elif event in CHANGES and isinstance(args[0], (str, bytes, os.PathLike)):
