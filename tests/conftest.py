@@ -26,6 +26,7 @@ from curate.store import Draft, Store
 
 pytest_plugins = [
     "tests.support.catalogues",
+    "tests.support.children",
     "tests.support.encoders",
     "tests.support.garbage",
     "tests.support.memory_folder",
