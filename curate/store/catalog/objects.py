@@ -66,7 +66,7 @@ def keep_searched(path: Path) -> None:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """Return what changes whenever somebody changes the file; None if there is none, or part of it is in its log."""
+    """Return what changes with each change of the file; None if there is none, or part of it is in its log."""
     if os.path.lexists(path.with_name(f"{path.name}.wal")):
         return None
     try:
