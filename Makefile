@@ -1,4 +1,5 @@
 # Needs make, git and Python >= 3.11; everything else is installed into .venv, at the versions in constraints.txt.
+# --no-compile: the packages hold 400 MB of source, of which Python compiles what it imports.
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
@@ -24,7 +25,7 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curate needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	touch $@
 
 wheel: $(INSTALLED)  ## dist/*.whl, installed and tried with no clone around
@@ -35,7 +36,7 @@ docs: $(DOCUMENTED)  ## the documentation site, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 $(DOCUMENTED): $(INSTALLED)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]" -c constraints.txt
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -e ".[docs]" -c constraints.txt
 	touch $@
 
 audit:  ## known holes in what constraints.txt names, where the advisories can be reached

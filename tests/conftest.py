@@ -25,6 +25,8 @@ from curate.stages.stage import Stage
 from curate.store import Draft, Store
 
 pytest_plugins = [
+    "tests.support.catalogues",
+    "tests.support.children",
     "tests.support.encoders",
     "tests.support.garbage",
     "tests.support.memory_folder",

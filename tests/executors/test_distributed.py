@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from curate import Store, make
+from tests.faults.injection import PATCH
+from tests.support.ranks import Ranks
 
 pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
 
@@ -119,13 +121,19 @@ HANGS = "has given no sign of life for 15 s: it hangs, or its machine cannot be 
     ("first", "second", "sent", "said"), [(2, 1, "SIGKILL", KILLED), (2, 1, "SIGSTOP", HANGS), (1, 2, "SIGKILL", "")]
 )
 def test_a_pass_with_a_killed_or_hanging_process_is_finished_by_another_number_of_processes(
-    alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int, sent: str, said: str
+    ranks: Ranks, alone: Store, copy: Store, tiny: str, tmp_path: Path, first: int, second: int, sent: str, said: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOP)
     options = flags({**EMBED, "model": tiny, "process_timeout": 15})
-    killed = start(first, copy, "embed", *options, PYTHONPATH=str(tmp_path), SENT=sent)
-    _, stderr = killed.communicate(timeout=300)
-    assert killed.returncode != 0 and not copy.has("feats")
+    if first == 1:
+        patch = {PATCH: str(tmp_path / "sitecustomize.py"), "SENT": sent}
+        alone_killed = ranks.commands.start(tmp_path, "embed", *options, f"--store={copy.root}", environment=patch)
+        code, stderr = alone_killed.wait(300), alone_killed.err
+    else:
+        killed = start(first, copy, "embed", *options, PYTHONPATH=str(tmp_path), SENT=sent)
+        stderr = killed.communicate(timeout=300)[1]
+        code = killed.returncode
+    assert code != 0 and not copy.has("feats")
     assert said in stderr and stderr.count("Error: ") == (2 if said else 0), "one is torchrun's ChildFailedError"
     left = list(copy.root.glob("artifacts/embed/*/part-*.parquet"))
     assert left and len(left) < 19
@@ -133,7 +141,9 @@ def test_a_pass_with_a_killed_or_hanging_process_is_finished_by_another_number_o
     if second == 1:
         make(copy, "embed", model=tiny, **EMBED)
     else:
-        finish(start(second, copy, "embed", *flags({**EMBED, "model": tiny})))
+        given = ("embed", *flags({**EMBED, "model": tiny}), f"--store={copy.root}")
+        done = ranks.run(tmp_path, *given, processes=second)
+        assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in left} == times, "finished shards are not made again"
     assert content(copy, "feats") == content(alone, "feats")
 

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "CURATE_FAULT"
+PATCH = "CURATE_TEST_PATCH"
+"""Variable with the path of a Python file that a fork of the server runs before its command, as a sitecustomize is."""
 CHANGES = {"os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2, "os.link": 2, "os.truncate": None}
 """Event of a change -> position of the descriptor of the folder that its first argument is relative to, if any."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -45,7 +47,7 @@ class Fault:
         at: the number of the point, from 1.
         log: the file to which `count` writes.
         clock: seconds by which every read of the clock is wrong, forward and back in turn.
-        shm: let every write to /dev/shm fail.
+        shm: let every write to /dev/shm fail, except below `root`.
         rank: the rank of torchrun's that has the fault; None for any process.
     """
 
@@ -109,7 +111,7 @@ class Injector:
             if mode is None and not os.path.isabs(path):  # relative to a descriptor; `open` has reported the whole path
                 return
             where = os.path.abspath(os.fsdecode(path))
-            if self.fault.shm and where.startswith("/dev/shm"):
+            if self.fault.shm and where.startswith("/dev/shm") and not where.startswith(self.fault.root):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where)
             self.point("open", where)
         elif event in CHANGES and isinstance(args[0], (str, bytes, os.PathLike)):

@@ -21,7 +21,7 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from .injection import Fault, arm
+from .injection import PATCH, Fault, arm
 
 IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "duckdb", "pyarrow.parquet", "sklearn.metrics")
 IMPORTED += ("safetensors.torch", "pydantic", "curate.cli.main", "curate.store.catalog.query", "curate.training.run")
@@ -83,6 +83,9 @@ def _become(request: dict[str, Any]) -> None:
     for number, file in enumerate((nothing, out, err)):
         os.dup2(file, number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if patch := request["environment"].get(PATCH):
+        with open(patch, encoding="utf-8") as file:
+            exec(compile(file.read(), patch, "exec"), {"__name__": "patch"})
     if request["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
     if request["fault"]:

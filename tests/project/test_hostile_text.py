@@ -13,6 +13,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,10 @@ def tmp_path(memory_folder: Path) -> Path:
     return memory_folder
 
 
-@pytest.fixture
-def world(curate: Call, tmp_path: Path) -> Store:
-    """A store with a pool of a hostile label, of a hostile file, with hostile columns; a run; a draft."""
-    store = Store("store")
-    ids = ingest(store, [{**row, f"col {WITHOUT_NULL}": WITHOUT_NULL} for row in ROWS])
-    train(store, ids, [[0, 1], [2, 3]])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store: a pool of a hostile label, of a hostile file, with hostile columns; a run; a draft."""
+    folder = tmp_path_factory.mktemp("hostile")
 
     def stop(draft: Any) -> None:
         raise KeyboardInterrupt
@@ -86,9 +85,21 @@ def world(curate: Call, tmp_path: Path) -> Store:
     class Toy(Config):
         seed: int = 0
 
-    with contextlib.suppress(KeyboardInterrupt):
-        store.make("ingest", stop, Toy(name="draft"))
-    return store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        store = Store("store")
+        ids = ingest(store, [{**row, f"col {WITHOUT_NULL}": WITHOUT_NULL} for row in ROWS])
+        train(store, ids, [[0, 1], [2, 3]])
+        with contextlib.suppress(KeyboardInterrupt):
+            store.make("ingest", stop, Toy(name="draft"))
+    return folder
+
+
+@pytest.fixture
+def world(made: Path, curate: Call, tmp_path: Path) -> Store:
+    """A copy of that store in the working folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Store("store")
 
 
 def texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

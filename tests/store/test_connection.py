@@ -15,7 +15,7 @@ import pytest
 
 from curate.errors import CatalogueRefused, StoreError
 from curate.store import Store
-from curate.store.catalog import layout
+from curate.store.catalog import layout, objects
 from curate.store.catalog.catalog import NAME_COLUMNS
 from curate.store.catalog.connection import connect
 from curate.store.catalog.fragments import fragments, record_tables
@@ -248,3 +248,16 @@ def test_a_newer_catalogue_is_newer_even_if_its_tables_are_others(store: Store) 
     _execute(store.root, f"CREATE TABLE extra (a INTEGER); UPDATE layout SET digest = '{layout.LAYOUT + 1}:x'")
     with pytest.raises(StoreError, match="newer curate"):
         store.query("SELECT 1")
+
+
+def test_a_catalogue_is_searched_for_macros_again_only_after_somebody_else_changed_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.make("toy", fill, Toy(name="a"))
+    monkeypatch.setattr(objects, "MACROS", "UNION ALL SELECT 'macro', 'of a search', NULL")
+    store.make("toy", fill, Toy(name="b", seed=1))
+    with store.catalog.open(rebuild=False):
+        pass
+    _execute(store.root, "DELETE FROM samples")
+    with pytest.raises(CatalogueRefused, match="'of a search'"), store.catalog.open(rebuild=False):
+        pass

@@ -2,7 +2,7 @@
 
 A launch of torchrun imports torch and transformers in each of its processes, which takes twenty seconds of processor
 time; here it takes two. The environment and the key-value store are those that torchrun gives. Tests of torchrun
-itself, and of processes that are killed, start torchrun.
+itself, and of launches that it must end, start torchrun.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,16 @@ class Ranks:
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
 
-    def run(self, folder: Path, *args: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, folder: Path, *args: str, processes: int = 2, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `curate ARGS` in several processes. If one fails, the others are stopped, as torchrun does.
+
+        Args:
+            folder: the working directory.
+            args: the arguments of `curate`.
+            processes: the number of processes.
+            environment: more variables of the environment.
 
         Returns:
             The first exit code that is not 0, and the output of all processes, rank after rank.
@@ -42,6 +50,7 @@ class Ranks:
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         launch = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
         launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_RUN_ID": "ranks"}
+        launch |= environment or {}
         launch |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "GROUP_RANK": "0"}
         running = [
             self.commands.start(folder, *args, environment={**launch, "RANK": str(rank), "LOCAL_RANK": str(rank)})

@@ -26,6 +26,10 @@ SLOWEST = (
     "tests/doctor/test_doctor.py",
     "tests/store/test_received_stores.py",
     "tests/families/test_families.py",
+    "tests/project/test_examples.py",
+    "tests/fuzz/stores/test_fuzz_stores.py",
+    "tests/project/test_wheel.py",
+    "tests/stages/advise/test_advise.py",
 )
 """Files whose single tests take longest, the slowest first."""
 

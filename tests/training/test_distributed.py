@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from curate import Store, make
 from curate.errors import ConfigError
+from tests.faults.injection import PATCH
 from tests.support.ranks import Ranks
 
 pytest.importorskip("torch.distributed.run", reason="torchrun is not here")
@@ -239,12 +240,17 @@ if "STOP_RANK" in os.environ:
 """
 
 
-def stop(store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: Any) -> None:
-    """Begin the run, and kill a process of it in its last step."""
+def stop(ranks: Ranks | None, store: Store, tiny: str, tmp_path: Path, *, processes: int, **values: Any) -> None:
+    """Begin the run in forks, or without `ranks` by torchrun, and kill a process of it in its last step."""
     (tmp_path / "sitecustomize.py").write_text(STOP)
-    path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"  # the sitecustomize imports curate before -m does
-    env = {"PYTHONPATH": path, "STOP_RANK": str(processes - 1)}
-    stopped = launch(store, *words(tiny, **values), processes=processes, **env)
+    env = {"STOP_RANK": str(processes - 1)}
+    if ranks is None:
+        path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"  # the sitecustomize imports curate before -m does
+        stopped = launch(store, *words(tiny, **values), processes=processes, **env, PYTHONPATH=path)
+    else:
+        env |= {PATCH: str(tmp_path / "sitecustomize.py")}
+        given = (*words(tiny, **values), f"--store={store.root}")
+        stopped = ranks.run(store.root.parent, *given, processes=processes, environment=env)
     assert stopped.returncode != 0 and "did not expect" not in stopped.stderr, stopped.stderr
     if processes > 1:
         ends = "torchrun stopped process 0 of 2|The connection to another process of the launch broke"
@@ -257,7 +263,8 @@ def test_a_distributed_run_that_was_stopped_ends_as_one_that_was_not(
     ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     assert train(ranks, store, tiny, **values).returncode == 0
-    stop(alone, tiny, tmp_path, processes=2, **values)
+    by_torchrun = values["scope"] == "rank"
+    stop(None if by_torchrun else ranks, alone, tiny, tmp_path, processes=2, **values)
     done = train(ranks, alone, tiny, **values)
     assert done.returncode == 0, done.stderr
     assert "Resuming 'run' at step 4." in done.stderr
@@ -273,7 +280,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(
     ranks: Ranks, store: Store, alone: Store, pool: str, tiny: str, tmp_path: Path, before: int, after: int
 ) -> None:
     make(alone, "train", name="run", pool=pool, model=tiny, **TRAIN)
-    stop(store, tiny, tmp_path, processes=before)
+    stop(ranks, store, tiny, tmp_path, processes=before)
     done = train(ranks, store, tiny, processes=after)
     assert done.returncode == 0, done.stderr
     assert "Resuming 'run' at step 4." in done.stderr
@@ -287,8 +294,8 @@ def test_processes_that_cannot_share_a_step_evenly_are_refused(
     assert done.returncode != 0 and "must be multiples of the 2 processes" in done.stderr
 
 
-def test_a_stage_that_is_not_distributed_is_run_once(store: Store, pool_file: Path) -> None:
-    done = launch(store, "ingest", "--name=pool", "--data", str(pool_file))
+def test_a_stage_that_is_not_distributed_is_run_once(ranks: Ranks, store: Store, pool_file: Path) -> None:
+    done = ranks.run(store.root.parent, "ingest", "--name=pool", "--data", str(pool_file), f"--store={store.root}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("formats") == 1 and done.stderr.count("made pool (ingest)") == 1
     assert store.get("pool").rows == 120

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from curate import Store, make
+from tests.faults.commands import Running
 from tests.support.ranks import Ranks
 
 STEPS = 40
@@ -26,12 +27,13 @@ def words(store: Store, tiny: str) -> list[str]:
     return ["train", "--store", str(store.root), "--name=run", "--pool=pool", f"--model={tiny}", *OPTIONS]
 
 
-def start(store: Store, tiny: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "curate", *words(store, tiny)], stdout=subprocess.DEVNULL)
+def start(ranks: Ranks, store: Store, tiny: str) -> Running:
+    """Begin to train in a process that is a fork: see tests/support/ranks.py."""
+    return ranks.commands.start(store.root.parent, *words(store, tiny))
 
 
 def finish(ranks: Ranks, store: Store, tiny: str) -> None:
-    """Train in a process that is a fork, to the end: see tests/support/ranks.py."""
+    """Train in such a process to the end."""
     ranks.commands.done(store.root.parent, *words(store, tiny))
 
 
@@ -41,9 +43,9 @@ def prepare(root: Path, pool_file: Path) -> Store:
     return store
 
 
-def wait_for_steps(store: Store, process: subprocess.Popen[bytes]) -> None:
+def wait_for_steps(store: Store, process: Running) -> None:
     """Wait until the run has made its checkpoint folder, or has ended."""
-    while process.poll() is None and not list(store.root.glob("artifacts/train/*/checkpoints")):
+    while process.code is None and not list(store.root.glob("artifacts/train/*/checkpoints")):
         time.sleep(0.05)
 
 
@@ -71,10 +73,10 @@ def test_killed_at_three_random_moments_and_rerun_it_is_the_same_to_the_bit(
     moments = random.Random(seed)
     store = prepare(tmp_path / "store", pool_file)
     for _ in range(3):
-        process = start(store, tiny)
+        process = start(ranks, store, tiny)
         wait_for_steps(store, process)
         time.sleep(moments.uniform(0, 4))
-        process.send_signal(signal.SIGKILL)
+        process.send(signal.SIGKILL)
         process.wait()
     finish(ranks, store, tiny)
     again = content(store)
@@ -109,16 +111,16 @@ def test_another_process_that_holds_the_catalogue_stops_nothing_and_loses_nothin
     assert store.query("SELECT * FROM ledger ORDER BY ALL") == undisturbed["ledger"]
 
 
-def test_a_run_is_seen_in_queries_while_it_goes_on(tmp_path: Path, tiny: str, pool_file: Path) -> None:
+def test_a_run_is_seen_in_queries_while_it_goes_on(ranks: Ranks, tmp_path: Path, tiny: str, pool_file: Path) -> None:
     store = prepare(tmp_path / "store", pool_file)
-    process = start(store, tiny)
+    process = start(ranks, store, tiny)
     seen: list[int] = []
-    while process.poll() is None:
+    while process.code is None:
         count = store.query("SELECT coalesce(max(step), 0) s FROM ledger").to_pylist()[0]["s"]
-        if count and process.poll() is None:
+        if count and process.code is None:
             seen.append(count)
         time.sleep(0.2)
-    assert process.returncode == 0
+    assert process.wait() == 0, process.err
     assert seen and seen[0] < STEPS and seen == sorted(seen)
 
 

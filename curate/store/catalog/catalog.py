@@ -29,6 +29,7 @@ from ..artifacts.safe_files import link, remove, remove_tree, rename
 from .connection import EVERYWHERE, attach_file, connect, retry_while_busy
 from .fragments import fragment_key, fragments, insert_fragments, is_merged, move_to_merged
 from .layout import create_tables, is_up_to_date
+from .objects import keep_searched
 
 NAME_COLUMNS = {
     "samples": "pool",
@@ -100,6 +101,7 @@ class Catalog:
             raise StoreError(f"{self.path} is damaged: {error}\n{REMEDY}") from None
         finally:
             connection.close()
+        keep_searched(self.path)
 
     def _writable(self, wait: float) -> duckdb.DuckDBPyConnection:
         """Return a connection that writes to the catalogue, with all tables; create or migrate the file if needed."""

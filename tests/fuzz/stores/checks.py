@@ -119,7 +119,8 @@ def _may_write(path: str, world: Path) -> bool:
     inside = any(path == f"{world / name}" or path.startswith(f"{world / name}/") for name in WRITABLE)
     ours = any(path.startswith(f"{world.parent / world.name}.{end}") for end in ("out", "err"))
     beside = path.startswith(f"{world}/.") and any(f"/.{name}." in path for name in WRITABLE)
-    return inside or ours or beside or path.startswith(ELSEWHERE) or "__pycache__" in path
+    elsewhere = path.startswith(ELSEWHERE) and not path.startswith(f"{world.parent}/")  # which may be in /dev/shm
+    return inside or ours or beside or elsewhere or "__pycache__" in path
 
 
 def _joined(at: str, path: str) -> str:
