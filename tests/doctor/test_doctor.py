@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from curate.cli.doctor import examine
+from curate.doctor.examine import examine
 from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
 from curate.doctor.finding import Finding, as_data, failures, lines

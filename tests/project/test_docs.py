@@ -19,7 +19,8 @@ import pytest
 import curate.cli.run
 import curate.cli.stage
 from curate.cli.main import COMMANDS, build_app, plain_command, spelled, stage_command
-from curate.cli.query import describe, saved
+from curate.api.commands.questions import saved
+from curate.cli.query import describe
 from curate.config import build, load
 from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
