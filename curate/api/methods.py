@@ -31,8 +31,8 @@ OTHER_CONFIGS = {
     **dict.fromkeys(("resume", "run"), "curate.api.commands.allowed:AllowedOptions"),
 }
 """Method whose keywords are the fields of a config of no stage -> that config."""
-ONLY_FLAGS = {"as_json", "format"}
-"""Fields that say how a command prints its result. They are no keywords: a result has `df()`, `arrow()` and text."""
+ONLY_FLAGS: Mapping[str, Collection[str]] = {"doctor": ("as_json",), "compare": ("format",), "advise": ("format",)}
+"""Method -> fields that say how its command prints the result. They are no keywords: a result has several forms."""
 
 
 def config_of(method: str) -> type[Options]:
@@ -48,7 +48,8 @@ def config_of(method: str) -> type[Options]:
 
 def keywords_of(method: str) -> dict[str, FieldInfo]:
     """Return the fields of a method's config that are its keywords."""
-    return {name: field for name, field in config_of(method).model_fields.items() if name not in ONLY_FLAGS}
+    hidden = ONLY_FLAGS.get(method, ())
+    return {name: field for name, field in config_of(method).model_fields.items() if name not in hidden}
 
 
 class Described:

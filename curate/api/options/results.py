@@ -110,6 +110,7 @@ class ExportOptions(TypedDict, total=False):
     to: str | None
     overwrite: bool
     file_format: Literal["hf", "jsonl", "parquet"]
+    format: Literal["original", "messages", "prompt-completion", "alpaca", "sharegpt", "auto"]
     columns: Sequence[str]
     trainer: Literal["trl", "llama-factory", "axolotl", "ms-swift"] | None
     min_times_kept: int

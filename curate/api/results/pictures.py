@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ...runtime.terminal import cell
+from ...runtime.terminal import cell, harmless
 
 COLOURS = ("#2f7fd1", "#d1682f", "#2f9e5f", "#9350c8", "#b8860b", "#c2417c")
 WIDTH, BAR, LABEL, NUMBER = 480, 20, 160, 70
@@ -90,10 +90,11 @@ def _cut(text: str, most: int = LONGEST) -> str:
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "currentColor") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="11" fill="{fill}" text-anchor="{anchor}">{escape(text)}</text>'
+    style = f'font-size="11" fill="{fill}" text-anchor="{anchor}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(harmless(text))}</text>'
 
 
 def _svg(parts: Sequence[str], title: str, height: float) -> str:
     size = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" role="img"'
-    body = "\n".join([f"<title>{escape(title)}</title>", _text(0, 12, title), *parts])
+    body = "\n".join([f"<title>{escape(harmless(title))}</title>", _text(0, 12, title), *parts])
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n{body}\n</svg>'
