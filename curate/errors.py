@@ -34,6 +34,10 @@ class TrainingError(CurateError):
     """A run that cannot continue."""
 
 
+class RunStopped(TrainingError):
+    """A run that a function of the user stopped; it is unfinished and can be resumed."""
+
+
 class StoreError(CurateError):
     """A store on disk that this version cannot use."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..doctor import devices, packages, storage
+from ..doctor.examine import examine
 from ..doctor.finding import Finding, as_data, failures, lines, one_line
 from ..runtime.terminal import say
 
@@ -26,24 +26,6 @@ curate doctor configs/uds.yaml
 curate doctor --model Qwen/Qwen2.5-0.5B --pool pool --selector uds --candidates 64 --keep 8 --max-length 512 --full
 curate doctor --json > doctor.json
 """
-
-ESTIMATES = "Planned run (estimates for one process, if every text has --max-length tokens)"
-
-
-def examine(store: Path, planned: PlannedRun | None = None) -> dict[str, list[Finding]]:
-    """Return all findings by section.
-
-    Args:
-        store: the folder of the store. It need not exist.
-        planned: the run to estimate, or None.
-    """
-    found, device = devices.detect()
-    sections = {"Software": packages.software(), "Devices": found, "Store": storage.check(store)}
-    if planned is not None and planned.is_given:
-        from ..doctor.plan import Resources, estimate
-
-        sections[ESTIMATES] = estimate(planned, store, Resources(device, devices.memory(), storage.free_at(store)))
-    return sections
 
 
 def print_findings(sections: dict[str, list[Finding]], *, as_json: bool) -> None:

@@ -10,15 +10,15 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..config import EXTERNAL, REF, Given, Options, flag_of, load, scalar
+from ..config import EXTERNAL, REF, Given, Options, flag_of, scalar
 from ..errors import ConfigError
-from ..stages.consent import POWERS, Consent, check
+from ..stages.consent import POWERS, Consent, load_allowed
 from . import completion
 
 if TYPE_CHECKING:
@@ -58,22 +58,11 @@ def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable
         if file is not None and config_file is not None:
             raise ConfigError(f"Give one config file, not two: {file} and --config {config_file}.")
         flags = _read(cls, given)
-        config = load(cls, file=file or config_file, flags=flags, sets=sets or ())
-        if found := file or config_file:
-            allowed = Consent(flags | _assigned(sets or ()))
-            config = config.model_copy(update=check(config.model_dump(), allowed, f"The config file {found}"))
-        act(store, config)
+        act(store, load_allowed(cls, file or config_file, flags, sets or ()))
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     command.__annotations__ = {}
     return command
-
-
-def _assigned(sets: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `--set key.sub=value` by their last key, as a consent counts them."""
-    return {
-        pair.partition("=")[0].rpartition(".")[2].replace("-", "_"): scalar(pair.partition("=")[2]) for pair in sets
-    }
 
 
 def with_consent(function: Callable[..., None]) -> Callable[..., None]:

@@ -6,22 +6,15 @@ that are derived from others, and removes damaged checkpoints of unfinished runs
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError, StoreError
+from ..errors import StoreError
 from ..log import LOGGER
 from ..runtime.terminal import cell, say, size
-from ..stages import STAGES, build_config
 from .flags import StoreFlag
-
-if TYPE_CHECKING:
-    from ..store import Store
-    from ..store.maintenance.tables import Defect
 
 EXAMPLES = """
 curate verify
@@ -43,13 +36,12 @@ def verify(
     store: StoreFlag = Path("store"),
 ) -> None:
     """Run `curate verify`: read every file to its end, and print each defect with its remedy."""
+    from ..api.commands.maintenance import defects
     from ..store import Store
-    from ..store.maintenance.verify import find_defects, without_manifest
+    from ..store.maintenance.verify import without_manifest
 
-    opened = Store(store)
-    opened.require()
-    count = 0
-    for problem in itertools.chain(find_defects(opened, name), _drafts_of_wrong_options(opened, name)):
+    opened, count = Store(store), 0
+    for problem in defects(opened, name):
         count += 1
         say(f"{cell(problem.path)} {cell(problem.wrong)}.\n  {cell(problem.remedy)}")
     if older := without_manifest(opened):
@@ -58,24 +50,6 @@ def verify(
     if count:
         raise StoreError(f"{count} {'defect' if count == 1 else 'defects'} found in {store}. See the remedies above.")
     LOGGER.info(f"{name or store}: all files are as they were written.")
-
-
-def _drafts_of_wrong_options(store: Store, name: str | None) -> Iterator[Defect]:
-    """Yield the drafts, or the one with this name, that `curate resume` refuses because of their options."""
-    from ..store.maintenance.tables import Defect
-    from ..store.maintenance.verify import readable_artifacts
-
-    for draft in readable_artifacts(store):
-        if draft.made_at is not None or draft.stage not in STAGES or name not in (None, draft.name):
-            continue
-        try:
-            build_config(draft.stage, draft.config)
-        except ConfigError as error:
-            yield Defect(
-                draft.path / "draft.json",
-                f"has options that this version of curate cannot use ({str(error).rstrip('.')})",
-                f"Delete the folder {draft.path}, and make it again.",
-            )
 
 
 def gc(
@@ -89,15 +63,13 @@ def gc(
     store: StoreFlag = Path("store"),
 ) -> None:
     """Run `curate gc`: list files that killed processes left behind and no process uses, with their sizes."""
+    from ..api.commands.maintenance import collect
     from ..store import Store
-    from ..store.maintenance.gc import find_leftovers, remove
 
-    opened = Store(store)
-    opened.require()
-    found = find_leftovers(opened, drafts=drafts)
-    freed = 0
-    for leftover in found:
-        if yes and not remove(opened, leftover):
+    freed, found = 0, False
+    for leftover, is_gone in collect(Store(store), drafts=drafts, remove=yes):
+        found = True
+        if yes and not is_gone:
             LOGGER.info(f"Not removed: {leftover.path} is now in use by another process.")
             continue
         freed += leftover.bytes
@@ -116,18 +88,9 @@ def repair(store: StoreFlag = Path("store")) -> None:
     Raises:
         StoreError: a damaged file remains that cannot be rebuilt from others.
     """
+    from ..api.commands.maintenance import repaired
     from ..store import Store
-    from ..store.maintenance.repair import repair as rebuild
-    from ..store.maintenance.verify import find_defects
 
-    opened = Store(store)
-    opened.require()
-    for repaired in rebuild(opened):
-        say(cell(repaired))
-    remaining = list(find_defects(opened))
-    if remaining:
-        raise StoreError(
-            f"{remaining[0].path} {remaining[0].wrong}. {remaining[0].remedy} curate repair cannot rebuild this "
-            "file from others. curate verify lists all defects."
-        )
+    for line in repaired(Store(store)):
+        say(cell(line))
     LOGGER.info(f"{store}: all files are as they were written.")

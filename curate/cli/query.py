@@ -5,18 +5,15 @@ The SQL comes from the command line, from a file, from stdin or from a saved que
 
 from __future__ import annotations
 
-import io
-import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..api.commands.questions import find, questions
 from ..config import scalar
-from ..errors import ConfigError, QueryError, did_you_mean
-from ..runtime import bundled
+from ..errors import ConfigError
 from ..runtime.terminal import cell, say, table
 from ..store.catalog.limits import Limits, bytes_of
 from . import completion
@@ -26,10 +23,6 @@ from .flags import StoreFlag
 if TYPE_CHECKING:
     from ..store import Store
 
-MOST_SQL = 1_000_000
-"""Largest size of a SQL text, in bytes."""
-LONGEST_PATH = 4096
-"""Length in characters from which an argument is not looked up as a file."""
 EXAMPLES = """
 curate query --list
 curate query most_kept --param run=uds
@@ -87,64 +80,6 @@ def query(
         print_answer(store, find(sql, store), parameters(params or ()), limits, output_format, guard=not raw)
 
 
-def find(text: str, root: Path) -> str:
-    """Return the SQL for an argument: the content of stdin (`-`), a file or a saved question, else the text itself.
-
-    Raises:
-        QueryError: the text is a single name, but there is no such file and no such saved question.
-    """
-    if text == "-":
-        return _decoded(sys.stdin.buffer, "The SQL on stdin")
-    if not re.fullmatch(r"[\w./\\~-]+", text):
-        return text
-    path = Path(text).expanduser()
-    known = saved(root)
-    if len(text) >= LONGEST_PATH or not path.is_file():
-        if path.name.removesuffix(".sql") not in known:
-            raise QueryError(f"There is no file and no saved question '{text}'.{did_you_mean(text, known)}")
-        path = known[path.name.removesuffix(".sql")]
-    return _decoded(io.BytesIO(_content(path)), str(path))
-
-
-def _content(file: Path) -> bytes:
-    """Return the first bytes of a saved question, which may lie in a received store."""
-    from ..store.artifacts.safe_files import open_to_read
-
-    with open_to_read(file) as opened:
-        return opened.read(MOST_SQL + 1)
-
-
-def _decoded(file: BinaryIO, name: str) -> str:
-    content = file.read(MOST_SQL + 1)
-    if len(content) > MOST_SQL:
-        raise QueryError(
-            f"{name} is longer than {MOST_SQL // 10**6} MB, which is the limit for SQL. Give a shorter query."
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise QueryError(f"{name} is not UTF-8. Save it as UTF-8.") from None
-
-
-def saved(root: Path) -> dict[str, Path]:
-    """Return the files of the saved questions by name. The store comes before ./store, and that before curate's own.
-
-    Raises:
-        StoreError: the folder of a store's questions is a link.
-    """
-    from ..store.artifacts.path_checks import require_folder
-
-    folders = [folder for folder in (bundled.folder("queries"), Path("store/queries"), root / "queries") if folder]
-    paths = [path for folder in folders for path in require_folder(folder).glob("*.sql")]
-    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
-
-
-def about(sql: str) -> str:
-    """Return the comment in the first line of a SQL text, or an empty text."""
-    first = sql.lstrip().split("\n", 1)[0]
-    return first.lstrip("- ").strip() if first.startswith("--") else ""
-
-
 def parameters(pairs: Iterable[str]) -> dict[str, Any]:
     """Parse `name=value` pairs. A value that is not valid YAML, such as the one of `runs=*`, stays a text."""
     values = {}
@@ -163,13 +98,10 @@ def describe(store: Store) -> list[str]:
     """Return the lines of `curate query --list`: the saved questions, then the tables with their columns."""
     from ..store.catalog.query import dictionary
 
-    questions = saved(store.root)
-    width = max(map(len, questions), default=0)
+    asked = questions(store.root)
+    width = max((len(question.name) for question in asked), default=0)
     lines = ["Saved questions (curate query NAME):"]
-    lines += [
-        f"  {cell(name):<{width}}  {cell(about(_content(path).decode('utf-8', 'replace')))}"
-        for name, path in questions.items()
-    ] or ["  none"]
+    lines += [f"  {cell(question.name):<{width}}  {cell(question.asks)}" for question in asked] or ["  none"]
     rows = dictionary(store)
     for name in dict.fromkeys(row["table"] for row in rows):
         columns = [row for row in rows if row["table"] == name]

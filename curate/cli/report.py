@@ -1,6 +1,6 @@
 """The command `curate report`: write an HTML page about one run, or about several runs side by side.
 
-The package `curate.report` makes the content of the page.
+`curate.api.commands.page` writes the page; the package `curate.report` makes its content.
 """
 
 from __future__ import annotations
@@ -59,22 +59,14 @@ def report(
     store: StoreFlag = Path("store"),
 ) -> None:
     """Run `curate report`: write the page and print its path."""
+    from ..api.commands.page import write_report
     from ..log import LOGGER
-    from ..report.page import page
-    from ..report.payload import payload
-    from ..report.runs import ReportRequest, report_context
+    from ..report.runs import ReportRequest
     from ..runtime.terminal import say, size
     from ..store import Store
-    from ..store.catalog.session import QuerySession
-    from ..store.destinations import check_file, write_file
 
-    target = to.expanduser()
-    check_file(target, store, overwrite=overwrite)
     keys = tuple(dict.fromkeys(part for text in by or () for part in text.split(",")))
     request = ReportRequest(tuple(runs), title, max_samples, features, clusters, keys, method)
-    source = Store(store)
-    with QuerySession(source) as reader:
-        content = payload(report_context(source, reader, request))
-    written = write_file(target, page(content), store, overwrite=overwrite)
+    target, written = write_report(Store(store), request, to, overwrite=overwrite)
     LOGGER.info(f"{size(written)} in {target}")
     say(str(target))

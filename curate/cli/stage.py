@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..log import LOGGER
 from ..runtime.terminal import say, summary
-from ..stages import check_config, run_stage, stage_of
+from ..stages import check_config, make_or_find, stage_of
 
 if TYPE_CHECKING:
-    from ..store import Artifact, Store
-
-
-def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
-    """Run a stage and return its artifact. The second value is False if the artifact was already in the store."""
-    known = {artifact.fingerprint for artifact in store.artifacts()}
-    artifact = run_stage(store, stage, config)
-    return artifact, artifact.fingerprint not in known
+    from ..store import Store
 
 
 def make_and_print(store: Store, stage: str, config: Config) -> None:

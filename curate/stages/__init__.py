@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
@@ -159,6 +160,40 @@ def run_stage(store: Store, name: str, config: Config) -> Artifact:
     return artifact
 
 
-def make(store: Store, stage: str, **values: Any) -> Artifact:
-    """Run a stage from Python: `make(store, "embed", pool="pool", model="...", name="feats")`."""
-    return run_stage(store, stage, build_config(stage, values))
+def make_or_find(store: Store, stage: str, config: Config) -> tuple[Artifact, bool]:
+    """Run a stage and return its artifact. The second value is False if the artifact was already in the store."""
+    known = {artifact.fingerprint for artifact in store.artifacts()}
+    artifact = run_stage(store, stage, config)
+    return artifact, artifact.fingerprint not in known
+
+
+def plain(store: Store) -> Store:
+    """Return the store as stages read it: without the methods that a subclass adds or changes for its users."""
+    from ..store import Store
+
+    return store if type(store) is Store else Store(store.root)
+
+
+def make(store: Store, stage: str, *, config: str | Path | None = None, **values: Any) -> Artifact:
+    """Run a stage from Python: `make(store, "embed", pool="pool", model="...", name="feats")`.
+
+    Args:
+        store: the store.
+        stage: name of the stage.
+        config: YAML file with options of the stage.
+        values: options by field name; they override those of the file.
+
+    Raises:
+        CurateError: an option or an input cannot be used, or the file asks for an option that gives power and that the
+            call does not give.
+    """
+    built = build_config(stage, values) if config is None else _from_file(stage, Path(config), values)
+    return run_stage(plain(store), stage, built)
+
+
+def _from_file(stage: str, file: Path, values: Mapping[str, Any]) -> Config:
+    from .consent import load_allowed
+
+    config = load_allowed(stage_of(stage).config, file, values)
+    check_config(stage, config)
+    return config

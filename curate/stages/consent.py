@@ -8,11 +8,12 @@ what was asked for, by which file, and which flag allows it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import Given, load, scalar
 from ..errors import ConfigError
 from ..log import LOGGER
 from ..runtime.terminal import cell, command
@@ -181,6 +182,32 @@ def check(
         asked = f"{POWERS[request.key].does} ({request.path}: {cell(request.value)})"
         LOGGER.info(f"{who} asks to {asked}; {allowed_by[request]} allows it.")
     return dict.fromkeys(withheld, False)
+
+
+def load_allowed(cls: type[Given], file: Path | None, given: Mapping[str, Any], sets: Iterable[str] = ()) -> Given:
+    """Build a config from a YAML file and the options of a call, which alone allow what gives power.
+
+    Args:
+        cls: class of the config.
+        file: the file, or None.
+        given: options of the command line or of a method by name; None does not count.
+        sets: `key.sub=value` pairs of the command line.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not allowed.
+    """
+    config = load(cls, file=file, flags=given, sets=sets)
+    if file is None:
+        return config
+    allowed = Consent({**given, **_assigned(sets)})
+    return config.model_copy(update=check(config.model_dump(), allowed, f"The config file {file}"))
+
+
+def _assigned(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `--set key.sub=value` by their last key, as a consent counts them."""
+    return {
+        pair.partition("=")[0].rpartition(".")[2].replace("-", "_"): scalar(pair.partition("=")[2]) for pair in sets
+    }
 
 
 def flags_of(values: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,6 +101,8 @@ class StepRecorder:
         self.max_bad = max_bad
         self.labels = labels
         self.counters = Counters()
+        self.observe: Callable[[Mapping[str, Any]], None] | None = None
+        """Receives the columns of each step, as the ledger does; None: nothing does."""
 
     def step(
         self,
@@ -133,24 +135,24 @@ class StepRecorder:
         losses = None if loss is None else _column(loss, len(rows))
         if self.labels is not None:
             self.labels.add(rows, mask, lengths, losses)
-        self.ledger.append(
-            step,
-            {
-                "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
-                "position": np.where(replayed, -1, table.positions[rows]),
-                "kept": mask,
-                "score": None if scores is None else _column(scores.total, len(rows)),
-                "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
-                "loss": losses,
-                "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
-                "stage": _stages(screened, replayed),
-                "predicted": None if screened is None else _column(screened.predicted, len(rows)),
-                "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
-                "tokens": lengths,
-                "target_tokens": table.target_tokens[rows],
-                "parts": {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()},
-            },
-        )
+        columns = {
+            "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
+            "position": np.where(replayed, -1, table.positions[rows]),
+            "kept": mask,
+            "score": None if scores is None else _column(scores.total, len(rows)),
+            "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
+            "loss": losses,
+            "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
+            "stage": _stages(screened, replayed),
+            "predicted": None if screened is None else _column(screened.predicted, len(rows)),
+            "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
+            "tokens": lengths,
+            "target_tokens": table.target_tokens[rows],
+            "parts": {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()},
+        }
+        self.ledger.append(step, columns)
+        if self.observe is not None:
+            self.observe(columns)
         self.counters.count(lengths, mask)
         if screened is not None:
             self.counters.samples_ruled_out += len(rows) - len(screened.scored)

@@ -37,6 +37,8 @@ from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from ..version import pip_install
 from . import batching, checkpoint, checkpoint_files
+from .callbacks.on_step import OnStepCallback
+from .callbacks.step_report import OnStep
 from .candidate_sampler import Order
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.engine import GradientEngine
@@ -86,6 +88,7 @@ class TrainingJob:
         labels: labels to count candidates by, and (n,) the index of the label of each row; None: none.
         mixed: names of the labels whose shares are learned, in the order of `shares`.
         shares: the learned shares that `order` has; None: nothing is learned.
+        on_step: function of the user that is called after each step; None: none is.
     """
 
     label: str
@@ -115,6 +118,7 @@ class TrainingJob:
     labels: tuple[Sequence[str], npt.NDArray[np.int64]] | None = None
     mixed: Sequence[str] = ()
     shares: OnlineShares | None = None
+    on_step: OnStep | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -171,10 +175,16 @@ def train(
         ConfigError: the Trainer does not accept an option.
         ModelError: the model's logits cannot be computed from its hidden states, and the selector needs them.
         TrainingError: processes do not see each other, or too many losses are not finite.
+        RunStopped: the function of the user stopped the run.
     """
     trainer = prepare(job, build, tokenizer, ledger, folder)
+    reporting = OnStepCallback(trainer, job.on_step, job.label) if job.on_step is not None else None
+    if reporting is not None:
+        trainer.add_callback(reporting)
     resume = restore(job, trainer, ledger, folder)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if reporting is not None:
+        reporting.require_finished()
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
     trainer.log_rest()

@@ -76,6 +76,10 @@ class CurateTrainer(ResumingTrainer):
         self.order = order
         self.batching = batching or Batching()
         self.mixed = tuple(mixed)
+        self.step_loss = torch.zeros(())
+        """Loss of the current step so far, on the device; each process has its own part."""
+        self.step_began = 0.0
+        """Moment at which the selection of the current step began, on the clock `time.perf_counter`."""
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> CandidateLoader:
@@ -129,6 +133,7 @@ class CurateTrainer(ResumingTrainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return [], None
+        self.step_loss, self.step_began = torch.zeros((), device=device), time.perf_counter()
         with self.selection.timer.part("data"):
             groups = list(islice(epoch_iterator, num_batches))
         if not groups:
@@ -187,6 +192,12 @@ class CurateTrainer(ResumingTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
+        """Make the Trainer's step, and add its loss to `step_loss`."""
+        loss = self._trained(model, inputs, num_items_in_batch)
+        self.step_loss = self.step_loss + loss.detach()
+        return loss
+
+    def _trained(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
         """Make the Trainer's step; if the step's update is ready, set its gradient once instead."""
         if UPDATE not in inputs:
             return self._passes(model, inputs, num_items_in_batch)

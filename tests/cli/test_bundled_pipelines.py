@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from curate.cli.run import read, run
+from curate.api.commands.pipelines import read
+from curate.cli.run import run
 from curate.selectors import SELECTORS
 from curate.stages.compare.config import CompareConfig
 from curate.stages.compare.plan import plan

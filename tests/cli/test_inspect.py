@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from curate.cli.inspect import BOLD_UNDERLINED, percentiles, printable
+from curate.api.commands.inspection import percentiles, printable
+from curate.runtime.terminal import BOLD_UNDERLINED
 from curate.stages.pools import pool_samples
 from curate.store import Store
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from curate.cli.doctor import examine
 from curate.doctor import devices, packages, storage
 from curate.doctor.devices import Device
+from curate.doctor.examine import examine
 from curate.doctor.finding import Finding, as_data, failures, lines
 from curate.doctor.plan import PlannedRun, Resources, counted, estimate, load_of, steps_of
 from curate.lm.model.memory import estimate_memory

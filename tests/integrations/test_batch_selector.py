@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from curate.cli.status import report, unfinished
+from curate.api.commands.resuming import unfinished
+from curate.api.commands.status import report
 from curate.errors import ConfigError, DataError, ModelError, StoreError
 from curate.integrations import BatchSelector
 from curate.lm.tokens.batch import take_rows

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from curate import Store, make
-from curate.cli.status import stale_inputs
+from curate.api.commands.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.kept_row import SEGMENTS, by_text, in_one_row, kept_rows
 from curate.integrations.trl import Selective, SelectiveSFTTrainer

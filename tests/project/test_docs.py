@@ -6,6 +6,7 @@ Commands are built as a user's would be, up to the point where something would b
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
 import tomllib
@@ -18,9 +19,11 @@ import pytest
 
 import curate.cli.run
 import curate.cli.stage
+from curate import Store as UserStore
+from curate.api.commands.questions import saved
 from curate.cli.main import COMMANDS, build_app, plain_command, spelled, stage_command
-from curate.cli.query import describe, saved
-from curate.config import build, load
+from curate.cli.query import describe
+from curate.config import load
 from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, stage_of
@@ -244,7 +247,18 @@ def test_a_python_example_is_python_that_the_stages_accept(name: str) -> None:
                 assert all(hasattr(import_module(node.module or ""), alias.name) for alias in node.names)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "make":
                 values = {word.arg or "": ast.literal_eval(word.value) for word in node.keywords}
-                build(stage_of(ast.literal_eval(node.args[1])).config, values)
+                file = values.pop("config", None)
+                load(stage_of(ast.literal_eval(node.args[1])).config, file=ROOT / file if file else None, flags=values)
+            if isinstance(node, ast.Call) and (method := _method_of_store(node)) is not None:
+                arguments = inspect.signature(getattr(UserStore, method)).parameters
+                assert {word.arg for word in node.keywords} <= set(arguments), method
+
+
+def _method_of_store(node: ast.Call) -> str | None:
+    """The method that a call `store.method(...)` names; None for another call."""
+    function = node.func
+    is_store = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)
+    return function.attr if is_store and function.value.id == "store" else None
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from curate.cli.run import read
+from curate.api.commands.pipelines import read
 from curate.config import Config, build, load, read_yaml, scalar
 from curate.errors import ConfigError, CurateError
 from curate.runtime.strict_yaml import LARGEST, NotYaml, parse

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from curate.cli.inspect import InspectConfig
-from curate.cli.run import QueryEntry, read
+from curate.api.commands.inspection import InspectConfig
+from curate.api.commands.pipelines import QueryEntry, read
 from curate.config import EXTERNAL, POWER, REF, Options
 from curate.doctor.plan import PlannedRun
 from curate.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from curate import Artifact, Store, make
-from curate.cli.status import report
+from curate.api.commands.status import report
 from curate.errors import ConfigError
 from curate.lm.tokens import encode
 from curate.stages import build_config

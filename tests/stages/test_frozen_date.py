@@ -66,7 +66,7 @@ def train(store: Store, model: str, name: str = "run", **values: Any) -> Artifac
 def test_a_run_killed_on_one_day_and_resumed_on_the_next_has_the_same_weights(
     store: Store, pool: Artifact, pool_file: Path, dated: str, on: Callable[[str], None], tmp_path: Path
 ) -> None:
-    from curate.cli.status import unfinished
+    from curate.api.commands.resuming import unfinished
     from curate.stages import run_stage
 
     whole = train(store, dated)
@@ -178,7 +178,7 @@ def test_a_draft_whose_chat_template_has_changed_is_not_resumed(
 
 
 def test_a_template_that_comes_along_is_no_file(store: Store, pool: Artifact, tiny: str, tmp_path: Path) -> None:
-    from curate.cli.status import stale_inputs
+    from curate.api.commands.status import stale_inputs
 
     made = embed(store, tiny, chat_template="chatml")
     assert made.config["chat_template"] == "chatml" and made.inputs["chat_template"].startswith("b2:")

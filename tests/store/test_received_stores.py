@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from curate.cli.status import report
+from curate.api.commands.status import report
 from curate.errors import CurateError, StoreError
 from curate.stages import make
 from curate.store import Draft, Store

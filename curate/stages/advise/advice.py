@@ -8,7 +8,7 @@ from typing import Any
 
 from ...store import Artifact, Store
 from ...store.artifacts.files import read_json
-from .. import build_config, run_stage
+from .. import build_config, plain, run_stage
 from .picture import advice_html
 from .show import show_result
 from .stage import RESULT
@@ -79,4 +79,4 @@ def advise(store: Store, **values: Any) -> Advice:
     Raises:
         CurateError: an option, a pool or the model cannot be used; the message says what would do.
     """
-    return Advice.of(run_stage(store, "advise", build_config("advise", values)))
+    return Advice.of(run_stage(plain(store), "advise", build_config("advise", values)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ...config import NOT_HASHED, POWER, Config, Options, Ref, flag_of
 from ...errors import ConfigError
@@ -158,6 +158,8 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         "replay_share": None,
     }
     MAKERS: ClassVar[Mapping[str, Sequence[str]]] = {"features": ("embed", "grade")}
+
+    _on_step: Callable[..., bool | None] | None = PrivateAttr(None)
 
     pool: Ref = Field(description="Name of the pool to train on.")
     subset: Ref | None = Field(
@@ -380,6 +382,17 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
         from ...selectors import without_older_args
 
         return super().identity() | {"selector_args": without_older_args(self.selector, self.selector_args)}
+
+    def observed_by(self, on_step: Callable[..., bool | None] | None) -> Self:
+        """Return the config with a function that the run calls after each step. It is no part of the fingerprint."""
+        observed = self.model_copy()
+        observed._on_step = on_step
+        return observed
+
+    @property
+    def on_step(self) -> Callable[..., bool | None] | None:
+        """Function that the run calls after each step, or None."""
+        return self._on_step
 
     @property
     def lora(self) -> dict[str, Any]:

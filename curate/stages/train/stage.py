@@ -155,6 +155,7 @@ def job_of(
         labels=mixing.counted,
         mixed=mixing.names,
         shares=mixing.learned,
+        on_step=config.on_step,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from curate.cli.status import stale_inputs
+from curate.api.commands.status import stale_inputs
 from curate.errors import ModelError
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, load_tokenizer

@@ -1,0 +1,1 @@
+"""The work of the commands that make no artifact, without printing; the command line and `Store` call it."""

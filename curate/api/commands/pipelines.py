@@ -1,0 +1,178 @@
+"""Read a pipeline, which is a YAML file with a list of stages.
+
+    stages:
+      - ingest: {name: pool, data: [pool.jsonl]}
+      - train: {config: configs/uds.yaml, name: uds, pool: pool}
+      - query: {file: compare_runs.sql, params: {run: uds}, timeout: 60}
+
+The key `config` of an entry names a YAML file; the other keys of the entry override it. All entries are checked before
+the first one runs. Next to `stages` a pipeline may have `next`: lines that are printed at the end, for example the
+commands to go on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from ...config import Config, Options, assign, build, read_yaml
+from ...errors import ConfigError, CurateError, did_you_mean
+from ...runtime import bundled
+from ...stages import STAGES, build_config
+from ...stages.consent import Consent, check
+from ...stages.query_options import QueryOptions
+from .questions import find
+
+QUERY = "query"
+NEXT = "next"
+"""Key of a pipeline with the lines that are printed at its end."""
+
+
+class QueryEntry(QueryOptions, Options):
+    """Options of a `query` entry of a pipeline."""
+
+    file: str | None = Field(None, description="File of SQL, or name of a saved question.")
+    sql: str | None = Field(None, description="SQL text.")
+    params: dict[str, Any] | None = Field(None, description="Values of the parameters $name in the SQL.")
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if bool(self.file) == bool(self.sql):
+            raise ValueError("give either file or sql")
+        return self
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a pipeline: a stage with its config, or a query with its SQL.
+
+    Attributes:
+        stage: the name of the stage, or `query`.
+        label: the name that messages show: the name of the artifact, or the file of the query.
+        config: the config of the stage; None for a query.
+        query: the options of the query; None for a stage.
+        sql: the SQL of the query; empty for a stage.
+    """
+
+    stage: str
+    label: str
+    config: Config | None = None
+    query: QueryEntry | None = None
+    sql: str = ""
+
+
+def read(file: Path, sets: Iterable[str] = (), root: Path = Path("store")) -> list[Entry]:
+    """Read a pipeline and check every entry.
+
+    Args:
+        file: the YAML file, or the name of a pipeline that comes with curate.
+        sets: overrides `name.key=value`, where `name` is the name of the artifact that an entry makes.
+        root: the folder of the store, which may hold saved questions.
+
+    Raises:
+        ConfigError: the file, an entry or an override is wrong.
+    """
+    file, content = _content(file)
+    stages = content.get("stages")
+    if not isinstance(stages, list) or not stages:
+        raise ConfigError(
+            f"{file} lists no stages. Write 'stages:', and below it a line '- stage: {{key: value}}' for each stage."
+        )
+    raw = [_split(item, f"{file}, entry {number}") for number, item in enumerate(stages, 1)]
+    _override(raw, sets, file)
+    return [_entry(stage, values, f"{file}, entry {n} ({stage})", root) for n, (stage, values) in enumerate(raw, 1)]
+
+
+def next_steps(file: Path) -> list[str]:
+    """Return the lines that a pipeline prints at its end, below an empty line; none if it has no key `next`.
+
+    Raises:
+        ConfigError: `next` is not a list of texts.
+    """
+    file, content = _content(file)
+    lines = content.get(NEXT, [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ConfigError(f"{file}: {NEXT} needs a list of texts, not {lines!r:.80}.")
+    return ["", *lines] if lines else []
+
+
+def _content(file: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path of a pipeline's file, and its keys."""
+    given, file = file, bundled.pipeline(file)
+    if not file.exists() and not given.suffix:
+        raise ConfigError(
+            f"There is no file and no pipeline '{given}'.{did_you_mean(given.name, bundled.names('pipelines'))}"
+        )
+    content = read_yaml(file)
+    if unknown := [key for key in content if key not in ("stages", NEXT)]:
+        raise ConfigError(f"{file}: unknown key '{unknown[0]}'.{did_you_mean(str(unknown[0]), ['stages', NEXT])}")
+    return file, content
+
+
+def _split(item: Any, where: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(item, dict) or len(item) != 1:
+        raise ConfigError(
+            f"{where}: needs one stage and its keys, as in '- ingest: {{name: pool, data: [pool.jsonl]}}'."
+        )
+    stage, values = next(iter(item.items()))
+    if stage not in (*STAGES, QUERY):
+        raise ConfigError(f"{where}: there is no stage '{stage}'.{did_you_mean(str(stage), (*STAGES, QUERY))}")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} ({stage}): needs keys and values, not {values!r}.")
+    values = dict(values)
+    if stage == QUERY or "config" not in values:
+        return stage, values
+    file = values.pop("config")
+    if not isinstance(file, str):
+        raise ConfigError(f"{where} ({stage}): config needs the name of a YAML file, not {file!r:.80}.")
+    base = read_yaml(Path(file))
+    return stage, {**base, **values}
+
+
+def _override(raw: Sequence[tuple[str, dict[str, Any]]], sets: Iterable[str], file: Path) -> None:
+    names = {str(values["name"]): values for _, values in raw if "name" in values}
+    for pair in sets:
+        target = max((name for name in names if pair.startswith(f"{name}.")), key=len, default=None)
+        if target is None:
+            name = pair.split("=", 1)[0].rpartition(".")[0] or pair
+            raise ConfigError(
+                f"--set {pair.partition('=')[0]}: {file} makes nothing named '{name}'.{did_you_mean(name, names)}"
+            )
+        assign(names[target], pair.removeprefix(f"{target}."))
+
+
+def _entry(stage: str, values: dict[str, Any], where: str, root: Path) -> Entry:
+    if stage != QUERY:
+        config = build_config(stage, values, where=f" in {where}")
+        return Entry(stage, config.name, config=config)
+    query = build(QueryEntry, values, where=f" in {where}")
+    try:
+        sql = query.sql or find(query.file or "", root)
+    except CurateError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return Entry(stage, query.file or "sql", query=query, sql=sql)
+
+
+def with_consent_of(entries: Sequence[Entry], file: Path, consent: Consent) -> list[Entry]:
+    """Return the entries without the options that were not allowed and that they can go on without.
+
+    Args:
+        entries: the entries of a pipeline.
+        file: its file, for messages.
+        consent: the options that the user allows.
+
+    Raises:
+        ConfigError: an entry asks for another option that gives power and was not allowed.
+    """
+    allowed = []
+    for number, entry in enumerate(entries, 1):
+        who = f"{file}, entry {number} ({entry.stage} {entry.label}),"
+        options = entry.config or entry.query
+        withheld = check(options.model_dump(), consent, who, flat=True) if options is not None else {}
+        config = entry.config.model_copy(update=withheld) if entry.config is not None else None
+        allowed.append(replace(entry, config=config))
+    return allowed

@@ -1,0 +1,1 @@
+"""Results of methods: tables with their SQL, as text, HTML, Arrow tables and data frames."""

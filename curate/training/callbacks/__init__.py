@@ -1,0 +1,1 @@
+"""Functions of users that a run calls after each step."""
