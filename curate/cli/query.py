@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from ..config import scalar
 from ..errors import ConfigError, QueryError, did_you_mean
 from ..runtime import bundled
 from ..runtime.terminal import cell, say, table
 from ..store.catalog.limits import Limits, bytes_of
 from . import completion
-from .answer import print_answer
+from .answers.printing import print_answer
 from .flags import StoreFlag
 
 if TYPE_CHECKING:
@@ -147,6 +146,8 @@ def about(sql: str) -> str:
 
 def parameters(pairs: Iterable[str]) -> dict[str, Any]:
     """Parse `name=value` pairs. A value that is not valid YAML, such as the one of `runs=*`, stays a text."""
+    from ..config import scalar
+
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -31,7 +31,7 @@ from ..stages import STAGES, build_config, stage_of
 from ..stages.consent import Consent, check
 from ..stages.query_options import QueryOptions
 from . import completion
-from .answer import print_answer
+from .answers.printing import print_answer
 from .flags import StoreFlag, with_consent
 from .query import about, find
 from .stage import make_or_find
