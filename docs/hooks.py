@@ -29,7 +29,7 @@ INTERNAL = ("merged", "layout")
 
 
 UNREAD = ("assets/**/*.map", "assets/javascripts/lunr", "sitemap.xml*")
-"""Files of the theme that no page reads: maps for debuggers, stemmers of other languages, and a map without addresses."""
+"""Files that no page reads: maps for debuggers, stemmers of other languages, and a map without addresses."""
 
 
 def on_post_build(config: Any, **_: object) -> None:

@@ -22,12 +22,8 @@ curate docs --path
 
 
 def docs(
-    page: Annotated[
-        str, typer.Argument(metavar="PAGE", help="Page to open, such as data or selectors/uds.")
-    ] = "index",
-    path_only: Annotated[
-        bool, typer.Option("--path", help="Print the path of the page and do not open it.")
-    ] = False,
+    page: Annotated[str, typer.Argument(metavar="PAGE", help="Page to open, such as data or selectors/uds.")] = "index",
+    path_only: Annotated[bool, typer.Option("--path", help="Print the path of the page and do not open it.")] = False,
 ) -> None:
     """Run `curate docs`: print the path of a page, and open it in the browser."""
     from ..log import LOGGER

@@ -18,7 +18,7 @@ from ..errors import ArtifactNotFound, ConfigError, CurateError, ModelError, Sto
 from ..log import LOGGER
 from ..runtime.redaction import HIDDEN
 from ..runtime.terminal import cell, command, resume_command, say, size, table
-from ..stages import STAGES, made_from, recorded_config
+from ..stages import STAGES, described_config, made_from, recorded_config
 from ..stages.consent import Consent, check
 from ..stages.inputs import base_fingerprint, is_own_template, kind_of, label_all, locate
 from ..store import SCRIPT, Artifact, Store
@@ -154,7 +154,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
     if artifact.stage == SCRIPT:
         return
     try:
-        config = recorded_config(artifact.stage, artifact.config)
+        config = described_config(artifact.stage, artifact.config)
     except ConfigError as error:
         yield f"made by another version of curate ({error})"
         return

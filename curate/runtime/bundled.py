@@ -37,7 +37,7 @@ def pipeline(path: Path) -> Path:
 
 
 def site() -> Path | None:
-    """Return the folder of the built documentation, or None: a clone has it after `make docs`, a wheel of `make wheel`."""
+    """Return the folder of the built documentation, or None. `make docs` builds it, and `make wheel` packs it."""
     inside, clone = PACKAGE / "_shipped" / "docs", PACKAGE.parent / "site"
     for found in (inside, clone) if in_clone() else (inside,):
         if (found / "index.html").is_file():

@@ -17,7 +17,7 @@ from curate.cli.status import report
 from curate.errors import ConfigError
 from curate.lm.tokens import encode
 from curate.stages import build_config
-from curate.stages.embed import STAGE
+from curate.stages.embed.stage import STAGE
 from curate.stages.embed.embedder import Embedder
 from curate.stages.embed.preview import FOUND
 from curate.store.vectors.vectors import load_vectors

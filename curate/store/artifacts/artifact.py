@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...config import NAME
 from ...errors import StoreError
+from ...runtime.names import NAME
 from ...runtime.terminal import command
 from .files import REMEDY, read_json
 from .manifest import MANIFEST, find_damage, read_manifest
