@@ -35,7 +35,7 @@ docs: $(DOCUMENTED)  ## the documentation site, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 screenshots: $(INSTALLED)  ## docs/assets/screenshots/, from the store of make demo (needs chromium and chromedriver)
-	$(BIN)/python -m docs.screenshots
+	$(BIN)/python docs/screenshots.py
 
 $(DOCUMENTED): $(INSTALLED)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]" -c constraints.txt

@@ -241,7 +241,7 @@ COMMENTS = {
 
 
 def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
-    names = index.display_names()
+    names = index.display_names(artifacts)
     return {
         "name": [names[a.fingerprint] for a in artifacts],
         "stage": [a.stage for a in artifacts],
