@@ -20,9 +20,9 @@ from pydantic_core import PydanticSerializationError
 
 from .errors import ConfigError, did_you_mean
 from .runtime import bundled
-from .runtime.names import NAME
 from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
+from .runtime.terminal import NAME
 
 
 class FieldRole:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StoreError
-from ...runtime.names import NAME
-from ...runtime.terminal import command
+from ...runtime.terminal import NAME, command
 from .files import REMEDY, read_json
 from .manifest import MANIFEST, find_damage, read_manifest
 from .path_checks import require_no_links
