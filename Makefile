@@ -8,7 +8,7 @@ DOCUMENTED := .venv/documented
 AUDITOR := .venv/audit/bin/pip-audit
 ADVISORIES := $(PYTHON) -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/24.0/json", timeout=20)'
 
-.PHONY: demo test lint wheel docs audit constraints clean
+.PHONY: demo test lint wheel docs screenshots audit constraints clean
 
 demo: $(INSTALLED)  ## the whole way on a tiny model and a generated pool, offline
 	$(BIN)/curate run pipelines/demo.yaml
@@ -28,12 +28,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	touch $@
 
-wheel: $(INSTALLED)  ## dist/*.whl, installed and tried with no clone around
+wheel: docs  ## dist/*.whl with the documentation, installed and tried with no clone around
 	$(BIN)/python -m build --no-isolation --outdir dist
 	CURATE_WHEEL="$$(ls -t dist/*.whl | head -1)" $(BIN)/python -m pytest -q tests/project/test_wheel.py
 
 docs: $(DOCUMENTED)  ## the documentation site, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+screenshots: $(INSTALLED)  ## docs/assets/screenshots/, from the store of make demo (needs chromium and chromedriver)
+	$(BIN)/python docs/screenshots.py
 
 $(DOCUMENTED): $(INSTALLED)
 	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -e ".[docs]" -c constraints.txt

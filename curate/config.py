@@ -22,6 +22,7 @@ from .errors import ConfigError, did_you_mean
 from .runtime import bundled
 from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
+from .runtime.terminal import NAME
 
 
 class FieldRole:
@@ -34,8 +35,6 @@ class FieldRole:
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 SECRET_NAME = re.compile("(?<!pad_)token(?!s|_)|secret|passw|pwd|credential|api_key", re.IGNORECASE)
 """Names of options whose values are not shown in errors."""
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-"""Names of artifacts. A name becomes a file name, so it must not be a path."""
 REF, EXTERNAL, NOT_HASHED = FieldRole("ref"), FieldRole("external"), FieldRole("inert")
 POWER = FieldRole("power")
 BY_CONTENT = FieldRole("by content")
@@ -76,6 +75,24 @@ class Options(BaseModel):
     def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a recorded config, with those that it was recorded without (`BEFORE`)."""
         return {**cls.BEFORE, **values}
+
+    @classmethod
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Return a recorded config to read its inputs from: its keys are checked, its values are not.
+
+        So nothing is imported that checks values: for the options of a selector that is torch.
+
+        Raises:
+            ConfigError: an option is unknown or missing, as in a config that another version recorded.
+        """
+        values = {**cls.BEFORE, **values}
+        for key in values:
+            if key not in cls.model_fields:
+                raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, cls.model_fields)}")
+        for key, field in cls.model_fields.items():
+            if field.is_required() and key not in values:
+                raise ConfigError(f"'{key}' is missing: give --{flag_of(key, field)} or set it in the config file.")
+        return cls.model_construct(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def refs(self) -> dict[str, str]:
         """Return field -> artifact name for every `Ref` that is set; items of a list are `field.0`, `field.1`, ..."""

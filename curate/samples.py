@@ -12,15 +12,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from json.encoder import encode_basestring
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from .runtime import typed_json
 from .runtime.typed_json import readable, typed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    SCHEMA: pa.Schema
+    """Columns of a pool's shards. `extra` (a message's tool calls, names, ...), `tools` and `original` (the row as it
+    was read) are JSON text. `weight` is null for a row of weight 1; pools of older versions do not have the column."""
 
 TEXT_ROLE = "text"
 """Role of the only message of a plain-text sample: it gets no chat template, and the loss covers all of it."""
@@ -30,20 +34,31 @@ Message = Mapping[str, Any]
 PLAIN_KEYS = frozenset({"role", "content"})
 """Keys of most messages."""
 
-SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("position", pa.int64()),
-        ("source", pa.string()),
-        ("format", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("extra", pa.string())]))),
-        ("tools", pa.string()),
-        ("original", pa.string()),
-        ("weight", pa.float64()),
-    ]
-)
-"""Columns of a pool's shards. `extra` (a message's tool calls, names, ...), `tools` and `original` (the row as it was
-read) are JSON text. `weight` is null for a row of weight 1; pools of older versions do not have the column."""
+
+@cache
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    message = [("role", pa.string()), ("content", pa.string()), ("extra", pa.string())]
+    return pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("position", pa.int64()),
+            ("source", pa.string()),
+            ("format", pa.string()),
+            ("messages", pa.list_(pa.struct(message))),
+            ("tools", pa.string()),
+            ("original", pa.string()),
+            ("weight", pa.float64()),
+        ]
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Make `SCHEMA` on first use: what handles samples without tables needs no pyarrow."""
+    if name != "SCHEMA":
+        raise AttributeError(f"module 'curate.samples' has no attribute '{name}'")
+    return _schema()
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,8 @@ def _without_nulls(message: Message) -> Message:
 
 def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
     """Return samples as rows of a pool's shard, with positions that start at `first_position`."""
+    import pyarrow as pa
+
     rows = list(samples)
     columns = {
         "sample_id": [sample.sample_id for sample in rows],
@@ -185,8 +202,8 @@ def to_table(samples: Iterable[Sample], first_position: int) -> pa.Table:
         "original": [sample.original_json for sample in rows],
         "weight": weights_of(rows),
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    arrays = [pa.array(columns[field.name], field.type) for field in _schema()]
+    return pa.Table.from_arrays(arrays, schema=_schema())
 
 
 def weights_of(samples: Iterable[Sample]) -> list[float | None]:
@@ -196,10 +213,13 @@ def weights_of(samples: Iterable[Sample]) -> list[float | None]:
 
 def _message_column(samples: Sequence[Sample]) -> pa.Array:
     """Return the messages of samples as a column: one array for each key of all messages is faster than mappings."""
+    import numpy as np
+    import pyarrow as pa
+
     messages = [message for sample in samples for message in sample.messages]
     lengths = np.array([0, *(len(sample.messages) for sample in samples)], dtype=np.int32)
     offsets = pa.array(lengths.cumsum(dtype=np.int32))
-    kind = SCHEMA.field("messages").type
+    kind = _schema().field("messages").type
     values = {
         "role": [message["role"] for message in messages],
         "content": [message.get("content") for message in messages],

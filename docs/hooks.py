@@ -1,7 +1,7 @@
-"""Hooks of mkdocs that render equations and the dictionary of the tables while the site is built.
+"""Hooks of mkdocs that render equations and the dictionary of the tables, and make the built site small.
 
 Equations become MathML, which browsers draw without a script or a font. The dictionary is generated from the SQL that
-creates the tables, so it always matches them.
+creates the tables, so it always matches them. Files of the theme that no page reads are removed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import html
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from latex2mathml.converter import convert
 
@@ -24,6 +26,20 @@ NAMES = "NAME_COLUMNS"
 """The constant of catalog.py that `_name_columns` reads."""
 INTERNAL = ("merged", "layout")
 """Internal tables, which queries do not see."""
+
+
+UNREAD = ("assets/**/*.map", "assets/javascripts/lunr", "sitemap.xml*")
+"""Files that no page reads: maps for debuggers, stemmers of other languages, and a map without addresses."""
+
+
+def on_post_build(config: Any, **_: object) -> None:
+    """Remove the files that no page reads: two of seven megabytes, which each wheel would carry."""
+    for pattern in UNREAD:
+        for path in list(Path(config["site_dir"]).glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not (config["site_url"] and path.name.startswith("sitemap")):
+                path.unlink()
 
 
 def on_page_content(content: str, **_: object) -> str:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..config import EXTERNAL, REF, Given, Options, flag_of, scalar
 from ..errors import ConfigError
 from ..stages.consent import POWERS, Consent, load_allowed
 from . import completion
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+    from ..config import Given, Options
 
 ALIASES = {"model": ("--model-name-or-path",)}
 """Additional spellings of a flag, as other tools spell it."""
@@ -43,6 +44,8 @@ SetFlag = Annotated[
 
 def with_flags(cls: type[Given], act: Callable[[Path, Given], None]) -> Callable[..., None]:
     """Return a function that Typer makes a command of: one flag per field of `cls`. It calls `act(store, config)`."""
+    from ..config import REF
+
     refs = cls.fields_with(REF)
     own = [_parameter(name, field, refs) for name, field in cls.model_fields.items()]
     common = [
@@ -104,6 +107,8 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parameter(name: str, field: FieldInfo, refs: Collection[str]) -> inspect.Parameter:
+    from ..config import flag_of
+
     flag, kind = flag_of(name, field), _kind(field)
     spelling = [f"--{flag}/--no-{flag}" if kind == "bool" else f"--{flag}", *ALIASES.get(name, ())]
     typed: Any = {"bool": bool, "many": list[str], "pairs": list[str]}.get(kind) or _plain(field)
@@ -167,6 +172,8 @@ def _default_text(value: Any) -> str:
 
 def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the given flags for the config. Commas separate the values of a list, but not paths."""
+    from ..config import EXTERNAL, flag_of, scalar
+
     values: dict[str, Any] = {}
     paths = cls.fields_with(EXTERNAL)
     for name, value in given.items():
@@ -190,6 +197,8 @@ def _read(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair(text: str, flag: str, *, is_text: bool) -> tuple[str, Any]:
+    from ..config import scalar
+
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--{flag} needs key=value: an argument of it has no '='.")

@@ -58,6 +58,7 @@ COMMANDS = {
         "curate.cli.maintenance:repair",
         "Rebuild damaged files that are derived from others: the catalogue and the indexes.",
     ),
+    "docs": ("curate.cli.docs:docs", "Open the documentation in the browser, without a network."),
     "doctor": (
         "curate.cli.doctor:doctor",
         "Check versions, devices and the store, and estimate whether a planned run fits.",
@@ -81,6 +82,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("plot", "dashboard"), "report"),
     "continue": "resume",
     "env": "doctor",
+    **dict.fromkeys(("manual", "documentation", "man"), "docs"),
 }
 """Name that other tools give to a command -> its name here, for suggestions."""
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..api.commands.questions import find, questions
-from ..config import scalar
 from ..errors import ConfigError
 from ..runtime.terminal import cell, say, table
 from ..store.catalog.limits import Limits, bytes_of
 from . import completion
-from .answer import print_answer
+from .answers.printing import print_answer
 from .flags import StoreFlag
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ def query(
 
 def parameters(pairs: Iterable[str]) -> dict[str, Any]:
     """Parse `name=value` pairs. A value that is not valid YAML, such as the one of `runs=*`, stays a text."""
+    from ..config import scalar
+
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -20,7 +20,7 @@ from ..runtime.terminal import say
 from ..stages import make_or_find, stage_of
 from ..stages.consent import Consent
 from . import completion
-from .answer import print_answer
+from .answers.printing import print_answer
 from .flags import StoreFlag, with_consent
 
 if TYPE_CHECKING:

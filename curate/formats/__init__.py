@@ -1,14 +1,20 @@
 """Formats of instruction data: detect them by their columns, read rows as samples, and write samples as rows."""
 
-from .answers import parse_take
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .detect import FORMATS, Layout, detect, parse_columns
-from .read import read_location
-from .reading import Notes, ReadOptions, Row, Unusable
-from .rows import FileLayouts, with_layout
-from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
-from .to_samples import to_sample
-from .turns import parse_roles
-from .weights import WEIGHT, weight_of
+
+if TYPE_CHECKING:
+    from .answers import parse_take
+    from .read import read_location
+    from .reading import Notes, ReadOptions, Row, Unusable
+    from .rows import FileLayouts, with_layout
+    from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
+    from .to_samples import to_sample
+    from .turns import parse_roles
+    from .weights import WEIGHT, weight_of
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -32,3 +38,24 @@ __all__ = [
     "weight_of",
     "with_layout",
 ]
+
+HOMES = {
+    "parse_take": ".answers",
+    "read_location": ".read",
+    **dict.fromkeys(("Notes", "ReadOptions", "Row", "Unusable"), ".reading"),
+    **dict.fromkeys(("FileLayouts", "with_layout"), ".rows"),
+    **dict.fromkeys(("EXPORT_FORMATS", "Traits", "columns_of", "to_rows"), ".to_rows"),
+    "to_sample": ".to_samples",
+    "parse_roles": ".turns",
+    **dict.fromkeys(("WEIGHT", "weight_of"), ".weights"),
+}
+"""Public name -> its module. `detect` is not among them: its module has the same name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that the locations of inputs are known before pyarrow loads."""
+    from importlib import import_module
+
+    if name not in HOMES:
+        raise AttributeError(f"module 'curate.formats' has no attribute '{name}'")
+    return getattr(import_module(HOMES[name], __name__), name)

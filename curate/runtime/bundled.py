@@ -1,4 +1,4 @@
-"""Find the pipelines, configs and saved queries that come with curate, wherever it is installed.
+"""Find the pipelines, configs, saved queries and documentation that come with curate, wherever it is installed.
 
 In a clone they are in folders at its root, where people read and change them. A wheel contains a copy inside the
 package (`pyproject.toml`, force-include). A file in the working directory of a command always comes first.
@@ -34,6 +34,20 @@ def pipeline(path: Path) -> Path:
     """Return the path of a pipeline that is given as a path, or as a name alone (`demo`)."""
     is_name = len(path.parts) == 1 and not path.suffix and not path.exists()
     return find(Path("pipelines", f"{path}.yaml") if is_name else path)
+
+
+def site() -> Path | None:
+    """Return the folder of the built documentation, or None. `make docs` builds it, and `make wheel` packs it."""
+    inside, clone = PACKAGE / "_shipped" / "docs", PACKAGE.parent / "site"
+    for found in (inside, clone) if in_clone() else (inside,):
+        if (found / "index.html").is_file():
+            return found
+    return None
+
+
+def in_clone() -> bool:
+    """Return whether curate runs from a clone."""
+    return (PACKAGE.parent / "pyproject.toml").is_file() and (PACKAGE.parent / "mkdocs.yml").is_file()
 
 
 def names(kind: str) -> list[str]:

@@ -8,9 +8,11 @@ error, because YAML would silently use the last one.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import yaml
+if TYPE_CHECKING:
+    import yaml
 
 LARGEST = 256_000
 """Maximum bytes of a file."""
@@ -25,18 +27,26 @@ class NotYaml(Exception):
     """Text that is not YAML, or exceeds a limit; the message says what is wrong, and in which line."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Loader of safe types, and of integers that are short enough to print."""
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return the loader of safe types, and of integers that are short enough to print.
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Return an integer that Python can print: in bases other than 10, YAML allows longer ones."""
-        value = int(super().construct_yaml_int(node))
-        if value.bit_length() > 1024:
-            raise NotYaml(f"the number in line {node.start_mark.line + 1} is too long")
-        return value
+    Most commands read no YAML, so it is imported here.
+    """
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Loader of this module."""
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            """Return an integer that Python can print: in bases other than 10, YAML allows longer ones."""
+            value = int(super().construct_yaml_int(node))
+            if value.bit_length() > 1024:
+                raise NotYaml(f"the number in line {node.start_mark.line + 1} is too long")
+            return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    return Loader
 
 
 def parse(text: str | bytes) -> Any:
@@ -45,10 +55,12 @@ def parse(text: str | bytes) -> Any:
     Raises:
         NotYaml: the text is not one YAML document, or exceeds a limit.
     """
+    import yaml
+
     if len(text) > LARGEST:
         raise NotYaml(f"it is larger than {LARGEST // 1000} kB")
     try:
-        loader = _Loader(text)
+        loader = _loader()(text)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -65,12 +77,14 @@ def parse(text: str | bytes) -> Any:
         raise NotYaml(f"it contains a value that cannot be read: {error}") from None
 
 
-def _measure(loader: _Loader, node: yaml.Node, counts: dict[int, int], depth: int) -> int:
+def _measure(loader: yaml.SafeLoader, node: yaml.Node, counts: dict[int, int], depth: int) -> int:
     """Return the number of values in a node, with those behind its aliases.
 
     Raises:
         NotYaml: there are too many values or levels, a key is repeated, or a node contains itself.
     """
+    import yaml
+
     if id(node) in counts:
         if counts[id(node)] == 0:
             raise NotYaml(f"{_position(node)} contains itself")
@@ -93,8 +107,10 @@ def _measure(loader: _Loader, node: yaml.Node, counts: dict[int, int], depth: in
     return total
 
 
-def _check_repeated_keys(loader: _Loader, node: yaml.MappingNode) -> None:
+def _check_repeated_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> None:
     """Raise `NotYaml` for a repeated key. Keys of merged mappings (`<<`) may repeat: a merge allows overwriting."""
+    import yaml
+
     lines: dict[Hashable, int] = {}
     for key_node, _ in node.value:
         if key_node.tag == MERGE or not isinstance(key_node, yaml.ScalarNode):

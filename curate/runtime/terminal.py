@@ -25,6 +25,8 @@ CONTROL_CHARACTERS = re.compile(
 )
 """Characters that control a terminal, that change the direction of text, that are never visible, or that are half of a
 character. Tab and new line are not among them."""
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+"""Names of artifacts. A name becomes a file name and a word of a command line, so it must not be a path."""
 PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 """A word that no shell changes (the same characters as in `shlex.quote`)."""
 BOLD_UNDERLINED, PLAIN = "\x1b[1;4m", "\x1b[0m"

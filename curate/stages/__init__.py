@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
@@ -46,10 +47,22 @@ STAGES = {
 
 def stage_of(name: str) -> Stage:
     """Import a stage and return its object; an unknown name raises `ConfigError` with the nearest name."""
+    module = _module_of(name)
+    stage: Stage = getattr(module, "STAGE", None) or import_module(f"{module.__name__}.stage").STAGE
+    return stage
+
+
+def config_of(name: str) -> type[Config]:
+    """Return the config class of a stage. What else a package imports is not imported, so this is fast."""
+    module = _module_of(name)
+    config: type[Config] = getattr(module, "CONFIG", None) or stage_of(name).config
+    return config
+
+
+def _module_of(name: str) -> ModuleType:
     if name not in STAGES:
         raise ConfigError(f"There is no stage '{name}'.{did_you_mean(name, STAGES)}")
-    stage: Stage = import_module(f"{__name__}.{name.replace('-', '_')}").STAGE
-    return stage
+    return import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
 def build_config(name: str, values: Mapping[str, Any], where: str = "") -> Config:
@@ -77,6 +90,11 @@ def recorded_config(name: str, values: Mapping[str, Any], where: str = "") -> Co
         where: as in `build_config`.
     """
     return build_config(name, stage_of(name).config.recorded(values), where)
+
+
+def described_config(name: str, values: Mapping[str, Any]) -> Config:
+    """Return a stage's config from recorded values, to read its inputs from it (`Options.described`)."""
+    return config_of(name).described(values)
 
 
 def check_config(name: str, config: Config) -> None:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from struct import Struct
 from typing import Annotated, Any, ClassVar, Self
 
-import pyarrow as pa
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..config import EXTERNAL, NOT_HASHED, NamedConfig
@@ -30,7 +29,6 @@ from ..formats import (
     parse_columns,
     parse_roles,
     parse_take,
-    read_location,
     to_sample,
     with_layout,
 )
@@ -39,7 +37,6 @@ from ..log import LOGGER, bar
 from ..runtime.redaction import redacted
 from ..samples import Sample, to_json, to_table, weights_of
 from ..store import Draft
-from ..store.rows.out_of_core import count_distinct
 from .ingest_report import Report
 from .inputs import Inputs, label_of
 from .stage import Stage
@@ -151,25 +148,24 @@ class IngestConfig(NamedConfig):
         return label_of(self.data[0]).rpartition("/")[2] if len(self.data) == 1 else ""
 
 
-REJECT_RECORDS = pa.schema(
-    {"source": pa.string(), "file": pa.string(), "row": pa.int64(), "sample_id": pa.string(), "reason": pa.string()}
-)
-SAMPLE_RECORDS = pa.schema(
-    {
-        "sample_id": pa.string(),
-        "position": pa.int64(),
-        "source": pa.string(),
-        "format": pa.string(),
-        "turns": pa.int32(),
-        "characters": pa.int64(),
-        "metadata": pa.string(),
-        "weight": pa.float64(),
-    }
-)
+REJECT_RECORDS = {"source": "string", "file": "string", "row": "int64", "sample_id": "string", "reason": "string"}
+SAMPLE_RECORDS = {
+    "sample_id": "string",
+    "position": "int64",
+    "source": "string",
+    "format": "string",
+    "turns": "int32",
+    "characters": "int64",
+    "metadata": "string",
+    "weight": "float64",
+}
+"""Columns of the records -> their Arrow types."""
 
 
 def run(config: IngestConfig, inputs: Inputs, draft: Draft) -> None:
     """Read all `data` into shards, and write the records of the tables `samples` and `rejects`."""
+    from ..formats import read_location
+
     sources = [key.split(".", 2)[2] for key in inputs.locations]
     licences = licences_of(config.licence, sources)
     draft.restart()
@@ -340,6 +336,8 @@ class _Pool:
         if self.ids is not None:
             return self.rows
         shards = [self.draft.shard(number) for number in range(self.shards)]
+        from ..store.rows.out_of_core import count_distinct
+
         return count_distinct(shards, "sample_id", self.draft.path)
 
     def _reasons(self) -> str:
@@ -347,6 +345,8 @@ class _Pool:
         return f": {reasons}" if reasons else ": the data has no rows"
 
     def _write_samples(self) -> None:
+        import pyarrow as pa
+
         samples = self.samples
         columns = {
             "sample_id": [sample.sample_id for sample in samples],
@@ -361,7 +361,7 @@ class _Pool:
         self.counts["sources"].update(sample.source for sample in samples)
         self.counts["formats"].update(sample.format for sample in samples)
         self.weighted += sum(sample.weight != 1 for sample in samples)
-        records = pa.Table.from_pydict(columns, schema=SAMPLE_RECORDS)
+        records = pa.Table.from_pydict(columns, schema=pa.schema(list(SAMPLE_RECORDS.items())))
         self.draft.write(self.shards, to_table(self.samples, self.rows))
         self.draft.add("samples", records, key=f"{self.shards:05d}")
         self.rows += len(self.samples)
@@ -369,7 +369,9 @@ class _Pool:
         self.samples, self.characters = [], 0
 
     def _write_rejects(self) -> None:
-        table = pa.Table.from_pylist(self.rejects, schema=REJECT_RECORDS)
+        import pyarrow as pa
+
+        table = pa.Table.from_pylist(self.rejects, schema=pa.schema(list(REJECT_RECORDS.items())))
         self.draft.add("rejects", table, key=f"{self.reject_parts:05d}")
         self.reject_parts += 1
         self.rejects = []

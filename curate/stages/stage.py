@@ -1,7 +1,8 @@
 """The interface of a stage: one command that makes one kind of artifact, as a frozen object.
 
-Every module or package in `curate.stages` that makes an artifact exports `STAGE`. The command line, pipelines, reports
-and `curate.make` ask that object for everything they need. A stage never checks whether its result exists already:
+Every module or package in `curate.stages` that makes an artifact exports `STAGE`; a package may leave it to its
+module `stage.py` and export `CONFIG`, the class of its options. The command line, pipelines, reports and `curate.make`
+ask that object for everything they need. A stage never checks whether its result exists already:
 `run_stage` finds a finished artifact by its fingerprint.
 """
 

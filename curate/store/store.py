@@ -14,27 +14,30 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from ..config import Config
 from ..errors import CatalogueBusy, StoreError
 from ..log import LOGGER
 from ..runtime.distributed import rank
 from .artifacts.artifact import Artifact
-from .artifacts.draft import Draft
 from .artifacts.files import REMEDY, as_json, fingerprint_of, read_json, write_json, write_text
 from .artifacts.index import ArtifactIndex
 from .artifacts.lock import DraftLock
 from .artifacts.manifest import write_manifest
 from .artifacts.path_checks import require_no_links
 from .artifacts.safe_files import remove, remove_tree
-from .catalog.catalog import Catalog
 from .catalog.fragments import fragments
 from .catalog.limits import Limits
 from .catalog.query_process import table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..config import Config
+    from .artifacts.draft import Draft
+    from .catalog.catalog import Catalog
 
 SCHEMA_VERSION = 1
 
@@ -48,8 +51,14 @@ class Store(ArtifactIndex):
 
     def __init__(self, root: str | Path = "store") -> None:
         super().__init__(Path(root))
-        self.catalog = Catalog.of(self.root)
         self._check_version()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Catalogue of the store. It is imported on first use: what reads only names and files needs no DuckDB."""
+        from .catalog.catalog import Catalog
+
+        return Catalog.of(self.root)
 
     def _check_version(self) -> None:
         path = self.root / "store.json"
@@ -156,6 +165,8 @@ class Store(ArtifactIndex):
             config: config of the stage; `config.name` is the name of the artifact.
             inputs: fingerprints of the inputs, by config field.
         """
+        from .artifacts.draft import Draft
+
         inputs = dict(inputs or {})
         fingerprint = fingerprint_of(stage, config.identity(), inputs)
         path = self.folder(stage, fingerprint)
@@ -178,6 +189,8 @@ class Store(ArtifactIndex):
 
         If rank 0 fails, the launcher ends this process.
         """
+        from .artifacts.draft import Draft
+
         if fill and not (path / "artifact.json").exists():
             require_no_links(path)
             fill(Draft(path, fingerprint, self.catalog.path, rank=rank()))
@@ -193,6 +206,8 @@ class Store(ArtifactIndex):
 
         Stages and libraries write below its folder by path, so it may hold no link.
         """
+        from .artifacts.draft import Draft
+
         require_no_links(path)
         description = {
             "fingerprint": fingerprint,

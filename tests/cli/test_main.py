@@ -56,7 +56,7 @@ def test_a_query_forks_before_it_imports_anything_large(tmp_path: Path, store: S
 
     store.make("ingest", lambda draft: None, Config(name="a"))
     assert imported_by("query", "SELECT 1", cwd=tmp_path) & {"duckdb", "pyarrow", "numpy"} == set()
-    code = "import sys, curate.cli.rows; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = "import sys, curate.cli.answers.rows; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "nor does the process of the query"
 
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.cli import rows as rows_module
-from curate.cli.answer import Layout
-from curate.cli.rows import Notes, Rows, TimesDoNotFit, write_parquet, write_text
+from curate.cli.answers.printing import Layout
+from curate.cli.answers.rows import Notes, Rows, TimesDoNotFit, write_parquet, write_text
 from curate.errors import QueryError
 from curate.runtime.spool import Spool
 from curate.runtime.terminal import table

@@ -73,7 +73,25 @@ def test_pipelines_configs_and_questions_are_in_the_wheel(wheel: Path) -> None:
         for place, inside in homes.items()
         for name in tracked(place)
     }
-    assert {name for name in names_in(wheel) if name.startswith("curate/_shipped/")} == expected
+    shipped = {name for name in names_in(wheel) if name.startswith("curate/_shipped/")}
+    assert shipped - {name for name in shipped if name.startswith(DOCS)} == expected
+
+
+DOCS = "curate/_shipped/docs/"
+SITE = ROOT / "site"
+"""The documentation, where `make docs` has built it."""
+MOST_DOCS = 3_000_000
+"""Compressed bytes that the documentation may add to the wheel."""
+
+
+def test_the_documentation_is_in_the_wheel_where_it_is_built_and_adds_little(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {each.filename.removeprefix(DOCS): each for each in archive.infolist() if DOCS in each.filename}
+    assert bool(inside) or not (SITE / "index.html").is_file()
+    if "CURATE_WHEEL" not in os.environ:  # another one is of another time
+        assert inside.keys() == {each.relative_to(SITE).as_posix() for each in SITE.rglob("*") if each.is_file()}
+    assert sum(each.compress_size for each in inside.values()) <= MOST_DOCS
+    assert not [name for name in inside if name.endswith(".map")]
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
@@ -86,7 +104,9 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     classifiers = about.get_all("Classifier") or []
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
     assert about["Description-Content-Type"] == "text/markdown"
-    assert str(about.get_payload()).strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    readme = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line]
+    shown = [line for line in str(about.get_payload()).splitlines() if line]
+    assert shown == [line for line in readme if not line.startswith("![")], "without pictures: hatch_build.py"
     assert "curate-0" not in str(about.get_all("Project-URL")), "no address is claimed that nobody keeps"
     assert any(name.endswith("licenses/LICENSE") for name in names_in(wheel))
 
@@ -131,6 +151,14 @@ def test_the_installed_wheel_runs_from_an_empty_folder(type_in: Callable[..., st
     for pipeline in ("demo", "uds", "pipelines/targeted.yaml", "compare_selectors", "curriculum"):
         assert type_in("python", "-c", checked.format(pipeline))
     assert "nothing named 'pool'" in type_in("curate", "train", "--config", "configs/uds.yaml", code=1)
+
+
+def test_the_installed_documentation_is_found_without_a_clone(type_in: Callable[..., str], wheel: Path) -> None:
+    if f"{DOCS}index.html" not in names_in(wheel):
+        assert "The documentation is not built here: install a wheel" in type_in("curate", "docs", "--path", code=1)
+        return
+    page = Path(type_in("curate", "docs", "selectors/uds", "--path").strip())
+    assert "_shipped" in page.parts and "<h1" in page.read_text(encoding="utf-8")
 
 
 SMALL = (

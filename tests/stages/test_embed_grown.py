@@ -17,9 +17,9 @@ from curate.api.commands.status import report
 from curate.errors import ConfigError
 from curate.lm.tokens import encode
 from curate.stages import build_config
-from curate.stages.embed import STAGE
 from curate.stages.embed.embedder import Embedder
 from curate.stages.embed.preview import FOUND
+from curate.stages.embed.stage import STAGE
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}

@@ -15,7 +15,7 @@ from ...config import EXTERNAL, Config
 from ...errors import ConfigError, CurateError, ModelError
 from ...log import LOGGER
 from ...runtime.terminal import cell, resume_command, size, table
-from ...stages import recorded_config
+from ...stages import described_config
 from ...stages.inputs import base_fingerprint, is_own_template, kind_of, label_all, locate
 from ...store import SCRIPT, Artifact, Store
 
@@ -152,7 +152,7 @@ def stale_inputs(store: Store, artifact: Artifact) -> Iterator[str]:
     if artifact.stage == SCRIPT:
         return
     try:
-        config = recorded_config(artifact.stage, artifact.config)
+        config = described_config(artifact.stage, artifact.config)
     except ConfigError as error:
         yield f"made by another version of curate ({error})"
         return

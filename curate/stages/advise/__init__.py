@@ -1,5 +1,8 @@
 """Advise which data and which selector to use within a budget."""
 
-from .stage import STAGE
+from .config import AdviseConfig
 
-__all__ = ["STAGE"]
+CONFIG = AdviseConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,6 +1,8 @@
 """Group the samples of a pool, name the groups, and find representatives and near duplicates."""
 
 from .config import ClusterConfig
-from .stage import STAGE
 
-__all__ = ["STAGE", "ClusterConfig"]
+CONFIG = ClusterConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG", "ClusterConfig"]

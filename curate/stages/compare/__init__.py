@@ -1,5 +1,8 @@
 """Compare selectors over seeds at equal budgets."""
 
-from .stage import STAGE
+from .config import CompareConfig
 
-__all__ = ["STAGE"]
+CONFIG = CompareConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Leave out the samples of a pool that hold held-out rows."""
 
-from .stage import STAGE
+from .config import DecontaminateConfig
 
-__all__ = ["STAGE"]
+CONFIG = DecontaminateConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

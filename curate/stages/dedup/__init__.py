@@ -1,5 +1,8 @@
 """Keep one sample of each group of copies in a pool."""
 
-from .stage import STAGE
+from .config import DedupConfig
 
-__all__ = ["STAGE"]
+CONFIG = DedupConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Measure every distinct sample of a pool with one pass of a model."""
 
-from .stage import STAGE
+from .config import EmbedConfig
 
-__all__ = ["STAGE"]
+CONFIG = EmbedConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

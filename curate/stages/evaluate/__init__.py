@@ -1,5 +1,8 @@
 """Measure a model: held-out loss, correct answers, benchmarks."""
 
-from .stage import STAGE
+from .config import EvaluateConfig
 
-__all__ = ["STAGE"]
+CONFIG = EvaluateConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Write a curated subset as a dataset."""
 
-from .stage import STAGE
+from .config import ExportConfig
 
-__all__ = ["STAGE"]
+CONFIG = ExportConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

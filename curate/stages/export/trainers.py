@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import ConfigError, DataError
 from ...store.artifacts.files import as_json
 from .differences import Differences
@@ -214,6 +212,8 @@ def trainer_file(
     if trainer == "llama-factory":
         return "dataset_info.json", as_json({name: llama_factory_entry(row_format, file, columns)})
     if trainer == "axolotl":
+        import yaml
+
         return "axolotl.yaml", yaml.safe_dump(axolotl_config(file, columns), sort_keys=False) + EOT_TOKENS
     return None
 

@@ -1,5 +1,8 @@
 """Grade the texts of a pool: columns of features that say what is wrong with a sample, and a screen that sums it up."""
 
-from .stage import STAGE
+from .config import GradeConfig
 
-__all__ = ["STAGE"]
+CONFIG = GradeConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Select a subset of a pool before training, within a budget."""
 
-from .stage import STAGE
+from .config import SelectConfig
 
-__all__ = ["STAGE"]
+CONFIG = SelectConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Split a pool into parts without copies across."""
 
-from .stage import STAGE
+from .config import SplitConfig
 
-__all__ = ["STAGE"]
+CONFIG = SplitConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

@@ -1,5 +1,8 @@
 """Keep the samples of a pool that a query, a file of ids or other subsets name."""
 
-from .stage import STAGE
+from .config import SubsetConfig
 
-__all__ = ["STAGE"]
+CONFIG = SubsetConfig
+"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+
+__all__ = ["CONFIG"]

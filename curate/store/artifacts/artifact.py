@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from ...config import NAME
 from ...errors import StoreError
-from ...runtime.terminal import command
+from ...runtime.terminal import NAME, command
 from .files import REMEDY, read_json
 from .manifest import MANIFEST, find_damage, read_manifest
-from .parquet import read_parquet
 from .path_checks import require_no_links
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCRIPT = "script"
 """Stage of a run that a user's own script made (`curate.integrations`). Only that script can resume the run."""
@@ -90,10 +89,14 @@ class Artifact:
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the shards as Arrow tables, one at a time; raise `StoreError` if the checksum of a page is wrong."""
+        from .parquet import read_parquet
+
         return (read_parquet(path, columns) for path in self.shards())
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all shards as one Arrow table."""
+        import pyarrow as pa
+
         tables = list(self.tables(columns))
         return pa.concat_tables(tables) if tables else pa.table({})
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from .manifest import MERGED, RECORDS
-from .parquet import ROW_GROUP, read_parquet, write_parquet
 from .safe_files import remove, remove_tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Draft:
@@ -68,6 +68,8 @@ class Draft:
 
     def write(self, shard: int, table: pa.Table) -> None:
         """Write one shard of the artifact's own data (text, vectors), atomically."""
+        from .parquet import ROW_GROUP, write_parquet
+
         write_parquet(self.shard(shard), table, row_group_size=ROW_GROUP)
 
     def add(self, table_name: str, rows: pa.Table, *, key: str = "all") -> None:
@@ -75,16 +77,22 @@ class Draft:
 
         The rows are merged into DuckDB when the artifact is finished.
         """
+        from .parquet import write_parquet
+
         write_parquet(self.fragment(table_name, key), rows)
 
     def reject(self, reasons: Mapping[str, str], *, key: str = "all") -> None:
         """Add samples that are skipped (sample id -> reason) to the table `rejects`; an empty mapping adds nothing."""
         if reasons:
+            import pyarrow as pa
+
             rows = pa.table({"sample_id": list(reasons), "reason": list(reasons.values())})
             self.add("rejects", rows, key=key)
 
     def added(self, table_name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the rows that all processes have added to a table so far: one table per key, sorted by key."""
+        from .parquet import read_parquet
+
         paths = sorted((self.path / RECORDS / table_name).glob("[!.]*.parquet"))
         return (read_parquet(path, columns=list(columns)) for path in paths)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -113,11 +114,16 @@ class ArtifactIndex:
         known = {artifact.fingerprint for artifact in made}
         return [*made, *(draft for draft in drafts if draft.fingerprint not in known)]
 
-    def display_names(self) -> dict[str, str]:
-        """Return fingerprint -> name, or -> `name@fingerprint` if another artifact has taken the name since."""
+    def display_names(self, known: Sequence[Artifact] | None = None) -> dict[str, str]:
+        """Return fingerprint -> name, or -> `name@fingerprint` if another artifact has taken the name since.
+
+        Args:
+            known: what `artifacts_and_drafts` has just returned, if it was called; otherwise it is called here.
+        """
         pointers = {path.stem: self.read_pointer(path) for path in self.pointers()}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
-        others = [a for a in self.artifacts_and_drafts() if a.fingerprint not in named]
+        everything = self.artifacts_and_drafts() if known is None else known
+        others = [a for a in everything if a.fingerprint not in named]
         taken = Counter([*pointers, *(a.name for a in others)])
         return named | {
             a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others

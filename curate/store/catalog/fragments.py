@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from ...errors import StoreError, of_system
 from ...runtime.checksums import sha256
@@ -19,7 +18,9 @@ from ..artifacts.files import REMEDY
 from ..artifacts.manifest import MERGED, RECORDS
 from ..artifacts.path_checks import kind_of, refusal, require_no_links
 from ..artifacts.safe_files import make_folder, remove, rename
-from .objects import schema_columns
+
+if TYPE_CHECKING:
+    import duckdb
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Pattern of a fragment's name without its suffix."""
@@ -27,6 +28,8 @@ KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 def record_tables() -> frozenset[str]:
     """Return the names of the tables of records."""
+    from .objects import schema_columns
+
     return frozenset(table for table, _, _ in schema_columns()) - {"merged", "layout"}
 
 
@@ -99,6 +102,8 @@ def insert_fragments(
     Raises:
         StoreError: a fragment is damaged, or its columns do not fit the table.
     """
+    import duckdb
+
     try:
         connection.execute(
             f'INSERT INTO "{table}" BY NAME SELECT ? AS artifact, * FROM read_parquet(?, union_by_name = true)',

@@ -89,7 +89,7 @@ def run(
         begin: called when the store is open, before the statement is read.
         take: fetches the rows. It runs in another thread, while the connection is open.
     """
-    connection = connect(index, limits, wait=wait)
+    connection = connect(index, limits, wait=wait, needed_by=sql)
     try:
         for name in ledger_views():  # creating a view opens every fragment of the ledger once
             if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
@@ -108,27 +108,65 @@ def run(
         connection.close()
 
 
-def connect(index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5.0) -> duckdb.DuckDBPyConnection:
-    """Open a shut in-memory connection with all views but those over the ledger; see the module docstring."""
+def connect(
+    index: ArtifactIndex, limits: Limits = NO_LIMITS, *, wait: float = 5.0, needed_by: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open a shut in-memory connection with all views but those over the ledger; see the module docstring.
+
+    Args:
+        index: the store.
+        limits: its files, and the memory that DuckDB may use.
+        wait: seconds to wait for a catalogue that another program writes to.
+        needed_by: SQL that is asked alone; views that it cannot name are not created. None: create all views.
+    """
     index.require()
     catalog = Catalog.of(index.root)
     connection = catalog.connect(memory=limits.memory, everywhere=limits.allow_files)
     try:
         catalog.attach(connection, wait=wait)
-        _create_views(connection, index, catalog.path)
+        _create_views(connection, index, catalog.path, needed_by)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, catalogue: Path) -> None:
+LOOKS_AROUND = re.compile(r"information_schema|duckdb_|pragma|sqlite_|pg_|show|describe|summarize|query_table|U&", re.I)
+"""SQL that may read names of views from lists or texts, so that they need not be in it."""
+
+
+def _is_needed(connection: duckdb.DuckDBPyConnection, sql: str | None) -> Callable[[str], bool]:
+    """Return a function that says whether SQL may read a view: itself, or through a view over the ledger.
+
+    DuckDB compiles a view when it is created, which takes longer than most queries. All views are needed for SQL with
+    a name that no view has: DuckDB then suggests the nearest.
+    """
+    if sql is None or LOOKS_AROUND.search(sql) or not _names_views(connection, sql):
+        return lambda view: True
+    through = [texts[0] for name, texts in ledger_views().items() if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    text = " ".join([sql, *through])
+    return lambda view: re.search(rf"\b{view}\b", text, re.IGNORECASE) is not None
+
+
+def _names_views(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Return whether SQL can be parsed and reads from nothing but views of ours."""
+    views = {"artifacts", *NAME_COLUMNS, *ledger_views(), *(view for view, _ in VECTORS.values())}
+    try:
+        return {name.lower() for name in connection.get_table_names(sql)} <= views
+    except (duckdb.Error, TypeError):  # a lone surrogate is a TypeError
+        return False
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, catalogue: Path, needed_by: str | None
+) -> None:
     """Create the table and the views that SQL reads, except those over the ledger."""
     artifacts = index.artifacts_and_drafts()
     with report_damage(connection, catalogue):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
     # not from an Arrow table of Python values: creating one imports pandas, which takes longer than most queries
     columns = _artifact_columns(index, artifacts)
+    needed = _is_needed(connection, needed_by)
     connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
@@ -136,12 +174,13 @@ def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, c
     waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
     waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
     with report_damage(connection, catalogue):
-        for table, name_column in NAME_COLUMNS.items():
+        for table, name_column in ((table, column) for table, column in NAME_COLUMNS.items() if needed(table)):
             more = score_columns(score_names(artifacts)) if table == "features" else ""
             connection.execute(_record_view(table, name_column, waiting, more))
         for stage, (view, name_column) in VECTORS.items():
             makers = POOLS if stage in POOLS else (stage,)
-            connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage in makers]))
+            if needed(view):
+                connection.execute(_shard_view(view, name_column, [a for a in artifacts if a.stage in makers]))
 
 
 @contextmanager
@@ -202,7 +241,7 @@ COMMENTS = {
 
 
 def _artifact_columns(index: ArtifactIndex, artifacts: Sequence[Artifact]) -> dict[str, list[Any]]:
-    names = index.display_names()
+    names = index.display_names(artifacts)
     return {
         "name": [names[a.fingerprint] for a in artifacts],
         "stage": [a.stage for a in artifacts],

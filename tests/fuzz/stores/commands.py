@@ -82,6 +82,7 @@ SHARED = (
     _line("inspect", f"inspect --pool pool --model base --samples 2 {SHORT}", 1, **READING),
     _line("inspect a model", f"inspect --pool pool --model model --samples 1 {SHORT}", 0.5, **READING),
     _line("report", "report run --to page.html --overwrite", 2, **READING),
+    _line("docs", "docs --path", 0.2, **READING),
     _line("export", "export --run run --as hf --to out --name it", 1),
     _line("export by SQL", "export --sql WHERE --pool pool --as jsonl --to out --name it", 1),
     _line("evaluate", STAGES["evaluate"], 1),

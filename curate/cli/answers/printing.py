@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.terminal import terminal_width
-from ..store.catalog.limits import Limits
-from ..store.catalog.query_process import answering, request_of
+from ...runtime.terminal import terminal_width
+from ...store.catalog.limits import Limits
+from ...store.catalog.query_process import answering, request_of
 
-SEND_TEXT = "curate.cli.rows:send_text"
+SEND_TEXT = "curate.cli.answers.rows:send_text"
 LONGEST = 200
 """Default for the largest number of rows in a printed table."""
 

@@ -15,16 +15,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import QueryError
-from ..log import LOGGER
-from ..runtime.channel import Channel
-from ..runtime.spool import Spool
-from ..runtime.spreadsheet import as_csv
-from ..runtime.terminal import harmless, table
-from ..store import Store
-from ..store.artifacts.parquet import stream_parquet
-from ..store.catalog.query_worker import Answer, run_request
-from .answer import Layout
+from ...errors import QueryError
+from ...log import LOGGER
+from ...runtime.channel import Channel
+from ...runtime.spool import Spool
+from ...runtime.spreadsheet import as_csv
+from ...runtime.terminal import harmless, table
+from ...store import Store
+from ...store.catalog.query_worker import Answer, run_request
+from .printing import Layout
 
 PART_ROWS = 1000
 """Number of rows that are converted at a time."""
@@ -169,6 +168,8 @@ def _json_list(rows: Rows, layout: Layout) -> Iterator[str]:
 
 def write_parquet(answer: Answer, to: Spool) -> None:
     """Write an answer as a Parquet file; raise `QueryError` if a column has a type that such a file cannot hold."""
+    from ...store.artifacts.parquet import stream_parquet
+
     try:
         stream_parquet(to, answer.schema(), answer.batches(), GROUP_ROWS)
     except pa.ArrowNotImplementedError as error:
