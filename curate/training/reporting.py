@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from transformers import TrainerCallback, TrainerState
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..errors import ConfigError, CurateError, TrainingError
 from ..lm.model.boundary import reason_of
@@ -137,7 +137,9 @@ def prepare_trackers(services: Sequence[str]) -> None:
                 importlib.import_module(package)
             except ModuleNotFoundError as error:
                 missing = error.name or package
-                raise ConfigError(f"--report-to {service} needs the package {missing}: {pip_install(service)}.") from None
+                raise ConfigError(
+                    f"--report-to {service} needs the package {missing}: {pip_install(service)}."
+                ) from None
             except Exception as error:  # a broken package may raise anything
                 raise ConfigError(
                     f"--report-to {service}: the package {package} cannot be imported ({reason_of(error)}). Install it "
@@ -157,7 +159,7 @@ def guard_trackers(callbacks: Sequence[Any], services: Sequence[str]) -> None:
         callbacks: the callbacks of a Trainer, of which those of the trackers are changed.
         services: names of the trackers.
     """
-    classes = dict(zip(get_reporting_integration_callbacks(list(services)), services, strict=True))
+    classes = {INTEGRATION_TO_CALLBACK[service]: service for service in services}
     for callback in callbacks:
         if type(callback) in classes:
             _guard(callback, classes[type(callback)])
@@ -183,7 +185,9 @@ def _guard(callback: Any, service: str) -> None:
                     "option out; then run the same command again."
                 ) from error
             failed.append(error)
-            LOGGER.warning(f"{service} gets no more of this run after step {state.global_step}, the store does: {reason}")
+            LOGGER.warning(
+                f"{service} gets no more of this run after step {state.global_step}, the store does: {reason}"
+            )
             return None
 
     for event in dir(TrainerCallback):

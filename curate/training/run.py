@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -334,7 +334,7 @@ def make_trainer(
         callbacks=[Progress(selection, job.label), saving],
         optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
-    guard_trackers(trainer.callback_handler.callbacks, arguments.report_to)
+    guard_trackers(trainer.callback_handler.callbacks, cast(list[str], arguments.report_to))
     return trainer
 
 

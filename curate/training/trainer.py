@@ -115,7 +115,7 @@ class CurateTrainer(ResumingTrainer):
         if (curves := self.selection.recorder.curves) is None:
             super().log(logs, start_time)
             return
-        names = tracker_names([*logs], self.args.report_to)
+        names = tracker_names([*logs], cast(list[str], self.args.report_to))
         own = {names[name]: name for name in logs}
         of_selection = curves.metrics()
         super().log({names[name]: value for name, value in logs.items()} | of_selection, start_time)

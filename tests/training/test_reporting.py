@@ -142,7 +142,23 @@ def test_curves_are_of_the_candidates_since_the_last_call() -> None:
     assert curves.metrics() == {"selection/kept_share": 1.0, "selection/seconds_training": 0.0}
 
 
-HOSTILE = ("..", "../x", "/etc/passwd", "a//b", "a/", "", " ", ".", "x" * 500, "x" * 501, "\u0000", "код", "дом", "a/./b", "💥")
+HOSTILE = (
+    "..",
+    "../x",
+    "/etc/passwd",
+    "a//b",
+    "a/",
+    "",
+    " ",
+    ".",
+    "x" * 500,
+    "x" * 501,
+    "\u0000",
+    "код",
+    "дом",
+    "a/./b",
+    "💥",
+)
 
 
 def test_mlflow_takes_a_metric_of_any_label_and_no_two_become_one() -> None:
