@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
-from ..runtime.distributed import rank
+from ..runtime.distributed import rank, size
 from ..runtime.launch_watch import PROCESS_TIMEOUT, watch_neighbour
 
 if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duckdb may be imported for it
@@ -175,6 +175,8 @@ def run_part(store: Store, name: str, config: Config, part: int, parts: int) -> 
 
     check_config(name, config)
     tasks_of = stage_of(name).tasks
+    if size() > 1:
+        raise ConfigError("--part is for jobs of one process: run the command without torchrun.")
     if tasks_of is None:
         raise ConfigError(f"The work of {name} cannot be shared by jobs: leave out --part.")
     config, inputs, fingerprints = made_from(store, name, config)

@@ -107,7 +107,7 @@ def test_a_part_does_its_share_and_finishes_nothing(store: Store, curate: Call, 
         (["--slurm", "partitoin=gpu"], "Did you mean 'partition'"),
         (["--slurm", "output=/x"], "--slurm output: this is no option that can be given"),
         (["--slurm", "firts.time=1"], "The pipeline has no stage and makes nothing of this name. Did you mean 'first'"),
-        (["--slurm", "toy.array=4"], "only the work of embed can be shared by an array, not that of toy"),
+        (["--slurm", "array=4"], "array shares the work of embed, and the pipeline has none"),
         (["--slurm", "first.nodes=2"], "toy runs in one process, so give it one node"),
         (["--slurm", "partition=a\n#SBATCH --wrap=x"], "holds a quote, a backslash, a # or a control character"),
     ],
@@ -190,12 +190,17 @@ def test_several_gpus_and_nodes_are_a_launch_of_torchrun() -> None:
         assert one in script(pair)
     two = script("nodes=2,gpus-per-node=8")
     assert "srun --nodes=2 --ntasks-per-node=1 /venv/bin/python -m torch.distributed.run --nproc-per-node 8" in two
+    assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in script("nodes=2,cpus-per-task=8")
     assert "--nnodes 2" in two and "#SBATCH --ntasks-per-node=1" in two and '--rdzv-endpoint "${hosts[0]}:' in two
     for text in (one, two, script("exclusive=")):
         if text.startswith("#!"):
             assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     with pytest.raises(ConfigError, match="gives each job one process, and run has 4"):
         script("embed.array=3,embed.gpus-per-node=4", stage="embed")
+    with pytest.raises(ConfigError, match="only the work of embed can be shared by an array, not that of train"):
+        resources(read_assignments(["run.array=2"], {"embed", "run"}), "train", "run", distributed=True)
+    with pytest.raises(ConfigError, match="array=2 replaces --engine ray"):
+        resources(read_assignments(["array=2"], {"embed"}), "embed", "run", distributed=False)
     with pytest.raises(ConfigError, match="nodes needs a whole number from 1, not 'two'"):
         script("nodes=two")
 
@@ -204,6 +209,21 @@ def test_processes_must_divide_the_candidates(curate: Call, slurm: Slurm, tmp_pa
     pipeline(tmp_path, "model", tmp_path / "rows.jsonl")
     refused = submit(curate, slurm, "--slurm", "train.gpus-per-node=3", "--dry-run")
     assert refused.code == 1 and "gives train run 3 processes, and its keep (4) and candidates (8)" in refused.err
+
+
+def test_jobs_get_the_consent_of_the_command_line_and_their_files_are_private(
+    curate: Call, slurm: Slurm, tmp_path: Path
+) -> None:
+    pipeline(tmp_path, "model", tmp_path / "rows.jsonl")
+    asking = (tmp_path / "p.yaml").read_text().replace("name: run\n", "name: run\n    trust_remote_code: true\n")
+    (tmp_path / "p.yaml").write_text(asking)
+    refused = submit(curate, slurm, "--slurm", "partition=gpu")
+    assert refused.code == 1 and "asks to run code that comes with the model" in refused.err and not slurm.jobs()
+    assert submit(curate, slurm, "--slurm", "partition=gpu", "--trust-remote-code").code == 0
+    asks = [job.script.name for job in slurm.jobs() if ".yaml --trust-remote-code &" in job.script.read_text()]
+    assert asks == ["04-train-run.sh"]
+    for path in slurm.jobs()[0].script.parent.iterdir():
+        assert path.stat().st_mode & 0o077 == 0
 
 
 STUB = """\

@@ -80,6 +80,8 @@ def read_assignments(texts: Iterable[str], targets: Collection[str]) -> list[Ass
                 f"--slurm {target}.{key}: the pipeline has no stage and makes nothing of this name."
                 f"{did_you_mean(target, targets)}"
             )
+        if key == ARRAY and "embed" not in targets:
+            raise ConfigError("--slurm array shares the work of embed, and the pipeline has none: leave it out.")
         found.append(Assignment(target, key, checked(value.strip(), f"--slurm {key}")))
     return found
 
@@ -116,6 +118,8 @@ def resources(assignments: Sequence[Assignment], stage: str, label: str, *, dist
         )
     parts, at_once = _array(options.pop(ARRAY, "1") if stage == "embed" else "1")
     options.pop(ARRAY, None)
+    if parts > 1 and not distributed:
+        raise ConfigError(f"--slurm array={parts} replaces --engine ray: give {label} one of them.")
     if not distributed:
         if "nodes" in own and own["nodes"] != "1":
             raise ConfigError(f"--slurm {label}.nodes: {stage} runs in one process, so give it one node.")

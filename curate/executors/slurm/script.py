@@ -19,8 +19,8 @@ RESTARTS = 50
 RESUME = """\
 stop() {{
     trap '' TERM
-    kill -TERM "$work" 2>/dev/null || true
-    wait "$work" || true
+    kill -TERM $(jobs -p) 2>/dev/null || true
+    wait
     if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]; then
         echo "This job was put back into the queue {restarts} times and is not finished: give --slurm time more." >&2
         exit 1
@@ -29,7 +29,6 @@ stop() {{
     scontrol requeue "$SLURM_JOB_ID"
     exit 1
 }}
-work=""
 trap stop TERM
 """
 """Slurm tells the script to stop before the time limit. The same job then runs again and continues."""
@@ -86,7 +85,7 @@ class Job:
         several = SEVERAL_NODES if self.resources.nodes > 1 else ""
         return (
             f"#!/bin/bash\n{self._header()}\nset -euo pipefail\ncd {shlex.quote(str(self.workdir))}\n{exports}\n"
-            f'{RESUME.format(restarts=RESTARTS)}\n{several}{self._command()} &\nwork=$!\nwait "$work"\n'
+            f'{RESUME.format(restarts=RESTARTS)}\n{several}{self._command()} &\nwait "$!"\n'
         )
 
     def _header(self) -> str:
@@ -124,8 +123,9 @@ class Job:
         if given.nodes == 1:
             return [*torchrun, "--standalone"]
         meeting = '--rdzv-endpoint "${hosts[0]}:$((20000 + SLURM_JOB_ID % 20000))"'
+        cores = ['--cpus-per-task="$SLURM_CPUS_PER_TASK"'] if "cpus-per-task" in given.options else []
         return [
-            *("srun", f"--nodes={given.nodes}", "--ntasks-per-node=1", *torchrun, f"--nnodes {given.nodes}"),
+            *("srun", f"--nodes={given.nodes}", "--ntasks-per-node=1", *cores, *torchrun, f"--nnodes {given.nodes}"),
             *('--rdzv-id "$SLURM_JOB_ID"', "--rdzv-backend c10d", meeting),
         ]
 
