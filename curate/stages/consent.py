@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..log import LOGGER
 from ..runtime.terminal import cell, command
-from ..runtime.trackers import sends_away
+from ..training.trackers.destinations import sends_away
 
 OWN_TEMPLATES = ("chatml", "plain", "thinking")
 """Chat templates that come with curate; every other one is a file."""

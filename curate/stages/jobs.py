@@ -19,7 +19,7 @@ import yaml
 from ..errors import ConfigError
 from ..executors.slurm.order import Step, dependencies
 from ..executors.slurm.resources import Assignment, Resources, read_assignments, resources
-from ..executors.slurm.script import Job, file_name
+from ..executors.slurm.script import SlurmJob, file_name
 from ..log import LOGGER
 from ..runtime.strict_yaml import LARGEST
 from . import build_config, is_made, stage_of
@@ -59,7 +59,7 @@ class Plan:
     """
 
     folder: Path
-    jobs: Sequence[Job]
+    jobs: Sequence[SlurmJob]
     pipelines: dict[str, str]
 
     def write(self) -> None:
@@ -94,8 +94,8 @@ def plan(store: Store, entries: Sequence[Entry], given: Sequence[str], pipeline:
     folder = root.with_name(f"{root.name}.slurm") / f"{file_name(pipeline)}-{now:%Y%m%d-%H%M%S-%f}"
     steps = [_step(entry) for entry in entries]
     waits = dependencies(steps, frozenset(artifact.name for artifact in store.artifacts()))
-    last: dict[int, Job] = {}
-    jobs: list[Job] = []
+    last: dict[int, SlurmJob] = {}
+    jobs: list[SlurmJob] = []
     pipelines: dict[str, str] = {}
     for number, entry in enumerate(entries):
         if not any(other in last for other in waits[number]) and _is_finished(store, entry):
@@ -106,7 +106,7 @@ def plan(store: Store, entries: Sequence[Entry], given: Sequence[str], pipeline:
         found = _resources(entry, assignments)
         after = [last[other] for other in waits[number] if other in last]
         words = ["run", str(folder / f"{name}.yaml"), *_consent_flags(entry)]
-        job = Job(name, folder, sys.executable, words, found, Path.cwd(), _environment(root), after)
+        job = SlurmJob(name, folder, sys.executable, words, found, Path.cwd(), _environment(root), after)
         if found.parts > 1:
             jobs.append(replace(job, name=f"{name}-parts", shares=True))
             job = replace(job, resources=Resources(found.options), after=jobs[-1:])

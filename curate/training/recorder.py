@@ -22,7 +22,7 @@ from ..store.ledger.rows import STAGES
 from .mixtures.label_counts import LabelCounts
 
 if TYPE_CHECKING:
-    from .reporting import SelectionCurves
+    from .trackers.curves import SelectionCurves
 
 NEAR = 1e-6
 """Relative difference of two scores below which rounding may decide between them. The experts of a mixture round a

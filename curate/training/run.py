@@ -43,9 +43,10 @@ from .mixtures.bandit import OnlineShares
 from .mixtures.label_counts import LabelCounts, LabelTotal
 from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
-from .reporting import SelectionCurves, guard_trackers, prepare_trackers
 from .step import BatchSelection, SelectionPlan
 from .target_sampler import TargetSampler
+from .trackers.curves import SelectionCurves
+from .trackers.reporting import guard_trackers, prepare_trackers
 from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16

@@ -35,9 +35,9 @@ from ..log import bar
 from . import checkpoint, checkpoint_files
 from .batching import Batching
 from .candidate_sampler import CandidateLoader, CandidateSampler, Order
-from .reporting import tracker_names
 from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
+from .trackers.reporting import tracker_names
 
 UPDATE = "curate_update"
 """Key of a micro-batch that holds the step's ready `Update`, or None in the later micro-batches of such a step."""

@@ -16,7 +16,7 @@ import yaml
 from curate.errors import ConfigError
 from curate.executors.slurm.order import Step, dependencies
 from curate.executors.slurm.resources import read_assignments, resources
-from curate.executors.slurm.script import RESTARTS, Job
+from curate.executors.slurm.script import RESTARTS, SlurmJob
 from curate.stages import build_config, run_part
 from curate.store import Store
 from tests.support.slurm import Slurm
@@ -160,12 +160,14 @@ def test_hostile_paths_stay_words(slurm: Slurm, tmp_path: Path) -> None:
     workdir = tmp_path / HOSTILE
     workdir.mkdir()
     given = resources([], "train", "run", distributed=True)
-    job = Job("01-x", workdir, str(slurm.python), ["run", HOSTILE, "x\ny"], given, workdir, {"CURATE_STORE": HOSTILE})
+    job = SlurmJob(
+        "01-x", workdir, str(slurm.python), ["run", HOSTILE, "x\ny"], given, workdir, {"CURATE_STORE": HOSTILE}
+    )
     with pytest.raises(ConfigError, match="The path of the store holds a quote"):
         _ = job.text
     safe = tmp_path / HOSTILE.replace("'", "")
     safe.mkdir()
-    job = Job("01-x", safe, str(slurm.python), ["run", HOSTILE, "x\ny"], given, workdir, {"CURATE_STORE": HOSTILE})
+    job = SlurmJob("01-x", safe, str(slurm.python), ["run", HOSTILE, "x\ny"], given, workdir, {"CURATE_STORE": HOSTILE})
     job.path.write_text(job.text)
     assert '#SBATCH --output="' in job.text and "%%j é/01-x.%j.log" in job.text
     recorded = tmp_path / "recorded.json"
@@ -179,7 +181,7 @@ def test_hostile_paths_stay_words(slurm: Slurm, tmp_path: Path) -> None:
 
 def script(*pairs: str, stage: str = "train") -> str:
     found = resources(read_assignments(pairs, {stage}), stage, "run", distributed=True)
-    return Job("01-x", Path("/store.slurm/p"), "/venv/bin/python", ["run", "x.yaml"], found, Path("/w"), {}).text
+    return SlurmJob("01-x", Path("/store.slurm/p"), "/venv/bin/python", ["run", "x.yaml"], found, Path("/w"), {}).text
 
 
 def test_several_gpus_and_nodes_are_a_launch_of_torchrun() -> None:
@@ -239,7 +241,7 @@ def test_a_job_near_its_time_limit_goes_back_into_the_queue(tmp_path: Path, rest
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}")
         (tmp_path / name).chmod(0o755)
     given = resources([], "train", "run", distributed=True)
-    job = Job("01-x", tmp_path, str(tmp_path / "python"), ["run"], given, tmp_path, {})
+    job = SlurmJob("01-x", tmp_path, str(tmp_path / "python"), ["run"], given, tmp_path, {})
     job.path.write_text(job.text)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
     started = subprocess.Popen(

@@ -13,8 +13,9 @@ from transformers.integrations import TensorBoardCallback
 
 from curate import Artifact, Store, make
 from curate.errors import ConfigError, TrainingError
-from curate.runtime.trackers import sends_away
-from curate.training.reporting import SelectionCurves, guard_trackers, prepare_trackers, tracker_names
+from curate.training.trackers.curves import SelectionCurves
+from curate.training.trackers.destinations import sends_away
+from curate.training.trackers.reporting import guard_trackers, prepare_trackers, tracker_names
 from tests.support.training import rows
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 4, "max_length": 64, "logging_steps": 2, "save_steps": 4}

@@ -42,7 +42,7 @@ class Step:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the entry may read or make artifacts that its options do not name."""
+        """True if the entry may read or make artifacts that its options do not name."""
         return self.stage in ALONE or any(SQL.match(text) for text in self.texts())
 
     def texts(self) -> Iterator[str]:

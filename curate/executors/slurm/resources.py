@@ -40,7 +40,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job gets.
+    """Resources of a job.
 
     Attributes:
         options: options of sbatch by name.

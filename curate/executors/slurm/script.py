@@ -39,7 +39,7 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job of Slurm.
 
     Attributes:
@@ -61,7 +61,7 @@ class Job:
     resources: Resources
     workdir: Path
     environment: Mapping[str, str]
-    after: Sequence[Job] = ()
+    after: Sequence[SlurmJob] = ()
     shares: bool = field(default=False)
 
     @property

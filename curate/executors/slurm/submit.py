@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...errors import ConfigError, StoreError
 from ...runtime.terminal import cell
-from .script import Job
+from .script import SlurmJob
 
 PATIENCE = 120
 """Seconds after which a command of Slurm counts as hanging."""
@@ -26,7 +26,7 @@ def find_sbatch() -> str:
     return found
 
 
-def submit(jobs: Sequence[Job], sbatch: str) -> dict[str, str]:
+def submit(jobs: Sequence[SlurmJob], sbatch: str) -> dict[str, str]:
     """Submit jobs in their order.
 
     Returns:
@@ -44,7 +44,7 @@ def submit(jobs: Sequence[Job], sbatch: str) -> dict[str, str]:
     return numbers
 
 
-def _submit(job: Job, numbers: dict[str, str], sbatch: str) -> str:
+def _submit(job: SlurmJob, numbers: dict[str, str], sbatch: str) -> str:
     words = [sbatch, "--parsable"]
     if job.after:
         after = ":".join(numbers[other.name] for other in job.after)
