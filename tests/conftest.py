@@ -34,6 +34,7 @@ pytest_plugins = [
     "tests.support.ranks",
     "tests.support.report_pages",
     "tests.support.schedule",
+    "tests.support.slurm",
 ]
 
 

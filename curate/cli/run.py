@@ -15,6 +15,7 @@ import typer
 
 from ..api.commands.pipelines import Entry, next_steps, read, with_consent_of
 from ..api.commands.questions import about
+from ..errors import ConfigError
 from ..log import LOGGER
 from ..runtime.terminal import say
 from ..stages import make_or_find, stage_of
@@ -31,6 +32,8 @@ curate run demo
 curate run pipelines/demo.yaml
 curate run pipelines/demo.yaml --set demo-model.seed=2
 curate run pipelines/uds.yaml --trust-remote-code --allow-files
+curate run pipelines/uds.yaml --slurm partition=gpu,time=8:00:00 --slurm train.gpus-per-node=4
+curate run pipelines/uds.yaml --slurm partition=gpu --dry-run
 """
 
 LONGEST = 20
@@ -53,16 +56,81 @@ def command(
             "--set", metavar="NAME.KEY=VALUE", help="Set an option of the entry that makes NAME. [repeatable]"
         ),
     ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="[NAME.]KEY=VALUE",
+            help="Submit a job of Slurm for each entry, with this option of sbatch (partition=gpu); for one stage or "
+            "entry with its name (train.gpus-per-node=4). embed.array=N shares the work of embed among N jobs. "
+            "[repeatable]",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --slurm: print the scripts, and write and submit nothing.")
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="K/N", help="Do only part K of N (from 0) of the work of embed, and finish nothing."
+        ),
+    ] = None,
     store: StoreFlag = Path("store"),
     *,
     consent: Consent,
 ) -> None:
-    """Run `curate run`: check every entry of a pipeline, then run the entries in order."""
+    """Run `curate run`: check every entry of a pipeline, then run the entries in order, or submit them to Slurm."""
     from ..store import Store
 
+    if dry_run and slurm is None:
+        raise ConfigError("--dry-run prints the scripts of jobs: give --slurm, too, such as --slurm partition=gpu.")
+    if part is not None and slurm is not None:
+        raise ConfigError("--part is for the jobs that --slurm submits: leave out one of them.")
     entries = read(file, sets or (), store)
     following = next_steps(file)
-    say(*run(Store(store), with_consent_of(entries, file, consent)), *following)
+    allowed = with_consent_of(entries, file, consent)
+    if slurm is not None:
+        _submit(Store(store), allowed, slurm, file, dry_run=dry_run)
+    elif part is not None:
+        _run_part(Store(store), allowed, part)
+    else:
+        say(*run(Store(store), allowed), *following)
+
+
+def _run_part(store: Store, entries: Sequence[Entry], text: str) -> None:
+    """Do part K of N of every entry, of stages whose work can be shared."""
+    from ..stages import run_part
+
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise ConfigError(f"--part needs K/N with K from 0 and below N, such as 0/8, not {text!r:.40}.")
+    for entry in entries:
+        if entry.config is None:
+            raise ConfigError("The work of a query cannot be shared by jobs: leave out --part.")
+        run_part(store, entry.stage, entry.config, int(part), int(parts))
+
+
+def _submit(store: Store, entries: Sequence[Entry], given: Sequence[str], file: Path, *, dry_run: bool) -> None:
+    """Submit a pipeline to Slurm and print its jobs; with `dry_run` print their scripts only."""
+    from ..executors.slurm.submit import find_sbatch, submit
+    from ..stages.jobs import plan
+
+    planned = plan(store, entries, given, file.stem)
+    if dry_run:
+        for job in planned.jobs:
+            after = "".join(f" after {other.name}" for other in job.after[:1])
+            after += "".join(f" and {other.name}" for other in job.after[1:])
+            say(f"# {job.path}{after}", job.text)
+        return
+    sbatch = find_sbatch()
+    if not planned.jobs:
+        LOGGER.info("Every entry is finished: there is nothing to submit.")
+        return
+    planned.write()
+    numbers = submit(planned.jobs, sbatch)
+    for job in planned.jobs:
+        say(f"{numbers[job.name]}  {job.name}" + "".join(f"  after {numbers[other.name]}" for other in job.after))
+    LOGGER.info(f"Scripts and logs are in {planned.folder}.")
 
 
 def run(store: Store, entries: Sequence[Entry]) -> list[str]:

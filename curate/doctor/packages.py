@@ -37,6 +37,8 @@ SERVES = {
     "trl": "curate.integrations.trl",
     "tensorboard": "--report-to tensorboard",
     "wandb": "--report-to wandb",
+    "mlflow": "--report-to mlflow",
+    "trackio": "--report-to trackio",
 }
 """Extra -> its purpose. An extra that is not listed here is shown without a purpose."""
 

@@ -24,7 +24,13 @@ class LocalExecutor(Generic[Task]):
 
     def make(self, tasks: Sequence[Task], *, label: str) -> Mapping[str, float]:
         """Run every `size()`-th task that is not finished, then wait until the other processes have finished theirs."""
-        work, share = self.work, tasks[rank() :: size()]
+        seconds = self.make_share(tasks[rank() :: size()], label=label)
+        wait_for(self.work, tasks)
+        return seconds
+
+    def make_share(self, share: Sequence[Task], *, label: str) -> Mapping[str, float]:
+        """Run the tasks of a share that are not finished, and return the seconds by part of the work."""
+        work = self.work
         pending = work.missing(share)
         total, left = sum(map(work.size, share)), sum(map(work.size, pending))
         seconds: Counter[str] = Counter()
@@ -33,7 +39,6 @@ class LocalExecutor(Generic[Task]):
                 if self._worker is None:
                     self._worker = load_worker(work)
                 seconds.update(self._worker(task, progress.update))
-        wait_for(work, tasks)
         return seconds
 
     def close(self) -> None:

@@ -6,18 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
-from ..runtime.distributed import rank
+from ..runtime.distributed import rank, size
 from ..runtime.launch_watch import PROCESS_TIMEOUT, watch_neighbour
 
 if TYPE_CHECKING:  # `curate --help` lists the stages: neither pydantic nor duckdb may be imported for it
     from ..config import Config
+    from ..executors.work import Work
     from ..store import Artifact, Draft, Store
     from .inputs import Inputs
     from .stage import Stage
@@ -215,3 +216,39 @@ def _from_file(stage: str, file: Path, values: Mapping[str, Any]) -> Config:
     config = load_allowed(stage_of(stage).config, file, values)
     check_config(stage, config)
     return config
+
+
+def run_part(store: Store, name: str, config: Config, part: int, parts: int) -> None:
+    """Run every `parts`-th task of a stage from number `part` on, and leave its artifact unfinished.
+
+    The parts may run at any time, on any machine that has the store. `run_stage` then finds their results.
+
+    Raises:
+        ConfigError: the work of this stage cannot be shared.
+    """
+    from ..executors.local import LocalExecutor
+    from ..log import LOGGER
+    from .inputs import with_absolute_paths
+    from .tokens.frozen_date import tell
+
+    check_config(name, config)
+    tasks_of = stage_of(name).tasks
+    if size() > 1:
+        raise ConfigError("--part is for jobs of one process: run the command without torchrun.")
+    if tasks_of is None:
+        raise ConfigError(f"The work of {name} cannot be shared by jobs: leave out --part.")
+    config, inputs, fingerprints = made_from(store, name, config)
+    config = identified(config, inputs)
+
+    def prepare(draft: Draft) -> tuple[Work[int], Sequence[int]]:
+        tell(config, fingerprints)
+        inputs.check()
+        return tasks_of(config, inputs, draft)
+
+    begun = store.begin(name, with_absolute_paths(config), fingerprints, prepare)
+    if begun is None:
+        LOGGER.info(f"'{config.name}' is finished: there is nothing left to share.")
+        return
+    work, tasks = begun
+    LocalExecutor(work).make_share(tasks[part::parts], label=f"{name} {config.name}, part {part} of {parts}")
+    LOGGER.info(f"Part {part} of {parts} of '{config.name}' is done.")

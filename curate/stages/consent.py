@@ -17,6 +17,7 @@ from ..config import Given, load, scalar
 from ..errors import ConfigError
 from ..log import LOGGER
 from ..runtime.terminal import cell, command
+from ..training.trackers.destinations import sends_away
 
 OWN_TEMPLATES = ("chatml", "plain", "thinking")
 """Chat templates that come with curate; every other one is a file."""
@@ -53,6 +54,9 @@ def _leads_out(value: Any) -> bool:
     return _is_remote(text) or text.startswith("~") or Path(text).is_absolute() or ".." in Path(text).parts
 
 
+LOCAL_TRACKERS = (None, "none", "tensorboard")
+"""Values of `report_to` that write below the store only."""
+
 POWERS: Mapping[str, Power] = {
     "trust_remote_code": Power("run code that comes with the model"),
     "task_folder": Power("run the tasks in this folder, which may contain code"),
@@ -64,10 +68,13 @@ POWERS: Mapping[str, Power] = {
     "overwrite": Power("replace the destination even if it holds other files", withheld=True),
     "push_to_hub": Power("upload the dataset to this Hub repository"),
     "private": Power("make the Hub repository public", lambda value: value is False),
-    "report_to": Power("send its log to this service", lambda value: value not in (None, "none", "tensorboard")),
+    "report_to": Power("send its log to this tracker", sends_away, lambda value: value not in LOCAL_TRACKERS),
 }
 """Name of an option -> what it can do. The fields of these names have the role `POWER` in every config."""
 
+
+LISTS = ("report_to",)
+"""Options whose value on a command line may be several, separated by commas."""
 
 FILES = ("chat_template",)
 """Options whose value is a file, which is recorded by its absolute path."""
@@ -85,14 +92,18 @@ class PowerRequest:
         path: keys that lead to the value, such as `train.trust_remote_code`.
         key: last of them, a key of `POWERS`.
         value: the value.
+        among: all values of the list that holds it; () if it is not in a list.
     """
 
     path: str
     key: str
     value: Any
+    among: tuple[Any, ...] = ()
 
     def words(self, *, nested: bool = False) -> list[str]:
         """Return the words of the flag that allows it; for a `nested` value `--set path=value`."""
+        if nested and self.among:
+            return ["--set", f"{self.path}=[{','.join(map(str, self.among))}]"]
         if nested:
             return ["--set", f"{self.path}={str(self.value).lower() if isinstance(self.value, bool) else self.value}"]
         name = self.key.replace("_", "-")
@@ -111,10 +122,13 @@ def power_requests(values: Mapping[str, Any], *, draft: bool = False, above: str
     """
     for key, value in values.items():
         path, power = f"{above}{key}", POWERS.get(str(key))
-        if power is not None and not isinstance(value, (Mapping, list, tuple)):
+        if power is not None:
             asks = power.asks_in_draft if draft and power.asks_in_draft is not None else power.asks
-            if asks(value):
-                yield PowerRequest(path, str(key), value)
+            several = isinstance(value, (list, tuple))
+            plain = [each for each in (value if several else [value]) if not isinstance(each, (Mapping, list, tuple))]
+            yield from (
+                PowerRequest(path, str(key), each, tuple(plain) if several else ()) for each in plain if asks(each)
+            )
         for number, part in enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]:
             if isinstance(part, Mapping):
                 yield from power_requests(part, draft=draft, above=f"{path}.{number}." if number != "" else f"{path}.")
@@ -141,6 +155,8 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for part in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(part, Mapping):
                 yield from _pairs(part)
+            elif key in LISTS and isinstance(part, str):
+                yield from ((key, each) for each in part.split(","))
             elif part is not None:
                 yield key, part
 

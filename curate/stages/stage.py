@@ -8,12 +8,13 @@ ask that object for everything they need. A stage never checks whether its resul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `curate --help` lists the stages without importing pydantic or duckdb
     from ..config import Config
+    from ..executors.work import Work
     from ..store import Artifact, Draft, Store
     from .inputs import Inputs
 
@@ -40,6 +41,8 @@ class Stage:
             printed.
         preview: `preview(config, store)` returns the text that the command prints instead of making anything, or None
             to make the artifact.
+        tasks: `tasks(config, inputs, draft)` writes what all tasks need, and returns the work and its tasks. For a
+            stage whose tasks can run in jobs of their own, before `run` finds them and finishes the artifact.
         deliver: `deliver(config, artifact)` copies the result to a location outside the store, also when the artifact
             existed before.
     """
@@ -51,5 +54,6 @@ class Stage:
     more_inputs: Callable[[Any, Inputs], Mapping[str, str]] | None = None
     check: Callable[[Any], None] | None = None
     show: Callable[[Any, Artifact], str] | None = None
+    tasks: Callable[[Any, Inputs, Draft], tuple[Work[int], Sequence[int]]] | None = None
     deliver: Callable[[Any, Artifact], None] | None = None
     preview: Callable[[Any, Store], str | None] | None = None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CatalogueBusy, StoreError
 from ..log import LOGGER
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .catalog.catalog import Catalog
 
 SCHEMA_VERSION = 1
+
+Prepared = TypeVar("Prepared")
 
 
 class Store(ArtifactIndex):
@@ -182,6 +184,37 @@ class Store(ArtifactIndex):
         self.sync()
         self.set_name(config.name, fingerprint, path)
 
+    def begin(
+        self,
+        stage: str,
+        config: Config,
+        inputs: Mapping[str, str],
+        prepare: Callable[[Draft], Prepared],
+    ) -> Prepared | None:
+        """Begin the artifact that `config` describes and leave it unfinished, for processes that share its tasks.
+
+        They need not run at the same time. `prepare` runs in one of them at a time; it writes what all need, unless it
+        is written already.
+
+        Args:
+            stage: name of the stage.
+            config: config of the stage; `config.name` is the name of the artifact.
+            inputs: fingerprints of the inputs, by config field.
+            prepare: function that gets the draft.
+
+        Returns:
+            What `prepare` returns; None if the artifact is finished.
+        """
+        fingerprint = fingerprint_of(stage, config.identity(), inputs)
+        path = self.folder(stage, fingerprint)
+        self.check_case_clash(config.name)
+        self._write_version()
+        with DraftLock(path / "draft.lock", f"'{config.name}' ({stage})", wait=True):
+            if (path / "artifact.json").exists():
+                return None
+            draft, _ = self._opened(stage, config, inputs, fingerprint, path)
+            return prepare(draft)
+
     def _make_in_other_rank(
         self, fill: Callable[[Draft], None] | None, name: str, fingerprint: str, path: Path
     ) -> Artifact:
@@ -206,6 +239,19 @@ class Store(ArtifactIndex):
 
         Stages and libraries write below its folder by path, so it may hold no link.
         """
+        draft, description = self._opened(stage, config, inputs, fingerprint, path)
+        yield draft
+        draft.sweep()
+        made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        text = as_json({**description, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
+        write_manifest(path, text)
+        write_text(path / "artifact.json", text)
+        remove(path / "draft.json")
+
+    def _opened(
+        self, stage: str, config: Config, inputs: Mapping[str, str], fingerprint: str, path: Path
+    ) -> tuple[Draft, dict[str, Any]]:
+        """Return a draft and its description, which is written to its folder."""
         from .artifacts.draft import Draft
 
         require_no_links(path)
@@ -219,14 +265,7 @@ class Store(ArtifactIndex):
         if not (path / "draft.json").exists():
             self._drop_stale_records(fingerprint)
         write_json(path / "draft.json", description)
-        draft = Draft(path, fingerprint, self.catalog.path)
-        yield draft
-        draft.sweep()
-        made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        text = as_json({**description, "rows": draft.rows, "summary": draft.summary, "made_at": made_at})
-        write_manifest(path, text)
-        write_text(path / "artifact.json", text)
-        remove(path / "draft.json")
+        return Draft(path, fingerprint, self.catalog.path), description
 
     def _drop_stale_records(self, fingerprint: str) -> None:
         """Delete the catalogue's records of an artifact that was deleted by hand, before it is made again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from ..selectors import Scores
 from ..selectors.memory import Memory
 from ..store.ledger.rows import STAGES
 from .mixtures.label_counts import LabelCounts
+
+if TYPE_CHECKING:
+    from .trackers.curves import SelectionCurves
 
 NEAR = 1e-6
 """Relative difference of two scores below which rounding may decide between them. The experts of a mixture round a
@@ -94,6 +97,9 @@ class StepRecorder:
         ledger: destination of the ledger's rows.
         max_bad: maximum number of samples that may be not finite; more end the run.
         labels: counts by label; None: nothing is counted by label.
+
+    Attributes:
+        curves: what trackers get of the selection; None without trackers.
     """
 
     def __init__(self, ledger: LedgerWriter, *, max_bad: int = 100, labels: LabelCounts | None = None) -> None:
@@ -103,6 +109,7 @@ class StepRecorder:
         self.counters = Counters()
         self.observe: Callable[[Mapping[str, Any]], None] | None = None
         """Receives the columns of each step, as the ledger does; None: nothing does."""
+        self.curves: SelectionCurves | None = None
 
     def step(
         self,
@@ -133,13 +140,17 @@ class StepRecorder:
         lengths = table.lengths[rows]
         replayed = rows >= table.first_replayed
         losses = None if loss is None else _column(loss, len(rows))
+        total = None if scores is None else _column(scores.total, len(rows))
+        parts = {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()}
+        if self.curves is not None:
+            self.curves.add(mask, {"score": total, "loss": losses, **parts})
         if self.labels is not None:
             self.labels.add(rows, mask, lengths, losses)
         columns = {
             "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
             "position": np.where(replayed, -1, table.positions[rows]),
             "kept": mask,
-            "score": None if scores is None else _column(scores.total, len(rows)),
+            "score": total,
             "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
             "loss": losses,
             "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
@@ -148,7 +159,7 @@ class StepRecorder:
             "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
             "tokens": lengths,
             "target_tokens": table.target_tokens[rows],
-            "parts": {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()},
+            "parts": parts,
         }
         self.ledger.append(step, columns)
         if self.observe is not None:

@@ -7,11 +7,10 @@ A stopped run resumes at its newest complete checkpoint, and its result equals a
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +34,6 @@ from ..prescreens import Screening
 from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
-from ..version import pip_install
 from . import batching, checkpoint, checkpoint_files
 from .callbacks.on_step import OnStepCallback
 from .callbacks.step_report import OnStep
@@ -49,6 +47,8 @@ from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
 from .step import BatchSelection, SelectionPlan
 from .target_sampler import TargetSampler
+from .trackers.curves import SelectionCurves
+from .trackers.reporting import guard_trackers, prepare_trackers
 from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16
@@ -248,15 +248,15 @@ def make_arguments(job: TrainingJob, folder: Path) -> TrainingArguments:
         ConfigError: the Trainer does not accept an option, or a logger is not installed.
         TrainingError: the Trainer does not see all processes of the launch.
     """
-    reporter = job.arguments.get("report_to", "none")
-    if reporter != "none" and importlib.util.find_spec(reporter) is None:
-        raise ConfigError(f"--report-to {reporter} needs the package {reporter}: {pip_install(reporter)}.")
+    services = [*job.arguments.get("report_to", ())]
+    prepare_trackers(services)
     try:
         arguments = TrainingArguments(
             output_dir=str(folder), **{**job.arguments, **muon_in_trainer.placeholder(job.arguments)}
         )
     except (ValueError, ImportError) as error:
         raise ConfigError(f"The Trainer does not accept these options: {' '.join(str(error).split())}") from None
+    arguments.report_to = services  # the Trainer adds a tracker of its own if the environment has its address
     if arguments.world_size != size():
         raise TrainingError(
             f"{size()} processes were launched, but the Trainer sees {arguments.world_size}: each would train alone. "
@@ -326,7 +326,9 @@ def make_trainer(
 ) -> CurateTrainer:
     """Build the Trainer, with its data and callbacks."""
     saving = CheckpointCallback(selection, ledger.commit, job.save_total_limit, batches)
-    return CurateTrainer(
+    if arguments.report_to:
+        selection.recorder.curves = SelectionCurves(lambda: selection.timer.so_far)
+    trainer = CurateTrainer(
         selection=selection,
         table=job.table,
         plan=job.plan,
@@ -343,6 +345,8 @@ def make_trainer(
         callbacks=[Progress(selection, job.label), saving],
         optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
+    guard_trackers(trainer.callback_handler.callbacks, cast(list[str], arguments.report_to))
+    return trainer
 
 
 def add_gradient_engines(job: TrainingJob, trainer: CurateTrainer) -> None:

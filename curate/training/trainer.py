@@ -37,6 +37,7 @@ from .batching import Batching
 from .candidate_sampler import CandidateLoader, CandidateSampler, Order
 from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
+from .trackers.reporting import tracker_names
 
 UPDATE = "curate_update"
 """Key of a micro-batch that holds the step's ready `Update`, or None in the later micro-batches of such a step."""
@@ -98,7 +99,10 @@ class CurateTrainer(ResumingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and add what the selection counted by label since the last entry."""
-        super().log(logs | self._by_label() if "loss" in logs else logs, start_time)
+        if "loss" in logs:
+            self._send(logs | self._by_label(), start_time)
+        else:
+            super().log(logs, start_time)
 
     def log_rest(self) -> None:
         """Log what the selection counted by label after the last entry with a loss, at the end of a run.
@@ -108,7 +112,21 @@ class CurateTrainer(ResumingTrainer):
         step = self.state.global_step
         is_logged = any("loss" in entry and entry["step"] == step for entry in self.state.log_history)
         if step and not is_logged and (found := self._by_label()):
-            self.log(found)
+            self._send(found)
+
+    def _send(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and give the trackers the curves of the selection, too. These do not enter the run's own log."""
+        if (curves := self.selection.recorder.curves) is None:
+            super().log(logs, start_time)
+            return
+        names = tracker_names([*logs], cast(list[str], self.args.report_to))
+        own = {names[name]: name for name in logs}
+        of_selection = curves.metrics()
+        super().log({names[name]: value for name, value in logs.items()} | of_selection, start_time)
+        entry = self.state.log_history[-1]
+        self.state.log_history[-1] = {
+            own.get(name, name): value for name, value in entry.items() if name not in of_selection
+        }
 
     def _by_label(self) -> dict[str, float]:
         """Return what the selection counted by label since the last call, and the learned shares."""

@@ -24,6 +24,7 @@ from curate.api.commands.questions import saved
 from curate.cli.main import COMMANDS, build_app, plain_command, spelled, stage_command
 from curate.cli.query import describe
 from curate.config import load
+from curate.executors.slurm.resources import read_assignments, resources
 from curate.pool_selectors import POOL_SELECTORS
 from curate.selectors import SELECTORS
 from curate.stages import STAGES, make, stage_of
@@ -123,6 +124,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory, pool_file: Path) -> Store:
     return store
 
 
+def check_slurm(store: Store, entries: list[Any], given: list[str], file: Path, *, dry_run: bool) -> None:
+    """Check what a job of each entry would get."""
+    found = read_assignments(given, {name for entry in entries for name in (entry.stage, entry.label)})
+    for entry in entries:
+        resources(found, entry.stage, entry.label, distributed=entry.stage in ("embed", "train", "select", "evaluate"))
+
+
 @pytest.fixture
 def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Types a command line, in the project's folder, with everything that makes something taken out."""
@@ -131,6 +139,7 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     built: list[Any] = []
     monkeypatch.setattr(curate.cli.stage, "make_and_print", lambda store, stage, config: built.append(config))
     monkeypatch.setattr(curate.cli.run, "run", lambda store, entries: built.append(entries) or [])
+    monkeypatch.setattr(curate.cli.run, "_submit", check_slurm)
     monkeypatch.setattr("curate.cli.inspect.inspect", lambda store, config: built.append(config))
 
     def type_in(line: str) -> None:

@@ -147,6 +147,22 @@ def test_what_one_process_was_allowed_it_tells_its_own_processes() -> None:
     ]
 
 
+def test_each_tracker_of_a_list_needs_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    values = {"report_to": ("tensorboard", "mlflow", "wandb")}
+    assert [each.value for each in power_requests(values)] == ["wandb"]
+    assert [each.value for each in power_requests(values, draft=True)] == ["mlflow", "wandb"]
+    with pytest.raises(ConfigError, match=r"add --report-to mlflow --report-to wandb\.$"):
+        check(values, Consent({"report_to": ["tensorboard"]}), "The draft of 'x'", draft=True)
+    check(values, Consent({"report_to": ["mlflow,wandb"]}), "The draft of 'x'", draft=True)
+    nested = {"train": {"report_to": ["mlflow", "wandb"]}}
+    with pytest.raises(ConfigError, match=r"--set 'train\.report_to=\[mlflow,wandb\]'"):
+        check(nested, Consent(), "The config x")
+    check(nested, Consent({"report_to": ["mlflow", "wandb"]}), "The config x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://tracker.example")
+    assert [each.value for each in power_requests(values)] == ["mlflow", "wandb"]
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "pipelines").glob("*.yaml")), ids=lambda file: file.stem)
 def test_pipelines_of_ours_need_no_consent(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

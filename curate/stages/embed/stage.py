@@ -42,21 +42,10 @@ curate embed --pool pool --model M --name feats --engine ray --workers 16     # 
 
 def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
     """Measure every distinct sample of the pool, shard by shard; then index the sketches."""
-    from ...store.rows.pool_rows import PoolRows, write_repeats
     from ...store.vectors.index import write_index
 
     pool = inputs.artifacts["pool"]
-    location, reading = _reading(config, inputs)
-    earlier = tuple(earlier_features(config, inputs, reading))
-    work = Embedding(config, location, pool, len(PoolRows(pool.shards())), draft, earlier=earlier)
-    if not work.total:
-        _report(config, pool.name).log_or_raise(strict=config.strict)
-    if draft.rank == 0 and not work.known.exists():
-        write_known(inputs.store, earlier, config.signals, work.known)
-    if draft.rank == 0 and config.before and not work.losses_before.exists():
-        write_before(inputs, reading, work.losses_before)
-    if draft.rank == 0 and not work.repeats.exists():
-        write_repeats(pool.shards(), work.repeats)
+    work, reading = _prepared(config, inputs, draft)
     with config.session():
         seconds = executor_for(work, config, once=True).make(work.shards, label=f"embed {pool.name}")
     if draft.rank:
@@ -70,12 +59,37 @@ def run(config: EmbedConfig, inputs: Inputs, draft: Draft) -> None:
         write_index(draft.path, [draft.shard(number) for number in work.shards], "sketch")
     draft.rows = report.samples
     draft.summary = _summary(
-        report, Earlier.read(work.known, earlier).count(draft.added("features", ["sample_id"])), seconds
+        report, Earlier.read(work.known, work.earlier).count(draft.added("features", ["sample_id"])), seconds
     )
     if config.before and (missing := count_missing(draft, config.before)):
         draft.summary["without an earlier loss"] = missing
     for path in {*work.lists} - {work.repeats}:
         remove(path)
+
+
+def _prepared(config: EmbedConfig, inputs: Inputs, draft: Draft) -> tuple[Embedding, str]:
+    """Return the pass, and the digest of what it reads; the first process writes the lists that all tasks need."""
+    from ...store.rows.pool_rows import PoolRows, write_repeats
+
+    pool = inputs.artifacts["pool"]
+    location, reading = _reading(config, inputs)
+    earlier = tuple(earlier_features(config, inputs, reading))
+    work = Embedding(config, location, pool, len(PoolRows(pool.shards())), draft, earlier=earlier)
+    if not work.total:
+        _report(config, pool.name).log_or_raise(strict=config.strict)
+    if draft.rank == 0 and not work.known.exists():
+        write_known(inputs.store, earlier, config.signals, work.known)
+    if draft.rank == 0 and config.before and not work.losses_before.exists():
+        write_before(inputs, reading, work.losses_before)
+    if draft.rank == 0 and not work.repeats.exists():
+        write_repeats(pool.shards(), work.repeats)
+    return work, reading
+
+
+def tasks(config: EmbedConfig, inputs: Inputs, draft: Draft) -> tuple[Embedding, range]:
+    """Return the pass and the numbers of its shards, for jobs that share them."""
+    work, _ = _prepared(config, inputs, draft)
+    return work, work.shards
 
 
 def _reading(config: EmbedConfig, inputs: Inputs) -> tuple[str, str]:
@@ -123,4 +137,4 @@ def _summary(report: TokenizationReport, known: int, seconds: Mapping[str, float
     }
 
 
-STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, preview=preview)
+STAGE = Stage(EmbedConfig, run, EXAMPLES, distributed=True, more_inputs=more_inputs, preview=preview, tasks=tasks)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ...config import NOT_HASHED, POWER, Config, Options, Ref, flag_of
-from ...errors import ConfigError
+from ...errors import ConfigError, did_you_mean
 from ...executors.options import LaunchOptions
 from ...runtime.distributed import size
 from ..settings import ModelSettings
@@ -22,6 +22,10 @@ REQUIRED = {
     "clusters": ("clusters", "clusters of the pool, made by curate cluster from its features"),
 }
 """Data that a pool selector needs -> the option that names its artifact, and what that artifact is."""
+
+
+Tracker = Literal["tensorboard", "mlflow", "trackio", "wandb"]
+"""Trackers of runs, by their names in the Trainer."""
 
 
 class ReselectionOptions(Options):
@@ -294,9 +298,23 @@ class TrainConfig(LaunchOptions, ReselectionOptions, PrescreenOptions, MixtureOp
     max_bad_samples: Annotated[int, NOT_HASHED] = Field(
         100, ge=0, description="Maximum number of samples with a loss that is not finite; the run fails above it."
     )
-    report_to: Annotated[Literal["none", "tensorboard", "wandb"], NOT_HASHED, POWER] = Field(
-        "none", description="Service that the Trainer logs to, in addition to the store: none, tensorboard or wandb."
+    report_to: Annotated[tuple[Tracker, ...], NOT_HASHED, POWER] = Field(
+        (), description="Trackers that get the log, too: tensorboard, mlflow, trackio, wandb; none by default."
     )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        """Return a list of trackers; one name, or `none`, may be given as text, as it was recorded before."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)):
+            return given
+        if unknown := [each for each in given if each not in (*get_args(Tracker), "none")]:
+            known = (*get_args(Tracker), "none")
+            raise ValueError(f"there is no tracker {unknown[0]!r:.60}.{did_you_mean(str(unknown[0]), known)}")
+        if "none" in given and len(given) > 1:
+            raise ValueError("none goes with no tracker: leave it out")
+        return tuple(dict.fromkeys(each for each in given if each != "none"))
 
     @field_validator("scope")
     @classmethod

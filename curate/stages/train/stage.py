@@ -174,7 +174,7 @@ def _reuses(config: TrainConfig) -> bool | None:
 SHARED = (
     *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     "optim",
-    *("adam_beta1", "adam_beta2", "max_grad_norm", "seed", "bf16", "logging_steps", "save_steps", "report_to"),
+    *("adam_beta1", "adam_beta2", "max_grad_norm", "seed", "bf16", "logging_steps", "save_steps"),
 )
 """Fields that have the same name and meaning in `transformers.TrainingArguments`."""
 
@@ -190,6 +190,11 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
     return {
         **{name: getattr(config, name) for name in SHARED},
         **evaluate,
+        "report_to": list(config.report_to),
+        "run_name": config.name,
+        "project": "curate",
+        "hub_private_repo": True,  # a Space of trackio's that the user named is private
+        "trackio_static_space_id": False,  # and no second one is made of it
         "per_device_train_batch_size": config.candidates // (config.accumulation * size()),
         "per_device_eval_batch_size": config.score_batch_size or 16,
         "gradient_accumulation_steps": config.accumulation,

@@ -18,11 +18,13 @@ class DraftLock:
     Args:
         path: the lock file; it is created if necessary.
         what: description of the artifact, for error messages.
+        wait: whether to wait until another process gives the lock back, instead of raising an error.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, *, wait: bool = False) -> None:
         self.path = path
         self.what = what
+        self.wait = wait
         self._file: IO[str] | None = None
 
     def __enter__(self) -> DraftLock:
@@ -32,7 +34,7 @@ class DraftLock:
             except FileNotFoundError:  # the folder was removed again
                 continue
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if self.wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreError(
                     f"Another process{_holder(file)} is making {self.what} right now. Wait for it, or give the result "

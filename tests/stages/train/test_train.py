@@ -200,6 +200,8 @@ def test_a_memory_per_cluster_takes_its_clusters_from_the_store(store: Store, po
         ({"scope": "micro:3"}, "each group of 3"),
         ({"keep": 5, "per_device_train_batch_size": 3}, "must be multiples of the 2 micro-batches"),
         ({"learning_rat": 1}, "Did you mean 'learning_rate'"),
+        ({"report_to": "mlfow"}, "there is no tracker 'mlfow'. Did you mean 'mlflow'"),
+        ({"report_to": ["none", "mlflow"]}, "none goes with no tracker"),
     ],
 )
 def test_impossible_options_raise_an_error(store: Store, tiny: str, values: dict[str, Any], message: str) -> None:
