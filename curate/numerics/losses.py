@@ -76,7 +76,7 @@ def token_losses(
         own = log_p.gather(1, labels[part, None])
         losses[real[part]] = -own[:, 0]
         if found_ranks is not None:
-            found_ranks[real[part]] = 1 + (log_p > own).sum(-1).float()
+            found_ranks[real[part]] = ranks_of(log_p, own)
         if entropies is not None:
             entropies[real[part]] = entropies_of(log_p)
     found = (None if values is None else values.view(targets.shape) for values in (entropies, found_ranks))
@@ -89,9 +89,24 @@ def entropies_of(log_p: Tensor) -> Tensor:
     On a CPU rows are taken in blocks of about `CACHE_BYTES`: this takes a third of the time, because p is read again
     while it is in the cache.
     """
-    rows = len(log_p) if log_p.device.type != "cpu" else max(1, CACHE_BYTES // (4 * log_p.shape[1]))
-    blocks = torch.split(log_p, max(1, rows))
+    blocks = torch.split(log_p, _rows_in_cache(log_p))
     return -torch.cat([torch.linalg.vecdot(block.exp(), block) for block in blocks])
+
+
+def ranks_of(log_p: Tensor, own: Tensor) -> Tensor:
+    """Return 1 + the number of entries of each row above its own: (n, V) float32 and (n, 1) -> (n,) float32.
+
+    The comparison is written as float32 and in blocks like those of `entropies_of`: on a CPU this takes a seventh of
+    the time of counting booleans, and sums of ones are exact up to a vocabulary of 2²⁴.
+    """
+    rows = _rows_in_cache(log_p)
+    blocks = zip(torch.split(log_p, rows), torch.split(own, rows), strict=True)
+    return 1 + torch.cat([torch.gt(block, limit, out=torch.empty_like(block)).sum(-1) for block, limit in blocks])
+
+
+def _rows_in_cache(log_p: Tensor) -> int:
+    """Return how many rows make a block that stays in a CPU's cache; on other devices all of them."""
+    return max(1, len(log_p) if log_p.device.type != "cpu" else CACHE_BYTES // (4 * log_p.shape[1]))
 
 
 def mean_where(values: Tensor, real: Tensor) -> Tensor:

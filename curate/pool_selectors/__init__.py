@@ -1,7 +1,7 @@
 """Pool selectors: algorithms that choose a subset of a whole pool before training, within a budget.
 
-There is one file per algorithm. Other packages can add pool selectors with entry points of the group
-`curate.pool_selectors`; see `plugins`.
+There is one file per algorithm; those that read the graph of nearest neighbours are in `graph`. Other packages can add
+pool selectors with entry points of the group `curate.pool_selectors`; see `plugins`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from .budget import Budget, RemainingBudget, parse_quota
 from .candidates import Candidates, Draws, Ranking, Target
 from .cluster_ucb import ClusterUCB
 from .column import Column
-from .facility_location import FacilityLocation
-from .graph_cut import GraphCut
+from .graph.d2 import D2
+from .graph.facility_location import FacilityLocation
+from .graph.graph_cut import GraphCut
 from .k_center import KCenter
 from .less import Less
 from .oracle import Measure, Oracle, Replay
@@ -33,6 +34,7 @@ POOL_SELECTORS: dict[str, type[PoolSelector]] = {
     "k_center": KCenter,
     "facility_location": FacilityLocation,
     "graph_cut": GraphCut,
+    "d2": D2,
     "column": Column,
     "random": Random,
     "tfidf": Tfidf,

@@ -1,8 +1,9 @@
 """Filter-then-Weight: select and weight candidates so that the next update under Adam's state is best for a target.
 
-Source: two-stage optimizer-aware online data selection, arXiv 2604.00001. The full paper was not available. Its
-abstract states the update-matching problem under the optimizer's state, the non-negative weights, the two stages and
-the linearised preconditioner. The formulation below is derived from this abstract.
+Source: Wang et al. 2026, arXiv 2604.00001 (v1 "Two-Stage Optimizer-Aware Online Data Selection", v2
+"Filter-then-Weight"). Only its abstracts and summaries by others could be read. They state the update-matching problem
+under the optimizer's state, a greedy first stage, non-negative least squares as the second, and the linearised
+preconditioner. The formulation below is derived from these; docs/selectors/filter_weight.md says which part is which.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ..pool_selectors import (
     pool_selector_class,
 )
 from ..pool_selectors.candidates import Floats, Matrix
-from ..pool_selectors.similarity_graph import ExactNeighbours
+from ..pool_selectors.graph.similarity_graph import ExactNeighbours
 from .checks import check_all, expect
 
 COUNT, WIDTH, WORDS = 60, 6, ["red", "green", "blue", "seven", "nine", "x", "road", "sea"]

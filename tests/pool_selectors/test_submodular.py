@@ -17,10 +17,10 @@ from curate.pool_selectors import (
     Replay,
     Target,
     make_pool_selector,
-    similarity_graph,
 )
 from curate.pool_selectors.base import chances
-from curate.pool_selectors.similarity_graph import ONE, ExactNeighbours
+from curate.pool_selectors.graph import similarity_graph
+from curate.pool_selectors.graph.similarity_graph import ONE, ExactNeighbours
 from curate.testing.pool_selectors import unit
 
 Matrix = np.ndarray

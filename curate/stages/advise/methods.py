@@ -71,8 +71,9 @@ def method_of(label: str) -> Method:
         return OWN[label]
     if label in SELECTORS or not _is_pool_selector(label):
         return _of_selector(label)
-    required = make_pool_selector(label, {}).needs
-    if "values" in required:
+    selector = make_pool_selector(label, {})
+    required = selector.needs
+    if "values" in required and selector.column is None:
         raise ConfigError(
             f"'{label}' needs a column, which you choose: compare it with curate compare, or remove it from --methods."
         )

@@ -186,27 +186,27 @@ def _prepared(planned: ComparisonPlan, option: str, pool_selector: PoolSelectorS
     """Add the artifact for an option of `curate select`."""
     on = str(pool_selector.select.get("on", "embedding"))
     if option == "features":
-        signal = _signal_of(pool_selector)
-        return _features(planned, planned.config.pool, "features", signal if signal is not None else on)
+        return _features(planned, planned.config.pool, "features", *_signals_of(pool_selector, on))
     if option == "target_features":
         return _features(planned, _target(planned, pool_selector.method), "target-features", on)
     return _clusters(planned) if option == "clusters" else _warmup(planned, seed)
 
 
-def _signal_of(pool_selector: PoolSelectorSpec) -> str | None:
-    """Return the signal of `curate embed` that has the column of a method; None for a method that reads vectors."""
+def _signals_of(pool_selector: PoolSelectorSpec, on: str) -> list[str]:
+    """Return the signals of `curate embed` that a method reads: the one with its column, its vectors, or both."""
     from ..embed.columns import NUMBERS
 
-    column = make_pool_selector(pool_selector.method, pool_selector.method_args).column
+    selector = make_pool_selector(pool_selector.method, pool_selector.method_args)
+    column, vectors = selector.column, [on] if {"vectors", "neighbours"} & selector.needs else []
     if column is None:
-        return None
+        return [on]
     found = [signal for signal, columns in NUMBERS.items() if column in columns]
     if not found:
         raise ConfigError(
             f"No signal of curate embed is the column '{column}' of '{pool_selector.label}': make features that have "
             "it, and give their name in its select.features."
         )
-    return found[0]
+    return [found[0], *vectors]
 
 
 def _model_settings(planned: ComparisonPlan) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def _model_settings(planned: ComparisonPlan) -> dict[str, Any]:
     return {**_date(planned.config), **values}
 
 
-def _features(planned: ComparisonPlan, pool: str, name: str, on: str) -> str:
-    values = {"pool": pool, "model": planned.config.model, **_model_settings(planned), "signals": [on]}
-    return planned.add("embed", f"{name}-{on}", values)
+def _features(planned: ComparisonPlan, pool: str, name: str, *signals: str) -> str:
+    values = {"pool": pool, "model": planned.config.model, **_model_settings(planned), "signals": [*signals]}
+    return planned.add("embed", "-".join([name, *signals]), values)
 
 
 def _clusters(planned: ComparisonPlan) -> str:

@@ -55,8 +55,8 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     BEFORE: ClassVar[Mapping[str, Any]] = {"projection": "count", "projection_dim": 16, "direction": "update"}
 
     method: str = Field(
-        description="Pool selector: less, cluster_ucb, rds, k_center, facility_location, graph_cut, column, tfidf or "
-        "random."
+        description="Pool selector: less, cluster_ucb, rds, k_center, facility_location, graph_cut, d2, column, tfidf "
+        "or random."
     )
     method_args: dict[str, Any] = Field(
         {}, description="Arguments of the method, for example --set method_args.beta=2."
@@ -69,8 +69,8 @@ class SelectConfig(ExecutionOptions, NamedConfig):
     )
     features: Ref | None = Field(
         None,
-        description="Features of the pool: vectors for rds, k_center, facility_location and graph_cut, numbers "
-        "for column, lengths in tokens for every method.",
+        description="Features of the pool: vectors for rds, k_center, facility_location, graph_cut and d2, numbers "
+        "for column and d2, lengths in tokens for every method.",
     )
     target_features: Ref | None = Field(None, description="Features of the target, for rds.")
     clusters: Ref | None = Field(

@@ -43,6 +43,7 @@ EXAMPLES = """\
 curate select --method random --pool pool --budget 0.05 --name random
 curate select --method k_center --pool pool --features feats --on sketch --budget 500 --name spread
 curate select --method facility_location --pool pool --features feats --budget 0.05 --name representative
+curate select --method d2 --pool pool --features feats --budget 0.05 --name varied
 curate select --method rds --pool pool --features feats --target-features target-feats --budget 0.05 --name alike
 curate select --method column --set method_args.column=ifd --pool pool --features feats --budget 0.05 --name hard
 curate select --method less --pool pool --target heldout --warmup run --budget 0.05 --name subset

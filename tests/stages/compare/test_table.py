@@ -42,6 +42,8 @@ def test_methods_that_need_a_target_get_it_and_add_the_control_target_only() -> 
         config_of(pool_selectors=[{"method": "column", "method_args": {"column": "loss_p90"}}], seeds=[0])
     ).tasks
     assert hard["c-features-quantiles"].config.signals == ("quantiles",)  # type: ignore[attr-defined]
+    both = plan(config_of(pool_selectors=["d2"], seeds=[0])).tasks
+    assert both["c-features-loss-embedding"].config.signals == ("loss", "embedding")  # type: ignore[attr-defined]
     order = list(tasks)
     assert all(order.index(need) < order.index(name) for name, task in tasks.items() for need in task.needs)
 

@@ -23,7 +23,7 @@ from curate.pool_selectors import (
     Target,
     make_pool_selector,
 )
-from curate.pool_selectors.similarity_graph import ExactNeighbours
+from curate.pool_selectors.graph.similarity_graph import ExactNeighbours
 from curate.stages import make
 from curate.stages.pools import pool_samples
 from curate.stages.select.config import FIELDS, SelectConfig

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import PoolSelector, chances, require
-from .budget import RemainingBudget
-from .candidates import Candidates, Ints, Ranking, Target
-from .oracle import Oracle
+from ..base import PoolSelector, chances, require
+from ..budget import RemainingBudget
+from ..candidates import Candidates, Ints, Ranking, Target
+from ..oracle import Oracle
 from .similarity_graph import ONE, lazy_greedy, similarity_graph
 
 

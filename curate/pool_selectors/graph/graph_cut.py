@@ -15,11 +15,11 @@ import math
 
 import numpy as np
 
-from ..log import LOGGER
-from .base import PoolSelector, chances, require
-from .budget import RemainingBudget
-from .candidates import Candidates, Ints, Ranking, Target
-from .oracle import Oracle
+from ...log import LOGGER
+from ..base import PoolSelector, chances, require
+from ..budget import RemainingBudget
+from ..candidates import Candidates, Ints, Ranking, Target
+from ..oracle import Oracle
 from .similarity_graph import ONE, lazy_greedy, similarity_graph
 
 

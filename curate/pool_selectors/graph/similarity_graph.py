@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
-from .budget import RemainingBudget
-from .candidates import MOST_BYTES, Bools, Floats, Ints, Matrix, Neighbours, has_vector
+from ...errors import DataError
+from ..budget import RemainingBudget
+from ..candidates import MOST_BYTES, Bools, Floats, Ints, Matrix, Neighbours, has_vector
 
 ONE = 1 << 20
 """The similarity 1 as a whole number."""

@@ -1,0 +1,1 @@
+"""Pool selectors that read the graph of nearest neighbours, and that graph."""
