@@ -57,7 +57,7 @@ class Inputs:
                 models.append(model.inputs.get("model", ""))
 
 
-CHECKPOINT_FIELDS = ("warmup",)
+CHECKPOINT_FIELDS = ("warmup", "run")
 """Fields that name a run whose checkpoints are loaded, on the model that the run started from."""
 
 
