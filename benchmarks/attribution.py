@@ -17,16 +17,24 @@ Prints its tables, and JSON as the last line. It goes on where it was stopped: t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+import torch
 
 from curate import Artifact, Store, make
+from curate.lm.model.config_checks import ModelOptions
+from curate.lm.model.load import load_model, load_tokenizer
+from curate.lm.tokens.batch import collate
+from curate.numerics.losses import IGNORE
+from curate.stages.select.warmup_samples import recorded_settings
+from curate.stages.tokens.tokenization import encode_pool
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,8 +43,8 @@ TRAIN = {
     "candidates": 10,
     "num_train_epochs": 2,
     "learning_rate": 1e-3,
-    "warmup_steps": 4,
-    "max_length": 128,
+    "warmup_steps": 2,
+    "max_length": 96,
     "full": True,
     "logging_steps": 1,
 }
@@ -47,9 +55,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "less": {"metric": "less"},
     "adam, sketched to 1024": {"metric": "adam", "sketch_dim": 1024},
 }
-POOL = {"math": 70, "general": 50, "cot": 30, "mcq": 30, "reading": 20}
+POOL = {"math": 50, "general": 25, "cot": 20, "mcq": 25}
 """Domain -> number of rows of the pool."""
-QUERIES = {"gsm8k": 16, "mcq": 8}
+QUERIES = {"gsm8k": 12, "mcq": 8}
 """Set of targets -> number of queries."""
 REMOVED = (0.01, 0.05, 0.1)
 
@@ -76,8 +84,8 @@ class Bench:
 
     def __init__(self, model: str, data: Path, store: Path) -> None:
         self.model, self.folder, self.store = model, store, Store(store)
-        self.rows = rows_of(data / "pool.parquet", "domain", POOL, 320)
-        self.queries = rows_of(data / "targets.parquet", "target", QUERIES, 400)
+        self.rows = rows_of(data / "pool.parquet", "domain", POOL, 280)
+        self.queries = rows_of(data / "targets.parquet", "target", QUERIES, 300)
         self.pool, self.all = self.ingested("pool", self.rows), self.ingested("queries", self.queries)
         self.first = self.ingested("queries-first", self.queries[: next(iter(QUERIES.values()))])
         self.ids: list[str] = self.pool.table(["sample_id"])["sample_id"].to_pylist()
@@ -95,13 +103,22 @@ class Bench:
         pool = self.ingested(f"{name}-pool", [row for row, kept in zip(self.rows, keep, strict=True) if kept])
         return make(self.store, "train", **{"name": name, "pool": pool.name, "model": self.model, **TRAIN, **options})
 
-    def losses(self, run: str) -> Floats:
-        """Return the loss of each query after a run."""
-        name = f"{run}-loss"
-        make(self.store, "evaluate", name=name, model=run, pool=self.all.name, max_length=TRAIN["max_length"])
-        found = self.store.query("SELECT sample_id, loss FROM answers WHERE evaluation = $name", {"name": name})
-        by_id = dict(zip(found["sample_id"].to_pylist(), found["loss"].to_pylist(), strict=True))
-        return np.array([by_id[sample_id] for sample_id in self.query_ids])
+    @functools.cached_property
+    def texts(self) -> list[Mapping[str, Any]]:
+        """The queries as the runs read texts, in the order of the pool."""
+        settings = recorded_settings(self.store.get("whole"), allowed=False)
+        table = encode_pool(settings, load_tokenizer(settings.options(self.model)), self.all, distinct=True).table
+        assert table.ids == self.query_ids
+        return [table[row] for row in range(len(table))]
+
+    @torch.no_grad()
+    def losses(self, run: Artifact) -> Floats:
+        """Return the mean loss of each query's target tokens after a run, (queries,)."""
+        model, batch = load_model(ModelOptions(str(run.files))).eval(), collate(self.texts, 0)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        targets = batch["labels"][:, 1:]
+        each = torch.nn.functional.cross_entropy(logits.mT.float(), targets, ignore_index=IGNORE, reduction="none")
+        return np.asarray((each.double().sum(1) / (targets != IGNORE).sum(1)).numpy())
 
     def influence(self, name: str, queries: str, *, last: bool = False, **options: Any) -> Floats:
         """Return the influence of each row of the pool on each query, (rows, queries), 0 for a row not trained on."""
@@ -147,18 +164,16 @@ def spearman(a: Floats, b: Floats) -> Floats:
 
 
 def halves(bench: Bench, count: int, again: int) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
-    """Return random halves (m, rows), the losses of the queries after each (m, q), and those of another seed (again, q)."""
+    """Return random halves (m, rows), the losses of queries after each (m, q), and those of another seed (again, q)."""
     draw = np.random.default_rng(0)
     masks = np.array([draw.permutation(len(bench.rows)) < len(bench.rows) // 2 for _ in range(count)])
     losses = []
     for number, mask in enumerate(masks):
-        bench.trained(f"half-{number}", mask)
-        losses.append(bench.losses(f"half-{number}"))
+        losses.append(bench.losses(bench.trained(f"half-{number}", mask)))
         print(f"half {number}: mean loss of the queries {losses[-1].mean():.4f}", flush=True)
     repeated = []
     for number, mask in enumerate(masks[:again]):
-        bench.trained(f"half-{number}-again", mask, seed=7)
-        repeated.append(bench.losses(f"half-{number}-again"))
+        repeated.append(bench.losses(bench.trained(f"half-{number}-again", mask, seed=7)))
     return masks, np.array(losses), np.array(repeated)
 
 
@@ -183,9 +198,9 @@ def _score(predicted: Floats, measured: Floats) -> dict[str, float]:
 
 
 def removal(bench: Bench, draws: int) -> list[dict[str, Any]]:
-    """Return by how much the loss of the first set of queries rises without the top samples, and without random ones."""
+    """Return by how much the loss of the first queries rises without the top samples, and without random ones."""
     of_first = slice(0, next(iter(QUERIES.values())))
-    before = bench.losses("whole")[of_first].mean()
+    before = bench.losses(bench.store.get("whole"))[of_first].mean()
     mean = bench.influence("first", bench.first.name, metric="adam").mean(1)
     draw, found = np.random.default_rng(1), []
     for share in REMOVED:
@@ -197,8 +212,7 @@ def removal(bench: Bench, draws: int) -> list[dict[str, Any]]:
             keep = np.ones(len(bench.rows), bool)
             keep[rows] = False
             name = f"without-{count}-{label.replace(' ', '-')}"
-            bench.trained(name, keep)
-            rises[label] = float(bench.losses(name)[of_first].mean() - before)
+            rises[label] = float(bench.losses(bench.trained(name, keep))[of_first].mean() - before)
         others = np.array([rise for label, rise in rises.items() if label.startswith("random")])
         line = {"share": share, "rows": count, "top": rises["top"], "bottom": rises["bottom"]}
         found.append(
@@ -220,11 +234,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     options = parser.parse_args()
     bench = Bench(options.model, options.data, options.store)
-    bench.trained("whole", np.ones(len(bench.rows), bool), save_steps=10, save_total_limit=20)
+    bench.trained("whole", np.ones(len(bench.rows), bool), save_steps=6, save_total_limit=20)
     result: dict[str, Any] = {"rows": len(bench.rows), "queries": len(bench.queries), "halves": options.halves}
     result["checkpoints"] = bench.checkpoints()
-    result["removal"] = removal(bench, options.draws)
     result["lds"] = lds(bench, options.halves, options.again)
+    result["removal"] = removal(bench, options.draws)
     for method, score in result["lds"].items():
         print(f"{method:24} LDS {score['lds']:+.3f} ± {score['stderr']:.3f}, of the mean loss {score['of_mean']:+.3f}")
     text = json.dumps(result, indent=1)

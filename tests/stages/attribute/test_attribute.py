@@ -141,8 +141,9 @@ def test_tokens_add_up_to_the_sample_and_are_those_of_single_backward_passes(
     tokens = made.by_token(ranking)
     assert set(tokens) == set(ranking.everywhere(2)) and len(tokens) >= 4
     for sample_id, (texts, values) in tokens.items():
-        row = ranking.influence[ranking.ids.index(sample_id)]
-        assert len(texts) == len(values) > 1 and values.std() > 0
+        place = ranking.ids.index(sample_id)
+        row = ranking.influence[place]
+        assert len(texts) == len(values) > 1 and (values.std() > 0) == (ranking.exposure[place] > 0)
         assert np.abs(values.sum(0) - row).max() <= 1e-5 * np.abs(values).sum(0).max()
 
     def fails(*args: Any) -> Any:
@@ -189,9 +190,9 @@ def test_a_cosine_is_that_of_less_and_a_sketch_is_near(world: Store, tmp_path: P
 def test_a_stopped_attribution_goes_on_and_ends_as_one_that_was_not(
     world: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"run": "run", "pool": "queries", "top": 3, "checkpoints": (2, 4)}
-    monkeypatch.setattr("curate.stages.attribute.passes.CHUNK", 4)
-    whole = make(world, "attribute", name="whole", **options)
+    monkeypatch.setattr("curate.stages.attribute.passes.CHUNK", 3)
+    whole = attribution(world, tmp_path, checkpoints=(2, 4))
+    expected = whole.ranking()
     products, calls = QueryProducts.products, []
 
     def stop(self: QueryProducts, rows: Any) -> Any:
@@ -200,15 +201,16 @@ def test_a_stopped_attribution_goes_on_and_ends_as_one_that_was_not(
             raise KeyboardInterrupt
         return products(self, rows)
 
-    world.discard(whole)
     monkeypatch.setattr(QueryProducts, "products", stop)
+    options: dict[str, Any] = {"run": "run", "pool": "queries", "top": 3, "checkpoints": (2, 4), "name": "stopped"}
     with pytest.raises(KeyboardInterrupt):
-        make(world, "attribute", name="whole", **options)
-    finished = calls[:2]
-    again = make(world, "attribute", name="whole", **options)
-    exposures = attribution(world, tmp_path, checkpoints=(2, 4)).exposures
-    assert sum(calls) - calls[2] == len(exposures) and finished == calls[:2], "what was finished is not done again"
-    assert again.summary == whole.summary and again.rows == whole.rows
+        make(world, "attribute", **options)
+    made = make(world, "attribute", **options)
+    assert sum(calls) - calls[2] == len(whole.exposures), "what was finished is not done again"
+    rows = world.query("SELECT * FROM attributions WHERE attribution = 'stopped' AND query_id IS NULL").to_pylist()
+    by_id = dict(zip(expected.ids, expected.influence[:, -1].tolist(), strict=True))
+    assert rows and all(row["influence"] == by_id[row["sample_id"]] for row in rows)
+    assert made.rows == len(expected.ids)
 
 
 def test_the_table_has_both_ends_of_each_order(world: Store) -> None:
