@@ -23,7 +23,7 @@ WHERE attribution = $attribution AND least(rank, from_bottom) < $shown ORDER BY 
 """
 TEXTS = """
 SELECT o.sample_id,
-       any_value(left(array_to_string([m.content FOR m IN messages[:coalesce(turn + 1, len(messages))]], chr(10)), $longest))
+       any_value(array_to_string([m.content FOR m IN messages[:coalesce(turn + 1, len(messages))]], chr(10)))[:$longest]
            AS text
 FROM origins o JOIN conversations c ON c.sample_id = o.conversation_id
 WHERE list_contains($ids, o.sample_id) GROUP BY o.sample_id

@@ -8,6 +8,7 @@ for the last one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,18 @@ from ...errors import ConfigError, DataError
 from ...runtime.terminal import command
 from ...store import Artifact, Store
 
-STEPS = "SELECT DISTINCT step FROM ledger WHERE run = $run AND kept ORDER BY step"
+STEPS = "SELECT DISTINCT step FROM ledger WHERE run = $run AND kept AND step IS NOT NULL ORDER BY step"
 
-LOGGED = "SELECT metric, step, value FROM metrics WHERE run = $run AND metric IN ('learning_rate', 'grad_norm')"
+LOGGED = """
+SELECT metric, step, value FROM metrics
+WHERE run = $run AND metric IN ('learning_rate', 'grad_norm') AND step IS NOT NULL AND isfinite(value)
+"""
 
 EXPOSURES = """
 WITH trained AS (
     SELECT step, sample_id, token_mask, weight,
            coalesce(sample_weight, 1) * coalesce(parts['trained_tokens'], target_tokens) AS tokens
-    FROM ledger WHERE run = $run AND kept
+    FROM ledger WHERE run = $run AND kept AND sample_id IS NOT NULL
 ),
 shares AS (
     SELECT step, sample_id, token_mask, coalesce(weight, tokens / sum(tokens) OVER (PARTITION BY step)) AS share
@@ -84,6 +88,18 @@ def kept_checkpoints(run: Artifact, steps: Sequence[int]) -> list[Path]:
     return [by_step[step] for step in sorted(set(steps))] if steps else found
 
 
+def number_of(run: Artifact, option: str) -> float:
+    """Return an option of a run that is a number, 0 if it is not set.
+
+    Raises:
+        DataError: it is another value.
+    """
+    value = run.config.get(option) or 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise DataError(f"The run '{run.name}' has no number as its option {option}: train it again.")
+    return float(value)
+
+
 def read_exposures(store: Store, run: Artifact, checkpoints: Sequence[Path]) -> list[Exposure]:
     """Return what a run was trained on, by checkpoint, sample and token mask.
 
@@ -101,7 +117,8 @@ def read_exposures(store: Store, run: Artifact, checkpoints: Sequence[Path]) -> 
     logged: dict[str, dict[int, float]] = {}
     for row in store.query(LOGGED, {"run": name}).to_pylist():
         logged.setdefault(row["metric"], {})[row["step"]] = row["value"]
-    rates = step_rates(run.config, checkpoints[-1], logged, steps)
+    numbers = {key: number_of(run, key) for key in ("learning_rate", "warmup_steps", "max_grad_norm")}
+    rates = step_rates({**run.config, **numbers}, checkpoints[-1], logged, steps)
     ends = np.searchsorted([step_of(path) for path in checkpoints], steps).clip(max=len(checkpoints) - 1)
     params: dict[str, Any] = {"run": name, "steps": steps, "rates": rates.tolist(), "checkpoints": ends.tolist()}
     return [Exposure(**row) for row in _rows(store, params)]

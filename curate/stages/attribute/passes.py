@@ -16,7 +16,7 @@ from ...store import Artifact, Draft
 from ...store.artifacts.parquet import read_parquet, write_parquet
 from ..settings import ModelSettings
 from .config import AttributeConfig
-from .ledger_steps import Exposure
+from .ledger_steps import Exposure, number_of
 from .texts import Queries, TrainedTexts
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class AttributionPass:
     @property
     def kept(self) -> int:
         """Number of samples in a step of the run."""
-        config = self.run.config
-        return int(config["candidates"] if config.get("selector") == "full" else config["keep"])
+        return int(number_of(self.run, "candidates" if self.run.config.get("selector") == "full" else "keep"))
 
     def file(self, chunk: Chunk) -> Path:
         """Return the file that holds the result of a chunk."""
@@ -141,7 +140,7 @@ class AttributionPass:
             self.config.sketch(),
             coverage=str(self.run.config.get("gradient_coverage", "all")),
             micro_batch=self.config.score_batch_size,
-            clip=float(self.run.config.get("max_grad_norm") or 0),
+            clip=number_of(self.run, "max_grad_norm"),
         )
         check_memory(len(self.queries.rows), model.weights, self.config)
         model.learn_metric([self.texts[each.sample_id, each.token_mask] for each in self.probed], self.kept)

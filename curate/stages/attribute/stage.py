@@ -16,7 +16,7 @@ from ...executors.local import LocalExecutor
 from ...log import LOGGER
 from ...samples import Sample
 from ...store import Draft
-from ..inputs import Inputs
+from ..inputs import Inputs, check_models
 from ..pools import samples_of
 from ..select.candidates import text_of
 from ..select.warmup_samples import recorded_settings, warmup_encoder
@@ -66,6 +66,7 @@ class Attribution:
     def __init__(self, config: AttributeConfig, inputs: Inputs, draft: Draft) -> None:
         self.config, self.draft, self.run = config, draft, inputs.artifacts["run"]
         self.settings = recorded_settings(self.run, allowed=config.trust_remote_code)
+        check_models(inputs.store, [self.run.inputs.get("model", "")])
         self.checkpoints = kept_checkpoints(self.run, config.checkpoints)
         self.exposures = read_exposures(inputs.store, self.run, self.checkpoints)
         self.encoder: Encoder = warmup_encoder(self.settings, inputs)
@@ -119,7 +120,6 @@ class Attribution:
             return {}
         listed = set(ranking.everywhere(self.config.top))
         chunks = self.chunks([each for each in self.exposures if each.sample_id in listed], TOKEN_CHUNK)
-        self.draft.files.mkdir(exist_ok=True)
         self.passes(chunks, by_token=True)
         if self.draft.rank:
             return {}

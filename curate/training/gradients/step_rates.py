@@ -28,8 +28,8 @@ def step_rates(
     """Return η_t κ_t for steps t of a run, (n,).
 
     η_t is the learning rate: of the schedule that the options name, if the logged rates agree with it; otherwise the
-    logged rates, with straight lines between them. κ_t = min(1, c / ‖g_t‖) is the clipping of the gradient to the norm
-    c, from the logged norms; between two logged steps it lies on a straight line, and without any it is 1.
+    logged rates, with straight lines between them. κ_t = min(1, C / ‖g_t‖) is the clipping of the gradient to the norm
+    C, from the logged norms; between two logged steps it lies on a straight line, and without any it is 1.
 
     Args:
         config: options of the run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -222,7 +223,7 @@ def test_the_table_has_both_ends_of_each_order(world: Store) -> None:
         own = sorted((row for row in rows if row["query_id"] == query), key=lambda row: row["rank"])
         assert [row["rank"] for row in own] == [0, 1, made.rows - 2, made.rows - 1]
         assert [row["from_bottom"] for row in own] == [made.rows - 1, made.rows - 2, 1, 0]
-        assert all(a["influence"] >= b["influence"] for a, b in zip(own, own[1:], strict=False))
+        assert all(a["influence"] >= b["influence"] for a, b in itertools.pairwise(own))
         assert all(row["query"] is None and -1 <= row["share"] <= 1 for row in own)
         for row in own:
             assert sum(row["tokens"]) == pytest.approx(row["influence"], abs=1e-5 * sum(map(abs, row["tokens"])))
@@ -270,7 +271,7 @@ def test_wrong_options_say_what_to_do(world: Store, options: dict[str, Any], mes
 def test_queries_that_need_too_much_memory_say_what_helps() -> None:
     config = AttributeConfig(run="run", pool="queries", query_memory_mb=100)
     check_memory(25, 1 << 20, config)
-    with pytest.raises(ConfigError, match="of 26 queries need 104 MB .* --sketch-dim 8192, --limit 25, or .*-mb 104"):
+    with pytest.raises(ConfigError, match=r"of 26 queries need 104 MB .* --sketch-dim 8192, --limit 25, or .*-mb 104"):
         check_memory(26, 1 << 20, config)
     check_memory(10**6, 1 << 20, AttributeConfig(run="run", pool="queries", sketch_dim=8192))
 
@@ -279,5 +280,5 @@ def test_a_run_without_checkpoints_says_how_to_keep_some(world: Store, tiny: str
     run = make(world, "train", name="bare", pool="pool", model=tiny, **{**TRAIN, "max_steps": 1, "seed": 3})
     for path in (run.path / "checkpoints").glob("*"):
         path.rename(run.path / f"moved-{path.name}")
-    with pytest.raises(ConfigError, match="'bare' has kept no checkpoints .* --save-steps N --save-total-limit M"):
+    with pytest.raises(ConfigError, match=r"'bare' has kept no checkpoints .* --save-steps N --save-total-limit M"):
         make(world, "attribute", name="x", run="bare", pool="queries")
