@@ -146,18 +146,18 @@ def token_influence(
     found: dict[str, tuple[list[str], Floats]] = {}
     for table in tables:
         for row in table.to_pylist():
-            sample_id, places = row["sample_id"], targets_of(texts, row["sample_id"], None)
+            sample_id, targets = row["sample_id"], targets_of(texts, row["sample_id"], None)
             if sample_id not in found:
-                ids = texts[sample_id, None]["input_ids"][places]
-                found[sample_id] = [decode(int(token)) for token in ids], np.zeros((len(places), queries))
-            trained = np.isin(places, targets_of(texts, sample_id, row["token_mask"]))
+                ids = texts[sample_id, None]["input_ids"][targets]
+                found[sample_id] = [decode(int(token)) for token in ids], np.zeros((len(targets), queries))
+            trained = np.isin(targets, targets_of(texts, sample_id, row["token_mask"]))
             products = np.array(row["products"], np.float64).reshape(-1, queries)
             found[sample_id][1][trained] += row["exposure"] * products
     return {sample_id: (tokens, with_mean(values)) for sample_id, (tokens, values) in found.items()}
 
 
 def targets_of(texts: TrainedTexts, sample_id: str, mask: bytes | None) -> Ints:
-    """Return the places of the tokens of a sample that are trained on, with a token mask or all of them."""
+    """Return the positions of the tokens of a sample that are trained on, with a token mask or all of them."""
     from ...numerics.losses import IGNORE
 
     labels: Sequence[int] = texts[sample_id, mask]["labels"]

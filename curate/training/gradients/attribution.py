@@ -43,7 +43,7 @@ Row = Mapping[str, Any]
 """A text for the collator: `input_ids` and `labels`, (L,) int64."""
 
 AGREES = 1e-2
-"""How far the products of tokens may be off in sum, relative to the sum of their sizes. Rounding is 1e-6 in float32."""
+"""Limit of the error of the sum of tokens' products, relative to the sum of their sizes. Rounding errs by 1e-6."""
 
 
 class QueryProducts:

@@ -19,7 +19,7 @@ from ...store.artifacts.safe_files import read_text
 Floats = npt.NDArray[np.float64]
 
 AGREES = 1e-3
-"""How far a learning rate of the schedule may differ from the logged one, relative to the highest rate."""
+"""Limit of the relative difference between a learning rate of the schedule and the logged one."""
 
 
 def step_rates(
