@@ -78,6 +78,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("check", "fsck", "validate"), "verify"),
     **dict.fromkeys(("clean", "prune", "rm", "remove", "delete"), "gc"),
     **dict.fromkeys(("eval", "test", "score", "benchmark"), "evaluate"),
+    **dict.fromkeys(("influence", "trace", "why"), "attribute"),
     **dict.fromkeys(("save", "push", "publish"), "export"),
     **dict.fromkeys(("plot", "dashboard"), "report"),
     "continue": "resume",

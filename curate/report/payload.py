@@ -10,6 +10,7 @@ from typing import Any
 from ..version import __version__
 from .advice import advice
 from .agreement import agreement
+from .attributions import attributions
 from .copies import copies, leaks
 from .curves import curves, score_columns
 from .embedding_map import embedding_map
@@ -46,6 +47,7 @@ def payload(context: ReportContext) -> dict[str, Any]:
         "advice": advice(context),
         "comparisons": comparisons(context),
         "evaluations": evaluations(context),
+        "attributions": attributions(context),
     }
     about = {
         "version": VERSION,

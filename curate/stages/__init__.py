@@ -39,6 +39,7 @@ STAGES = {
     "split": "Split a pool into parts for training and for held-out rows, without copies across.",
     "merge": "Merge the adapter of a model into its weights.",
     "evaluate": "Measure a model: held-out loss, correct answers, benchmarks.",
+    "attribute": "Rank the samples that a run was trained on by their influence on answers.",
     "compare": "Compare selectors over seeds at equal budgets, with controls.",
     "advise": "Advise which data and which selector to use within a budget, and whether it is worth it.",
     "export": "Write a curated subset as a Hugging Face dataset.",

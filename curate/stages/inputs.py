@@ -46,15 +46,21 @@ class Inputs:
         """
         for artifact in self.artifacts.values():
             artifact.check()
-        by_fingerprint = {artifact.fingerprint: artifact for artifact in self.store.artifacts()}
         models = [self.fingerprints[key] for key in self.locations]
         models += [
             self.artifacts[field].inputs.get("model", "") for field in CHECKPOINT_FIELDS if field in self.artifacts
         ]
-        while models:
-            if model := by_fingerprint.get(models.pop()):
-                model.check(read=True, below="files/")
-                models.append(model.inputs.get("model", ""))
+        check_models(self.store, models)
+
+
+def check_models(store: Store, fingerprints: Sequence[str]) -> None:
+    """Raise an error if a file of these models of the store, or of those that they were made from, is damaged."""
+    by_fingerprint = {artifact.fingerprint: artifact for artifact in store.artifacts()}
+    models = [*fingerprints]
+    while models:
+        if model := by_fingerprint.get(models.pop()):
+            model.check(read=True, below="files/")
+            models.append(model.inputs.get("model", ""))
 
 
 CHECKPOINT_FIELDS = ("warmup",)

@@ -15,7 +15,7 @@ from curate.store import Draft, Store
 from tests.support.paths import ROOT
 
 QUERIES = sorted((ROOT / "store" / "queries").glob("*.sql"))
-PARAMETERS = {"run": "uds", "runs": "*", "clusters": "groups", "least": 0.9}
+PARAMETERS = {"run": "uds", "runs": "*", "clusters": "groups", "least": 0.9, "attribution": "why"}
 
 
 class RunConfig(Config):
@@ -105,6 +105,16 @@ def evaluation(run: str | None) -> Any:
     return lambda draft: draft.add("evaluations", pa.Table.from_pylist(rows))
 
 
+def attribution(draft: Draft) -> None:
+    """Influence of 30 samples on two queries and on their mean; of one, the text is known."""
+    rows = [
+        {"query_id": query, "sample_id": IDS[1] if rank == 29 else f"s{rank}", "rank": rank, "from_bottom": 29 - rank,
+         "influence": 1.0 - rank / 10, "share": 0.0, "steps": 2}
+        for query in ("q", "r", None) for rank in range(30)
+    ]  # fmt: skip
+    draft.add("attributions", pa.Table.from_pylist(rows))
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("store"))
@@ -118,6 +128,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     every = [(1, 0, True, 2.0), (1, 2, True, 2.0), (2, 3, True, 4.0), (2, 1, True, 1.0)]
     config = RunConfig(name="random", pool="demo", selector="random")
     store.make("train", run(every, {"eval_loss": 2.5}), config, {"pool": fingerprint})
+    store.make("attribute", attribution, Config(name="why"), {"run": made.fingerprint})
     store.make("cluster", clusters, Config(name="groups"))
     store.make("cluster", lambda draft: clusters(draft, titled=False), Config(name="older"), {"features": "older"})
     return store
@@ -210,6 +221,12 @@ def test_a_pair_of_near_duplicates_is_named_once(store: Store) -> None:
 def test_a_curriculum_goes_by_the_loss_before_training(store: Store) -> None:
     rows = ask(store, "curriculum", run="uds")
     assert [(row["sample_id"], row["loss"]) for row in rows] == [(IDS[0], 2.0), (IDS[1], 3.0), (IDS[3], 4.0)]
+
+
+def test_an_attribution_shows_both_ends_of_the_mean_once_with_texts(store: Store) -> None:
+    rows = ask(store, "attributed", attribution="why")
+    assert [row["rank"] for row in rows] == [*range(10), *range(20, 30)]
+    assert (rows[-1]["start"], rows[-1]["influence"], rows[0]["start"]) == ("Name the mayor of Ardo.", 1.0 - 2.9, None)
 
 
 def test_evaluations_name_the_run_that_made_the_model(store: Store) -> None:

@@ -18,7 +18,7 @@ from .stages import STAGES, Content, Harness
 
 TIMEOUT = 20
 """Seconds without a sign of life; on a busy machine one process may start so much later than the other."""
-SHARED = ("train", "embed", "select", "evaluate")
+SHARED = ("train", "embed", "select", "evaluate", "attribute")
 """Stages whose work torchrun shares out."""
 
 ON_RAY = ("embed", "select", "evaluate")

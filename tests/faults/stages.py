@@ -57,6 +57,7 @@ STAGES: Mapping[str, str] = {
     "split": "split --pool pool --shares train=0.8,held=0.2 --part train --threshold 0.5 --name it",
     "evaluate": "evaluate --model run --pool held --metric exact_match --max-new-tokens 2 --shard-rows 4 --name it "
     f"{SHORT}",
+    "attribute": "attribute --run run --pool held --limit 2 --top 3 --per-token --score-batch-size 4 --name it",
     "export": "export --run run --as hf --to out --name it",
     "compare": "compare --pool pool --eval-pool held --model base --selectors max_loss --seeds 0 --eval-steps 1 "
     "--name it --train max_steps=2,candidates=4,keep=2,max_length=48",
@@ -71,6 +72,7 @@ INPUTS: Mapping[str, Mapping[str, str]] = {
     "select": {"pool": "part-00001.parquet", "run": "checkpoints/checkpoint-4/optimizer.pt"},
     "train": {"pool": "part-00001.parquet", "held": "part-00000.parquet", "base": "files/model.safetensors"},
     "evaluate": {"held": "part-00000.parquet", "run": "files/adapter_model.safetensors"},
+    "attribute": {"held": "part-00000.parquet", "run": "checkpoints/checkpoint-4/optimizer.pt"},
     "export": {"pool": "part-00001.parquet"},
     "dedup": {"pool": "part-00001.parquet", "held": "part-00000.parquet"},
     "decontaminate": {"pool": "part-00001.parquet", "held": "part-00000.parquet"},

@@ -48,6 +48,7 @@ SAMPLE = [
     ("split", "kill -9"),
     ("evaluate", "Ctrl-C twice"),
     ("evaluate", "/dev/shm full"),
+    ("attribute", "kill -9"),
     ("export", "read-only"),
     ("query", "stdout closed"),
 ]

@@ -211,6 +211,7 @@ NEEDED = {
     "split": {"pool": "pool", "shares": "a=1", "part": "a"},
     "advise": {"pool": "pool", "model": "nothing/there", "tokens": "9"},
     "evaluate": {"pool": "pool", "model": "nothing/there"},
+    "attribute": {"run": "uds", "pool": "pool"},
     "compare": {"pool": "pool", "eval-pool": "pool", "model": "nothing/there", "selectors": "uds"},
     "export": {"run": "uds"},
 }

@@ -49,6 +49,7 @@ selection_budget selector selector_args selectors sequence sequence_length shard
 sketch_dim sketch_seed split sql step steps strict subset subset_budget take target_batch_size tasks timeout
 torch_compile train train_batch_tokens trainer turns update vocab_size warmup warmup_steps weight_column weight_decay
 weights workers apply dry_run flops methods part share shares time tokens vector
+answer checkpoints per_token query_memory_mb text top
 """
 WITHOUT_POWER = set(NAMES.split())
 """Fields that were looked at and found to give no power: they run no foreign code that is not installed, and neither

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.report_payloads import Payload, advised_payload, bare_payload, copied_payload, full_payload
+from tests.support.report_payloads import (
+    Payload,
+    advised_payload,
+    attributed_payload,
+    bare_payload,
+    copied_payload,
+    full_payload,
+)
 
 Pages = dict[str, tuple[Path, Payload]]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -136,6 +143,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         "hostile": full_payload(SAMPLES, runs=2, hostile=True),
         "bare": bare_payload(),
         "advised": advised_payload(SAMPLES),
+        "attributed": attributed_payload(SAMPLES),
         "copied": copied_payload(SAMPLES),
     }
     for name, content in contents.items():

@@ -65,6 +65,19 @@ def full_payload(
     }
 
 
+def attributed_payload(samples: int) -> Payload:
+    """Return a report with an attribution: the mean of two queries, then each; some texts are hostile, one is gone."""
+    rows = [
+        {"rank": rank, "from_bottom": 9 - rank, "influence": influence, "share": influence, "steps": 3,
+         "sample_id": f"{rank:032x}", "text": text}
+        for rank, influence, text in ((0, 0.5, HOSTILE[0]), (1, 0.25, "One"), (8, -0.125, None), (9, -0.25, "Last"))
+    ]  # fmt: skip
+    queries = [{"id": None, "text": None, "rows": rows}, {"id": "a" * 32, "text": HOSTILE[0], "rows": rows[:1]}]
+    queries.append({"id": "b" * 32, "text": None, "rows": rows[1:]})
+    found = {"name": "why", "run": "run", "metric": "adam", "count": 2, "samples": 10, "queries": queries}
+    return full_payload(samples, runs=1) | {"attributions": [found]}
+
+
 def advised_payload(samples: int) -> Payload:
     """Return a report with the advice of a race: two rounds, a verdict, and hostile names and notes."""
     rounds = {("race", 1): (0,), ("race", 2): (1,), ("verdict", 3): (1000, 1001)}

@@ -9,7 +9,7 @@ from .capture import Sites, capture, find_sites, restored_gradients
 from .division import CaptureError
 from .products import Blocks, dots_of, gram_of, squares_of, weighted_sum
 from .recorder import GradientRequest, GradientResult, Recorder
-from .sketch import SignHash, Sketch
+from .sketch import InnerProducts, SignHash, Sketch
 from .two_sided import TwoSided
 from .uses import Dense
 
@@ -19,6 +19,7 @@ __all__ = [
     "Dense",
     "GradientRequest",
     "GradientResult",
+    "InnerProducts",
     "Recorder",
     "SignHash",
     "Sites",

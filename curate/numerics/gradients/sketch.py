@@ -1,15 +1,20 @@
-"""Sketches of gradients: the interface of a projection, and the hash of a gradient's coordinates."""
+"""Linear maps of gradients to a few numbers: sketches, and exact inner products with a few fixed tensors."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .uses import Use
+from .products import products
+from .uses import Lookup, Product, Use
+
+HELD_BYTES = 256 << 20
+"""Bytes of a weight matrix's per-sample gradients that are formed at once for inner products."""
 
 
 class Sketch(Protocol):
@@ -63,6 +68,47 @@ class SignHash:
         bits = random_bits(self.seed, name, count, device)
         signs = ((bits & 1) * 2 - 1).to(torch.float32)
         return _right(bits, 1) % self.size, signs
+
+
+@dataclass(frozen=True)
+class InnerProducts:
+    """Exact inner products of gradients with Q fixed tensors, φ_q = ⟨g, H_q⟩: a linear map, as a sketch is.
+
+    Attributes:
+        directions: H by parameter name, (Q, *s) float32; a parameter without one adds nothing.
+    """
+
+    directions: Mapping[str, Tensor]
+
+    @property
+    def size(self) -> int:
+        """Q, the number of products."""
+        return len(next(iter(self.directions.values())))
+
+    def add(self, name: str, block: Tensor, into: Tensor) -> None:
+        """Add the products of the gradients of the parameter `name`, (n, ...) float32, to `into`, (n, Q), in place."""
+        if name in self.directions:
+            into += products(block.flatten(1), self.directions[name].flatten(1))
+
+    def add_use(self, name: str, use: Use, into: Tensor) -> None:
+        """Add the products of one use of a parameter to `into`, (n, Q), in place.
+
+        Rows of an embedding are multiplied one by one, and a single H is multiplied without forming gradients. The
+        gradients of a weight matrix are formed for as many samples as fit into `HELD_BYTES`.
+        """
+        directions = self.directions.get(name)
+        if directions is None:
+            return
+        if self.size == 1 or isinstance(use, Lookup):
+            for query, direction in enumerate(directions):
+                into[:, query] += use.dot(direction)
+        elif isinstance(use, Product):
+            count = max(1, HELD_BYTES // (4 * directions[0].numel()))
+            for start in range(0, len(into), count):
+                rows = slice(start, start + count)
+                self.add(name, Product(use.a[rows], use.b[rows], use.transposed).block(), into[rows])
+        else:
+            self.add(name, use.block(), into)
 
 
 def random_bits(seed: int, name: str, count: int, device: torch.device) -> Tensor:

@@ -33,6 +33,7 @@ function sections() {
     ...adviceSections(),
     comparisonSection(),
     evaluationSection(),
+    ...attributionSections(),
     section("time", "Time", null, timeFigure()),
     configurationSection(),
   ];

@@ -32,12 +32,24 @@ def answers_of_pool(config: SelectConfig, inputs: Inputs) -> Answers:
 
 def warmup_settings(config: SelectConfig, inputs: Inputs) -> ModelSettings:
     """Return the options of the warm-up run's model and tokenizer; the command allows code of the model or not."""
-    warmup = inputs.artifacts["warmup"]
-    asked = {"trust_remote_code": warmup.config.get("trust_remote_code", False)}
-    check(asked, Consent({"trust_remote_code": config.trust_remote_code}), f"The run '{warmup.name}'")
+    return recorded_settings(inputs.artifacts["warmup"], allowed=config.trust_remote_code)
+
+
+def recorded_settings(run: Artifact, *, allowed: bool) -> ModelSettings:
+    """Return the options of a run's model and tokenizer.
+
+    Args:
+        run: the run.
+        allowed: whether the command allows code that comes with the model.
+
+    Raises:
+        ConfigError: the run asks to run such code, and the command does not allow it.
+    """
+    asked = {"trust_remote_code": run.config.get("trust_remote_code", False)}
+    check(asked, Consent({"trust_remote_code": allowed}), f"The run '{run.name}'")
     # The other options were checked when the run was made.
-    recorded = ModelSettings.recorded(warmup.config)
-    return ModelSettings.model_construct(**{**recorded, "trust_remote_code": config.trust_remote_code})
+    recorded = ModelSettings.recorded(run.config)
+    return ModelSettings.model_construct(**{**recorded, "trust_remote_code": allowed})
 
 
 def warmup_encoder(settings: ModelSettings, inputs: Inputs) -> Encoder:

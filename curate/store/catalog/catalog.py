@@ -51,10 +51,11 @@ NAME_COLUMNS = {
     "advice_notes": "advice",
     "evaluations": "evaluation",
     "answers": "evaluation",
+    "attributions": "attribution",
 }
 """Table of records -> the column of its view that shows the artifact's name."""
 
-LINK_COLUMNS = {"evaluations": "run", "advice_runs": "run"}
+LINK_COLUMNS = {"evaluations": "run", "advice_runs": "run", "attributions": "run"}
 """Table of records -> its column with the fingerprint of another artifact; the view shows that artifact's name."""
 
 

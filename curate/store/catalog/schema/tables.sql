@@ -325,3 +325,21 @@ COMMENT ON COLUMN answers.correct IS 'True if the answer counts as right; null f
 COMMENT ON COLUMN answers.loss IS 'Mean cross-entropy of the sample over its target tokens, in nats, for every metric.';
 COMMENT ON COLUMN answers.target_tokens IS 'Number of tokens that the loss was computed from.';
 COMMENT ON COLUMN answers.slices IS 'The columns that the evaluation is sliced by: slices[''source''].';
+
+CREATE TABLE IF NOT EXISTS attributions (
+    artifact VARCHAR, run VARCHAR, query_id VARCHAR, query VARCHAR, sample_id VARCHAR, rank BIGINT, from_bottom BIGINT,
+    influence DOUBLE, share DOUBLE, exposure DOUBLE, steps BIGINT, tokens DOUBLE[], token_texts VARCHAR[]);
+COMMENT ON TABLE attributions IS 'The samples that a run was trained on with the highest and the lowest influence on each query (curate attribute). The artifact''s Parquet files have the products of all samples at each checkpoint.';
+COMMENT ON COLUMN attributions.artifact IS 'The attribution.';
+COMMENT ON COLUMN attributions.run IS 'The run: JOIN ledger USING (run).';
+COMMENT ON COLUMN attributions.query_id IS 'The query: its sample_id in its pool; null for the mean influence on all queries, which is there if there are several.';
+COMMENT ON COLUMN attributions.query IS 'Text of the query of --text; null for the queries of a pool.';
+COMMENT ON COLUMN attributions.sample_id IS 'The sample that was trained on.';
+COMMENT ON COLUMN attributions.rank IS 'Index in the order of influence on this query, from 0 for the highest.';
+COMMENT ON COLUMN attributions.from_bottom IS 'Index from the other end, 0 for the lowest influence.';
+COMMENT ON COLUMN attributions.influence IS 'By how many nats training on the sample lowered the mean loss of the query''s tokens, to first order; below 0 it raised the loss. With --metric plain and less only the order counts.';
+COMMENT ON COLUMN attributions.share IS 'influence over the sum of the sizes of all samples'' influence on this query, -1 to 1.';
+COMMENT ON COLUMN attributions.exposure IS 'Sum over the steps that trained on the sample: learning rate times clipping times the factor of its mean loss.';
+COMMENT ON COLUMN attributions.steps IS 'Number of steps that trained on the sample.';
+COMMENT ON COLUMN attributions.tokens IS 'Influence of each target token of the sample, in order; they add up to influence. Null without --per-token.';
+COMMENT ON COLUMN attributions.token_texts IS 'The texts of these tokens.';
