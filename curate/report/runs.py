@@ -16,6 +16,7 @@ from ..stages.inputs import RUNS
 from ..stages.pools import pool_of
 from ..store import Artifact, Store
 from ..store.catalog.session import QuerySession
+from .found_runs import find_run
 
 VECTORS = ("sketch", "embedding")
 """Vector columns that a map can show, the preferred one first."""
@@ -23,7 +24,7 @@ VECTORS = ("sketch", "embedding")
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """The options of a report, as in `curate report --help`."""
+    """The options of a report, as in `curate report --help`; with `unfinished` a run may still be going."""
 
     runs: tuple[str, ...]
     title: str | None = None
@@ -32,6 +33,7 @@ class ReportRequest:
     clusters: str | None = None
     by: tuple[str, ...] = ()
     method: Literal["pca", "umap"] = "pca"
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def report_context(store: Store, reader: QuerySession, request: ReportRequest) -
     if len(set(request.runs)) < len(request.runs):
         raise ConfigError("A run is named twice: name each run once.")
     labels, artifacts = store.display_names(), store.artifacts()
-    found = [store.get(name, *RUNS) for name in request.runs]
+    found = [find_run(store, name) if request.unfinished else store.get(name, *RUNS) for name in request.runs]
     runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(request.runs, found, strict=True))
     if without_pool := [run.name for run in found if "pool" not in run.inputs]:
         raise DataError(
@@ -130,7 +132,11 @@ def report_context(store: Store, reader: QuerySession, request: ReportRequest) -
     embedded = [a for a in artifacts if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
     fingerprints = {a.fingerprint for a in embedded}
     clustered = [a for a in artifacts if a.stage == "cluster" and a.inputs.get("features") in fingerprints]
-    notes: list[str] = []
+    notes = [
+        f"The run {run.name} is not finished. The page shows what it had written when the page was made."
+        for run in found
+        if run.made_at is None
+    ]
     features = _choose(store, request.features, sorted(embedded, key=_drawable), pool, "features", notes)
     clusters = _choose(store, request.clusters, clustered, pool, "clusters", notes)
     return ReportContext(

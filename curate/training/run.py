@@ -47,6 +47,7 @@ from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
 from .step import BatchSelection, SelectionPlan
 from .target_sampler import TargetSampler
+from .callbacks.live_metrics import LiveMetricsCallback, MetricsWriter, logged_metrics
 from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16
@@ -86,6 +87,7 @@ class TrainingJob:
         labels: labels to count candidates by, and (n,) the index of the label of each row; None: none.
         mixed: names of the labels whose shares are learned, in the order of `shares`.
         shares: the learned shares that `order` has; None: nothing is learned.
+        live: receives the metrics while the run trains; None: they are known at the end only.
     """
 
     label: str
@@ -115,6 +117,7 @@ class TrainingJob:
     labels: tuple[Sequence[str], npt.NDArray[np.int64]] | None = None
     mixed: Sequence[str] = ()
     shares: OnlineShares | None = None
+    live: MetricsWriter | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -180,7 +183,7 @@ def train(
     trainer.log_rest()
     labels = trainer.selection.recorder.labels
     by_label = labels.totals(trainer.summed) if labels else {}
-    return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer), by_label)
+    return TrainingResult(trainer, trainer.selection, logged_metrics(trainer), _counts(trainer), by_label)
 
 
 def prepare(
@@ -316,6 +319,7 @@ def make_trainer(
 ) -> CurateTrainer:
     """Build the Trainer, with its data and callbacks."""
     saving = CheckpointCallback(selection, ledger.commit, job.save_total_limit, batches)
+    live = [] if job.live is None else [LiveMetricsCallback(job.live, selection.timer)]
     return CurateTrainer(
         selection=selection,
         table=job.table,
@@ -330,7 +334,7 @@ def make_trainer(
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[Progress(selection, job.label), saving],
+        callbacks=[Progress(selection, job.label), *live, saving],
         optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
 
@@ -425,19 +429,3 @@ def _counts(trainer: CurateTrainer) -> dict[str, int]:
     own = {name: len(value) if name == "bad" else value for name, value in counters.items()}
     total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
     return dict(zip(own, total.tolist(), strict=True))
-
-
-def _history(trainer: CurateTrainer) -> list[tuple[int, str, float]]:
-    """Return the logged values of the run.
-
-    The Trainer's own summary of one call of `train` (train_loss, train_runtime) is left out: after a resume it covers
-    only the steps since then.
-    """
-    return [
-        (int(entry["step"]), metric, float(value))
-        for entry in trainer.state.log_history
-        for metric, value in entry.items()
-        if metric not in ("step", "epoch")
-        and not metric.startswith("train_")
-        and isinstance(value, (int, float, torch.Tensor))
-    ]

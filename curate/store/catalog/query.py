@@ -127,15 +127,32 @@ def _create_views(connection: duckdb.DuckDBPyConnection, index: ArtifactIndex, c
     artifacts = index.artifacts_and_drafts()
     with report_damage(connection, catalogue):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
+    waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
+    waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
+    create_views(connection, index, artifacts, waiting)
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection,
+    index: ArtifactIndex,
+    artifacts: Sequence[Artifact],
+    waiting: Sequence[tuple[str, Path]],
+) -> None:
+    """Create the table `artifacts` and the views over records and shards of some artifacts.
+
+    Args:
+        connection: the connection, to which a database with the tables of records is attached as `catalog`.
+        index: the store.
+        artifacts: the artifacts, finished or not.
+        waiting: fragments, given as (fingerprint, file), whose rows are not in the tables of `catalog`.
+    """
     # not from an Arrow table of Python values: creating one imports pandas, which takes longer than most queries
     columns = _artifact_columns(index, artifacts)
     connection.execute(f"CREATE TABLE artifact_table ({', '.join(f'{name} {ARTIFACTS[name]}' for name in columns)})")
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
-    waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
-    with report_damage(connection, catalogue):
+    with report_damage(connection, Catalog.of(index.root).path):
         for table, name_column in NAME_COLUMNS.items():
             more = score_columns(score_names(artifacts)) if table == "features" else ""
             connection.execute(_record_view(table, name_column, waiting, more))

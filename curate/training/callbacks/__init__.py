@@ -1,0 +1,1 @@
+"""Callbacks of the Trainer that report on a run while it trains."""
