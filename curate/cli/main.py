@@ -47,9 +47,13 @@ COMMANDS = {
         "curate.cli.report:report",
         "Write an HTML page about one or more runs: the kept samples, the scores and the losses.",
     ),
+    "watch": (
+        "curate.cli.pages.watch:watch",
+        "Show a run while it trains, on a page that only this machine can open.",
+    ),
     "status": (
         "curate.cli.status:status",
-        "List the artifacts of the store, and which of them are stale or unfinished.",
+        "List the artifacts of the store, and which of them are stale or unfinished; follow a run.",
     ),
     "resume": ("curate.cli.status:resume", "Resume an unfinished artifact."),
     "verify": ("curate.cli.maintenance:verify", "Check every file of the store and the catalogue for damage."),
@@ -78,7 +82,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("clean", "prune", "rm", "remove", "delete"), "gc"),
     **dict.fromkeys(("eval", "test", "score", "benchmark"), "evaluate"),
     **dict.fromkeys(("save", "push", "publish"), "export"),
-    **dict.fromkeys(("plot", "dashboard"), "report"),
+    "plot": "report",
+    **dict.fromkeys(("dashboard", "monitor", "live", "follow"), "watch"),
     "continue": "resume",
     "env": "doctor",
 }

@@ -141,7 +141,7 @@ def _by_column(context: ReportContext, key: str) -> Grouping:
 
 
 def by_source(context: ReportContext) -> Grouping:
-    """Return the grouping by the source labels of `curate ingest`, or by the column `source` if all rows have one label."""
+    """Return the grouping by the source labels of `curate ingest`, or by the column `source`, if that has more."""
     sql = (
         "SELECT count(DISTINCT source) AS labels, count(DISTINCT metadata->>'source') AS own "
         "FROM samples WHERE pool = $pool"

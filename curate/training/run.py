@@ -37,6 +37,7 @@ from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from ..version import pip_install
 from . import batching, checkpoint, checkpoint_files
+from .callbacks.live_metrics import LiveMetricsCallback, MetricsWriter, logged_metrics
 from .candidate_sampler import Order
 from .epoch_subsets import EpochDataset, ReselectCallback
 from .gradients.engine import GradientEngine
@@ -47,7 +48,6 @@ from .process_group import ProcessGroup
 from .recorder import LedgerWriter, StepRecorder
 from .step import BatchSelection, SelectionPlan
 from .target_sampler import TargetSampler
-from .callbacks.live_metrics import LiveMetricsCallback, MetricsWriter, logged_metrics
 from .trainer import CheckpointCallback, CurateTrainer, Progress
 
 BACKWARD_TEXTS = 16

@@ -209,13 +209,13 @@ class RunFollower:
         given = {"run": self.label, "after": before}
         found = self.session.ask(STEPS, given).to_pylist()
         self._add_steps(found)
-        kept_of = [self._add_groups(each, given) for each in self.groups][0]
+        by_label = [self._add_groups(each, given) for each in self.groups]
         if self.pictures:
             self._parts |= {row["name"] for row in self.session.ask(PART_NAMES, given).to_pylist()}
             for name, column in self.score_columns().items():
                 self._add_scores(name, self.session.ask(SCORES.format(column=column), given).to_pylist())
         self._move_window(found)
-        return [_step_of(row, kept_of.get(row["step"], {})) for row in found]
+        return [_step_of(row, by_label[0].get(row["step"], {})) for row in found]
 
     def _add_steps(self, rows: Sequence[Row]) -> None:
         steps = [row["step"] for row in rows]

@@ -19,11 +19,13 @@ class RunMetrics:
 
     Attributes:
         rows: metric -> its rows of (step, value), ascending.
+        version: number of times that the table was read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows: dict[str, list[tuple[int, float]]] = {}
+        self.version = 0
         self._known: dict[str, Signature] = {}
 
     def read(self) -> pa.Table | None:
@@ -37,6 +39,7 @@ class RunMetrics:
         if table is None:
             return None
         self._known = known
+        self.version += 1
         self.rows = {}
         columns = (table[name].to_pylist() for name in ("step", "metric", "value"))
         for step, name, value in sorted(zip(*columns, strict=True), key=lambda row: (row[0] or 0, row[1])):

@@ -49,10 +49,7 @@ class RecordsSession(QuerySession):
             create_tables(self._connection, self._catalogue)
             self._connection.execute("USE memory")
             records = [
-                (a.fingerprint, path)
-                for a in artifacts
-                for name, path in _by_name(a).items()
-                if name[0] not in filled
+                (a.fingerprint, path) for a in artifacts for name, path in _by_name(a).items() if name[0] not in filled
             ]
             create_views(self._connection, index, artifacts, records)
             for table in filled:
