@@ -16,7 +16,6 @@ from ..stages.inputs import RUNS
 from ..stages.pools import pool_of
 from ..store import Artifact, Store
 from ..store.catalog.session import QuerySession
-from .found_runs import find_run
 
 VECTORS = ("sketch", "embedding")
 """Vector columns that a map can show, the preferred one first."""
@@ -24,7 +23,7 @@ VECTORS = ("sketch", "embedding")
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """The options of a report, as in `curate report --help`; with `unfinished` a run may still be going."""
+    """The options of a report, as in `curate report --help`."""
 
     runs: tuple[str, ...]
     title: str | None = None
@@ -33,7 +32,6 @@ class ReportRequest:
     clusters: str | None = None
     by: tuple[str, ...] = ()
     method: Literal["pca", "umap"] = "pca"
-    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,13 +103,16 @@ class ReportContext:
         return self.labels[artifact.fingerprint] if artifact else ""
 
 
-def report_context(store: Store, reader: QuerySession, request: ReportRequest) -> ReportContext:
+def report_context(
+    store: Store, reader: QuerySession, request: ReportRequest, found: Sequence[Artifact] | None = None
+) -> ReportContext:
     """Find the runs, the pool, the features and the clusters of a report.
 
     Args:
         store: the store of the runs.
         reader: an open session of that store. The page shows the state that the session sees.
         request: the options of the report.
+        found: the runs of the request, if the caller has them; None: they are found by name.
 
     Raises:
         ArtifactNotFound: a run, or the features or clusters, do not exist.
@@ -122,7 +123,8 @@ def report_context(store: Store, reader: QuerySession, request: ReportRequest) -
     if len(set(request.runs)) < len(request.runs):
         raise ConfigError("A run is named twice: name each run once.")
     labels, artifacts = store.display_names(), store.artifacts()
-    found = [find_run(store, name) if request.unfinished else store.get(name, *RUNS) for name in request.runs]
+    if found is None:
+        found = [store.get(name, *RUNS) for name in request.runs]
     runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(request.runs, found, strict=True))
     if without_pool := [run.name for run in found if "pool" not in run.inputs]:
         raise DataError(

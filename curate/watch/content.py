@@ -16,7 +16,7 @@ from ..report.payload import VERSION, compact
 from ..report.provenance import provenance
 from ..version import __version__
 from .curve_sums import CurveSums
-from .follower import BINS, RunFollower
+from .follower import BINS, MOST_ROWS, RunFollower
 from .statements import BY_LOSS, BY_SCORE, GROUPS, METRIC, SCORES, STEPS, TURNS, for_user, members_of, rows_statement
 from .texts import PoolTexts
 
@@ -83,13 +83,14 @@ class LiveContent:
 
     def statements(self) -> dict[str, str]:
         """Return section/title of a picture -> the SQL that returns its numbers for all steps so far."""
-        run = {"run": self.follower.label, "after": 0}
+        label = self.follower.public_label()
+        run = {"run": label, "after": 0}
         steps = for_user(STEPS, run)
         found = {
             "curves/Held-out loss": for_user(METRIC, {**run, "metric": "eval_loss"}),
             "curves/Training loss": for_user(METRIC, {**run, "metric": "loss"}),
             "time/Seconds of a step": for_user(METRIC, {**run, "metric": "step_seconds"}),
-            "time/Time by part": for_user(SECONDS, {"runs": [self.follower.label]}),
+            "time/Time by part": for_user(SECONDS, {"runs": [label]}),
         }
         for title in ("Loss before the step", "Kept share of the candidates", "Kept share of the candidates' tokens"):
             found[f"curves/{title}"] = steps
@@ -97,7 +98,7 @@ class LiveContent:
             title = _titled(name)
             found[f"scores/{title}"] = found[f"scores/{title}: spread"] = for_user(SCORES.format(column=column), run)
             more = f"AND step > {self.follower.window_begin}"
-            given = {"runs": [self.follower.label], "tail": TAIL, "most": BINS}
+            given = {"runs": [label], "tail": TAIL, "most": BINS}
             found[f"distributions/{title}"] = for_user(histogram_statement(column, more), given)
         for each in self.follower.groups:
             sql = for_user(GROUPS.format(members=members_of(each.grouping)), run)
@@ -106,7 +107,7 @@ class LiveContent:
                           f"Share of the kept samples by {each.grouping.by}", f"By {each.grouping.title}"):  # fmt: skip
                 found[f"kept/{title}"] = sql
         members = [members_of(each.grouping) for each in self.follower.groups]
-        shown = {"run": self.follower.label, "most": 6}
+        shown = {"run": label, "most": MOST_ROWS}
         for kept, title in ((True, "Kept"), (False, "Not kept")):
             given = {**shown, "step": self.follower.step, "kept": kept}
             found[f"now/{title}"] = for_user(rows_statement(members, BY_SCORE), given)

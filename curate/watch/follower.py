@@ -119,6 +119,10 @@ class RunFollower:
             self.run = read_again(self.store, self.run)
         return found
 
+    def public_label(self) -> str:
+        """Return the name of the run in `curate query`. A run that ends may take over the name of an older one."""
+        return self.label if self.run.made_at is None else self.store.display_names()[self.run.fingerprint]
+
     def poll(self, *, ended: bool = False) -> Iterator[Sequence[Step]]:
         """Read what is new; yield the steps of each part that was read. Nothing is yielded if there are none.
 
@@ -194,7 +198,7 @@ class RunFollower:
 
     def _open(self) -> None:
         nothing: Any = None  # a context is made of artifacts alone, and the session needs to know them
-        context = report_context(self.store, nothing, ReportRequest((self.label,), unfinished=True))
+        context = report_context(self.store, nothing, ReportRequest((self.label,)), [self.run])
         own = [each for each in (context.pool, context.features, context.clusters, self.run) if each is not None]
         self._session = RecordsSession(self.store, own, filled=("ledger", "metrics"))
         self._context = replace(context, reader=self._session)

@@ -11,7 +11,7 @@ import numpy as np
 
 from curate import Store
 from curate.stages.pools import pool_samples
-from curate.store import Draft
+from curate.store import Artifact, Draft
 from curate.store.ledger.ledger import Ledger
 from curate.store.ledger.live_metrics import LiveMetrics
 from tests.support.exports import RunConfig
@@ -42,6 +42,11 @@ class LiveRun:
         self.draft = self._entered.__enter__()
         self.ledger = Ledger(self.draft.path, self.draft.fingerprint, store.catalog, every=0)
         self.live = LiveMetrics(self.draft, every=0)
+
+    @property
+    def artifact(self) -> Artifact:
+        """The run as its folder describes it."""
+        return Artifact.read(self.draft.path / "draft.json")
 
     def write(self, steps: int = 1, after: Callable[[int], None] = lambda step: None) -> LiveRun:
         """Write steps, and the metrics of a training that logs each of them, and wait until they are on disk."""

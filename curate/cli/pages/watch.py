@@ -95,9 +95,9 @@ def _write_once(store: Store, name: str | None, to: Path, *, overwrite: bool) ->
     check_file(target, store.root, overwrite=overwrite, option="--once")
     found = find_run(store, name)
     label = store.display_names().get(found.fingerprint, found.name)
-    request = ReportRequest((label,), title=found.name, unfinished=True)
+    request = ReportRequest((label,), title=found.name)
     with QuerySession(store) as reader:
-        content = payload(report_context(store, reader, request))
+        content = payload(report_context(store, reader, request, [found]))
     written = write_file(target, page(content), store.root, overwrite=overwrite)
     LOGGER.info(f"{size(written)} in {target}")
     say(str(target))
