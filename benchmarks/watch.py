@@ -82,8 +82,30 @@ def _cpu_seconds(process: subprocess.Popen[Any]) -> float:
 def measured(template: Path, folder: Path, steps: int, seed: int, *, watched: bool) -> dict[str, float]:
     """Make one run on a copy of the store, and return its figures."""
     store = Path(shutil.copytree(template, folder / f"{seed}-{watched}"))
-    line = [*CURATE, "train", "--pool", "pool", "--model", "model", "--selector", "uds", "--name", "run", "--candidates"]
-    line += ["32", "--keep", "8", "--max-steps", str(steps), "--save-steps", str(max(1, steps // 2)), "--seed", str(seed)]
+    line = [
+        *CURATE,
+        "train",
+        "--pool",
+        "pool",
+        "--model",
+        "model",
+        "--selector",
+        "uds",
+        "--name",
+        "run",
+        "--candidates",
+    ]
+    line += [
+        "32",
+        "--keep",
+        "8",
+        "--max-steps",
+        str(steps),
+        "--save-steps",
+        str(max(1, steps // 2)),
+        "--seed",
+        str(seed),
+    ]
     line += ["--max-length", "128", "--store", str(store)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     listener = Listener(store) if watched else None
@@ -113,7 +135,9 @@ def main() -> None:
             runs = {side: measured(store.root, folder, given.steps, pair, watched=side) for side in order}
             pairs.append(runs)
             print(f"pair {pair}: without {runs[False]}, with {runs[True]}", flush=True)
-    ratios = {f"{key.partition('_')[0]}_ratio": [p[True][key] / p[False][key] for p in pairs] for key in ("cpu_s", "step_ms")}
+    ratios = {
+        f"{key.partition('_')[0]}_ratio": [p[True][key] / p[False][key] for p in pairs] for key in ("cpu_s", "step_ms")
+    }
     summary = {
         name: {"median": statistics.median(values), "least": min(values), "most": max(values)}
         for name, values in ratios.items()

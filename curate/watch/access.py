@@ -1,4 +1,4 @@
-"""Who may read the page: the user who knows its address, from this machine, and no page of another site.
+"""Access to the page: for the user who knows its address, from this machine, and no page of another site.
 
 The address holds a random token. A page of another site cannot read it, and cannot reach the server under a name of its
 own (DNS rebinding), because the name in `Host` must be that of this machine. Only GET is answered. No response allows

@@ -24,7 +24,7 @@ class End:
 
 
 class RunState:
-    """What is known of a run: whether a process makes it, and since when it is silent.
+    """Knowledge of a run: whether a process makes it, and since when it is silent.
 
     Args:
         follower: the records of the run.

@@ -10,6 +10,7 @@ import asyncio
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -61,6 +62,7 @@ class WatchServer:
         self._number = 0
         self._shown: object = None
         self._leaving = False
+        self._working = threading.Lock()
         routes = [Route("/{token}/", self._page), Route("/{token}/events", self._events)]
         application = Starlette(routes=routes)
         application.router.redirect_slashes = False
@@ -68,16 +70,17 @@ class WatchServer:
 
     def refresh(self) -> float:
         """Read what is new and make the content again; return the seconds of a processor that it took."""
-        began = time.process_time()
-        state = self.run_state.look()
-        for _ in self.follower.poll(ended=state == "ended"):
-            pass
-        shown = (self.follower.step, self.follower.metrics.version, state, self.run_state.sentence())
-        if shown != self._shown:
-            self._shown = shown
-            self._sent = as_json(self._content.make(state, self.run_state.sentence()))
-            self._number += 1
-        return time.process_time() - began
+        with self._working:
+            began = time.process_time()
+            state = self.run_state.look()
+            for _ in self.follower.poll(ended=state == "ended"):
+                pass
+            shown = (self.follower.step, self.follower.metrics.version, state, self.run_state.sentence())
+            if shown != self._shown:
+                self._shown = shown
+                self._sent = as_json(self._content.make(state, self.run_state.sentence()))
+                self._number += 1
+            return time.process_time() - began
 
     async def serve(self, listening: socket.socket) -> End:
         """Serve until the run has ended, or a signal stops it; return why.
@@ -108,6 +111,12 @@ class WatchServer:
             for task in (following, stopping):
                 task.cancel()
             await asyncio.gather(serving, following, stopping, return_exceptions=True)
+            await asyncio.to_thread(self._wait_for_work)
+
+    def _wait_for_work(self) -> None:
+        """Wait until no thread reads the run: a thread outlives the task that waits for it."""
+        with self._working:
+            return
 
     def stop(self) -> None:
         """End the watch; from the event loop."""
@@ -120,7 +129,7 @@ class WatchServer:
                 loop.add_signal_handler(number, self.stop)
 
     async def _follow(self) -> End:
-        """Keep the content up to date while somebody listens, until the run has ended."""
+        """Keep the content up to date while a page listens, until the run has ended."""
         while True:
             before = self._number
             watched = self.listeners > 0

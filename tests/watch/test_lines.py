@@ -71,16 +71,15 @@ def test_a_line_waits_for_what_is_logged_after_its_step_but_not_for_ever(store: 
 
 
 def test_status_follows_the_only_run_and_its_exit_code_says_how_it_ended(
-    curate: Call, store: Store, monkeypatch: Any, caplog: Any
+    curate: Call, store: Store, monkeypatch: Any
 ) -> None:
     run = LiveRun(store).write(2)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: run.stop() if run.draft else None)
     stop, run.stop = run.stop, lambda: (stop(), setattr(run, "draft", None))  # type: ignore[method-assign,assign]
     monkeypatch.setattr(follow, "__kwdefaults__", {"pause": module.time.sleep})
-    with caplog.at_level("INFO", "curate"):
-        done = curate("status", "--follow")
+    done = curate("status", "--follow")
     assert done.code == 1 and done.out.splitlines() == [slow_line(run, 1), slow_line(run, 2)]
-    assert "The run 'live' stopped after step 2, before its end. Resume it with: curate resume live" in caplog.text
+    assert "The run 'live' stopped after step 2, before its end. Resume it with: curate resume live" in done.err
     assert curate("status", "--follow", "live").code == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from curate import Artifact, Store, make
 from curate.report.found_runs import find_run
+from curate.store.ledger import live_metrics as module
 from curate.store.ledger.live_metrics import LiveMetrics
 from curate.training.step import BatchSelection
 from curate.watch.follower import RunFollower
@@ -34,6 +35,7 @@ def test_a_real_run_is_followed_while_it_trains_and_its_end_has_each_step_once(
 ) -> None:
     """It is stopped at step 4 and resumed; in between and in the middle the follower reads it."""
     monkeypatch.setattr(LiveMetrics.__init__, "__kwdefaults__", {"every": 0.0})
+    monkeypatch.setattr(module, "PAUSES", 0)
     given = {"name": "run", "pool": "pool", "model": tiny, "eval_pool": "pool", **OPTIONS}
     with interrupted_at(4):
         make(store, "train", **given)
@@ -66,7 +68,6 @@ def test_a_real_run_is_followed_while_it_trains_and_its_end_has_each_step_once(
 
 
 def test_writes_are_far_apart_if_they_are_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curate.store.ledger import live_metrics as module
     from tests.support.toy_store import Toy
 
     clock = [100.0]
@@ -84,7 +85,6 @@ def test_writes_are_far_apart_if_they_are_slow(store: Store, monkeypatch: pytest
 
 
 def test_a_failed_write_is_the_error_of_the_next_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curate.store.ledger import live_metrics as module
     from tests.support.toy_store import Toy
 
     def full(path: Path, rows: Any) -> None:

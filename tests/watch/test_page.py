@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -47,10 +46,14 @@ def test_the_page_follows_the_run_without_a_complaint_and_asks_its_server_alone(
     watch.wait_for_step(page, run.step)
     assert page.text("#now .lead").startswith(f"Step {run.step}:")
     assert page.run("return document.getElementById('progress').value") == run.step
-    asked = page.run("return performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))")
+    asked = page.run(
+        "return performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))"
+    )
     assert set(asked) <= {f"{watch.address}events"}
     assert page.complaints() == []
-    empty = "return [...document.querySelectorAll('.plot')].filter(p => !p.firstChild || p.ariaLabel.length < 10).length"
+    empty = (
+        "return [...document.querySelectorAll('.plot')].filter(p => !p.firstChild || p.ariaLabel.length < 10).length"
+    )
     assert page.run(empty) == 0 and len(page.all(".plot")) >= 12
 
 
@@ -58,9 +61,12 @@ def test_every_picture_has_a_table_and_its_sql_can_be_copied(browser: Page, watc
     page = watch.open(browser)
     bare = "return [...document.querySelectorAll('figure')].filter(f => !f.querySelector('table')).length"
     assert page.run(bare) == 0
-    without = "return [...document.querySelectorAll('figure')].filter(f => !f.querySelector('.sql')).map(f => f.innerText)"
+    without = (
+        "return [...document.querySelectorAll('figure')].filter(f => !f.querySelector('.sql')).map(f => f.innerText)"
+    )
     assert page.run(without) == []
-    shown = "const f = [...document.querySelectorAll('figure')].find(f => f.querySelector('h3').textContent === 'Held-out loss'); "
+    shown = "const f = [...document.querySelectorAll('#curves figure')][0]; "
+    assert page.texts("#curves h3")[0] == "Held-out loss"
     page.run(shown + "f.querySelector('.sql').open = true; f.querySelector('.sql button').click()")
     page.wait(lambda: page.run(shown + "return f.querySelector('.sql button').textContent") != "Copy")
     sql = page.run(shown + "return f.querySelector('.sql code').textContent")
@@ -115,7 +121,9 @@ def test_on_a_phone_nothing_scrolls_sideways_and_colours_follow_the_system(
 def test_the_keyboard_reaches_pause_sql_and_samples_and_the_state_is_announced(browser: Page, watch: Watch) -> None:
     page = watch.open(browser)
     page.press("TAB")
-    focused = "const e = document.activeElement; return [e.id || e.className || e.tagName, getComputedStyle(e).outlineStyle]"
+    focused = (
+        "const e = document.activeElement; return [e.id || e.className || e.tagName, getComputedStyle(e).outlineStyle]"
+    )
     assert page.run(focused)[0] == "skip"
     seen = set()
     for _ in range(60):
