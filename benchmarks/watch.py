@@ -9,7 +9,7 @@ evaluations and checkpoints; `watch_cpu_s`: processor seconds of the watch; `eve
 `cpu_ratio`, `step_ratio`: with over without, of pairs: the median, and the smallest and largest.
 
     python benchmarks/watch.py
-    python benchmarks/watch.py --pairs 1 --steps 60
+    python benchmarks/watch.py --pairs 1 --steps 200
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class Listener:
         self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         address = urlsplit(self.process.stdout.readline().strip())
+        if not address.netloc:
+            print("The run ended before the watch began: give more --steps.", file=sys.stderr)
+            return
         for path in ("", "events"):
             connection = HTTPConnection(address.netloc, timeout=600)
             connection.request("GET", address.path + path)
@@ -121,7 +124,7 @@ def main() -> None:
     """Measure pairs of runs and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
     pairs = []
     with tempfile.TemporaryDirectory() as name:

@@ -18,9 +18,9 @@ from ..report.found_runs import State, read_again, state_of
 from ..report.groups import NONE, by_cluster, by_source
 from ..report.runs import ReportContext, ReportRequest, report_context
 from ..store import Artifact, Store
-from ..store.catalog.records_session import RecordsSession
 from ..store.catalog.sql import quote
 from ..store.ledger.reader import LedgerReader
+from ..store.ledger.records_session import RecordsSession
 from .curve_sums import CurveSums
 from .group_sums import GroupSums
 from .run_metrics import RunMetrics

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +18,6 @@ from curate.watch.curve_sums import POINTS, CurveSums
 from curate.watch.follower import RunFollower
 from curate.watch.spikes import SpikeFinder
 from tests.support.live_runs import CANDIDATES, KEPT, LiveRun
-from tests.support.reports import store_of
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return store_of(tmp_path_factory.mktemp("watch"))
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Store:
-    return Store(shutil.copytree(made, tmp_path / "store"))
 
 
 def read(follower: RunFollower, *, ended: bool = False) -> list[Any]:

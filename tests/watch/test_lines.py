@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,19 +13,8 @@ from curate.watch import lines as module
 from curate.watch.follower import RunFollower
 from curate.watch.lines import StepLines, follow
 from tests.support.live_runs import LiveRun
-from tests.support.reports import store_of
 
 Call = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return store_of(tmp_path_factory.mktemp("lines"))
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Store:
-    return Store(shutil.copytree(made, tmp_path / "store"))
 
 
 def slow_line(run: LiveRun, step: int) -> str:

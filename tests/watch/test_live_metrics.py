@@ -44,7 +44,7 @@ def test_a_real_run_is_followed_while_it_trains_and_its_end_has_each_step_once(
     assert found["seconds_training"] == 1, "a later write replaces an earlier one"
     stopped = find_run(store, "run")
     follower = RunFollower(store, stopped)
-    assert [step.step for part in follower.poll() for step in part] == [1, 2, 3]
+    assert [step.step for part in follower.poll() for step in part][:2] == [1, 2], "those of the checkpoint"
     seen: list[tuple[int, int, set[str]]] = []
     select: Callable[..., Any] = BatchSelection.select
 
@@ -57,7 +57,7 @@ def test_a_real_run_is_followed_while_it_trains_and_its_end_has_each_step_once(
     monkeypatch.setattr(BatchSelection, "select", look)
     make(store, "train", **given)
     ((step, timed, names),) = seen
-    assert step >= 2 and 2 <= timed <= 5 and {"loss", "eval_loss", "seconds_training"} <= names
+    assert step >= 4 and 2 <= timed <= 5 and {"loss", "eval_loss", "seconds_training"} <= names
     assert follower.state() == "ended"
     list(follower.poll(ended=True))
     assert follower.step == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,17 +12,16 @@ from curate import Store
 from tests.report.test_browser import spelled
 from tests.support.live_runs import LiveRun
 from tests.support.report_pages import OFFLINE, PHONE, Page
-from tests.support.reports import POOL, store_of
+from tests.support.reports import POOL
 from tests.support.watch_pages import Watch, watched
 
 SECTIONS = ["now", "figures", "curves", "spikes", "kept", "scores", "distributions", "time", "configuration"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, browser: Page) -> Iterator[LiveRun]:
+def run(reported: Path, tmp_path_factory: pytest.TempPathFactory, browser: Page) -> Iterator[LiveRun]:
     """A run with a spike, which the tests of this module make longer."""
-    made = store_of(tmp_path_factory.mktemp("watch"))
-    run = LiveRun(Store(shutil.copytree(made, tmp_path_factory.mktemp("page") / "store")), losses={14: 8.0})
+    run = LiveRun(Store(shutil.copytree(reported, tmp_path_factory.mktemp("page") / "store")), losses={14: 8.0})
     yield run.write(20)
     run.end()
 

@@ -17,20 +17,10 @@ from curate.watch import run_state as module
 from curate.watch.access import is_token, new_token, refusal
 from curate.watch.server import listen
 from tests.support.live_runs import LiveRun
-from tests.support.reports import HOSTILE, data_in, store_of
+from tests.support.reports import HOSTILE, data_in
 from tests.support.watch_pages import Watch, watched
 
 Call = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return store_of(tmp_path_factory.mktemp("watch"))
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Store:
-    return Store(shutil.copytree(made, tmp_path / "store"))
 
 
 @pytest.fixture
@@ -42,6 +32,15 @@ def run(store: Store) -> LiveRun:
 def watch(store: Store, run: LiveRun) -> Iterator[Watch]:
     with watched(store, "live") as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def idle(reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """A watch whose run writes nothing more, for all tests that only read."""
+    run = LiveRun(Store(shutil.copytree(reported, tmp_path_factory.mktemp("idle") / "store"))).write(12)
+    with watched(run.store, "live") as found:
+        yield found
+    run.end()
 
 
 def event(stream: Any) -> tuple[str, Any]:
@@ -56,8 +55,8 @@ def event(stream: Any) -> tuple[str, Any]:
     raise AssertionError("the stream has ended")
 
 
-def test_the_page_is_the_reports_page_and_its_policy_adds_its_own_server_alone(watch: Watch) -> None:
-    response = watch.get()
+def test_the_page_is_the_reports_page_and_its_policy_adds_its_own_server_alone(idle: Watch) -> None:
+    response = idle.get()
     text = response.read().decode()
     content = json.loads(data_in(text))
     assert response.status == 200 and content["title"] == "live" and content["live"]["state"] == "going"
@@ -77,10 +76,10 @@ def test_the_page_is_the_reports_page_and_its_policy_adds_its_own_server_alone(w
     ["/", "/x/", "/{token}", "/{token}x/", "/{wrong}/", "/{wrong}/events", "/{token}/../", "/{token}/etc/passwd",
      "/{token}/%2e%2e/%2e%2e/etc/passwd", "//{token}/", "/{token}/events/", "/{token}/?sql=SELECT%201", "/%ff/"],
 )  # fmt: skip
-def test_nothing_but_the_two_addresses_with_the_token_has_content(watch: Watch, path: str) -> None:
-    token = watch.server.token
+def test_nothing_but_the_two_addresses_with_the_token_has_content(idle: Watch, path: str) -> None:
+    token = idle.server.token
     wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
-    response = watch.get(path.format(token=token, wrong=wrong))
+    response = idle.get(path.format(token=token, wrong=wrong))
     body = response.read().decode()
     if path.endswith("SELECT%201"):
         assert response.status == 200, "a query string is not read"
@@ -89,8 +88,8 @@ def test_nothing_but_the_two_addresses_with_the_token_has_content(watch: Watch, 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD", "TRACE"])
-def test_only_get_is_answered(watch: Watch, method: str) -> None:
-    response = watch.get(method=method)
+def test_only_get_is_answered(idle: Watch, method: str) -> None:
+    response = idle.get(method=method)
     assert response.status == 405 and b"<html" not in response.read()
 
 
@@ -112,8 +111,8 @@ def test_only_get_is_answered(watch: Watch, method: str) -> None:
     ],
     ids=str,
 )
-def test_a_page_of_another_site_reads_nothing(watch: Watch, headers: dict[str, str], status: int) -> None:
-    response = watch.get(**headers)
+def test_a_page_of_another_site_reads_nothing(idle: Watch, headers: dict[str, str], status: int) -> None:
+    response = idle.get(**headers)
     assert response.status == status
     if status != 200:
         assert b"live" not in response.read() or status == 421
@@ -150,7 +149,7 @@ def test_the_stream_sends_what_is_new_and_the_end(store: Store, run: LiveRun) ->
 
 
 def test_a_browser_that_leaves_is_forgotten_and_nothing_is_read_for_nobody(
-    watch: Watch, run: LiveRun, monkeypatch: Any
+    watch: Watch, run: LiveRun
 ) -> None:
     stream = watch.get(f"/{watch.server.token}/events")
     event(stream)
@@ -161,8 +160,10 @@ def test_a_browser_that_leaves_is_forgotten_and_nothing_is_read_for_nobody(
     watch.wait(lambda: watch.server.run_state._looks == 0)
     run.write(3)
     assert watch.server.follower.step == step
-    assert event(watch.get(f"/{watch.server.token}/events"))[0] == "content"
+    again = watch.get(f"/{watch.server.token}/events")
+    assert event(again)[0] == "content"
     watch.wait(lambda: watch.server.follower.step == 15)
+    assert event(again)[1]["runs"][0]["steps"] == 15
 
 
 def test_a_run_that_dies_ends_the_watch_with_a_sentence_and_an_exit_code(store: Store, run: LiveRun) -> None:
@@ -255,11 +256,11 @@ def test_once_writes_the_report_of_a_run_that_still_goes(curate: Call, store: St
     run.end()
 
 
-def test_hostile_texts_are_data_in_the_page_and_in_the_stream(watch: Watch) -> None:
-    text = watch.get().read().decode()
+def test_hostile_texts_are_data_in_the_page_and_in_the_stream(idle: Watch) -> None:
+    text = idle.get().read().decode()
     content = json.loads(data_in(text))
     rows = [*content["live"]["now"]["kept"], *content["live"]["now"]["passed"]]
     assert any(each in row["prompt"] for row in rows for each in HOSTILE)
     assert text.count("<script") == 3 and "<img" not in text
-    stream = watch.get(f"/{watch.server.token}/events")
+    stream = idle.get(f"/{idle.server.token}/events")
     assert event(stream)[1]["live"]["now"] == content["live"]["now"]

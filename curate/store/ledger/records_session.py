@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..artifacts.manifest import MERGED, RECORDS
-from .catalog import NAME_COLUMNS, Catalog
-from .connection import connect
-from .fragments import fragments
-from .layout import create_tables
-from .query import create_views, report_damage
-from .session import QuerySession
+from ..catalog.catalog import NAME_COLUMNS, Catalog
+from ..catalog.connection import connect
+from ..catalog.fragments import fragments
+from ..catalog.layout import create_tables
+from ..catalog.query import create_views, report_damage
+from ..catalog.session import QuerySession
 
 if TYPE_CHECKING:
     from ..artifacts.artifact import Artifact
