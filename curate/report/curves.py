@@ -66,7 +66,7 @@ WHERE list_contains($runs, run) AND starts_with(metric, 'prescreen_') AND isfini
 
 HISTOGRAM = """
 WITH scores AS (
-    SELECT run, kept, {column} AS value FROM ledger WHERE list_contains($runs, run) AND isfinite({column})
+    SELECT run, kept, {column} AS value FROM ledger WHERE list_contains($runs, run) AND isfinite({column}) {more}
 ),
 limits AS (
     SELECT run, quantile_disc(value, [$tail, 1 - $tail]) AS ends,
@@ -189,19 +189,33 @@ def _distributions(context: ReportContext, columns: Mapping[str, str]) -> dict[s
     """Return by run the counts in equal bins from the 0.5 % to the 99.5 % quantile, with the rest in the outer bins."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, column in columns.items():
-        sql = HISTOGRAM.format(column=column)
+        sql = histogram_statement(column)
         for run, rows in _by_run(context.rows(sql, runs=context.run_labels, tail=TAIL, most=BINS)).items():
-            low, high, bins = rows[0]["low"], rows[0]["high"], rows[0]["bins"]
-            if high <= low:
-                low, high, bins = low - 0.5, low + 0.5, 1
-            counts = {which: [0] * bins for which in ("kept", "passed")}
-            for row in rows:
-                for which, own in counts.items():
-                    own[row["bin"]] = row[which]
-            edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
-            beyond = {which: sum(row[which] for row in rows) for which in ("below", "above")}
-            found.setdefault(run, []).append({"name": name, "edges": edges, **counts, **beyond})
+            found.setdefault(run, []).append({"name": name, **histogram(rows)})
     return found
+
+
+def histogram_statement(column: str, more: str = "") -> str:
+    """Return the statement that counts the values of a score in bins.
+
+    Args:
+        column: SQL of the score.
+        more: further conditions on the rows of the ledger, with `AND` before them.
+    """
+    return HISTOGRAM.format(column=column, more=more)
+
+
+def histogram(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the edges of the bins of one run, the counts of kept and other candidates, and the values beyond."""
+    low, high, bins = rows[0]["low"], rows[0]["high"], rows[0]["bins"]
+    if high <= low:
+        low, high, bins = low - 0.5, low + 0.5, 1
+    counts = {which: [0] * bins for which in ("kept", "passed")}
+    for row in rows:
+        for which, own in counts.items():
+            own[row["bin"]] = row[which]
+    edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
+    return {"edges": edges, **counts, **{which: sum(row[which] for row in rows) for which in ("below", "above")}}
 
 
 def _note_means(context: ReportContext, spans: Mapping[str, int]) -> None:

@@ -102,7 +102,7 @@ def groupings(context: ReportContext) -> list[Grouping]:
     Raises:
         ConfigError: the pool does not have a requested column, or the column has too many values.
     """
-    found = [_by_source(context), *_by_cluster(context), *_by_length(context)]
+    found = [by_source(context), *by_cluster(context), *_by_length(context)]
     used = {each.by for each in found}
     known = _columns(context)
     for key in dict.fromkeys([*(key for key in PLANTED if key in known), *context.request.by]):
@@ -140,8 +140,8 @@ def _by_column(context: ReportContext, key: str) -> Grouping:
     return Grouping(key, key, members, {"pool": context.pool_label, "key": key, "empty": empty})
 
 
-def _by_source(context: ReportContext) -> Grouping:
-    """Group by the source labels of `curate ingest`, or by the column `source` if all rows have the same label."""
+def by_source(context: ReportContext) -> Grouping:
+    """Return the grouping by the source labels of `curate ingest`, or by the column `source`, if that has more."""
     sql = (
         "SELECT count(DISTINCT source) AS labels, count(DISTINCT metadata->>'source') AS own "
         "FROM samples WHERE pool = $pool"
@@ -153,7 +153,8 @@ def _by_source(context: ReportContext) -> Grouping:
     return Grouping("source", "source", members, {"pool": context.pool_label})
 
 
-def _by_cluster(context: ReportContext) -> list[Grouping]:
+def by_cluster(context: ReportContext) -> list[Grouping]:
+    """Return the grouping by cluster; none, and the reason in `missing`, if the pool has no clusters."""
     if context.clusters is None:
         context.missing["clusters"] = _no_clusters(context)
         return []
@@ -209,7 +210,7 @@ def _group(context: ReportContext, grouping: Grouping) -> dict[str, Any]:
     sizes = {
         row["label"]: row["samples"] for row in context.rows(POOL.format(members=grouping.members), **grouping.params)
     }
-    large, others = _shown(sizes, grouping)
+    large, others = shown_labels(sizes, grouping)
     more = len(sizes) - (None in sizes) > len(large)
     labels = [*large, *([others] if more else []), *([NONE] if None in sizes else [])]
     pool = dict.fromkeys(labels, 0)
@@ -221,17 +222,17 @@ def _group(context: ReportContext, grouping: Grouping) -> dict[str, Any]:
     lines = []
     for run in context.run_labels:
         own = {row["label"]: row for row in rows if row["run"] == run}
-        lines.append(_against_chance([own.get(label, NOTHING) for label in labels]))
+        lines.append(against_chance([own.get(label, NOTHING) for label in labels]))
     return {
         "by": grouping.by,
         "title": grouping.title,
         "labels": labels,
-        "pool": _shares(list(pool.values())),
+        "pool": shares(list(pool.values())),
         **{part: [line[part] for line in lines] for part in ("offered", "chance", "kept", "low", "high")},
     }
 
 
-def _shown(sizes: Mapping[str | None, int], grouping: Grouping) -> tuple[list[str], str]:
+def shown_labels(sizes: Mapping[str | None, int], grouping: Grouping) -> tuple[list[str], str]:
     """Return the labels to show one by one, in their order, and the label of all other groups together."""
     by_size = sorted((label for label in sizes if label is not None), key=lambda label: (-sizes[label], label))
     large = by_size[:SHOWN] if len(by_size) > SHOWN + 1 else by_size
@@ -240,12 +241,12 @@ def _shown(sizes: Mapping[str | None, int], grouping: Grouping) -> tuple[list[st
     return large, f"({len(by_size) - len(large)} others)"
 
 
-def _shares(counts: Sequence[float]) -> list[float]:
+def shares(counts: Sequence[float]) -> list[float]:
     total = sum(counts)
     return [count / total if total else 0.0 for count in counts]
 
 
-def _against_chance(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+def against_chance(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Return the shares of the groups among the kept, with the mean and the 95 % interval of a random choice.
 
     `chance` is the mean. If all steps keep the same share of their candidates, it is the share among the candidates.
@@ -253,9 +254,9 @@ def _against_chance(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float
     total = sum(row["kept"] for row in rows) or 1.0
     ends = [interval(row["mean"], row["variance"]) for row in rows]
     return {
-        "offered": _shares([row["offered"] for row in rows]),
-        "kept": _shares([row["kept"] for row in rows]),
-        "chance": _shares([row["mean"] for row in rows]),
+        "offered": shares([row["offered"] for row in rows]),
+        "kept": shares([row["kept"] for row in rows]),
+        "chance": shares([row["mean"] for row in rows]),
         "low": [low / total for low, _ in ends],
         "high": [high / total for _, high in ends],
     }

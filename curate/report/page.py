@@ -21,14 +21,19 @@ UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
 """Characters that could end a script element or a line of it, and lone surrogates, which UTF-8 cannot encode."""
 
 
-def page(content: Mapping[str, Any]) -> str:
-    """Return the page: the template with its title, policy, style, scripts and data."""
+def page(content: Mapping[str, Any], *, live: bool = False) -> str:
+    """Return the page: the template with its title, policy, style, scripts and data.
+
+    Args:
+        content: the data.
+        live: allow the page to read further data from its own server, for `curate watch`.
+    """
     assets = files(__package__).joinpath("assets")
     texts = {file.name: file.read_text(encoding="utf-8") for file in assets.iterdir() if file.is_file()}
     style, library = texts["style.css"], texts[LIBRARY]
     app = "\n".join(texts[name] for name in sorted(texts) if name.startswith("app"))
     parts = {
-        "csp": policy([library, app], style),
+        "csp": policy([library, app], style, live=live),
         "title": html.escape(str(content["title"]).encode("utf-8", "replace").decode()),
         "style": style,
         "library": library,
@@ -46,16 +51,18 @@ def as_json(content: Mapping[str, Any]) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def policy(scripts: Sequence[str], style: str) -> str:
+def policy(scripts: Sequence[str], style: str, *, live: bool = False) -> str:
     """Return the Content-Security-Policy of the page.
 
-    It allows these scripts, this style and embedded images. It forbids any network access, and any text as markup.
+    It allows these scripts, this style and embedded images. It forbids any network access, and any text as markup. A
+    live page may also read from its own origin.
     """
     rules = {
         "default-src": "'none'",
         "script-src": " ".join(_source(text) for text in scripts),
         "style-src": _source(style),
         "img-src": "data:",
+        **({"connect-src": "'self'"} if live else {}),
         "base-uri": "'none'",
         "form-action": "'none'",
         "require-trusted-types-for": "'script'",

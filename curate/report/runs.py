@@ -103,13 +103,16 @@ class ReportContext:
         return self.labels[artifact.fingerprint] if artifact else ""
 
 
-def report_context(store: Store, reader: QuerySession, request: ReportRequest) -> ReportContext:
+def report_context(
+    store: Store, reader: QuerySession, request: ReportRequest, found: Sequence[Artifact] | None = None
+) -> ReportContext:
     """Find the runs, the pool, the features and the clusters of a report.
 
     Args:
         store: the store of the runs.
         reader: an open session of that store. The page shows the state that the session sees.
         request: the options of the report.
+        found: the runs of the request, if the caller has them; None: they are found by name.
 
     Raises:
         ArtifactNotFound: a run, or the features or clusters, do not exist.
@@ -120,7 +123,8 @@ def report_context(store: Store, reader: QuerySession, request: ReportRequest) -
     if len(set(request.runs)) < len(request.runs):
         raise ConfigError("A run is named twice: name each run once.")
     labels, artifacts = store.display_names(), store.artifacts()
-    found = [store.get(name, *RUNS) for name in request.runs]
+    if found is None:
+        found = [store.get(name, *RUNS) for name in request.runs]
     runs = tuple(Run(name, labels[a.fingerprint], a) for name, a in zip(request.runs, found, strict=True))
     if without_pool := [run.name for run in found if "pool" not in run.inputs]:
         raise DataError(
@@ -130,7 +134,11 @@ def report_context(store: Store, reader: QuerySession, request: ReportRequest) -
     embedded = [a for a in artifacts if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
     fingerprints = {a.fingerprint for a in embedded}
     clustered = [a for a in artifacts if a.stage == "cluster" and a.inputs.get("features") in fingerprints]
-    notes: list[str] = []
+    notes = [
+        f"The run {run.name} is not finished. The page shows what it had written when the page was made."
+        for run in found
+        if run.made_at is None
+    ]
     features = _choose(store, request.features, sorted(embedded, key=_drawable), pool, "features", notes)
     clusters = _choose(store, request.clusters, clustered, pool, "clusters", notes)
     return ReportContext(

@@ -69,15 +69,22 @@ def check_folder(folder: Path, store: Path) -> None:
         raise DataError(f"{folder} {reason}. {ADVICE} exports/NAME.")
 
 
-def check_file(file: Path, store: Path, *, overwrite: bool) -> None:
-    """Raise `DataError` if the file is never written to, or exists and may not be replaced."""
+def check_file(file: Path, store: Path, *, overwrite: bool, option: str = "--to") -> None:
+    """Raise `DataError` if the file is never written to, or exists and may not be replaced.
+
+    Args:
+        file: the file.
+        store: the store of the result.
+        overwrite: the file may be replaced.
+        option: option that named the file, for messages.
+    """
     if file.is_dir() and not file.is_symlink():
-        raise DataError(f"{file} is a folder. Give --to the name of a file, such as {file / 'report.html'}.")
+        raise DataError(f"{file} is a folder. Give {option} the name of a file, such as {file / 'report.html'}.")
     kind = kind_of(file)
     if (reason := why_protected(file, store)) or kind not in (None, "a file"):
-        raise DataError(f"{file} {reason or f'is {kind}'}. {ADVICE} report.html.")
+        raise DataError(f"{file} {reason or f'is {kind}'}. {ADVICE.replace('--to', option)} report.html.")
     if kind and not overwrite:
-        raise DataError(f"{file} already exists. Give another file to --to, or give --overwrite to replace it.")
+        raise DataError(f"{file} already exists. Give another file to {option}, or give --overwrite to replace it.")
 
 
 def write_file(file: Path, text: str, store: Path, *, overwrite: bool) -> int:

@@ -35,6 +35,7 @@ from ..runtime.distributed import size
 from ..selectors import RunInfo, Selector, make_selector
 from ..signals import ScoreBudget
 from . import batching, checkpoint, checkpoint_files
+from .callbacks.live_metrics import LiveMetricsCallback, MetricsWriter, logged_metrics
 from .callbacks.on_step import OnStepCallback
 from .callbacks.step_report import OnStep
 from .candidate_sampler import Order
@@ -89,6 +90,7 @@ class TrainingJob:
         mixed: names of the labels whose shares are learned, in the order of `shares`.
         shares: the learned shares that `order` has; None: nothing is learned.
         on_step: function of the user that is called after each step; None: none is.
+        live: receives the metrics while the run trains; None: they are known at the end only.
     """
 
     label: str
@@ -119,6 +121,7 @@ class TrainingJob:
     mixed: Sequence[str] = ()
     shares: OnlineShares | None = None
     on_step: OnStep | None = None
+    live: MetricsWriter | None = None
 
     @property
     def epochs_by_gradients(self) -> bool:
@@ -190,7 +193,7 @@ def train(
     trainer.log_rest()
     labels = trainer.selection.recorder.labels
     by_label = labels.totals(trainer.summed) if labels else {}
-    return TrainingResult(trainer, trainer.selection, _history(trainer), _counts(trainer), by_label)
+    return TrainingResult(trainer, trainer.selection, logged_metrics(trainer), _counts(trainer), by_label)
 
 
 def prepare(
@@ -328,6 +331,7 @@ def make_trainer(
     saving = CheckpointCallback(selection, ledger.commit, job.save_total_limit, batches)
     if arguments.report_to:
         selection.recorder.curves = SelectionCurves(lambda: selection.timer.so_far)
+    live = [] if job.live is None else [LiveMetricsCallback(job.live, selection.timer)]
     trainer = CurateTrainer(
         selection=selection,
         table=job.table,
@@ -342,7 +346,7 @@ def make_trainer(
         eval_dataset=job.eval_table,
         data_collator=functools.partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[Progress(selection, job.label), saving],
+        callbacks=[Progress(selection, job.label), *live, saving],
         optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
     guard_trackers(trainer.callback_handler.callbacks, cast(list[str], arguments.report_to))
@@ -439,19 +443,3 @@ def _counts(trainer: CurateTrainer) -> dict[str, int]:
     own = {name: len(value) if name == "bad" else value for name, value in counters.items()}
     total: Any = trainer.accelerator.reduce(torch.tensor(list(own.values()), device=trainer.args.device), "sum")
     return dict(zip(own, total.tolist(), strict=True))
-
-
-def _history(trainer: CurateTrainer) -> list[tuple[int, str, float]]:
-    """Return the logged values of the run.
-
-    The Trainer's own summary of one call of `train` (train_loss, train_runtime) is left out: after a resume it covers
-    only the steps since then.
-    """
-    return [
-        (int(entry["step"]), metric, float(value))
-        for entry in trainer.state.log_history
-        for metric, value in entry.items()
-        if metric not in ("step", "epoch")
-        and not metric.startswith("train_")
-        and isinstance(value, (int, float, torch.Tensor))
-    ]

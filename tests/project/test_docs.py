@@ -145,7 +145,8 @@ def type_in(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     def type_in(line: str) -> None:
         name, *args = words(line)
         readers_own = name == "query" and args[0].endswith(".sql") and not Path(args[0]).exists()
-        if readers_own or name not in (*STAGES, *TYPED):
+        of_a_run = name == "status" and args != []
+        if readers_own or of_a_run or name not in (*STAGES, *TYPED):
             plain_command(name).make_context(name, args)
             return
         build_app().main([name, *args], "curate", standalone_mode=False)

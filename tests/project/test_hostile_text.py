@@ -142,6 +142,10 @@ COMMANDS = [
     ("export", "--run", "uds", "--name", "out", "--as", "jsonl"),
     ("doctor",),
     ("grade", "--pool", "pool", "--name", "g"),
+    ("watch", "uds"),
+    ("watch", "uds", "--once", "page.html", "--overwrite"),
+    ("watch", "draft"),
+    ("status", "uds", "--follow"),
 ]
 
 
@@ -234,6 +238,9 @@ def test_no_option_controls_the_terminal(world: Store, curate: Call, stage: str)
     [
         (HOSTILE,),
         ("status", HOSTILE),
+        ("status", HOSTILE, "--follow"),
+        ("watch", HOSTILE),
+        ("watch", "uds", "--once", WITHOUT_NULL),
         ("status", f"--{HOSTILE}"),
         ("verify", HOSTILE),
         ("query", HOSTILE),

@@ -1,10 +1,18 @@
 // Make the elements of the page, and format numbers. Every string becomes a text node, so text from a pool is never
 // markup. A character that is invisible, or that changes the direction of the text around it, is shown as its code point.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+let data; // the content of the page; that of a run that trains is replaced by newer content
+let runs;
+let samples;
+
+function take(content) {
+  data = content;
+  runs = content.runs;
+  samples = content.samples;
+}
+
+take(JSON.parse(document.getElementById("data").textContent));
 document.getElementById("data").remove();
-const runs = data.runs;
-const samples = data.samples;
 
 const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cs}\p{Bidi_Control}\u200b\u2028\u2029\u2060\ufeff\u{e0000}-\u{e007f}]/u;
 const ALL_HIDDEN = new RegExp(HIDDEN, "gu");

@@ -244,12 +244,16 @@ function scoreFigures() {
   });
 }
 
-/** Return figures of the labels over the steps: losses, shares of the candidates and of the kept; one panel per run. */
-function labelFigures() {
-  return LABEL_CURVES.map(([part, title, write]) => {
+/**
+ * Return figures of the labels over the steps: losses, shares of the candidates and of the kept; one panel per run.
+ * `labelsOf(run)` are the labels, and `word` says what they are.
+ */
+function labelFigures(labelsOf = (run) => run.labels ?? [], word = "label") {
+  return LABEL_CURVES.map(([part, titleOf, write]) => {
+    const title = titleOf.replace("label", word);
     const found = d3
       .range(runs.length)
-      .map((index) => ({ index, labels: (runs[index].labels ?? []).filter((label) => label[part]) }))
+      .map((index) => ({ index, labels: labelsOf(runs[index]).filter((label) => label[part]) }))
       .filter(({ labels }) => labels.length);
     if (!found.length) return null;
     const values = found.flatMap(({ labels }) => labels.map((label) => label[part].value));

@@ -67,7 +67,7 @@ function keyFigures() {
   const card = (run, index) => {
     const held = lastOf(run.eval);
     const big = known(held)
-      ? [number(held), "held-out loss at the end"]
+      ? [number(held), data.live ? "newest held-out loss" : "held-out loss at the end"]
       : [share(run.offered ? run.kept / run.offered : null), "of the candidates kept"];
     const facts = [
       ["selector", run.selector],
@@ -75,7 +75,7 @@ function keyFigures() {
       ["steps", count(run.steps)],
       ["tokens of kept samples", count(run.tokens)],
       ["of these, with loss", count(run.target_tokens)],
-      ["training loss at the end", number(lastOf(run.loss && { value: smoothed(run.loss.value) }))],
+      [data.live ? "newest training loss" : "training loss at the end", number(lastOf(run.loss && { value: smoothed(run.loss.value) }))],
       ["time", run.time.length ? seconds(d3.sum(run.time, (entry) => entry.seconds)) : NONE],
       ["seed", String(run.seed ?? NONE)],
     ];

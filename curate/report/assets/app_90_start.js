@@ -47,22 +47,8 @@ function samplesLead() {
 }
 
 function start() {
-  const parts = sections();
-  const contents = h(
-    "nav",
-    { class: "contents", "aria-label": "Contents" },
-    h(
-      "ol",
-      {},
-      parts.map(({ id, title }) => h("li", {}, h("a", { href: `#${id}` }, title))),
-    ),
-  );
-  const main = h(
-    "main",
-    { id: "report", tabindex: -1 },
-    parts.map(({ node }) => node),
-  );
-  document.getElementById("page").replaceChildren(pageHead(), contents, main);
+  if (data.live) showLive();
+  else showReport();
   document.body.append(tip);
   drawPlots();
   addEventListener(
@@ -75,5 +61,29 @@ function start() {
     requestAnimationFrame(() => (document.documentElement.dataset.ready = Math.round(performance.now()))),
   );
 }
+
+function showReport() {
+  const parts = sections();
+  document.getElementById("page").replaceChildren(pageHead(), contentsOf(parts), mainOf(parts));
+}
+
+/** Return the table of contents of sections. */
+const contentsOf = (parts) =>
+  h(
+    "nav",
+    { class: "contents", "aria-label": "Contents" },
+    h(
+      "ol",
+      {},
+      parts.map(({ id, title }) => h("li", {}, h("a", { href: `#${id}` }, title))),
+    ),
+  );
+
+const mainOf = (parts) =>
+  h(
+    "main",
+    { id: "report", tabindex: -1 },
+    parts.map(({ node }) => node),
+  );
 
 start();

@@ -7,6 +7,7 @@ recorded in the ledger. This module prepares the data and writes the results; `t
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -38,6 +39,7 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     from ...lm.model.compilation import compile_backbone
     from ...lm.model.load import load_to_train, load_tokenizer
     from ...store.ledger.ledger import Ledger
+    from ...store.ledger.live_metrics import LiveMetrics
     from ...training.run import train
 
     _check_launch(config)
@@ -61,7 +63,11 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     ledger = Ledger.of(draft)
     mixing = mixing_of(config, inputs, pool, replayed)
     job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets, mixing)
-    result = train(job, build, tokenizer, ledger, draft.path / "checkpoints")
+    live = LiveMetrics(draft)
+    try:
+        result = train(replace(job, live=live), build, tokenizer, ledger, draft.path / "checkpoints")
+    finally:
+        live.close()
     ledger.close_fragment()
     _write_own_records(draft, result, table)
     wait_for_everyone = result.trainer.accelerator.wait_for_everyone

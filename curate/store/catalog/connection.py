@@ -45,7 +45,7 @@ EVERYWHERE = Path("/")
 
 
 def connect(
-    folders: Iterable[Path], *, memory: int | None = None, spill: Path | None = None
+    folders: Iterable[Path], *, memory: int | None = None, spill: Path | None = None, threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection to an empty database in memory that is shut; see the module docstring.
 
@@ -53,10 +53,13 @@ def connect(
         folders: folders below which files may be read, written and attached. A link out of them is not followed.
         memory: bytes that DuckDB may use before it spills to disk; None for `MEMORY`.
         spill: folder to spill to, which DuckDB removes on closing; None for none: it then writes nothing by itself.
+        threads: number of threads that DuckDB may use; None for one per core.
     """
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = min(MEMORY, installed * 4 // 5) if memory is None else memory
     config = SHUT | {"memory_limit": f"{limit}B", "temp_directory": str(spill.absolute()) if spill else ""}
+    if threads is not None:
+        config["threads"] = threads
     connection = duckdb.connect(":memory:", config=config)
     allowed = ", ".join(quote(f"{folder.resolve()}/".replace("//", "/")) for folder in dict.fromkeys(folders))
     try:

@@ -131,7 +131,7 @@ def connect(
     return connection
 
 
-LOOKS_AROUND = re.compile(r"information_schema|duckdb_|pragma|sqlite_|pg_|show|describe|summarize|query_table|U&", re.I)
+LOOKS_AROUND = re.compile(r"information_schema|duckdb_|pragma|sqlite_|pg_|show|describe|summarize|query|U&", re.I)
 """SQL that may read names of views from lists or texts, so that they need not be in it."""
 
 
@@ -164,6 +164,27 @@ def _create_views(
     artifacts = index.artifacts_and_drafts()
     with report_damage(connection, catalogue):
         merged = set(connection.execute("SELECT artifact, fragment FROM catalog.merged").fetchall())
+    waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
+    waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
+    create_views(connection, index, artifacts, waiting, needed_by)
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection,
+    index: ArtifactIndex,
+    artifacts: Sequence[Artifact],
+    waiting: Sequence[tuple[str, Path]],
+    needed_by: str | None = None,
+) -> None:
+    """Create the table `artifacts` and the views over records and shards of some artifacts.
+
+    Args:
+        connection: the connection, to which a database with the tables of records is attached as `catalog`.
+        index: the store.
+        artifacts: the artifacts, finished or not.
+        waiting: fragments, given as (fingerprint, file), whose rows are not in the tables of `catalog`.
+        needed_by: as in `connect`.
+    """
     # not from an Arrow table of Python values: creating one imports pandas, which takes longer than most queries
     columns = _artifact_columns(index, artifacts)
     needed = _is_needed(connection, needed_by)
@@ -171,9 +192,7 @@ def _create_views(
     zipped = ", ".join(f"unnest(${name}::{ARTIFACTS[name]}[])" for name in columns)
     connection.execute(f"INSERT INTO artifact_table SELECT {zipped}", columns)
     connection.execute("CREATE VIEW artifacts AS SELECT * FROM artifact_table")
-    waiting = [(a.fingerprint, path) for a in artifacts for path in fragments(a.path)]
-    waiting = [(artifact, path) for artifact, path in waiting if (artifact, fragment_key(path)) not in merged]
-    with report_damage(connection, catalogue):
+    with report_damage(connection, Catalog.of(index.root).path):
         for table, name_column in ((table, column) for table, column in NAME_COLUMNS.items() if needed(table)):
             more = score_columns(score_names(artifacts)) if table == "features" else ""
             connection.execute(_record_view(table, name_column, waiting, more))

@@ -41,7 +41,7 @@ class Command:
     @property
     def needs_writing(self) -> bool:
         """Whether it refuses a store, or a working folder, that may not be written."""
-        return self.writes or self.name in ("doctor", "plan", "report")
+        return self.writes or self.name in ("doctor", "plan", "report", "watch")
 
 
 def _line(name: str, text: str, weight: float = 1.0, **options: bool) -> Command:
@@ -83,6 +83,10 @@ SHARED = (
     _line("inspect a model", f"inspect --pool pool --model model --samples 1 {SHORT}", 0.5, **READING),
     _line("report", "report run --to page.html --overwrite", 2, **READING),
     _line("docs", "docs --path", 0.2, **READING),
+    _line("watch", "watch run --once page.html --overwrite", 1, **READING),
+    _line("watch an end", "watch run", 0.5, **READING),
+    _line("follow an end", "status run --follow", 0.5, **READING),
+    _line("follow half", "status half --follow", 0.5, **READING),
     _line("export", "export --run run --as hf --to out --name it", 1),
     _line("export by SQL", "export --sql WHERE --pool pool --as jsonl --to out --name it", 1),
     _line("evaluate", STAGES["evaluate"], 1),
@@ -167,9 +171,27 @@ READ_BY: Mapping[str, Sequence[str]] = {
         "merge",
     ),
     "checkpoints": ("resume part", "train part", "select", "attribute", "evaluate", "repair", "gc --yes --drafts"),
-    "drafts": ("resume part", "resume half", "gc --yes --drafts", "gc --drafts", "train part", "complete"),
+    "drafts": (
+        "resume part",
+        "resume half",
+        "follow half",
+        "gc --yes --drafts",
+        "gc --drafts",
+        "train part",
+        "complete",
+    ),
     "catalogue": ("query", "question", "report", "export by SQL", "repair", "curriculum", "ingest"),
-    "fragments": ("query", "question", "report", "ingest", "repair", "curriculum"),
+    "fragments": (
+        "query",
+        "question",
+        "report",
+        "watch",
+        "watch an end",
+        "follow an end",
+        "ingest",
+        "repair",
+        "curriculum",
+    ),
     "tables": ("cluster", "embed", "export", "report", "query", "question", "train", "select k_center", "inspect"),
     "queries": ("questions", "question", "complete"),
     "names": ("complete", "gc --yes", "report", "export", "train again"),

@@ -1,0 +1,1 @@
+"""Commands that show a page while they run."""
