@@ -22,7 +22,7 @@ from .errors import ConfigError, did_you_mean
 from .runtime import bundled
 from .runtime.redaction import redact, redacted
 from .runtime.strict_yaml import LARGEST, NotYaml, parse
-from .runtime.terminal import NAME
+from .runtime.terminal import NAME as NAME
 
 
 class FieldRole:
@@ -92,7 +92,8 @@ class Options(BaseModel):
         for key, field in cls.model_fields.items():
             if field.is_required() and key not in values:
                 raise ConfigError(f"'{key}' is missing: give --{flag_of(key, field)} or set it in the config file.")
-        return cls.model_construct(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls.model_construct(None, **given)
 
     def refs(self) -> dict[str, str]:
         """Return field -> artifact name for every `Ref` that is set; items of a list are `field.0`, `field.1`, ..."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .detect import FORMATS, Layout, detect, parse_columns
+from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
 
 if TYPE_CHECKING:
     from .answers import parse_take
     from .read import read_location
     from .reading import Notes, ReadOptions, Row, Unusable
     from .rows import FileLayouts, with_layout
-    from .to_rows import EXPORT_FORMATS, Traits, columns_of, to_rows
     from .to_samples import to_sample
     from .turns import parse_roles
     from .weights import WEIGHT, weight_of
@@ -44,12 +44,11 @@ HOMES = {
     "read_location": ".read",
     **dict.fromkeys(("Notes", "ReadOptions", "Row", "Unusable"), ".reading"),
     **dict.fromkeys(("FileLayouts", "with_layout"), ".rows"),
-    **dict.fromkeys(("EXPORT_FORMATS", "Traits", "columns_of", "to_rows"), ".to_rows"),
     "to_sample": ".to_samples",
     "parse_roles": ".turns",
     **dict.fromkeys(("WEIGHT", "weight_of"), ".weights"),
 }
-"""Public name -> its module. `detect` is not among them: its module has the same name."""
+"""Public name -> its module. `detect` and `to_rows` are not among them: their modules have the same names."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from curate import __version__
+from curate import __version__, stages
 from curate.cli.flags import with_flags
 from curate.cli.main import COMMANDS, OTHER_NAMES
-from curate.stages import STAGES
+from curate.stages import STAGES, stage_of
 from curate.store import Draft, Store
 
 Call = Callable[..., Any]
@@ -49,6 +49,32 @@ def test_looking_at_the_store_imports_no_torch(tmp_path: Path, store: Store, arg
 
     store.make("ingest", lambda draft: None, Config(name="a"))
     assert imported_by(*args, cwd=tmp_path) & HEAVY == set()
+
+
+def test_status_reads_the_inputs_of_a_run_without_what_checks_its_options(tmp_path: Path, store: Store) -> None:
+    from curate.stages import build_config
+
+    for stage, given in {
+        "train": {"name": "r", "pool": "p", "model": "m", "selector": "uds", "candidates": 4, "keep": 2},
+        "ingest": {"name": "p", "data": ["x.jsonl"]},
+        "export": {"name": "e", "run": "r"},
+        "cluster": {"name": "c", "features": "f", "k": 2},
+    }.items():
+        store.make(stage, lambda draft: None, build_config(stage, given))
+    slow = HEAVY | {"numpy", "pyarrow", "duckdb", "scipy", "yaml"}
+    assert imported_by("status", cwd=tmp_path) & slow == set()
+
+
+@pytest.mark.parametrize("stage", ["embed", "export", "ingest"])
+def test_the_options_of_a_stage_are_read_without_what_makes_it(stage: str) -> None:
+    code = f"import sys; from curate.stages import config_of; config_of({stage!r}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"numpy", "pyarrow", "duckdb", "torch"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_options_of_a_stage_are_those_of_its_command(stage: str) -> None:
+    assert stages.config_of(stage) is stage_of(stage).config
 
 
 def test_a_query_forks_before_it_imports_anything_large(tmp_path: Path, store: Store) -> None:

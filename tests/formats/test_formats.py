@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curate import formats
 from curate.errors import ConfigError, DataError
 from curate.formats import EXPORT_FORMATS, Unusable, detect, parse_columns, to_rows, to_sample
 from curate.samples import Sample, from_row, to_json, to_table
@@ -303,3 +307,9 @@ def test_an_id_escapes_as_json_does(text: str) -> None:
     written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest = hashlib.blake2b(written.encode(), digest_size=16).hexdigest()
     assert Sample([{"role": "user", "content": text}]).sample_id == digest
+
+
+def test_public_names_stay_themselves_where_modules_have_the_same_names() -> None:
+    for file in Path(formats.__file__).parent.glob("*.py"):
+        import_module(f"curate.formats.{file.stem}" if file.stem != "__init__" else "curate.formats")
+    assert not [name for name in formats.__all__ if isinstance(getattr(formats, name), ModuleType)]

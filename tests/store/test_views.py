@@ -14,8 +14,11 @@ import pyarrow as pa
 import pytest
 
 from curate.config import Config
+from curate.stages import make
 from curate.store import Draft, Store
 from curate.store.catalog import query as querying
+from curate.store.catalog.catalog import NAME_COLUMNS
+from curate.store.catalog.query import VECTORS, connect, ledger_views
 from curate.store.ledger.rows import SCHEMA
 
 IDS = [f"s{number}" for number in range(9)]
@@ -236,3 +239,34 @@ def test_keep_rates_of_a_run_that_splits_are_of_answers_instead_of_their_convers
     assert found.pop("s1-3") == {"offered": 1, "kept": 1, "rate": 1.0}
     assert found.pop("s0") == {"offered": 1, "kept": 0, "rate": 0.0}
     assert all(row == {"offered": 0, "kept": 0, "rate": None} for row in found.values())
+
+
+@pytest.mark.parametrize(
+    ("sql", "sees"),
+    [
+        ("SELECT count(*) FROM samples", {"samples"}),
+        ('SELECT count(*) FROM "Samples" JOIN LEDGER USING (sample_id)', {"samples", "ledger"}),
+        ("WITH metrics AS (SELECT 1 AS step) SELECT * FROM metrics", {"metrics"}),
+        ("SELECT count(*) FROM information_schema.tables", None),
+        ("SELECT count(*) FROM query_table('sam' || 'ples')", None),
+        ("SELECT * FROM sampels", None),
+        ("SELEKT", None),
+    ],
+)
+def test_a_query_has_the_views_that_it_can_name(tmp_path: Path, sql: str, sees: set[str] | None) -> None:
+    store = Store(tmp_path / "store")
+    make(store, "demo-pool", name="raw", rows=10)
+    connection = connect(store, needed_by=sql)
+    names = {
+        name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    }
+    connection.close()
+    every = {*NAME_COLUMNS, *(view for view, _ in VECTORS.values())}
+    assert names - {"artifacts"} == (every if sees is None else sees)
+
+
+def test_a_view_over_the_ledger_has_what_it_reads(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    make(store, "demo-pool", name="raw", rows=10)
+    for view in ledger_views():
+        assert store.query(f"SELECT * FROM {view.upper()}").num_rows == 0

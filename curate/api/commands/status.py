@@ -129,7 +129,7 @@ def _catalog(store: Store) -> list[str]:
     from ...store.artifacts.path_checks import kind_of
 
     waiting = store.waiting()
-    file = store.catalog.path
+    file = store.catalogue_file
     kind = kind_of(file)
     state = "not created yet" if kind is None else size(file.stat().st_size) if kind == "a file" else f"is {kind}"
     lines = [f"Catalogue {file}: {state}"]

@@ -3,6 +3,6 @@
 from .config import CompareConfig
 
 CONFIG = CompareConfig
-"""Its options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
+"""Class of the options. stage.py, which does the work, is imported when it is needed (`stage_of`)."""
 
 __all__ = ["CONFIG"]

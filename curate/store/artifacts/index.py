@@ -29,6 +29,11 @@ class ArtifactIndex:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def catalogue_file(self) -> Path:
+        """File of the catalogue, which may not exist yet. Its path is known without importing DuckDB."""
+        return self.root / "catalog.duckdb"
+
     def require(self) -> None:
         """Raise `StoreError` if there is no store in this folder."""
         require_file(self.root / "store.json")
@@ -122,8 +127,8 @@ class ArtifactIndex:
         """
         pointers = {path.stem: self.read_pointer(path) for path in self.pointers()}
         named = {pointer["fingerprint"]: name for name, pointer in pointers.items()}
-        everything = self.artifacts_and_drafts() if known is None else known
-        others = [a for a in everything if a.fingerprint not in named]
+        listed = self.artifacts_and_drafts() if known is None else known
+        others = [a for a in listed if a.fingerprint not in named]
         taken = Counter([*pointers, *(a.name for a in others)])
         return named | {
             a.fingerprint: f"{a.name}@{a.fingerprint[3:11]}" if taken[a.name] > 1 else a.name for a in others

@@ -68,7 +68,7 @@ class Catalog:
     @classmethod
     def of(cls, root: Path) -> Catalog:
         """Return the catalogue of the store in this folder."""
-        return cls(root / "catalog.duckdb")
+        return cls(ArtifactIndex(root).catalogue_file)
 
     def connect(self, *, memory: int | None = None, everywhere: bool = False) -> duckdb.DuckDBPyConnection:
         """Return a shut connection that reads files of the store; see connection.py.

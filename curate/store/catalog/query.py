@@ -27,7 +27,7 @@ from .catalog import LINK_COLUMNS, NAME_COLUMNS, Catalog
 from .execution import interruptible
 from .fragments import fragment_key, fragments
 from .limits import Limits
-from .read_only import check_read_only, single_statement
+from .read_only import check_read_only, single_statement, syntax_nodes
 from .scores import score_columns, score_names
 from .sql import quote
 
@@ -152,9 +152,13 @@ def _names_views(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Return whether SQL can be parsed and reads from nothing but views of ours."""
     views = {"artifacts", *NAME_COLUMNS, *ledger_views(), *(view for view, _ in VECTORS.values())}
     try:
-        return {name.lower() for name in connection.get_table_names(sql)} <= views
-    except (duckdb.Error, TypeError):  # a lone surrogate is a TypeError
+        text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0][0]
+        nodes = list(syntax_nodes(json.loads(text).get("statements", [])))
+    except (duckdb.Error, TypeError, ValueError, RecursionError):  # a lone surrogate is a TypeError
         return False
+    read = {str(node["table_name"]).lower() for node in nodes if node.get("type") == "BASE_TABLE"}
+    entries = [entry for node in nodes if "cte_map" in node for entry in node["cte_map"]["map"]]
+    return bool(read) and read <= views | {str(entry["key"]).lower() for entry in entries}
 
 
 def _create_views(

@@ -50,7 +50,7 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, statement: str) -> No
         raise QueryError("The SQL is nested too deeply.") from None
     if tree["error"]:
         raise QueryError(f"curate cannot check that this SQL only reads: {tree['error_message']}.")
-    for node in _nodes(tree["statements"]):
+    for node in syntax_nodes(tree["statements"]):
         kind = node.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in READING_NODES:
             raise QueryError(_writes(kind.removesuffix("_NODE").removesuffix("_QUERY")))
@@ -60,7 +60,7 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, statement: str) -> No
                 raise QueryError(f"curate query reads tables and files, and does not call {name}().")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def syntax_nodes(tree: Any) -> Iterator[dict[str, Any]]:
     """Yield every mapping in a tree of JSON values."""
     pending = [tree]
     while pending:
