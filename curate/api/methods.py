@@ -78,6 +78,8 @@ class Described:
         @functools.wraps(function)
         def method(*args: Any, **options: Any) -> Any:
             require_known(name, options, known)
+            if missing := [each for each, field in fields.items() if field.is_required() and each not in options]:
+                raise ConfigError(f"{name} needs {missing[0]}=...: {fields[missing[0]].description}")
             return function(*args, **options)
 
         method.__signature__ = _signature(function, fields, config_of(name))  # type: ignore[attr-defined]

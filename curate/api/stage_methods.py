@@ -34,7 +34,7 @@ class StageMethods(PlainStore):
             config = config.observed_by(on_step)
         artifact, fresh = make_or_find(store, stage, config)
         if on_step is not None and not fresh:
-            LOGGER.info(f"'{artifact.name}' is made already, so on_step is not called.")
+            LOGGER.warning(f"'{artifact.name}' is made already, so on_step is not called.")
         return Result.of(store, artifact, fresh=fresh)
 
     def _preview(self, stage: str, given: Mapping[str, object]) -> Preview:
@@ -66,6 +66,9 @@ class StageMethods(PlainStore):
 
     @overload
     def embed(self, *, dry_run: Literal[False] = False, **options: Unpack[types.EmbedOptions]) -> Result: ...
+
+    @overload
+    def embed(self, *, dry_run: bool, **options: Unpack[types.EmbedOptions]) -> Result | Preview: ...
 
     @described
     def embed(self, *, dry_run: bool = False, **options: Any) -> Result | Preview:
@@ -148,6 +151,9 @@ class StageMethods(PlainStore):
 
     @overload
     def advise(self, *, dry_run: Literal[False] = False, **options: Unpack[types.AdviseOptions]) -> AdviceResult: ...
+
+    @overload
+    def advise(self, *, dry_run: bool, **options: Unpack[types.AdviseOptions]) -> AdviceResult | Preview: ...
 
     @described
     def advise(self, *, dry_run: bool = False, **options: Any) -> Result | Preview:

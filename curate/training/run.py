@@ -181,13 +181,10 @@ def train(
         RunStopped: the function of the user stopped the run.
     """
     trainer = prepare(job, build, tokenizer, ledger, folder)
-    reporting = OnStepCallback(trainer, job.on_step, job.label) if job.on_step is not None else None
-    if reporting is not None:
-        trainer.add_callback(reporting)
+    reporting = OnStepCallback.added_to(trainer, job.on_step, job.label)
     resume = restore(job, trainer, ledger, folder)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if reporting is not None:
-        reporting.require_finished()
+    reporting.require_finished()
     if job.eval_table is not None and not _evaluated(trainer):
         trainer.evaluate()
     trainer.log_rest()

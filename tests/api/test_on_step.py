@@ -13,6 +13,7 @@ import torch
 
 from curate import StepReport, Store
 from curate.errors import RunStopped
+from curate.log import LOGGER
 from tests.support.training import weights
 
 STEPS = 6
@@ -30,7 +31,10 @@ def options(tiny: str, **more: Any) -> Any:
     return {"pool": "pool", "model": tiny, "selector": "max_loss", "name": "run", **shape, **more}
 
 
-def test_each_step_is_reported_as_the_ledger_and_the_log_have_it(mine: Store, tiny: str) -> None:
+def test_each_step_is_reported_as_the_ledger_and_the_log_have_it(
+    mine: Store, tiny: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
     seen: list[StepReport] = []
     run = mine.train(**options(tiny, per_device_train_batch_size=2), on_step=seen.append)
     assert run.fresh and [report.step for report in seen] == list(range(1, STEPS + 1))
@@ -45,7 +49,8 @@ def test_each_step_is_reported_as_the_ledger_and_the_log_have_it(mine: Store, ti
     logged = mine.query("SELECT value FROM metrics WHERE metric = 'loss' ORDER BY step")["value"].to_pylist()
     assert [report.loss for report in seen] == pytest.approx(logged, abs=1e-4)
     again = mine.train(**options(tiny, per_device_train_batch_size=2), on_step=seen.append)
-    assert not again.fresh and len(seen) == STEPS, "nothing is called for a run that is made"
+    assert not again.fresh and len(seen) == STEPS
+    assert "'run' is made already, so on_step is not called" in caplog.text
 
 
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(

@@ -59,6 +59,8 @@ def test_a_misspelt_option_of_any_method_suggests_the_nearest(store: typing.Any)
     ):
         with pytest.raises(ConfigError, match=f"has no option .* Did you mean '{nearest}'"):
             call()
+    with pytest.raises(ConfigError, match=r"^train needs pool=\.\.\.: Name of the pool to train on"):
+        opened.train(name="x", model="m")
     with pytest.raises(AttributeError, match="'Store' object has no attribute 'trian'"):
         _ = opened.trian
 

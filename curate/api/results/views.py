@@ -123,9 +123,10 @@ def picture_of(store: Store, artifact: Artifact) -> str:
 def drawn(drawing: Drawing, rows: Sequence[dict[str, Any]]) -> str:
     """Return a drawing of its rows as SVG text."""
     if drawing.kind == "bars":
-        return pictures.bars([(cell(row["label"]), float(row["value"])) for row in rows], title=drawing.title)
+        known = [row for row in rows if row["value"] is not None]
+        return pictures.bars([(cell(row["label"]), float(row["value"])) for row in known], title=drawing.title)
     series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["x"] is not None and row["y"] is not None):
         series.setdefault(cell(row["series"]), []).append((float(row["x"]), float(row["y"])))
     return pictures.lines(series, title=drawing.title, x=drawing.x)
 

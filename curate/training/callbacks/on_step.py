@@ -27,17 +27,25 @@ class OnStepCallback(TrainerCallback):
 
     Args:
         trainer: the Trainer of the run.
-        on_step: the function of the user.
+        on_step: the function of the user, or None.
         label: name of the run.
     """
 
-    def __init__(self, trainer: CurateTrainer, on_step: OnStep, label: str) -> None:
+    def __init__(self, trainer: CurateTrainer, on_step: OnStep | None, label: str) -> None:
         self.trainer = trainer
         self.on_step = on_step
         self.label = label
         self._columns: Mapping[str, Any] = {}
         self._stopped_at: int | None = None
-        trainer.selection.recorder.observe = self._keep
+
+    @classmethod
+    def added_to(cls, trainer: CurateTrainer, on_step: OnStep | None, label: str) -> OnStepCallback:
+        """Add the callback to a Trainer, if there is a function to call, and return it."""
+        added = cls(trainer, on_step, label)
+        if on_step is not None:
+            trainer.selection.recorder.observe = added._keep
+            trainer.add_callback(added)
+        return added
 
     def _keep(self, columns: Mapping[str, Any]) -> None:
         """Keep the columns that the ledger receives until the step ends."""
@@ -51,7 +59,7 @@ class OnStepCallback(TrainerCallback):
         loss = float(summed(np.array([self.trainer.step_loss.item()]))[0]) / args.world_size
         seconds = time.perf_counter() - self.trainer.step_began
         stop = False
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and self.on_step is not None:
             stop = self.on_step(self._report(state.global_step, loss, seconds)) is False
         if summed(np.array([float(stop)]))[0] and state.global_step < state.max_steps:
             self._stopped_at = state.global_step
