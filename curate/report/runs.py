@@ -134,17 +134,15 @@ def report_context(
     embedded = [a for a in artifacts if a.stage == "embed" and a.inputs.get("pool") == pool.fingerprint]
     fingerprints = {a.fingerprint for a in embedded}
     clustered = [a for a in artifacts if a.stage == "cluster" and a.inputs.get("features") in fingerprints]
-    notes = [
-        f"The run {run.name} is not finished. The page shows what it had written when the page was made."
-        for run in found
-        if run.made_at is None
-    ]
+    notes = [f"The run {run.name} is not finished. {SO_FAR}" for run in found if run.made_at is None]
     features = _choose(store, request.features, sorted(embedded, key=_drawable), pool, "features", notes)
     clusters = _choose(store, request.clusters, clustered, pool, "clusters", notes)
     return ReportContext(
         store, reader, request, runs, pool, labels[pool.fingerprint], features, clusters, labels, notes
     )
 
+
+SO_FAR = "The page shows what it had written when the page was made."
 
 MADE_BY = {"features": "embed", "clusters": "cluster"}
 """Option of the report -> stage that makes the artifact."""

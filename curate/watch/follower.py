@@ -6,6 +6,7 @@ memory, for distributions and for the rows behind a picture.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from ..report.groups import NONE, by_cluster, by_source
 from ..report.runs import ReportContext, ReportRequest, report_context
 from ..store import Artifact, Store
 from ..store.catalog.sql import quote
-from ..store.ledger.reader import LedgerReader
+from ..store.ledger.reader import LedgerReader, signatures
 from ..store.ledger.records_session import RecordsSession
 from .curve_sums import CurveSums
 from .group_sums import GroupSums
@@ -118,6 +119,12 @@ class RunFollower:
         if found == "ended":
             self.run = read_again(self.store, self.run)
         return found
+
+    def age(self) -> float:
+        """Return the seconds since the run wrote its newest record; since it began if there is none. At least 0."""
+        files = [path for table in ("ledger", "metrics") for path, _ in signatures(self.run.path, table).values()]
+        times = [path.stat().st_mtime for path in [*files, self.run.path] if path.exists()]
+        return max(0.0, time.time() - max(times, default=0.0))
 
     def public_label(self) -> str:
         """Return the name of the run in `curate query`. A run that ends may take over the name of an older one."""

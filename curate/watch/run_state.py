@@ -34,7 +34,7 @@ class RunState:
         self.follower = follower
         self.state: State = follower.state()
         self._looks = STOPPED_LOOKS  # a run that has stopped before the first look has stopped
-        self._step, self._heard = -1, time.monotonic()
+        self._step, self._heard = follower.step, time.monotonic() - min(follower.age(), SILENCE + 1)
 
     def look(self) -> State:
         """Look at the run again, and return its state."""

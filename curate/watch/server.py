@@ -7,6 +7,7 @@ worked, so that a run on the same machine keeps its cores.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -36,6 +37,8 @@ PAUSES = 50
 """A look that takes a second of a processor is followed by this many seconds without one."""
 HEARTBEAT = 15.0
 """Seconds after which a browser gets a sign of life, so that a connection that broke is noticed."""
+LOWEST = 19
+"""Priority of the process while it serves: a run on the same machine comes first."""
 MOST_LISTENERS = 16
 """Number of pages that may listen at the same time."""
 FAREWELL = 3.0
@@ -267,4 +270,6 @@ def watch_run(follower: RunFollower, *, port: int, stay: bool, show: bool) -> En
             import webbrowser
 
             webbrowser.open(address)
+        with suppress(OSError):
+            os.nice(LOWEST)
         return asyncio.run(server.serve(listening))

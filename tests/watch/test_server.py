@@ -15,6 +15,7 @@ from curate import Store
 from curate.errors import ConfigError, StoreError
 from curate.watch import run_state as module
 from curate.watch.access import is_token, new_token, refusal
+from curate.watch.follower import RunFollower
 from curate.watch.server import listen
 from tests.support.live_runs import LiveRun
 from tests.support.reports import HOSTILE, data_in
@@ -195,11 +196,17 @@ def test_a_damaged_record_ends_the_watch_with_the_file_and_the_remedy(store: Sto
 
 
 def test_a_run_on_another_machine_ends_after_a_long_silence(store: Store, run: LiveRun, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "SILENCE", 1.0)
     run.stop()
     (run.draft.path / "draft.lock").write_text("12 on another-machine")
+    follower = RunFollower(store, run.artifact)
+    state = module.RunState(follower)
+    list(follower.poll())
+    assert state.end() is None and state.look() == "unseen"
+    assert state.sentence() == (
+        "The run 'live' is at step 12 of 40. It is on another machine, so its end may not be noticed."
+    )
+    monkeypatch.setattr(module, "SILENCE", 1.0)
     with watched(store, "live") as watch:
-        assert "on another machine" in json.loads(data_in(watch.get().read().decode()))["live"]["sentence"]
         watch.thread.join(60)
         assert watch.end is not None and watch.end.code == 1 and "stopped after step 12" in watch.end.sentence
 

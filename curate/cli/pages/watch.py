@@ -6,8 +6,6 @@ The package `curate.watch` reads the run and serves the page.
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,8 +67,6 @@ def watch(
     from ...watch.follower import RunFollower
     from ...watch.server import watch_run
 
-    with suppress(OSError, AttributeError):
-        os.nice(19)  # the run comes first
     follower = RunFollower(source, found)
     try:
         end = watch_run(follower, port=port, stay=stay, show=open_page)

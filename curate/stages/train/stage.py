@@ -63,11 +63,8 @@ def run(config: TrainConfig, inputs: Inputs, draft: Draft) -> None:
     ledger = Ledger.of(draft)
     mixing = mixing_of(config, inputs, pool, replayed)
     job = job_of(config, inputs, tokenizer, pool, held_out, epoch_subsets, mixing)
-    live = LiveMetrics(draft)
-    try:
+    with LiveMetrics(draft) as live:
         result = train(replace(job, live=live), build, tokenizer, ledger, draft.path / "checkpoints")
-    finally:
-        live.close()
     ledger.close_fragment()
     _write_own_records(draft, result, table)
     wait_for_everyone = result.trainer.accelerator.wait_for_everyone

@@ -39,6 +39,12 @@ class LiveMetrics:
         self._pause, self._last = every, -every
         self._writer = WriterThread("curate-metrics")
 
+    def __enter__(self) -> LiveMetrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def earlier(self, name: str, step: int) -> list[Metric]:
         """Return the rows of a metric up to `step` that this run had written before it was stopped."""
         if not self._writes or not self.path.exists():

@@ -86,7 +86,6 @@ SHARED = (
     _line("watch", "watch run --once page.html --overwrite", 1, **READING),
     _line("watch an end", "watch run", 0.5, **READING),
     _line("follow an end", "status run --follow", 0.5, **READING),
-    _line("follow half", "status half --follow", 0.5, **READING),
     _line("export", "export --run run --as hf --to out --name it", 1),
     _line("export by SQL", "export --sql WHERE --pool pool --as jsonl --to out --name it", 1),
     _line("evaluate", STAGES["evaluate"], 1),
@@ -174,7 +173,6 @@ READ_BY: Mapping[str, Sequence[str]] = {
     "drafts": (
         "resume part",
         "resume half",
-        "follow half",
         "gc --yes --drafts",
         "gc --drafts",
         "train part",
