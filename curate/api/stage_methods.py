@@ -137,6 +137,11 @@ class StageMethods(PlainStore):
         return self._make("merge", options)
 
     @described
+    def attribute(self, **options: Unpack[types.AttributeOptions]) -> Result:
+        """Rank the samples that a run was trained on by their influence on answers."""
+        return self._make("attribute", options)
+
+    @described
     def evaluate(self, **options: Unpack[types.EvaluateOptions]) -> Result:
         """Measure a model: held-out loss, correct answers, benchmarks."""
         return self._make("evaluate", options)

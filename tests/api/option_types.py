@@ -20,7 +20,7 @@ FILES: Mapping[str, Sequence[str]] = {
     "training": ("train",),
     "planned": ("doctor", "inspect", "resume", "run"),
     "samples": ("embed", "select", "curriculum", "subset", "dedup", "decontaminate"),
-    "results": ("evaluate", "compare", "advise", "export"),
+    "results": ("attribute", "evaluate", "compare", "advise", "export"),
 }
 """Module -> the methods whose options it has. A new stage is added to one of them."""
 NAMED = {"embed": ("dry_run",), "advise": ("dry_run",)}

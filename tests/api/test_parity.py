@@ -28,12 +28,21 @@ OTHERS: Mapping[str, Mapping[str, str]] = {
         "raw": "df() and arrow() of the answer",
         "catalogue": "questions() and tables()",
     },
+    "run": {
+        "slurm": "the command line submits jobs, whose scripts call it again",
+        "dry_run": "the command line submits jobs",
+        "part": "the command line is what the jobs call",
+    },
+    "status": {"run": "on_step of train() and resume()", "follow": "on_step of train() and resume()"},
     "doctor": {"as_json": "the property data of the findings"},
     "compare": {"format": "text, HTML, df() and arrow() of the result"},
     "advise": {"format": "text, HTML, df() and arrow() of the result"},
 }
 """Command -> option -> its way in Python, where no argument has its name."""
-NO_METHOD: Mapping[str, str] = {}
+NO_METHOD: Mapping[str, str] = {
+    "watch": "it serves a page to a browser until a run ends; report() returns the same page",
+    "docs": "it opens the manual in a browser; help() describes the methods",
+}
 """Command without a method -> the reason."""
 MORE = {"result", "questions", "tables"}
 """Methods of no command."""

@@ -15,12 +15,13 @@ from .pools import (
     MergeOptions,
     SplitOptions,
 )
-from .results import AdviseOptions, CompareOptions, EvaluateOptions, ExportOptions
+from .results import AdviseOptions, AttributeOptions, CompareOptions, EvaluateOptions, ExportOptions
 from .samples import CurriculumOptions, DecontaminateOptions, DedupOptions, EmbedOptions, SelectOptions, SubsetOptions
 from .training import TrainOptions
 
 __all__ = [
     "AdviseOptions",
+    "AttributeOptions",
     "ClusterOptions",
     "CompareOptions",
     "CurriculumOptions",

@@ -97,7 +97,7 @@ class DoctorOptions(TypedDict, total=False):
     save_steps: int
     save_total_limit: int
     max_bad_samples: int
-    report_to: Literal["none", "tensorboard", "wandb"]
+    report_to: Sequence[Literal["tensorboard", "mlflow", "trackio", "wandb"]]
     precision_steps: int
 
 

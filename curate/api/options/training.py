@@ -5,7 +5,7 @@ Generated from the configs: run python -m tests.api.option_types after a change,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
 
@@ -97,4 +97,4 @@ class TrainOptions(TypedDict, total=False):
     save_steps: int
     save_total_limit: int
     max_bad_samples: int
-    report_to: Literal["none", "tensorboard", "wandb"]
+    report_to: Sequence[Literal["tensorboard", "mlflow", "trackio", "wandb"]]
