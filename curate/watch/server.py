@@ -239,6 +239,7 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((ADDRESS, port))
+        found.listen()  # before the address is printed: a browser may be faster than the server
     except OSError as error:
         found.close()
         why = "is in use" if not isinstance(error, PermissionError) else "may be used by the administrator alone"
@@ -257,13 +258,15 @@ def watch_run(follower: RunFollower, *, port: int, stay: bool, show: bool) -> En
         stay: go on after the run has ended.
         show: open the page in the user's browser.
     """
-    with listen(port) as listening:
-        server = WatchServer(follower, stay=stay)
-        address = f"http://{ADDRESS}:{listening.getsockname()[1]}/{server.token}/"
+    server = WatchServer(follower, stay=stay)
+    if server.run_state.end() is not None and not stay:
         server.refresh()
         end = server.run_state.end()
-        if end is not None and not stay:
-            return end
+        assert end is not None
+        return end
+    with listen(port) as listening:
+        address = f"http://{ADDRESS}:{listening.getsockname()[1]}/{server.token}/"
+        server.refresh()
         say(address, hide_secrets=False)
         sys.stdout.flush()
         if show:
