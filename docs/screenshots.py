@@ -28,6 +28,8 @@ COLOURS = 128
 LARGEST = 150_000
 """Bytes of the largest file."""
 RUNS = ("demo-compared-rho-s0", "demo-compared-rds-s0", "demo-compared-random-s0")
+WATCHED = """train --name watched --pool demo --model demo-model --eval-pool demo-exam --eval-steps 20 --selector uds
+    --candidates 32 --keep 8 --max-steps 2000 --max-length 128 --learning-rate 3e-3"""
 READY = "return document.documentElement.dataset.ready"
 SECONDS = 120.0
 
@@ -38,6 +40,8 @@ class Browser:
     def __init__(self, driver: Any, store: Path, work: Path) -> None:
         self.driver, self.store, self.work = driver, store, work
         self._reports: dict[tuple[str, ...], Path] = {}
+        self._started: list[subprocess.Popen[str]] = []
+        self._address = ""
 
     def open(self, address: str, scheme: str) -> None:
         """Open a page in a colour scheme, and wait until it is ready."""
@@ -61,6 +65,36 @@ class Browser:
             subprocess.run([sys.executable, "-m", "curate", "report", *runs, *options], check=True)
             self._reports[runs] = file
         return self._reports[runs].as_uri()
+
+    def watch(self, step: int) -> str:
+        """Return the address of the page about a run that trains; the page knows this step when it opens."""
+        if not self._started:
+            store = self.work / "store"
+            shutil.copytree(self.store, store)
+            curate = [sys.executable, "-m", "curate"]
+            self._started = [subprocess.Popen([*curate, *WATCHED.split(), "--store", str(store)])]
+            while not any(store.glob("artifacts/train/*/draft.json")):
+                self._must_train()
+                time.sleep(0.5)
+            command = [*curate, "watch", "watched", "--store", str(store)]
+            self._started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            assert self._started[1].stdout
+            self._address = self._started[1].stdout.readline().strip()
+        self.driver.get(self._address)
+        while int(self.driver.execute_script("return document.documentElement.dataset.step || 0")) < step:
+            self._must_train()
+            time.sleep(0.5)
+        return self._address
+
+    def _must_train(self) -> None:
+        if self._started[0].poll() is not None:
+            raise SystemExit("The run that is watched has ended before its picture was taken.")
+
+    def close(self) -> None:
+        """Stop the run that is watched, and its page."""
+        for process in self._started:
+            process.terminate()
+            process.wait()
 
     def picture(self, top: str) -> bytes:
         """Return the page as a PNG with few colours; the element that `top` selects is at its top."""
@@ -88,10 +122,17 @@ def report_groups(browser: Browser, scheme: str) -> str:
     return "#kept"
 
 
+def watch(browser: Browser, scheme: str) -> str:
+    """Open the page of a run in its middle."""
+    browser.open(browser.watch(40), scheme)
+    return "body"
+
+
 PICTURES: dict[str, Callable[[Browser, str], str]] = {
     "report": report,
     "report-curves": report_curves,
     "report-groups": report_groups,
+    "watch": watch,
 }
 """Name of a picture -> the function that opens its page in a scheme and returns the selector of what is at its top."""
 
@@ -137,8 +178,9 @@ def main() -> None:
     given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     driver = chromium()
+    browser = None
     try:
-        with tempfile.TemporaryDirectory() as work:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
             browser = Browser(driver, given.store, Path(work))
             for name in given.names or PICTURES:
                 for scheme in SCHEMES:
@@ -148,6 +190,8 @@ def main() -> None:
                     (FOLDER / f"{name}-{scheme}.png").write_bytes(content)
                     print(FOLDER / f"{name}-{scheme}.png", len(content))
     finally:
+        if browser is not None:
+            browser.close()
         driver.quit()
 
 

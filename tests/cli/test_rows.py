@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.cli import rows as rows_module
+from curate.cli.answers import rows as rows_module
 from curate.cli.answers.printing import Layout
 from curate.cli.answers.rows import Notes, Rows, TimesDoNotFit, write_parquet, write_text
 from curate.errors import QueryError

@@ -75,9 +75,9 @@ class ArtifactIndex:
         return is_name(name) and (self.root / "names" / f"{name}.json").exists()
 
     def artifacts(self) -> list[Artifact]:
-        """Return all finished artifacts, oldest first."""
+        """Return all finished artifacts, oldest first; those of the same second by the times of their files."""
         found = [self.load(folder) for folder in self.folders() if os.path.lexists(folder / "artifact.json")]
-        return sorted(found, key=lambda artifact: artifact.made_at or "")
+        return sorted(found, key=lambda each: (each.made_at or "", os.lstat(each.path / "artifact.json").st_mtime_ns))
 
     def drafts(self) -> list[Artifact]:
         """Return all unfinished artifacts, sorted by path."""
