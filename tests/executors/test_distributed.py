@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from curate import Store, make
+from curate import make
+from curate.store import Store
 from tests.faults.injection import PATCH
 from tests.support.ranks import Ranks
 

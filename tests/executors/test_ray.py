@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError
+from curate.store import Store
 from curate.store.artifacts.files import is_alive
 
 pytest.importorskip("ray.data", reason="ray[data] is not here")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import DataError
 from curate.integrations.row_ids import PoolPositions
 from curate.stages.pools import pool_samples
+from curate.store import Store
 
 
 def test_a_position_is_the_first_in_the_pool_and_an_unknown_sample_is_named(

@@ -10,12 +10,13 @@ import datasets
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.api.commands.status import stale_inputs
 from curate.errors import ArtifactNotFound, ConfigError, DataError, TrainingError
 from curate.integrations.kept_row import SEGMENTS, by_text, in_one_row, kept_rows
 from curate.integrations.trl import Selective, SelectiveSFTTrainer
 from curate.lm.model.scoring_model import make_scoring_model
+from curate.store import Store
 from tests.support.reports import page_content
 
 ROWS = [{"prompt": f"Add {n} and {n * 7 % 13}.", "completion": f"{n + n * 7 % 13} " * (1 + n % 5)} for n in range(48)]

@@ -13,11 +13,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
-from curate import Store, make
+from curate import make
 from curate.errors import ModelError
 from curate.lm.input_limits import InputLimits, tokens_outside
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import add_lora, load_model, load_tokenizer, say_once
+from curate.store import Store
 
 ROWS = [{"instruction": f"Say {word}.", "output": f"{word} {word}"} for word in ("red", "green", "blue", "grey") * 3]
 SMALL = {"selector": "random", "candidates": 4, "keep": 2, "max_steps": 2, "pool": "pool"}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, DataError
 from curate.prescreens import Candidates, Line, Screening
+from curate.store import Store
 from tests.support.reports import page_content
 from tests.support.steps import Texts, step_of
 from tests.support.training import interrupted_at, rows, weights

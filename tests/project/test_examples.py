@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
+from curate.store import Store
 from tests.support.paths import ROOT
 
 EXAMPLES = ROOT / "examples"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.lm.model.load import load_model, load_tokenizer
@@ -19,6 +19,7 @@ from curate.lm.tokens.batch import collate
 from curate.stages.embed.config import EmbedConfig
 from curate.stages.embed.embedder import signals_of
 from curate.stages.tokens.tokenization import encode_pool
+from curate.store import Store
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.stages.embed.config import EmbedConfig
 from curate.stages.embed.embedder import Embedder
+from curate.store import Store
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "signals": ["loss"]}
 

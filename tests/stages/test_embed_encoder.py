@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
 from curate.lm.sentence_encoders import load_encoder
 from curate.stages.embed.config import OF_MODELS, EmbedConfig
 from curate.stages.embed.encoding import TextEncoder
+from curate.store import Store
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"shard_rows": 16}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.api.commands.status import report
 from curate.errors import ConfigError
 from curate.lm.tokens import encode
@@ -20,6 +20,7 @@ from curate.stages import build_config
 from curate.stages.embed.embedder import Embedder
 from curate.stages.embed.preview import FOUND
 from curate.stages.embed.stage import STAGE
+from curate.store import Store
 from curate.store.vectors.vectors import load_vectors
 
 OPTIONS: dict[str, Any] = {"max_length": 64, "shard_rows": 16, "d1": 4, "d2": 16}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, ModelError
 from curate.lm.model.config_checks import ModelOptions
@@ -18,6 +18,7 @@ from curate.lm.model.load import load_model, load_tokenizer
 from curate.lm.tokens.alone import answer_beginning, answers_alone
 from curate.stages.embed.config import EmbedConfig
 from curate.stages.tokens.tokenization import encode_pool
+from curate.store import Store
 
 SIGNALS = ["loss", "entropy", "surprise", "quantiles", "ifd"]
 OPTIONS: dict[str, Any] = {"max_length": 96, "shard_rows": 16}

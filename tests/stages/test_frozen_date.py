@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError
 from curate.lm.templates import clock
 from curate.stages.consent import Consent
+from curate.store import Store
 from tests.support.training import interrupted_at, rows, weights
 
 DATED = (

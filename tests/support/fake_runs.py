@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.config import Config, Ref
 from curate.stages.pools import pool_samples
+from curate.store import Store
 from curate.store.ledger.rows import SCHEMA
 from tests.support.exports import ingest
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from curate import Store
 from curate.stages.pools import pool_samples
-from curate.store import Artifact, Draft
+from curate.store import Artifact, Draft, Store
 from curate.store.ledger.ledger import Ledger
 from curate.store.ledger.live_metrics import LiveMetrics
 from tests.support.exports import RunConfig

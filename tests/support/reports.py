@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.report.payload import payload
 from curate.report.runs import ReportRequest, report_context
 from curate.stages.pools import pool_samples
+from curate.store import Store
 from curate.store.catalog.session import QuerySession
 from curate.store.ledger.rows import SCHEMA
 from tests.support.exports import RunConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Artifact, Store
+from curate import Artifact
+from curate.store import Store
 from curate.training.step import BatchSelection
 
 

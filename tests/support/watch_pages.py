@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
-from curate import Store
 from curate.report.found_runs import find_run
+from curate.store import Store
 from curate.watch.follower import RunFollower
 from curate.watch.server import ADDRESS, End, WatchServer, listen
 from tests.support.report_pages import DESKTOP, OFFLINE, READY, Page

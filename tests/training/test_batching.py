@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError
 from curate.lm.model.chunked_loss import chunk_loss
 from curate.lm.model.scoring_model import make_scoring_model
 from curate.lm.packing.packed import LossPacking
 from curate.log import LOGGER
+from curate.store import Store
 from curate.training import batching
 from curate.training.batching import Batching, choose, split
 from curate.training.step import BatchSelection

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError
+from curate.store import Store
 from tests.faults.injection import PATCH
 from tests.support.ranks import Ranks
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
+from curate.store import Store
 from tests.faults.commands import Running
 from tests.support.ranks import Ranks
 

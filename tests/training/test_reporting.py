@@ -11,8 +11,9 @@ import pytest
 from transformers import TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, TrainingError
+from curate.store import Store
 from curate.training.trackers.curves import SelectionCurves
 from curate.training.trackers.destinations import sends_away
 from curate.training.trackers.reporting import guard_trackers, prepare_trackers, tracker_names
@@ -49,7 +50,7 @@ def train(store: Store, tiny: str, *trackers: str) -> Artifact:
 
 def history(store: Store) -> list[dict[str, Any]]:
     found = rows(store, "SELECT step, metric, value FROM metrics ORDER BY ALL")
-    return [row for row in found if not row["metric"].startswith("seconds_")]
+    return [row for row in found if not row["metric"].startswith("seconds_") and row["metric"] != "step_seconds"]
 
 
 def expected(store: Store, step: int) -> dict[str, float]:

@@ -49,9 +49,13 @@ class Answer(Shown):
     def __len__(self) -> int:
         return len(self._table)
 
-    def __eq__(self, other: object) -> bool:
+    def equals(self, other: Answer | pa.Table, check_metadata: bool = False) -> bool:
+        """Return whether another answer, or an Arrow table, has the same rows and columns."""
         table = other.arrow() if isinstance(other, Answer) else other
-        return isinstance(table, pa.Table) and bool(self._table.equals(table))
+        return bool(self._table.equals(table, check_metadata=check_metadata))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Answer, pa.Table)) and self.equals(other)
 
     __hash__ = None  # type: ignore[assignment]  # as an Arrow table
 

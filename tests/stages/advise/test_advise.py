@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Store, advise, make
+from curate import advise, make
 from curate.errors import ConfigError, CurateError, DataError
 from curate.numerics.race import verdict
 from curate.stages.advise.advice import Advice
+from curate.store import Store
 
 Call = Callable[..., Any]
 

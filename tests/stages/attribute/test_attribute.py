@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, CurateError
 from curate.lm.model.config_checks import ModelOptions
 from curate.lm.model.load import load_model
@@ -21,7 +21,7 @@ from curate.stages.attribute.config import AttributeConfig
 from curate.stages.attribute.passes import check_memory
 from curate.stages.attribute.stage import Attribution
 from curate.stages.inputs import resolve
-from curate.store import Draft
+from curate.store import Draft, Store
 from curate.training.gradients.attribution import QueryProducts
 from curate.training.gradients.token_products import NotDifferentiable
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.config import build
 from curate.errors import ConfigError, DataError, TrainingError
 from curate.numerics.flops import token_cost
@@ -32,6 +32,7 @@ from curate.stages.compare.plan import Task, plan
 from curate.stages.compare.runner import make_all
 from curate.stages.compare.stage import contacts_of
 from curate.stages.inputs import resolve
+from curate.store import Store
 
 Call = Callable[..., Any]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.log import LOGGER
+from curate.store import Store
 from tests.support.fake_runs import LEDGERS, POOL, N, Row, add_run, curriculum, ids_of, listed, query_file, store_of
 from tests.support.paths import ROOT
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, CurateError, DataError
 from curate.stages.decontaminate.check import contact, report
+from curate.store import Store
 from tests.support.exports import ingest
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven grey herons watch from their nest near the old mill"

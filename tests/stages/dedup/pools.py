@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.config import Config
+from curate.store import Store
 from tests.support.exports import ingest
 
 Row = tuple[str, str]

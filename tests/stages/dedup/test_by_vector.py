@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Store
 from curate.errors import ConfigError, DataError
 from curate.stages.dedup import stage, vectors
 from curate.stages.dedup.texts import normalize, numbers
+from curate.store import Store
 from curate.store.vectors.vectors import to_unit_length
 from tests.stages.dedup.pools import Row, dedup, features, kept, pairs, pool
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, CurateError
 from curate.samples import Sample
 from curate.stages.dedup.minhash import FUNCTIONS, MISSED, least_agreements, rows_per_band, similar_pairs
 from curate.stages.dedup.sets import Sets, SetsBuilder, shingles_of
 from curate.stages.dedup.texts import WORD, normalize, numbers, split
+from curate.store import Store
 from tests.support.exports import ingest
 
 LONG = " ".join(f"word{n % 7} thing{n}x" for n in range(40)).translate(str.maketrans("0123456789", "abcdefghij"))

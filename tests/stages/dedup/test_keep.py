@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError, DataError
 from curate.stages.dedup import stage
 from curate.stages.dedup.earlier import COUNTS, PAIRS, ROWS
+from curate.store import Store
 from tests.stages.dedup.pools import Row, dedup, features, kept, pool
 
 LONG = "the quick brown fox jumps over a lazy dog while seven tired cats watch from old walls " * 2

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError, DataError
+from curate.store import Store
 from tests.support.paths import ROOT
 from tests.support.ranks import Ranks
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, DataError
 from curate.samples import Sample
@@ -19,6 +19,7 @@ from curate.stages.evaluate.answer_checks import RULES, Choices, NotScorable, la
 from curate.stages.evaluate.config import EvaluateConfig
 from curate.stages.evaluate.results import mean_and_error
 from curate.stages.pools import pool_samples
+from curate.store import Store
 
 OPTIONS: dict[str, Any] = {"pool": "heldout", "max_length": 100, "max_new_tokens": 8, "shard_rows": 16}
 

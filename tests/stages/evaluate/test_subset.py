@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError, DataError
+from curate.store import Store
 from tests.support.exports import ingest
 
 CHOSEN = "SELECT sample_id FROM samples WHERE position IN (0, 2, 3) ORDER BY position"

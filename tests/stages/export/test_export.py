@@ -12,7 +12,7 @@ import pytest
 from curate.errors import ArtifactNotFound, ConfigError, CurateError, DataError, QueryError
 from curate.formats import EXPORT_FORMATS
 from curate.stages import make
-from curate.stages.export.stage import ExportConfig, Format
+from curate.stages.export.config import ExportConfig, Format
 from curate.stages.pools import pool_samples
 from curate.store import Store
 from tests.support.exports import CALL, CHAT, ROWS, export, ingest, loaded, train

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ArtifactNotFound, ConfigError, CurateError, DataError, StoreError
 from curate.stages import stage_of
 from curate.stages.grade.grading import COLUMNS, FLAGS
@@ -22,6 +22,7 @@ from curate.stages.grade.neighbours import Answers, _means
 from curate.stages.grade.signals import language, personal
 from curate.stages.grade.signals.measures import words_of
 from curate.stages.grade.stage import NEEDS
+from curate.store import Store
 from curate.store.catalog.objects import schema_columns
 from tests.support.exports import ingest
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.errors import ConfigError, DataError, ModelError
 from curate.numerics.gradients import SignHash, Sketch, TwoSided
@@ -21,6 +21,7 @@ from curate.stages.select.candidates import read_candidates
 from curate.stages.select.config import SelectConfig
 from curate.stages.select.gradient_scores import CheckpointScorer
 from curate.stages.select.stage import gradient_oracle
+from curate.store import Store
 from curate.training.checkpoint_files import whole_checkpoints
 from curate.training.gradients.features import GradientFeatures, mean_rates, state_of
 

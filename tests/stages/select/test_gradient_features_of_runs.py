@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError, CurateError, DataError
+from curate.store import Store
 from tests.stages.train.test_train import poison
 
 WARM = {"selector": "random", "candidates": 8, "keep": 4, "max_steps": 2, "max_length": 64, "learning_rate": 3e-3}

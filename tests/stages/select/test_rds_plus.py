@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate import Store, make
+from curate import make
 from curate.config import build
 from curate.lm.model.load import load_model, load_tokenizer
 from curate.stages.embed.config import EmbedConfig
 from curate.stages.tokens.tokenization import encode_pool
+from curate.store import Store
 
 OPTIONS: dict[str, Any] = {"max_length": 64}
 SIZE = 9

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.errors import ConfigError, DataError, StoreError
 from curate.stages.split.parts import _fill
+from curate.store import Store
 
 SHARES = {"train": 0.6, "race": 0.2, "verdict": 0.2}
 WORDS = [

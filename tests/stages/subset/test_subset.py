@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, CurateError, DataError
+from curate.store import Store
 from tests.support.exports import ingest
 from tests.support.fake_runs import POOL, N, ids_of, listed, store_of
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, ModelError
 from curate.selectors import SELECTORS, CandidateBatch, GradientNeeds, Scores, Selector
+from curate.store import Store
 from tests.support.training import interrupted_at, rows, weights
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 5, "max_length": 64, "logging_steps": 1, "save_steps": 2}

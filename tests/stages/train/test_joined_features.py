@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, CurateError, DataError
 from curate.selectors import SELECTORS, CandidateBatch, Scores, Selector
+from curate.store import Store
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 2, "save_steps": 2}
 HALF = 60

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.config import build
 from curate.errors import ConfigError, CurateError
 from curate.stages.advise.config import AdviseConfig
@@ -22,6 +22,7 @@ from curate.stages.compare.plan import plan
 from curate.stages.decontaminate.check import trained_on
 from curate.stages.train import check
 from curate.stages.train.config import TrainConfig
+from curate.store import Store
 from tests.support.ranks import Ranks
 from tests.support.training import interrupted_at, rows, weights
 

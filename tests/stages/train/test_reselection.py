@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, DataError, TrainingError
 from curate.lm.model.load import load_tokenizer
 from curate.pool_selectors import averages
@@ -25,7 +25,7 @@ from curate.stages.tokens.tokenization import encode_pool, tokenization_digest
 from curate.stages.train.config import TrainConfig
 from curate.stages.train.joined_features import encode_target
 from curate.stages.train.reselection import EpochSubsets
-from curate.store import Draft
+from curate.store import Draft, Store
 from curate.store.artifacts.files import read_json
 from curate.training.gradients.features import GradientFeatures
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ArtifactNotFound, ConfigError, DataError
 from curate.stages.train.matched_lengths import rounds_of
+from curate.store import Store
 from tests.support.fake_runs import N, Row, curriculum, ids_of, listed, query_file, store_of
 from tests.support.training import interrupted_at
 from tests.training.test_distributed import launch

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import ConfigError, DataError, TrainingError
+from curate.store import Store
 from tests.support.training import interrupted_at, rows, weights
 
 SMALL = {"candidates": 8, "keep": 4, "max_steps": 6, "max_length": 64, "logging_steps": 2, "save_steps": 2}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from curate import Artifact, Store, make, samples
+from curate import Artifact, make, samples
+from curate.store import Store
 from tests.support.training import interrupted_at, rows, weights
 
 SMALL = {"candidates": 4, "keep": 2, "max_steps": 3, "max_length": 64, "save_steps": 1, "learning_rate": 1e-2}
@@ -93,7 +94,8 @@ def test_weights_that_an_older_curate_left_in_the_metadata_are_told(
     train(store, tiny, "said", max_steps=1)
     assert "did not read it" not in caplog.text, "the user said that the column is metadata"
     with monkeypatch.context() as patch:  # the shards of an older curate, and what it did with the column
-        patch.setattr(samples, "SCHEMA", samples.SCHEMA.remove(samples.SCHEMA.get_field_index("weight")))
+        older_schema = samples.SCHEMA.remove(samples.SCHEMA.get_field_index("weight"))
+        patch.setattr(samples, "_schema", lambda: older_schema)
         older = make(store, "ingest", name="older", data=[data], metadata_columns=["weight"], shard_rows=3, strict=True)
     train(store, tiny, "run-older", pool="older", max_steps=1)
     assert "2 rows of 'older' have a column weight" in caplog.text and "--weight-column weight" in caplog.text

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from curate import Artifact, Store, make
+from curate import Artifact, make
 from curate.errors import DataError
 from curate.samples import answer_id
 from curate.stages import recorded_config
 from curate.stages.embed.config import EmbedConfig
 from curate.stages.tokens.tokenization import make_encoder
 from curate.stages.tokens.turns import Expansion, have_several_answers
+from curate.store import Store
 from tests.support.chats import DROPS_REASONING, conversation, write_rows
 from tests.support.training import interrupted_at, rows, weights
 

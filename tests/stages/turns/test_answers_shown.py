@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from curate import Store, make
+from curate import make
 from curate.samples import answer_id
+from curate.store import Store
 from tests.support.chats import DROPS_REASONING, conversation, write_rows
 from tests.support.reports import page_content
 from tests.support.training import interrupted_at, rows, weights
