@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from ..errors import ConfigError
 from ..log import LOGGER
 from ..store.store import Store as PlainStore
 from .methods import described, values_for
@@ -28,6 +29,8 @@ class StageMethods(PlainStore):
         from ..stages.train.config import TrainConfig
         from .results.result import Result
 
+        if on_step is not None and not callable(on_step):
+            raise ConfigError(f"on_step is called after each step, so give a function, not {on_step!r:.40}.")
         store = plain(self)
         config = build_config(stage, values_for(store, given))
         if isinstance(config, TrainConfig):

@@ -108,8 +108,12 @@ class Store(StageMethods):
         given = timeout is not None or memory is not None or allow_files
         if given and limits is not None:
             raise ConfigError("Give limits, or timeout, memory and allow_files, not both.")
+        if timeout is not None and timeout <= 0:
+            raise ConfigError(f"timeout is a number of seconds above 0, not {timeout}.")
         if given:
             limits = Limits(TIMEOUT if timeout is None else timeout, bytes_of(memory or "2GB"), allow_files)
+        if isinstance(params, Mapping):
+            params = values_for(plain(self), params)
         return Answer(super().query(found, params, limits), found, params)
 
     @checked

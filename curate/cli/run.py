@@ -120,7 +120,7 @@ def _submit(store: Store, entries: Sequence[Entry], given: Sequence[str], file: 
         for job in planned.jobs:
             after = "".join(f" after {other.name}" for other in job.after[:1])
             after += "".join(f" and {other.name}" for other in job.after[1:])
-            say(f"# {job.path}{after}", job.text)
+            say(f"# {job.path}{after}", job.text, hide_secrets=False)  # a script, as it would be written
         return
     sbatch = find_sbatch()
     if not planned.jobs:

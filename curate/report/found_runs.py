@@ -57,7 +57,11 @@ def find_run(store: Store, name: str | None) -> Artifact:
 
 def _the_only_one(store: Store, going: dict[str, Artifact]) -> Artifact:
     if not going:
-        raise ArtifactNotFound(f"No run is being made in the store {store.root}. Name one: curate status lists them.")
+        made = any(each.stage in RUNS for each in store.artifacts_and_drafts())
+        advice = (
+            "Name one: curate status lists them." if made else "There are no runs in it yet: curate train makes one."
+        )
+        raise ArtifactNotFound(f"No run is being made in the store {store.root}. {advice}")
     if len(going) > 1:
         raise DataError(f"{len(going)} runs are being made in {store.root}. Name one of them: {', '.join(going)}.")
     return next(iter(going.values()))

@@ -64,9 +64,10 @@ class Plan:
 
     def write(self) -> None:
         """Write the scripts and pipelines. Only this user may read them, because a pipeline may name a secret URL."""
+        scripts = [(job.path, job.text) for job in self.jobs]  # before the folder is made: a path may be refused
         self.folder.mkdir(parents=True, mode=0o700)
-        for job in self.jobs:
-            _write_new(job.path, job.text, 0o700)
+        for path, text in scripts:
+            _write_new(path, text, 0o700)
         for name, text in self.pipelines.items():
             _write_new(self.folder / name, text, 0o600)
 

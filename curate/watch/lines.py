@@ -78,13 +78,18 @@ class StepLines:
 
 
 def _sources(step: Step) -> str:
-    """Return the kept samples by source in brackets; nothing if the pool has one source."""
-    if len(step.by_source) < 2:
+    """Return the kept samples by source in brackets; nothing if the pool has one source. Long names are cut."""
+    if len(step.by_source) < 2 or not step.kept:
         return ""
-    most = sorted(step.by_source.items(), key=lambda each: -each[1])
-    shown = [f"{cell(name)} {count}" for name, count in most[:SOURCES]]
+    most = sorted(((name, count) for name, count in step.by_source.items() if count), key=lambda each: -each[1])
+    shown = [f"{shortened(cell(name))} {count}" for name, count in most[:SOURCES]]
     rest = sum(count for _, count in most[SOURCES:])
     return f" ({', '.join([*shown, *([f'others {rest}'] if rest else [])])})"
+
+
+def shortened(name: str) -> str:
+    """Return a name with at most `LONGEST` characters."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def follow(follower: RunFollower, *, pause: Callable[[float], None] = time.sleep) -> End:
@@ -113,3 +118,7 @@ def newest(follower: RunFollower) -> list[str]:
         last = part[-1]
     lines = StepLines(follower)
     return [*([] if last is None else [lines.line(last)]), state.sentence()]
+
+
+LONGEST = 24
+"""Characters of a source's name."""

@@ -144,7 +144,7 @@ class WatchServer:
             if end is not None and not self.stay:
                 await asyncio.to_thread(self.refresh)
                 await self._say_farewell()
-                return end
+                return self.run_state.end() or end  # now all steps have been read
             self._wake.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._pause(watched), max(EVERY, PAUSES * cost))
@@ -171,7 +171,7 @@ class WatchServer:
     async def _page(self, request: Request) -> Response:
         if not is_token(request.path_params["token"], self.token):
             return _nothing()
-        if not self._sent:
+        if not self.listeners:  # nothing has been read since the last page was closed
             await asyncio.to_thread(self.refresh)
         import json
 

@@ -257,3 +257,12 @@ def test_the_answer_of_an_empty_table_is_shown() -> None:
 
 def test_a_stage_of_the_toy_has_the_config_of_the_toy(toy: Any) -> None:
     assert isinstance(toy.STAGE, Stage) and toy.STAGE.config is ToyConfig
+
+
+def test_a_parameter_of_a_query_takes_a_result_and_a_wrong_limit_is_a_sentence(tmp_path: Path) -> None:
+    store = Store(tmp_path / "own")
+    made = store.demo_pool(name="few", rows=20)
+    (row,) = store.query("SELECT name FROM artifacts WHERE name = $made", {"made": made}).to_pylist()
+    assert row == {"name": "few"}
+    with pytest.raises(ConfigError, match="timeout is a number of seconds above 0, not -1"):
+        store.query("SELECT 1", timeout=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -231,7 +232,7 @@ def test_jobs_get_the_consent_of_the_command_line_and_their_files_are_private(
 STUB = """\
 trap 'echo stopped; exit 143' TERM
 echo started
-sleep 30 & wait $!
+sleep 30 > /dev/null 2>&1 & wait $!
 """
 
 
@@ -248,7 +249,7 @@ def test_a_job_near_its_time_limit_goes_back_into_the_queue(tmp_path: Path, rest
         ["bash", job.path], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert started.stdout is not None and started.stdout.readline() == "started\n"
-    started.terminate()
+    started.send_signal(signal.SIGUSR1)
     out, err = started.communicate(timeout=60)
     assert out == "stopped\n" and started.returncode == 1
     if restarts < RESTARTS:
@@ -263,6 +264,26 @@ def test_a_job_near_its_time_limit_goes_back_into_the_queue(tmp_path: Path, rest
 def step(stage: str, label: str, *refs: str, **options: Any) -> Step:
     values = {"name": label, "inputs": list(refs), **options}
     return Step(stage, label, values, frozenset(refs), frozenset({label, *options.get("writes", ())}))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT 1", "(SELECT sample_id FROM subsets) LIMIT 5", "/* rest */ FROM subsets", "-- a\n\nVALUES ('x')", "q"],
+)
+def test_an_entry_with_sql_waits_for_all_and_all_wait_for_it(sql: str) -> None:
+    steps = [step("ingest", "a", data="x"), step("subset", "s", "b", sql=sql), step("ingest", "c", data="y")]
+    assert dependencies(steps, frozenset({"b"})) == [[], [0], [1]]
+    steps[1] = step("train", "s", "b", mix_by=f"sql:{sql}", sql=None)
+    assert dependencies(steps, frozenset({"b"})) == [[], [0], [1]]
+
+
+def test_a_cancelled_job_does_not_go_back_into_the_queue(tmp_path: Path) -> None:
+    job = SlurmJob("01-x", tmp_path, "python", ["run"], resources([], "train", "run", distributed=True), tmp_path, {})
+    assert (
+        "#SBATCH --signal=B:USR1@120\n" in job.text
+        and "trap stop USR1\n" in job.text
+        and "trap stop TERM" not in job.text
+    )
 
 
 def test_an_entry_waits_for_what_it_reads_and_nothing_else() -> None:

@@ -23,8 +23,8 @@ def slow_line(run: LiveRun, step: int) -> str:
     loss = sum(row["loss"] * row["target_tokens"] for row in kept) / sum(row["target_tokens"] for row in kept)
     sources = ["first" if row["n"] < 15 else "second" for row in kept]
     offered = {"first" if row["n"] < 15 else "second" for row in run.rows if row["step"] == step}
-    counts = sorted(((sources.count(name), name) for name in offered), key=lambda each: (-each[0], each[1]))
-    by_source = f" ({', '.join(f'{name} {count}' for count, name in counts)})" if len(counts) > 1 else ""
+    counts = sorted(((sources.count(name), name) for name in {*sources}), key=lambda each: (-each[0], each[1]))
+    by_source = f" ({', '.join(f'{name} {count}' for count, name in counts)})" if len(offered) > 1 else ""
     held_out = f"  held-out {4 - step / 40:.4f}" if step % 5 == 0 else ""
     return f"step {step}  loss {loss:.4f}  kept 3 of 8{by_source}  0.25 s{held_out}"
 

@@ -165,6 +165,18 @@ def test_a_browser_that_leaves_is_forgotten_and_nothing_is_read_for_nobody(watch
     assert event(again)[1]["runs"][0]["steps"] == 15
 
 
+def test_what_is_written_while_nobody_looks_is_in_the_next_page_and_in_the_last_sentence(
+    store: Store, run: LiveRun
+) -> None:
+    with watched(store, "live") as watch:
+        run.write(5)
+        assert f"is at step {run.step} of" in watch.get().read().decode()
+        run.write(4)
+        run.end()
+        watch.wait(lambda: watch.end)
+        assert watch.end is not None and f"has ended after {run.step} steps" in watch.end.sentence
+
+
 def test_a_run_that_dies_ends_the_watch_with_a_sentence_and_an_exit_code(store: Store, run: LiveRun) -> None:
     with watched(store, "live") as watch:
         run.stop()

@@ -31,6 +31,8 @@ def unfinished(store: Store, label: str, consent: Consent | None = None) -> tupl
     labels = store.display_names()
     drafts = {labels[draft.fingerprint]: draft for draft in store.drafts()}
     if label not in drafts:
+        if store.has(label):
+            raise ArtifactNotFound(f"No unfinished artifact is named '{label}' in {store.root}: it is finished.")
         raise ArtifactNotFound(
             f"No unfinished artifact is named '{label}' in {store.root}.{did_you_mean(label, drafts)}"
         )

@@ -19,7 +19,10 @@ ALONE = (QUERY, "compare", "advise")
 SHARED = {"embed": ("model", "encoder"), "select": ("warmup",)}
 """Stage -> the options that name its model: with the same one, a later entry takes what an earlier has measured."""
 
-SQL = re.compile(r"\s*(--[^\n]*\n\s*)*(select|with|from)\b|sql:", re.IGNORECASE)
+SQL = re.compile(
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|from|values|table|pivot|unpivot)\b|sql:", re.IGNORECASE | re.DOTALL
+)
+"""The beginning of a text that is SQL, after comments and brackets."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Step:
     @property
     def is_alone(self) -> bool:
         """True if the entry may read or make artifacts that its options do not name."""
-        return self.stage in ALONE or any(SQL.match(text) for text in self.texts())
+        named = any(value is not None for name, value in self.options.items() if name == "sql" or name.endswith("_sql"))
+        return self.stage in ALONE or named or any(SQL.match(text) for text in self.texts())
 
     def texts(self) -> Iterator[str]:
         """Yield all texts in the options, `label=PATH` also without its label."""

@@ -18,7 +18,7 @@ RESTARTS = 50
 
 RESUME = """\
 stop() {{
-    trap '' TERM
+    trap '' USR1
     kill -TERM $(jobs -p) 2>/dev/null || true
     wait
     if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]; then
@@ -29,9 +29,10 @@ stop() {{
     scontrol requeue "$SLURM_JOB_ID"
     exit 1
 }}
-trap stop TERM
+trap stop USR1
 """
-"""Slurm tells the script to stop before the time limit. The same job then runs again and continues."""
+"""Slurm sends USR1 to the script before the time limit; the same job then runs again and continues. TERM ends a job
+that is cancelled, so it puts nothing back into the queue."""
 
 SEVERAL_NODES = """\
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -94,7 +95,7 @@ class SlurmJob:
             "job-name": f"curate-{self.name}",
             "output": f"{folder}/{self.log.name}",
             "open-mode": "append",
-            "signal": f"B:TERM@{GRACE}",
+            "signal": f"B:USR1@{GRACE}",
             **self.resources.options,
         }
         if self.resources.nodes > 1:

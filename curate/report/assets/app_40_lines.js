@@ -268,9 +268,9 @@ function labelFigures(labelsOf = (run) => run.labels ?? [], word = "label") {
         mark: markOf(place, 30),
       }));
       const words = lines.map((line) => `${line.name} ${write(d3.mean(line.value.filter(known)))}`).join(", ");
-      return panel(index, `On average ${words}`, (width) =>
-        linesDrawing(width, lines, { x: stepsDomain(), y, height: 220, write, ends: width > 420 }),
-      );
+      const key = lines.map((line, place) => h("li", {}, runMark(place), quoted(line.name)));
+      const draw = (width) => linesDrawing(width, lines, { x: stepsDomain(), y, height: 220, write, ends: width > 420 });
+      return panel(index, `On average ${words}`, draw, h("ul", { class: "keys narrow", "aria-label": "Lines" }, key));
     });
     const curves = found.flatMap(({ index, labels }) =>
       labels.map(({ name, [part]: curve }) => ({ name: sideName(index, name), step: curve.step, value: curve.value })),
@@ -311,7 +311,7 @@ const titled = (name) => upper(name.replaceAll("_", " "));
 const keptKey = () => h("ul", { class: "keys" }, keyEntry("kept", "kept"), keyEntry("passed", "not kept"));
 
 /** Return one of several drawings side by side: the name of its run, a few words, and the drawing. */
-function panel(index, words, draw) {
+function panel(index, words, draw, key = null) {
   const head = several ? h("h4", {}, runName(index)) : null;
-  return h("div", { class: "panel" }, head, h("p", { class: "sentence" }, `${upper(words)}.`), plot(words, draw));
+  return h("div", { class: "panel" }, head, h("p", { class: "sentence" }, `${upper(words)}.`), key, plot(words, draw));
 }

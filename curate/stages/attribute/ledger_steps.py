@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError, DataError
-from ...runtime.terminal import command
 from ...store import Artifact, Store
 
 STEPS = "SELECT DISTINCT step FROM ledger WHERE run = $run AND kept AND step IS NOT NULL ORDER BY step"
@@ -76,8 +75,8 @@ def kept_checkpoints(run: Artifact, steps: Sequence[int]) -> list[Path]:
     if not found:
         raise ConfigError(
             f"The run '{run.name}' has kept no checkpoints with optimizer state, and gradients are measured at these. "
-            f"Train it again and keep some: {command('curate', 'train', '--name', run.name)} --save-steps N "
-            f"--save-total-limit M (and keep the folder {folder})."
+            f"A run that is in the store is not trained again: delete {run.path}, or choose another --seed, and train "
+            f"with --save-steps N --save-total-limit M."
         )
     by_step = {step_of(path): path for path in found}
     if missing := [step for step in steps if step not in by_step]:
