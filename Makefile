@@ -1,7 +1,7 @@
 # Needs make, git and Python >= 3.11; everything else is installed into .venv, at the versions in constraints.txt.
 # --no-compile: the packages hold 400 MB of source, of which Python compiles what it imports.
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DOCUMENTED := .venv/documented
