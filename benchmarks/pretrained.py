@@ -95,6 +95,7 @@ def _for_target(target: str) -> dict[str, Method]:
         f"{target}/tfidf": _subset(method="tfidf", target=f"{target}-asked", **of),
         f"{target}/greats": _by_gradients("greats", target),
         f"{target}/opus": _by_gradients("opus", target),
+        f"{target}/filter_weight": _by_gradients("filter_weight", target),
         f"{target}/less": _subset(method="less", target=f"{target}-asked", warmup="random-sSEED", **of),
     }
 
