@@ -39,6 +39,23 @@ curate run pipelines/uds.yaml --slurm partition=gpu --dry-run
 LONGEST = 20
 """Largest number of rows that a pipeline shows of an answer."""
 
+SlurmFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="[NAME.]KEY=VALUE",
+        help="Submit a job of Slurm for each entry, with this option of sbatch (partition=gpu); for one stage or "
+        "entry with its name (train.gpus-per-node=4). embed.array=N shares the work of embed among N jobs. "
+        "[repeatable]",
+    ),
+]
+PartFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--part", metavar="K/N", help="Do only part K of N (from 0) of the work of embed, and finish nothing."
+    ),
+]
+
 
 @with_consent
 def command(
@@ -56,25 +73,11 @@ def command(
             "--set", metavar="NAME.KEY=VALUE", help="Set an option of the entry that makes NAME. [repeatable]"
         ),
     ] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slurm",
-            metavar="[NAME.]KEY=VALUE",
-            help="Submit a job of Slurm for each entry, with this option of sbatch (partition=gpu); for one stage or "
-            "entry with its name (train.gpus-per-node=4). embed.array=N shares the work of embed among N jobs. "
-            "[repeatable]",
-        ),
-    ] = None,
+    slurm: SlurmFlag = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --slurm: print the scripts, and write and submit nothing.")
     ] = False,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            "--part", metavar="K/N", help="Do only part K of N (from 0) of the work of embed, and finish nothing."
-        ),
-    ] = None,
+    part: PartFlag = None,
     store: StoreFlag = Path("store"),
     *,
     consent: Consent,
