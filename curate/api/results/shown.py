@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Shown:
+class Shown(ABC):
     """A result that notebooks show, and that gives its rows to other libraries."""
 
     @property
@@ -25,17 +26,18 @@ class Shown:
         """The SQL whose rows `arrow` returns, for `Store.query`; None if the rows are not from SQL."""
         return None
 
+    @abstractmethod
     def arrow(self) -> pa.Table:
         """Return the rows as an Arrow table."""
-        raise NotImplementedError("each kind of result has its own rows")
 
     def df(self) -> pd.DataFrame:
         """Return the rows as a pandas data frame. pandas is imported now."""
         frame: pd.DataFrame = self.arrow().to_pandas()
         return frame
 
+    @abstractmethod
     def _repr_html_(self) -> str:
-        raise NotImplementedError("each kind of result has its own page")
+        """Return the page of the result as HTML."""
 
 
 @dataclass(frozen=True)
