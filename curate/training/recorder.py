@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from ..selectors import Scores
 from ..selectors.memory import Memory
 from ..store.ledger.rows import STAGES
 from .mixtures.label_counts import LabelCounts
-
-if TYPE_CHECKING:
-    from .trackers.curves import SelectionCurves
 
 NEAR = 1e-6
 """Relative difference of two scores below which rounding may decide between them. The experts of a mixture round a
@@ -99,7 +96,7 @@ class StepRecorder:
         labels: counts by label; None: nothing is counted by label.
 
     Attributes:
-        curves: what trackers get of the selection; None without trackers.
+        observers: functions that get the columns of each step, as the ledger does.
     """
 
     def __init__(self, ledger: LedgerWriter, *, max_bad: int = 100, labels: LabelCounts | None = None) -> None:
@@ -107,9 +104,7 @@ class StepRecorder:
         self.max_bad = max_bad
         self.labels = labels
         self.counters = Counters()
-        self.observe: Callable[[Mapping[str, Any]], None] | None = None
-        """Receives the columns of each step, as the ledger does; None: nothing does."""
-        self.curves: SelectionCurves | None = None
+        self.observers: list[Callable[[Mapping[str, Any]], None]] = []
 
     def step(
         self,
@@ -140,18 +135,12 @@ class StepRecorder:
         lengths = table.lengths[rows]
         replayed = rows >= table.first_replayed
         losses = None if loss is None else _column(loss, len(rows))
-        total = None if scores is None else _column(scores.total, len(rows))
-        parts = {name: _column(value, len(rows)) for name, value in (scores.parts if scores else {}).items()}
-        if self.curves is not None:
-            self.curves.add(mask, {"score": total, "loss": losses, **parts})
         if self.labels is not None:
             self.labels.add(rows, mask, lengths, losses)
         columns = {
             "sample_id": pa.DictionaryArray.from_arrays(rows, table.id_array),
             "position": np.where(replayed, -1, table.positions[rows]),
             "kept": mask,
-            "score": total,
-            "weight": None if scores is None or scores.weights is None else _column(scores.weights, len(rows)),
             "loss": losses,
             "sample_weight": None if table.weights is None else _unless_one(table.weights[rows]),
             "stage": _stages(screened, replayed),
@@ -159,11 +148,11 @@ class StepRecorder:
             "token_mask": None if token_masks is None else _packed(table, rows, kept, token_masks),
             "tokens": lengths,
             "target_tokens": table.target_tokens[rows],
-            "parts": parts,
+            **_score_columns(scores, len(rows)),
         }
         self.ledger.append(step, columns)
-        if self.observe is not None:
-            self.observe(columns)
+        for receive in self.observers:
+            receive(columns)
         self.counters.count(lengths, mask)
         if screened is not None:
             self.counters.samples_ruled_out += len(rows) - len(screened.scored)
@@ -193,6 +182,17 @@ class StepRecorder:
                 f"last one is {known[-1]}. Lower the learning rate, or look at the samples with curate query "
                 f"\"SELECT * FROM conversations WHERE sample_id = '{known[-1]}'\"."
             )
+
+
+def _score_columns(scores: Scores | None, count: int) -> dict[str, Any]:
+    """Return the ledger's columns `score` and `weight`, (count,) or None, and `parts`, name -> (count,)."""
+    if scores is None:
+        return {"score": None, "weight": None, "parts": {}}
+    return {
+        "score": _column(scores.total, count),
+        "weight": None if scores.weights is None else _column(scores.weights, count),
+        "parts": {name: _column(value, count) for name, value in scores.parts.items()},
+    }
 
 
 def _stages(screened: Screened | None, replayed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8] | None:

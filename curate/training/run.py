@@ -326,8 +326,6 @@ def make_trainer(
 ) -> CurateTrainer:
     """Build the Trainer, with its data and callbacks."""
     saving = CheckpointCallback(selection, ledger.commit, job.save_total_limit, batches)
-    if arguments.report_to:
-        selection.recorder.curves = SelectionCurves(lambda: selection.timer.so_far)
     live = [] if job.live is None else [LiveMetricsCallback(job.live, selection.timer)]
     trainer = CurateTrainer(
         selection=selection,
@@ -346,6 +344,9 @@ def make_trainer(
         callbacks=[Progress(selection, job.label), *live, saving],
         optimizer_cls_and_kwargs=muon_in_trainer.of(job.arguments, model),
     )
+    if arguments.report_to:
+        trainer.curves = SelectionCurves(lambda: selection.timer.so_far)
+        selection.recorder.observers.append(trainer.curves.add)
     guard_trackers(trainer.callback_handler.callbacks, cast(list[str], arguments.report_to))
     return trainer
 

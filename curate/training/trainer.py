@@ -37,6 +37,7 @@ from .batching import Batching
 from .candidate_sampler import CandidateLoader, CandidateSampler, Order
 from .resuming_trainer import ResumingTrainer
 from .step import BatchSelection, Selected, SelectionPlan, StepCandidates, Update
+from .trackers.curves import SelectionCurves
 from .trackers.reporting import tracker_names
 
 UPDATE = "curate_update"
@@ -71,6 +72,8 @@ class CurateTrainer(ResumingTrainer):
     ) -> None:
         super().__init__(**kwargs)
         self.selection = selection
+        self.curves: SelectionCurves | None = None
+        """Curves of the selection for trackers; None without trackers."""
         self.table = table
         self.plan = plan
         self.reference = dict(reference or {})
@@ -116,12 +119,12 @@ class CurateTrainer(ResumingTrainer):
 
     def _send(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and give the trackers the curves of the selection, too. These do not enter the run's own log."""
-        if (curves := self.selection.recorder.curves) is None:
+        if self.curves is None:
             super().log(logs, start_time)
             return
         names = tracker_names([*logs], cast(list[str], self.args.report_to))
         own = {names[name]: name for name in logs}
-        of_selection = curves.metrics()
+        of_selection = self.curves.metrics()
         super().log({names[name]: value for name, value in logs.items()} | of_selection, start_time)
         entry = self.state.log_history[-1]
         self.state.log_history[-1] = {

@@ -125,8 +125,9 @@ def test_trackio_gets_them_too(store: Store, tiny: str, tmp_path: Path, local_tr
 def test_curves_are_of_the_candidates_since_the_last_call() -> None:
     seconds = {"training": 1.0}
     curves = SelectionCurves(lambda: seconds)
-    curves.add(np.array([True, False]), {"score": np.array([3.0, np.nan]), "loss": None})
-    curves.add(np.array([True, False]), {"score": np.array([5.0, 1.0]), "loss": np.array([2.0, 4.0]), "x": np.ones(2)})
+    curves.add({"kept": np.array([True, False]), "score": np.array([3.0, np.nan]), "loss": None, "parts": {}})
+    both = {"score": np.array([5.0, 1.0]), "loss": np.array([2.0, 4.0]), "parts": {"x": np.ones(2)}}
+    curves.add({"kept": np.array([True, False]), **both})
     assert curves.metrics() == {
         "selection/kept_share": 0.5,
         "selection/score_p10": pytest.approx(1.4),
@@ -140,7 +141,7 @@ def test_curves_are_of_the_candidates_since_the_last_call() -> None:
     }
     seconds["training"] = 1.5
     assert curves.metrics() == {"selection/seconds_training": 0.5}
-    curves.add(np.array([True]), {"score": None})
+    curves.add({"kept": np.array([True]), "score": None, "loss": None, "parts": {}})
     assert curves.metrics() == {"selection/kept_share": 1.0, "selection/seconds_training": 0.0}
 
 

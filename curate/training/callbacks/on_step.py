@@ -43,7 +43,7 @@ class OnStepCallback(TrainerCallback):
         """Add the callback to a Trainer, if there is a function to call, and return it."""
         added = cls(trainer, on_step, label)
         if on_step is not None:
-            trainer.selection.recorder.observe = added._keep
+            trainer.selection.recorder.observers.append(added._keep)
             trainer.add_callback(added)
         return added
 

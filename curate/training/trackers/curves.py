@@ -7,6 +7,7 @@ which SQL computes the same curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +33,20 @@ class SelectionCurves:
         self._kept: list[npt.NDArray[np.bool_]] = []
         self._columns: dict[str, list[Floats]] = {}
 
-    def add(self, kept: npt.NDArray[np.bool_], columns: Mapping[str, Floats | None]) -> None:
+    def add(self, columns: Mapping[str, Any]) -> None:
         """Add the candidates of a step.
 
         Args:
-            kept: (B,) which of them are kept.
-            columns: (B,) values by name, such as `score` and `loss`; NaN where there is none. None: not measured.
+            columns: the columns of the ledger, of which `kept`, `score`, `loss` and `parts` are read.
         """
-        for name, values in columns.items():
+        kept = columns["kept"]
+        measured: dict[str, Floats | None] = {"score": columns["score"], "loss": columns["loss"], **columns["parts"]}
+        for name, values in measured.items():
             if values is not None and name not in self._columns:
                 self._columns[name] = [np.full(len(each), np.nan) for each in self._kept]
         self._kept.append(kept)
         for name, found in self._columns.items():
-            values = columns.get(name)
+            values = measured.get(name)
             found.append(np.full(len(kept), np.nan) if values is None else np.asarray(values, np.float64))
 
     def metrics(self) -> dict[str, float]:
